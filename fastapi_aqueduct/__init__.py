@@ -1,0 +1,76 @@
+"""Heavy work behind FastAPI: a pipeline of worker processes that share memory."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .exceptions import (
+        AqueductError,
+        ArenaFull,
+        ConfigurationError,
+        FlowError,
+        HandlerError,
+        NotRunningError,
+        Overloaded,
+        QueueFull,
+        StartError,
+        StartTimeout,
+        TaskNotPicklable,
+        TaskTimeout,
+        WorkerDied,
+    )
+    from .flow import Flow, FlowState
+    from .handler import BaseTaskHandler
+    from .logger import log
+    from .step import FlowStep
+    from .task import BaseTask, Upload
+
+__all__ = [
+    "AqueductError",
+    "ArenaFull",
+    "BaseTask",
+    "BaseTaskHandler",
+    "ConfigurationError",
+    "Flow",
+    "FlowError",
+    "FlowState",
+    "FlowStep",
+    "HandlerError",
+    "NotRunningError",
+    "Overloaded",
+    "QueueFull",
+    "StartError",
+    "StartTimeout",
+    "TaskNotPicklable",
+    "TaskTimeout",
+    "Upload",
+    "WorkerDied",
+    "log",
+]
+
+# Loaded when first asked for (PEP 562): a worker imports this package and must not pay for a web framework.
+_MODULES = {
+    "Flow": "flow",
+    "FlowState": "flow",
+    "BaseTaskHandler": "handler",
+    "log": "logger",
+    "FlowStep": "step",
+    "BaseTask": "task",
+    "Upload": "task",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f".{_MODULES.get(name, 'exceptions')}", __name__)
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The engine: owns tasks, worker processes and shared memory; knows no HTTP."""

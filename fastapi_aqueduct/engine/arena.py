@@ -1,0 +1,234 @@
+"""Hands out shared memory and knows who still looks at it.
+
+    one file      | usage page | region of the API process | region of worker 1 | region of worker 2 | ...
+    each process    allocates only in its own region and reads everywhere, so no lock is shared by anybody
+
+A block belongs to the region it lies in. The API process decides when it is free (it owns the tasks), tells the
+owner of the region, and the owner reuses it. A block that user code still looks at is not free.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..exceptions import ArenaFull
+from ..task import SharedBytes
+from .mapping import PAGE, Lease, Mapping, address_of
+from .region import Region, RegionFull
+
+
+class Ref(NamedTuple):
+    """Names a block on its way between processes.
+
+    Attributes:
+        offset: Where it starts in the arena.
+        size: Bytes that are in use.
+        shared: Whether user code may write to it in place.
+    """
+
+    offset: int
+    size: int
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the arena is divided.
+
+    Attributes:
+        regions: Number of regions; the first is the API process's.
+        limit: The most bytes that all processes together may keep in use.
+    """
+
+    regions: int
+    limit: int
+
+    @property
+    def usage_size(self) -> int:
+        """Bytes of the page that holds one usage word for each region."""
+        return -(-self.regions * 8 // PAGE) * PAGE
+
+    @property
+    def region_size(self) -> int:
+        """Bytes of address space of a region. Each could hold the whole limit: the file is sparse."""
+        return -(-self.limit // PAGE) * PAGE
+
+    @property
+    def size(self) -> int:
+        """Bytes of address space of the whole arena."""
+        return self.usage_size + self.regions * self.region_size
+
+    def start(self, region: int) -> int:
+        """Tell where a region starts."""
+        return self.usage_size + region * self.region_size
+
+    def region_of(self, offset: int) -> int:
+        """Tell in which region a block lies."""
+        return (offset - self.usage_size) // self.region_size
+
+
+class Arena:
+    """The shared memory of a flow as one process uses it.
+
+    Args:
+        mapping: The memory.
+        layout: How it is divided.
+        region: The number of the region this process allocates in.
+        on_idle: Called with the offset of a block when its last hold in this process has ended.
+
+    Attributes:
+        holds: How many reasons there are in this process to keep a block: leases, and in the API process also
+            tasks and workers. A block without a hold is not listed.
+    """
+
+    def __init__(self, mapping: Mapping, layout: Layout, region: int, on_idle: Callable[[int], None]) -> None:
+        self.mapping = mapping
+        self.layout = layout
+        self.number = region
+        self.region = Region(layout.start(region), layout.region_size)
+        self.holds: dict[int, int] = {}
+        self._on_idle = on_idle
+        self._usage = struct.Struct(f"{layout.regions}Q")
+        self._usage_word = struct.Struct("Q")
+
+    def allocate(self, size: int) -> Ref:
+        """Take a block of this process's region; nobody holds it yet.
+
+        Raises:
+            ArenaFull: The flow's limit would be exceeded.
+        """
+        touched = self.region.touched
+        try:
+            offset = self.region.allocate(max(size, 1))
+        except RegionFull:
+            raise self._full(size) from None
+        if self.region.touched > touched:
+            self._publish_usage()
+            # Each process checks its own growth against the sum of all, without a lock: two that grow in the same
+            # instant may together exceed the limit by one block each.
+            if self.usage() > self.layout.limit:
+                self.region.free(offset)
+                self.region.touched = touched
+                self._publish_usage()
+                raise self._full(size)
+        return Ref(offset, size)
+
+    def free(self, offset: int) -> None:
+        """Take a block of this process's region back for reuse."""
+        self.region.free(offset)
+
+    def adopt(self, blocks: dict[int, int]) -> None:
+        """Begin in a region where an earlier worker left blocks that are still in use."""
+        self.region.adopt(blocks)
+        self._publish_usage()
+
+    def shrink(self, ref: Ref, size: int) -> Ref:
+        """Keep only the first bytes of a block that was just allocated."""
+        self.region.shrink(ref.offset, size)
+        return ref._replace(size=size)
+
+    def owns(self, offset: int) -> bool:
+        """Tell whether a block lies in this process's region."""
+        return self.layout.region_of(offset) == self.number
+
+    def write(self, ref: Ref) -> memoryview:
+        """Return a block of this process for filling. The view must not outlive the block; user code gets a lease."""
+        return self.mapping.writable[ref.offset : ref.offset + ref.size]
+
+    def lend(self, ref: Ref) -> Lease:
+        """Make a lease on a block; it is a hold until the last view is gone."""
+        self.holds[ref.offset] = self.holds.get(ref.offset, 0) + 1
+        return self.mapping.lend(*ref)
+
+    def hold(self, offset: int) -> None:
+        """Add a reason to keep a block."""
+        self.holds[offset] = self.holds.get(offset, 0) + 1
+
+    def drop(self, offset: int) -> None:
+        """End a reason to keep a block."""
+        count = self.holds[offset] - 1
+        if count:
+            self.holds[offset] = count
+        else:
+            del self.holds[offset]
+            self._on_idle(offset)
+
+    def collect(self) -> None:
+        """Notice the leases that have ended since the last time."""
+        dropped = self.mapping.dropped
+        while dropped:
+            self.drop(dropped.pop())
+
+    def find(self, buffer: Any) -> tuple[Ref, int] | None:
+        """Tell where a buffer lies, if it is a view on a block.
+
+        Args:
+            buffer: A contiguous `memoryview`.
+
+        Returns:
+            The block and the position of the buffer in it, or None when the memory is not the arena's.
+        """
+        lease = lease_of(buffer)
+        if lease is None or lease.mapping is not self.mapping:
+            return None
+        return Ref(lease.offset, lease.size, lease.shared), self.mapping.position(lease, address_of(buffer))
+
+    def share(self, value: Any) -> Any:
+        """Copy an array, `bytes` or `bytearray` into a block that may be written in place.
+
+        Returns:
+            What the task's field becomes: an array that is a view on the block, or `SharedBytes`.
+        """
+        if isinstance(value, bytes | bytearray):
+            view = self.reserve(len(value))
+            view[:] = value
+            return SharedBytes(view.toreadonly(), type(value))
+        import numpy as np
+
+        view = self.reserve(max(value.nbytes, 1))
+        is_fortran = value.flags.f_contiguous and not value.flags.c_contiguous
+        shared: Any = np.ndarray(value.shape, value.dtype, view, order="F" if is_fortran else "C")
+        shared[...] = value
+        return shared
+
+    def reserve(self, size: int) -> memoryview:
+        """Take a block that everybody may write in place and return a view on it."""
+        self.collect()
+        ref = self.allocate(size)._replace(shared=True)
+        return self.mapping.view(self.lend(ref), 0, size)
+
+    def trim(self) -> None:
+        """Give the free memory of this process's region back to the system."""
+        for offset, size in self.region.trim():
+            self.mapping.give_back(offset, size)
+        self._publish_usage()
+
+    def usage(self) -> int:
+        """Sum up the bytes that all processes have touched and not given back."""
+        return sum(self._usage.unpack_from(self.mapping.writable, 0))
+
+    def _publish_usage(self) -> None:
+        # An aligned word that only this process writes: readers see the old value or the new one.
+        touched = self.region.touched - self.region.start
+        self._usage_word.pack_into(self.mapping.writable, self.number * 8, touched)
+
+    def _full(self, size: int) -> ArenaFull:
+        return ArenaFull(
+            f"no room for {size} bytes in shared memory: {self.usage()} of {self.layout.limit} bytes are in use; "
+            "raise memory_limit of the flow, or let go of results and uploads earlier"
+        )
+
+
+def lease_of(buffer: Any) -> Lease | None:
+    """Find the lease behind a memoryview or an array, through any chain of views; None when there is none."""
+    owner = buffer
+    while True:
+        if isinstance(owner, memoryview):
+            owner = owner.obj
+        elif hasattr(owner, "__array_interface__"):
+            owner = owner.base
+        else:
+            return owner if isinstance(owner, Lease) else None

@@ -1,0 +1,105 @@
+"""Which waiting tasks go next, and when. Knows no clock and no socket: the time is passed in."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+AGING = 1.0
+"""Seconds of waiting that weigh as much as one level of priority, so that nobody starves."""
+
+
+class Waiting(Protocol):
+    """What can wait in a queue."""
+
+    priority: int
+    arrived_at: float
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody waits for it any more: cancelled or timed out."""
+
+
+T = TypeVar("T", bound=Waiting)
+
+
+class BatchQueue(Generic[T]):
+    """The tasks that wait for one step.
+
+    Args:
+        batch_size: The most tasks in a batch.
+        batch_timeout: Seconds from the arrival of the oldest task until a batch goes that is not full.
+        priorities: Number of priority levels.
+    """
+
+    def __init__(self, batch_size: int, batch_timeout: float, priorities: int) -> None:
+        self.batch_size = batch_size
+        self.batch_timeout = batch_timeout
+        self._levels: list[deque[T]] = [deque() for _ in range(priorities)]
+        self._counts = [0] * priorities
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def level(self, priority: int) -> int:
+        """Tell which level serves a priority: more than there are counts as the highest."""
+        return min(max(priority, 0), len(self._levels) - 1)
+
+    def waiting(self, level: int) -> int:
+        """Count the tasks that wait in one level."""
+        return self._counts[level]
+
+    def push(self, item: T) -> None:
+        """Add a task behind those of its priority, which must be a level."""
+        self._levels[item.priority].append(item)
+        self._counts[item.priority] += 1
+        self._count += 1
+
+    def forget(self, item: T) -> None:
+        """Note that a task in the queue was settled; it is passed over when its turn comes."""
+        self._counts[item.priority] -= 1
+        self._count -= 1
+        if not self._count:
+            for level in self._levels:
+                level.clear()
+
+    def due_at(self) -> float:
+        """Tell when the next batch should go: a time in the past means now. Something must be waiting."""
+        oldest = min(level[0].arrived_at for level in self._levels if self._skip_settled(level))
+        if self._count >= self.batch_size:
+            return oldest
+        return oldest + self.batch_timeout
+
+    def take(self, now: float) -> list[T]:
+        """Take the next batch: higher priorities first, but waiting long enough raises anybody's."""
+        batch: list[T] = []
+        if len(self._levels) == 1:
+            level = self._levels[0]
+            while level and len(batch) < self.batch_size:
+                item = level.popleft()
+                if not item.is_settled:
+                    batch.append(item)
+        else:
+            while len(batch) < self.batch_size and (urgent := self._most_urgent(now)) is not None:
+                batch.append(urgent.popleft())
+        for item in batch:
+            self._counts[item.priority] -= 1
+        self._count -= len(batch)
+        return batch
+
+    def _most_urgent(self, now: float) -> deque[T] | None:
+        best: deque[T] | None = None
+        highest = 0.0
+        for priority, level in enumerate(self._levels):
+            if self._skip_settled(level):
+                urgency = priority + (now - level[0].arrived_at) / AGING
+                if best is None or urgency >= highest:
+                    best, highest = level, urgency
+        return best
+
+    @staticmethod
+    def _skip_settled(level: deque[T]) -> bool:
+        while level and level[0].is_settled:
+            level.popleft()
+        return bool(level)

@@ -1,0 +1,181 @@
+"""The two ends of the connection between the API process and a worker: a pair of stream sockets.
+
+Each worker has a pair of its own with one writer each way, so a worker that is killed at any instruction can hurt
+nobody else. Nothing but this module knows that there is a socket.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .frames import FrameReader, Kind, pack
+
+if TYPE_CHECKING:  # a worker uses this module too and needs no event loop
+    import asyncio
+
+_READ_SIZE = 256 * 1024
+_BUFFER_SIZE = 1 << 20
+
+
+def make_pair() -> tuple[socket.socket, socket.socket]:
+    """Make the sockets of a channel: the API process's end and the worker's end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_SIZE)
+    return ours, theirs
+
+
+class Channel:
+    """The API process's end. Never blocks.
+
+    Args:
+        sock: Its socket.
+        on_frames: Called with the frames that have arrived.
+        on_end: Called once when the worker has closed its end: it is gone or going.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_frames: Callable[[list[tuple[Kind, bytes]]], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._reader = FrameReader()
+        self._unsent: deque[memoryview] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_frames = on_frames
+        self._on_end = on_end
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve the channel from an event loop."""
+        self._loop = loop
+        loop.add_reader(self._socket, self._on_readable)
+        if self._unsent:
+            loop.add_writer(self._socket, self._flush)
+
+    def detach(self) -> None:
+        """Stop serving it; what arrives meanwhile waits in the socket."""
+        if self._loop is not None and not self._loop.is_closed() and self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+        self._loop = None
+
+    def send(self, data: bytes) -> None:
+        """Send frames, at once as far as the socket takes them. A dead worker is not an error here: its end is seen."""
+        if self._unsent:
+            self._unsent.append(memoryview(data))
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return
+        if sent < len(data):
+            self._unsent.append(memoryview(data)[sent:])
+            if self._loop is not None:
+                self._loop.add_writer(self._socket, self._flush)
+
+    def drain(self) -> list[tuple[Kind, bytes]]:
+        """Read all frames that a dead worker has left in the socket."""
+        frames: list[tuple[Kind, bytes]] = []
+        while True:
+            try:
+                data = self._socket.recv(_READ_SIZE)
+            except ConnectionResetError:
+                continue  # reported once when the worker left something unread; its answers come after
+            except OSError:
+                return frames
+            if not data:
+                return frames
+            frames += self._reader.feed(data)
+
+    def close(self) -> None:
+        """Close this end; the worker sees it and exits."""
+        self.detach()
+        self._unsent.clear()
+        self._socket.close()
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._socket.recv(_READ_SIZE)
+        except (BlockingIOError, ConnectionResetError):
+            return
+        if not data:
+            self.detach()
+            self._on_end()
+            return
+        frames = self._reader.feed(data)
+        if frames:
+            self._on_frames(frames)
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                piece = self._unsent[0]
+                sent = self._socket.send(piece)
+                if sent < len(piece):
+                    self._unsent[0] = piece[sent:]
+                    return
+                self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent.clear()
+        if self._loop is not None:
+            self._loop.remove_writer(self._socket)
+
+
+class WorkerChannel:
+    """A worker's end. Blocks.
+
+    Args:
+        sock: Its socket.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._socket = sock
+        self._reader = FrameReader()
+
+    def fileno(self) -> int:
+        """Return the descriptor, to watch for the end of the API process."""
+        return self._socket.fileno()
+
+    def receive(self, timeout: float | None = None) -> list[tuple[Kind, bytes]]:
+        """Wait for frames.
+
+        Args:
+            timeout: Seconds to wait for the first bytes; None waits for ever.
+
+        Returns:
+            At least one frame; none when the time is over.
+
+        Raises:
+            EOFError: The API process is gone.
+        """
+        while True:
+            if timeout is not None and not select.select([self._socket], [], [], timeout)[0]:
+                return []
+            try:
+                data = self._socket.recv(_READ_SIZE)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise EOFError("the API process is gone")
+            if frames := self._reader.feed(data):
+                return frames
+
+    def send(self, kind: Kind, payload: bytes = b"") -> None:
+        """Send a frame.
+
+        Raises:
+            OSError: The API process is gone.
+        """
+        self._socket.sendall(pack(kind, payload))

@@ -1,0 +1,445 @@
+"""Owns every task from arrival to answer.
+
+    process() ─▶ submit ─▶ queue of a step ─▶ worker ─▶ answer ─┬─▶ queue of the next step ─▶ ...
+                                                                └─▶ settle ─▶ the caller's task is filled in
+
+Runs in the event loop of the API process: no locks, no threads. Whatever happens in one turn of the loop (tasks that
+arrive, answers, deaths) is followed by one `_turn`, which forms batches and writes once to each worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+
+from ..exceptions import (
+    ArenaFull,
+    HandlerError,
+    NotRunningError,
+    QueueFull,
+    TaskTimeout,
+    WorkerDied,
+)
+from ..step import FlowStep
+from ..task import BaseTask, StepMetrics, TaskMetrics
+from .batching import BatchQueue
+from .codec import Codec, Encoded, decode_error
+from .deadlines import Deadlines
+from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, pack, unpack_batches, unpack_offsets
+from .ledger import Ledger
+from .link import WorkerLink
+from .record import Record
+from .statistics import StepStatistics
+from .worker import next_step
+
+
+class StepDesk:
+    """One step as the dispatcher sees it: who waits, who works.
+
+    Attributes:
+        name: Name of the step.
+        nprocs: How many workers it should have.
+        queue: The tasks that wait for it.
+        links: Its workers, of any state.
+        entry: Callers that wait until the queue has room, per level.
+        timer: Wakes the dispatcher when a batch that is not full is due.
+        restarts: Workers that were replaced.
+    """
+
+    def __init__(self, name: str, step: FlowStep, priorities: int) -> None:
+        self.name = name
+        self.nprocs = step.nprocs
+        self.queue: BatchQueue[Record] = BatchQueue(step.batch_size, step.batch_timeout, priorities)
+        self.links: list[WorkerLink] = []
+        self.entry: list[deque[asyncio.Future[None]]] = [deque() for _ in range(priorities)]
+        self.timer: asyncio.TimerHandle | None = None
+        self.restarts = 0
+
+    def free_link(self) -> WorkerLink | None:
+        """Return the worker that should get the next batch; None when all have enough."""
+        best: WorkerLink | None = None
+        for link in self.links:
+            if link.has_room() and (best is None or len(link.batches) < len(best.batches)):
+                best = link
+        return best
+
+    def statistics(self) -> StepStatistics:
+        """Return a snapshot."""
+        return StepStatistics(
+            self.name,
+            tuple(link.statistics() for link in self.links),
+            self.nprocs,
+            len(self.queue),
+            self.restarts,
+        )
+
+
+class Dispatcher:
+    """Takes tasks through the steps of a flow.
+
+    Args:
+        name: Name of the flow.
+        steps: Its steps, each with its name.
+        ledger: Who holds which block.
+        queue_size: Tasks that may wait for a step, in each level.
+        priorities: Number of priority levels.
+
+    Attributes:
+        desks: The steps.
+        outcomes: How many tasks ended how.
+    """
+
+    def __init__(
+        self, name: str, steps: list[tuple[str, FlowStep]], ledger: Ledger, queue_size: int, priorities: int
+    ) -> None:
+        self.name = name
+        self.desks = [StepDesk(step_name, step, priorities) for step_name, step in steps]
+        self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
+        self._conditions = [step.handle_condition for _, step in steps]
+        self._ledger = ledger
+        self._codec = Codec(ledger.arena)
+        self._queue_size = queue_size
+        self._ids = itertools.count(1)
+        self._records: dict[int, Record] = {}
+        self._deadlines = Deadlines(self._time_out)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn_is_scheduled = False
+        self._idle: asyncio.Future[None] | None = None
+        ledger.on_full = self.relieve
+
+    @property
+    def in_flight(self) -> int:
+        """Number of tasks that are not settled."""
+        return len(self._records)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Work in an event loop; tasks of an earlier loop end, since nobody there can wait for them any more."""
+        self.abandon("its event loop has ended")
+        self._deadlines.clear()
+        self._loop = loop
+        self._turn_is_scheduled = False
+        self._schedule_turn()
+
+    def detach(self, reason: str) -> None:
+        """Stop working: every task ends with `NotRunningError`."""
+        self._loop = None
+        self.abandon(reason)
+
+    async def process(self, task: BaseTask, timeout: float) -> None:
+        """Take a task through the flow and fill it in.
+
+        Raises:
+            TaskTimeout: The answer did not come in time.
+            NotRunningError: The flow was stopped meanwhile.
+            WorkerDied: The worker that held it died.
+            Exception: What the handler raised.
+
+        A cancellation takes the task out of the queue; a worker that has it already goes on, and its answer is
+        dropped.
+        """
+        started_at = time.monotonic()
+        first = next_step(self._conditions, 0, task)
+        if first == FINISHED:
+            return
+        deadline = started_at + timeout
+        desk = self.desks[first]
+        level = desk.queue.level(task.priority)
+        while desk.queue.waiting(level) >= self._queue_size:
+            await self._wait_for_entry(desk, level, deadline)
+        try:
+            content = self._codec.encode(task)
+        except ArenaFull:
+            content = await self._encode_with_room(task, deadline)
+        record = self._submit(task, content, first, level, deadline, started_at)
+        try:
+            await record.future
+        except asyncio.CancelledError:
+            self._settle(record, "cancelled", None)
+            raise
+
+    def check_entry(self, priority: int) -> None:
+        """Refuse if a task that comes now would have to wait for a place in the queue.
+
+        Raises:
+            QueueFull: The queue of the first step is full.
+        """
+        desk = self.desks[0]
+        waiting = desk.queue.waiting(desk.queue.level(priority))
+        if waiting >= self._queue_size:
+            raise QueueFull(f"{waiting} tasks wait for step {desk.name} of flow {self.name}; its queue is full")
+
+    def receive(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
+        """Take in a frame from a worker.
+
+        Raises:
+            ProtocolError: The frame makes no sense.
+        """
+        if kind is Kind.ANSWERS:
+            for batch in unpack_batches(payload):
+                self._take_answers(link, batch)
+            self._schedule_turn()
+        elif kind is Kind.RETAINED:
+            for offset in unpack_offsets(payload):
+                if offset not in link.retained:
+                    link.retained.add(offset)
+                    self._ledger.arena.hold(offset)
+        elif kind is Kind.RELEASED:
+            for offset in unpack_offsets(payload):
+                link.retained.discard(offset)
+                self._ledger.arena.drop(offset)
+        elif kind is Kind.FULL:
+            self.relieve(link)
+        elif kind is Kind.TRIMMED:
+            self._ledger.notify_room()
+        elif kind is Kind.READY:
+            self._schedule_turn()
+        else:
+            raise ProtocolError(f"a worker does not send frames of kind {kind.name}")
+
+    def remove(self, link: WorkerLink, exit_code: int | None) -> None:
+        """Fail the tasks of a worker that is gone, and release what it held."""
+        desk = self.desks[link.step]
+        desk.links.remove(link)
+        while link.batches:
+            for record in link.take_back(0.0):
+                record.holder = 0
+                if record.is_settled:
+                    self._ledger.drop(record.content.blocks)
+                else:
+                    self._settle(record, "failed", WorkerDied(desk.name, link.pid, exit_code))
+        for offset in link.retained:
+            self._ledger.arena.drop(offset)
+        link.retained.clear()
+        self._schedule_turn()
+
+    def relieve(self, waiting: WorkerLink | None = None) -> None:
+        """Make room in shared memory: tell everybody what is free, and have the others give idle memory back."""
+        self._ledger.arena.collect()
+        self._ledger.arena.trim()
+        for desk in self.desks:
+            for link in desk.links:
+                link.flush(self._ledger.take_released(link.region))
+                if link is not waiting:
+                    link.send(pack(Kind.TRIM))
+
+    async def wait_idle(self, timeout: float) -> bool:
+        """Wait until no task is left.
+
+        Returns:
+            Whether that came about within ``timeout`` seconds.
+        """
+        if not self._records:
+            return True
+        self._idle = asyncio.get_running_loop().create_future()
+        done, _ = await asyncio.wait([self._idle], timeout=timeout)
+        self._idle = None
+        return bool(done)
+
+    def abandon(self, reason: str) -> None:
+        """End every task with `NotRunningError`."""
+        for record in list(self._records.values()):
+            self._settle(record, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
+        for desk in self.desks:
+            if desk.timer is not None:
+                desk.timer.cancel()
+                desk.timer = None
+            for level in desk.entry:
+                while level:
+                    _wake(level.popleft())
+
+    async def _encode_with_room(self, task: BaseTask, deadline: float) -> Encoded:
+        while True:
+            await self._ledger.wait_for_room(deadline)
+            try:
+                return self._codec.encode(task)
+            except ArenaFull:
+                if time.monotonic() >= deadline:
+                    raise
+
+    def _submit(
+        self, task: BaseTask, content: Encoded, step: int, level: int, deadline: float, started_at: float
+    ) -> Record:
+        loop = self._loop
+        assert loop is not None
+        record = Record(next(self._ids), task, loop.create_future(), content, level, deadline, started_at)
+        self._ledger.hold(content.blocks)
+        self._records[record.id] = record
+        self._deadlines.add(record, loop)
+        self._enqueue(record, step, started_at)
+        self._schedule_turn()
+        return record
+
+    def _enqueue(self, record: Record, step: int, now: float) -> None:
+        record.step = step
+        record.arrived_at = now
+        record.is_waiting = True
+        self.desks[step].queue.push(record)
+
+    async def _wait_for_entry(self, desk: StepDesk, level: int, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        desk.entry[level].append(turn)
+        timer = loop.call_later(deadline - time.monotonic(), _wake, turn)
+        try:
+            await turn
+        finally:
+            timer.cancel()
+            if turn in desk.entry[level]:
+                desk.entry[level].remove(turn)
+        if self._loop is None:
+            raise NotRunningError(f"flow {self.name} was stopped while the task waited for a place in the queue")
+        if time.monotonic() >= deadline:
+            self.outcomes["timed_out"] += 1
+            raise TaskTimeout(
+                f"the task waited in vain for a place in the queue of step {desk.name} of flow {self.name}, "
+                f"where {len(desk.queue)} tasks wait"
+            )
+
+    def _take_answers(self, link: WorkerLink, batch: Batch) -> None:
+        if not link.batches:
+            raise ProtocolError("an answer to no batch")
+        envelopes, duration = batch
+        records = link.take_back(duration)
+        if len(records) != len(envelopes):
+            raise ProtocolError(f"{len(envelopes)} answers to {len(records)} tasks")
+        now = time.monotonic()
+        for record, envelope in zip(records, envelopes, strict=True):
+            if record.id != envelope.id:
+                raise ProtocolError("an answer to another task than was sent")
+            record.holder = 0
+            queue_time = record.sent_at - record.arrived_at
+            record.metrics.append(StepMetrics(link.name, queue_time, duration, len(records)))
+            self._take_answer(link, record, envelope, now)
+
+    def _take_answer(self, link: WorkerLink, record: Record, envelope: Envelope, now: float) -> None:
+        status = envelope.status
+        if status == Status.OK:
+            self._replace_content(record, envelope.content)
+        if record.is_settled:
+            self._ledger.drop(record.content.blocks)
+        elif status == Status.OK:
+            if envelope.step == FINISHED:
+                self._finish(record, now)
+            else:
+                self._enqueue(record, envelope.step, now)
+        elif status == Status.ERROR:
+            where = f"step {link.name} of flow {self.name} (pid {link.pid})"
+            self._settle(record, "failed", decode_error(envelope.content.body, where))
+        else:
+            self._time_out(record)
+
+    def _replace_content(self, record: Record, content: Encoded) -> None:
+        old = record.content
+        record.content = Encoded(old.kind, content.body, content.blocks)
+        # In this order: a block that is in both must not become free between the two.
+        if content.blocks:
+            self._ledger.hold(content.blocks)
+        if old.blocks:
+            self._ledger.drop(old.blocks)
+
+    def _finish(self, record: Record, now: float) -> None:
+        task = record.task
+        assert task is not None
+        try:
+            self._codec.decode_into(task, record.content)
+        except Exception as exc:
+            error = HandlerError(
+                f"the result of flow {self.name} could not be rebuilt here: {type(exc).__name__}: {exc}",
+                type_name=type(exc).__qualname__,
+                original=str(exc),
+            )
+            error.__cause__ = exc
+            self._settle(record, "failed", error)
+            return
+        task.metrics = TaskMetrics(tuple(record.metrics), now - record.started_at)
+        self._settle(record, "completed", None)
+
+    def _settle(self, record: Record, outcome: str, error: Exception | None) -> None:
+        """End a task: the one place where its future is resolved and its blocks are dropped."""
+        if record.is_settled:
+            return
+        record.is_settled = True
+        self.outcomes[outcome] += 1
+        del self._records[record.id]
+        record.task = None
+        self._deadlines.remove(record)
+        if record.is_waiting:
+            record.is_waiting = False
+            self.desks[record.step].queue.forget(record)
+        if not record.holder:
+            self._ledger.drop(record.content.blocks)
+        if not record.future.done() and not record.future.get_loop().is_closed():
+            if error is None:
+                record.future.set_result(None)
+            else:
+                record.future.set_exception(error)
+        if self._idle is not None and not self._records:
+            _wake(self._idle)
+
+    def _time_out(self, record: Record) -> None:
+        if record.is_settled:
+            return
+        desk = self.desks[record.step]
+        now = time.monotonic()
+        if not record.holder:
+            where = f"waiting for step {desk.name} for {now - record.arrived_at:.3f} s, {len(desk.queue)} others wait"
+        else:
+            where = f"in the hands of step {desk.name} (pid {record.holder}) for {now - record.sent_at:.3f} s"
+        elapsed = now - record.started_at
+        message = f"the deadline of the task passed after {elapsed:.3f} s in flow {self.name}: it was {where}"
+        self._settle(record, "timed_out", TaskTimeout(message))
+
+    def _schedule_turn(self) -> None:
+        if not self._turn_is_scheduled and self._loop is not None:
+            self._turn_is_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_is_scheduled = False
+        self._ledger.arena.collect()
+        now = time.monotonic()
+        for index in range(len(self.desks) - 1, -1, -1):  # the last step first: it makes room for those before
+            self._feed(index, now)
+
+    def _feed(self, index: int, now: float) -> None:
+        desk = self.desks[index]
+        queue = desk.queue
+        fed: set[WorkerLink] = set()
+        while queue and not self._is_dammed(index):
+            link = desk.free_link()
+            if link is None:
+                break
+            if queue.batch_timeout:
+                due_at = queue.due_at()
+                if due_at > now:
+                    self._wake_at(desk, due_at, now)
+                    break
+            link.put(queue.take(now), now)
+            fed.add(link)
+        for link in fed:
+            link.flush(self._ledger.take_released(link.region))
+        if fed:
+            self._open_entry(desk)
+
+    def _is_dammed(self, index: int) -> bool:
+        # A step rests while one after it has all it may hold; the first queue then fills up and callers feel it.
+        return any(len(desk.queue) >= self._queue_size for desk in self.desks[index + 1 :])
+
+    def _open_entry(self, desk: StepDesk) -> None:
+        for level, waiting in enumerate(desk.entry):
+            for _ in range(min(len(waiting), self._queue_size - desk.queue.waiting(level))):
+                _wake(waiting.popleft())
+
+    def _wake_at(self, desk: StepDesk, due_at: float, now: float) -> None:
+        assert self._loop is not None
+        if desk.timer is not None:
+            desk.timer.cancel()
+        desk.timer = self._loop.call_later(due_at - now, self._schedule_turn)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done() and not future.get_loop().is_closed():
+        future.set_result(None)
+

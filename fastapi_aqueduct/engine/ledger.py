@@ -1,0 +1,122 @@
+"""Who holds which block, kept by the API process, which owns every task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from ..exceptions import ArenaFull
+from .arena import Arena, Layout, Ref
+from .mapping import Mapping
+
+
+class Ledger:
+    """Counts the holds on every block of the arena and returns the free ones to their owners.
+
+    Tasks, workers that still look at a block, and views in this process are holds alike.
+
+    Args:
+        mapping: The shared memory.
+        layout: How it is divided; region 0 is this process's.
+
+    Attributes:
+        arena: The shared memory as this process uses it.
+        on_full: Called when somebody begins to wait for room.
+    """
+
+    def __init__(self, mapping: Mapping, layout: Layout) -> None:
+        self.arena = Arena(mapping, layout, 0, self._on_idle)
+        self._layout = layout
+        self._foreign: list[dict[int, int]] = [{} for _ in range(layout.regions)]
+        self._released: list[list[int]] = [[] for _ in range(layout.regions)]
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.on_full: Callable[[], None] = lambda: None
+
+    def hold(self, refs: Iterable[Ref]) -> None:
+        """Hold blocks for a task."""
+        for ref in refs:
+            region = self._layout.region_of(ref.offset)
+            if region:
+                self._foreign[region][ref.offset] = ref.size
+            self.arena.hold(ref.offset)
+
+    def drop(self, refs: Iterable[Ref]) -> None:
+        """End a task's holds."""
+        for ref in refs:
+            self.arena.drop(ref.offset)
+
+    def take_released(self, region: int) -> list[int]:
+        """Take the blocks of a worker's region that are free since the last time, to tell the worker."""
+        released = self._released[region]
+        if released:
+            self._released[region] = []
+        return released
+
+    def pass_on(self, region: int) -> dict[int, int]:
+        """Tell which blocks of a region are in use, for the next worker that allocates there."""
+        self._released[region] = []
+        return dict(self._foreign[region])
+
+    async def allocate(self, size: int, timeout: float) -> Ref:
+        """Take a block of this process's region, waiting for room.
+
+        Args:
+            size: Bytes.
+            timeout: Seconds to wait at most.
+
+        Returns:
+            The block; nobody holds it yet.
+
+        Raises:
+            ArenaFull: There was no room in time, or there can never be.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            self.arena.collect()
+            try:
+                return self.arena.allocate(size)
+            except ArenaFull:
+                if size > self._layout.limit or time.monotonic() >= deadline:
+                    raise
+            await self.wait_for_room(deadline)
+
+    async def wait_for_room(self, deadline: float) -> None:
+        """Wait until some memory was freed or the deadline, on the clock of ``time.monotonic``, has passed."""
+        self.on_full()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        # A view may end in any thread, and only then somebody must look.
+        self.arena.mapping.wake = lambda: loop.call_soon_threadsafe(self.notify_room)
+        timer = loop.call_later(deadline - time.monotonic(), _resolve, turn)
+        try:
+            await turn
+        finally:
+            timer.cancel()
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            if not self._waiting:
+                self.arena.mapping.wake = None
+
+    def notify_room(self) -> None:
+        """Let those who wait for room try again."""
+        self.arena.collect()
+        while self._waiting:
+            _resolve(self._waiting.popleft())
+
+    def _on_idle(self, offset: int) -> None:
+        region = self._layout.region_of(offset)
+        if region == 0:
+            self.arena.free(offset)
+            if self._waiting:
+                self.notify_room()
+        else:
+            self._foreign[region].pop(offset, None)
+            self._released[region].append(offset)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,187 @@
+"""What the API process knows of one worker: its process, its channel, and the work it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from .channel import Channel
+from .frames import Kind, pack, pack_batches, pack_offsets
+from .process import Process, send_signal
+from .record import Record
+from .statistics import WorkerState, WorkerStatistics
+
+LEAD = 0.002
+"""Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, so
+that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a frame."""
+
+MAX_AHEAD = 64
+"""Batches that a worker is given ahead at most."""
+
+
+class WorkerLink:
+    """A worker as the API process sees it.
+
+    Args:
+        step: Index of its step.
+        name: Name of its step.
+        region: The number of the region it allocates in.
+        sock: The API process's end of the channel.
+        on_frames: Called with this link and the frames that have arrived.
+        on_exit: Called once with this link when the process is gone.
+
+    Attributes:
+        state: Where it is in its life.
+        batches: The batches it holds, oldest first.
+        in_flight: The tasks in them.
+        retained: Blocks that user code in the worker still looks at.
+        failure: Why it could not start, once that is known.
+        ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
+    """
+
+    def __init__(
+        self,
+        step: int,
+        name: str,
+        region: int,
+        sock: socket.socket,
+        on_frames: Callable[[WorkerLink, list[tuple[Kind, bytes]]], None],
+        on_exit: Callable[[WorkerLink], None],
+    ) -> None:
+        self.step = step
+        self.name = name
+        self.region = region
+        self.state = WorkerState.STARTING
+        self.batches: deque[list[Record]] = deque()
+        self.in_flight = 0
+        self.retained: set[int] = set()
+        self.failure: BaseException | None = None
+        self.ready_at = 0.0
+        self._on_frames = on_frames
+        self._on_exit = on_exit
+        self._channel = Channel(sock, self._receive, self._on_channel_end)
+        self._process: Process | None = None
+        self._pidfd: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outbox: list[tuple[list[Record], float]] = []
+        self._pace = LEAD
+        self._ahead = 1
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 before there is one."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit status once the process is gone."""
+        return self._process.exit_code() if self._process is not None else None
+
+    def adopt(self, process: Process) -> None:
+        """Take charge of the process that was started for this link."""
+        self._process = process
+        if hasattr(os, "pidfd_open"):
+            self._pidfd = os.pidfd_open(process.pid)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch the worker from an event loop."""
+        self._loop = loop
+        self._channel.attach(loop)
+        if self._pidfd is not None:
+            # Not the end of the channel: a child of the worker may hold it open. Not SIGCHLD: uvloop refuses it.
+            loop.add_reader(self._pidfd, self._exited)
+
+    def detach(self) -> None:
+        """Stop watching; what happens meanwhile is seen when it is watched again."""
+        self._channel.detach()
+        if self._loop is not None and not self._loop.is_closed() and self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+        self._loop = None
+
+    def has_room(self) -> bool:
+        """Tell whether the worker should get another batch."""
+        return self.state is WorkerState.READY and len(self.batches) < self._ahead
+
+    def put(self, records: list[Record], now: float) -> None:
+        """Hand over a batch; it leaves with the next `flush`."""
+        self.batches.append(records)
+        self.in_flight += len(records)
+        pid = self.pid
+        for record in records:
+            record.is_waiting = False
+            record.holder = pid
+            record.sent_at = now
+        self._outbox.append((records, 0.0))
+
+    def take_back(self, duration: float) -> list[Record]:
+        """Return the oldest batch, which the worker has answered after so many seconds of work."""
+        records = self.batches.popleft()
+        self.in_flight -= len(records)
+        self._pace += (duration - self._pace) / 8
+        self._ahead = max(1, min(MAX_AHEAD, int(LEAD / self._pace))) if self._pace > 0 else MAX_AHEAD
+        return records
+
+    def flush(self, released: list[int]) -> None:
+        """Send the batches that were put, and the blocks of the worker's region that are free again."""
+        frames = pack(Kind.RELEASE, pack_offsets(released)) if released else b""
+        if self._outbox:
+            frames += pack(Kind.TASKS, pack_batches(self._outbox))
+            self._outbox.clear()
+        if frames:
+            self._channel.send(frames)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes that are packed already."""
+        self._channel.send(data)
+
+    def drain(self) -> list[tuple[Kind, bytes]]:
+        """Read what a dead worker has left in the channel."""
+        return self._channel.drain()
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal, if the process is still there."""
+        if self._process is not None:
+            send_signal(self._process, signum)
+
+    def close(self) -> None:
+        """Let go of the channel and of the process."""
+        self.detach()
+        self._channel.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def statistics(self) -> WorkerStatistics:
+        """Return a snapshot."""
+        return WorkerStatistics(self.pid, self.state, self.in_flight)
+
+    def _receive(self, frames: list[tuple[Kind, bytes]]) -> None:
+        if self.state is WorkerState.STARTING and any(kind is Kind.READY for kind, _ in frames):
+            self.state = WorkerState.READY
+            self.ready_at = time.monotonic()
+        self._on_frames(self, frames)
+
+    def _on_channel_end(self) -> None:
+        # The process is gone or going. One that only closed its end is of no use any more.
+        if self._pidfd is None:
+            self._exited()
+        elif self._loop is not None:
+            self._loop.call_later(1.0, self.signal, signal.SIGKILL)
+
+    def _exited(self) -> None:
+        process = self._process
+        assert process is not None
+        # A zombie has its status at once; a child of the forkserver when the forkserver has reported it.
+        with contextlib.suppress(OSError):
+            process.wait(1.0)
+        if process.exit_code() is None:
+            send_signal(process, signal.SIGKILL)
+            process.wait(1.0)
+        self.detach()
+        self._on_exit(self)

@@ -1,0 +1,74 @@
+"""A task while the dispatcher owns it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..task import BaseTask, StepMetrics
+from .codec import Encoded
+from .frames import Status
+
+
+class Record:
+    """A task that the dispatcher owns.
+
+    Attributes:
+        id: Its number on the wire.
+        task: The caller's object.
+        future: What the caller waits for.
+        content: The task as it travels; its blocks are held as long as it is here.
+        priority: Level of the queues.
+        deadline: On the clock of ``time.monotonic``.
+        step: The step it waits for or is worked on by.
+        arrived_at: When it arrived at that step.
+        sent_at: When it was handed to a worker.
+        started_at: When it arrived at the flow.
+        holder: Process id of the worker that holds it; 0 while none does.
+        metrics: What the steps so far have cost.
+        is_waiting: Whether it is in the queue of its step.
+        is_settled: Whether the caller has its answer; a worker may still hold the task then.
+    """
+
+    __slots__ = (
+        "arrived_at",
+        "content",
+        "deadline",
+        "future",
+        "holder",
+        "id",
+        "is_settled",
+        "is_waiting",
+        "metrics",
+        "priority",
+        "sent_at",
+        "started_at",
+        "step",
+        "task",
+    )
+
+    status = Status.OK
+
+    def __init__(
+        self,
+        id: int,
+        task: BaseTask,
+        future: asyncio.Future[None],
+        content: Encoded,
+        priority: int,
+        deadline: float,
+        now: float,
+    ) -> None:
+        self.id = id
+        self.task: BaseTask | None = task
+        self.future = future
+        self.content = content
+        self.priority = priority
+        self.deadline = deadline
+        self.step = 0
+        self.arrived_at = now
+        self.sent_at = now
+        self.started_at = now
+        self.holder = 0
+        self.metrics: list[StepMetrics] = []
+        self.is_waiting = False
+        self.is_settled = False

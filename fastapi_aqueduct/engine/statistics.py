@@ -1,0 +1,98 @@
+"""What a flow can tell about itself: immutable snapshots, made when asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class WorkerStatistics:
+    """One worker process.
+
+    Attributes:
+        pid: Its process id; 0 before it has one.
+        state: Where it is in its life.
+        in_flight: Tasks that it holds.
+    """
+
+    pid: int
+    state: WorkerState
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class StepStatistics:
+    """One step.
+
+    Attributes:
+        name: Its name.
+        workers: Its worker processes, also those being started.
+        nprocs: How many there should be.
+        queued: Tasks that wait for it.
+        restarts: Workers that were replaced since the start.
+    """
+
+    name: str
+    workers: tuple[WorkerStatistics, ...]
+    nprocs: int
+    queued: int
+    restarts: int
+
+    @property
+    def ready_workers(self) -> int:
+        """Number of workers that can take a task."""
+        return sum(worker.state is WorkerState.READY for worker in self.workers)
+
+
+@dataclass(frozen=True)
+class ArenaStatistics:
+    """The shared memory.
+
+    Attributes:
+        limit: The most bytes that may be in use.
+        touched: Bytes that hold memory of the system, in use or kept warm.
+        used: Bytes of blocks in the API process's own region.
+        blocks: Number of blocks in any region that somebody holds.
+    """
+
+    limit: int
+    touched: int
+    used: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class FlowStatistics:
+    """A flow.
+
+    Attributes:
+        name: Its name.
+        state: Its state, as in `fastapi_aqueduct.flow.FlowState`.
+        steps: Its steps in order.
+        arena: Its shared memory.
+        in_flight: Tasks that have come and are not settled.
+        completed: Tasks that were finished since the start.
+        failed: Tasks whose handler raised or whose worker died.
+        timed_out: Tasks whose deadline passed.
+        cancelled: Tasks whose caller went away.
+    """
+
+    name: str
+    state: str
+    steps: tuple[StepStatistics, ...]
+    arena: ArenaStatistics
+    in_flight: int
+    completed: int
+    failed: int
+    timed_out: int
+    cancelled: int

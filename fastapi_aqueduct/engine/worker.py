@@ -1,0 +1,276 @@
+"""The loop of a worker process: receive, decode, handle, encode, send.
+
+Runs in the child and imports nothing a child does not need: no event loop, no web framework.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..exceptions import ArenaFull
+from ..handler import BaseTaskHandler
+from ..task import BaseTask, shared_memories
+from .arena import Arena, Layout, Ref
+from .channel import WorkerChannel
+from .codec import Codec, Encoded, encode_error
+from .frames import FINISHED, Batch, Envelope, Kind, Status, pack_batches, pack_offsets, unpack_batches, unpack_offsets
+from .mapping import Mapping
+
+FLUSH_INTERVAL = 0.001
+"""Seconds that a finished answer may wait for others to be sent with it while more work is at hand."""
+
+ROOM_TIMEOUT = 1.0
+"""Seconds to wait for shared memory to become free before a task fails with `ArenaFull`."""
+
+START_FAILURE = 3
+"""Exit code of a worker whose `on_start` failed."""
+
+_NOTHING = Encoded(b"", b"", ())
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is told at its start.
+
+    Attributes:
+        step: Index of its step.
+        name: Name of its step.
+        handler: Its handler.
+        conditions: ``handle_condition`` of every step of the flow.
+        layout: How the arena is divided.
+        region: The number of the worker's region.
+        blocks: Blocks that an earlier worker left in that region: size by offset.
+    """
+
+    step: int
+    name: str
+    handler: BaseTaskHandler
+    conditions: list[Callable[[Any], Any]]
+    layout: Layout
+    region: int
+    blocks: dict[int, int]
+
+
+def main(sock: Any, memory_fd: int) -> None:
+    """Run a worker until it is stopped or the API process is gone.
+
+    Args:
+        sock: The worker's end of the channel.
+        memory_fd: Descriptor of the shared memory.
+    """
+    faulthandler.enable()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    channel = WorkerChannel(sock)
+    leaving = threading.Event()
+    threading.Thread(target=_watch_parent, args=(channel.fileno(), leaving), daemon=True).start()
+    try:
+        worker = _set_up(channel, memory_fd)
+        worker.run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the API process is gone: nobody is left to tell
+    finally:
+        leaving.set()
+
+
+def _set_up(channel: WorkerChannel, memory_fd: int) -> Worker:
+    frames = channel.receive()
+    try:
+        setup: Setup = pickle.loads(frames.pop(0)[1])
+        mapping = Mapping(memory_fd, setup.layout.size)
+        worker = Worker(setup, channel, mapping)
+        worker.take(frames)
+        setup.handler.on_start()
+    except BaseException as exc:
+        channel.send(Kind.FAILED, encode_error(exc))
+        sys.exit(START_FAILURE)
+    channel.send(Kind.READY)
+    return worker
+
+
+def _watch_parent(fd: int, leaving: threading.Event) -> None:
+    """End the process when the API process is gone and the main thread is too busy to see it."""
+    poll = select.poll()
+    poll.register(fd, 0)  # only hang-up and error: waiting tasks do not wake this thread
+    poll.poll()
+    leaving.wait(0.5)  # an idle worker sees it by itself and may run on_stop
+    os._exit(1)
+
+
+class Worker:
+    """Works on batches in the order they come.
+
+    Args:
+        setup: What to run.
+        channel: Where batches come from and answers go.
+        mapping: The shared memory.
+    """
+
+    def __init__(self, setup: Setup, channel: WorkerChannel, mapping: Mapping) -> None:
+        self._setup = setup
+        self._channel = channel
+        self._arena = Arena(mapping, setup.layout, setup.region, self._on_idle)
+        self._arena.adopt(setup.blocks)
+        self._codec = Codec(self._arena)
+        self._pending: deque[Batch] = deque()
+        self._answers: list[Batch] = []
+        self._flushed_at = 0.0
+        self._stopping = False
+        self._published = set(setup.blocks)
+        self._retained: set[int] = set()
+        self._newly_retained: list[int] = []
+        self._released: list[int] = []
+        shared_memories.append(self._arena)
+
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            EOFError: The API process is gone.
+        """
+        try:
+            while self._pending or not self._stopping:
+                if self._pending:
+                    self._answers.append(self._work(self._pending.popleft()))
+                if not self._pending or time.monotonic() - self._flushed_at > FLUSH_INTERVAL:
+                    self._flush()
+                if not self._pending and not self._stopping:
+                    self.take(self._channel.receive())
+                    self._flushed_at = time.monotonic()
+        finally:
+            self._setup.handler.on_stop()
+
+    def take(self, frames: list[tuple[Kind, bytes]]) -> None:
+        """Take in what the API process has sent."""
+        for kind, payload in frames:
+            if kind is Kind.TASKS:
+                self._pending.extend(unpack_batches(payload))
+            elif kind is Kind.RELEASE:
+                for offset in unpack_offsets(payload):
+                    self._published.discard(offset)
+                    self._arena.free(offset)
+            elif kind is Kind.TRIM:
+                self._arena.trim()
+                self._channel.send(Kind.TRIMMED)
+            elif kind is Kind.STOP:
+                self._stopping = True
+
+    def _flush(self) -> None:
+        # Before the answers, which let the API process forget the blocks.
+        if self._newly_retained:
+            self._channel.send(Kind.RETAINED, pack_offsets(self._newly_retained))
+            self._newly_retained.clear()
+        if self._answers:
+            self._channel.send(Kind.ANSWERS, pack_batches(self._answers))
+            self._answers.clear()
+        self._arena.collect()
+        if self._released:
+            self._channel.send(Kind.RELEASED, pack_offsets(self._released))
+            self._released.clear()
+        self._flushed_at = time.monotonic()
+
+    def _work(self, batch: Batch) -> Batch:
+        started = time.monotonic()
+        answers = self._answer(batch, started)
+        self._arena.collect()
+        if self._arena.holds:
+            self._note_retained(batch.envelopes)
+            self._note_retained(answers)
+        return Batch(answers, time.monotonic() - started)
+
+    def _answer(self, batch: Batch, now: float) -> list[Envelope]:
+        decoded = [self._decode(envelope, now) for envelope in batch.envelopes]
+        tasks = [task for task in decoded if isinstance(task, BaseTask)]
+        failure = self._handle(tasks) if tasks else b""
+        answers: list[Envelope] = []
+        for envelope, task in zip(batch.envelopes, decoded, strict=True):
+            if not isinstance(task, BaseTask):
+                answers.append(task)
+            elif failure:
+                answers.append(_end(envelope, Status.ERROR, failure))
+            else:
+                answers.append(self._finish(envelope, task))
+        return answers
+
+    def _decode(self, envelope: Envelope, now: float) -> BaseTask | Envelope:
+        """Return the task, or the answer to one that cannot be worked on."""
+        if envelope.deadline <= now:
+            return _end(envelope, Status.EXPIRED)
+        try:
+            task = self._codec.decode(envelope.content)
+        except Exception as exc:
+            return _end(envelope, Status.ERROR, encode_error(exc))
+        task.expiration_time = envelope.deadline
+        return task
+
+    def _handle(self, tasks: list[BaseTask]) -> bytes:
+        try:
+            self._setup.handler.handle(*tasks)
+        except BaseException as exc:  # also SystemExit: a request must not end its worker
+            return encode_error(exc)
+        return b""
+
+    def _finish(self, envelope: Envelope, task: BaseTask) -> Envelope:
+        failure: BaseException | None = task.__dict__.pop("_failure", None)
+        if failure is not None:
+            return _end(envelope, Status.ERROR, encode_error(failure))
+        try:
+            step = next_step(self._setup.conditions, self._setup.step + 1, task)
+            body, blocks = self._encode(task)
+        except Exception as exc:
+            return _end(envelope, Status.ERROR, encode_error(exc))
+        for ref in blocks:
+            if self._arena.owns(ref.offset):
+                self._published.add(ref.offset)
+        return Envelope(envelope.id, envelope.deadline, step, Status.OK, Encoded(b"", body, blocks))
+
+    def _encode(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
+        deadline = 0.0
+        while True:
+            try:
+                return self._codec.encode_fields(task)
+            except ArenaFull:
+                now = time.monotonic()
+                deadline = deadline or now + ROOM_TIMEOUT
+                if now >= deadline:
+                    raise
+                self._flush()
+                self._arena.trim()
+                self._channel.send(Kind.FULL)
+                self.take(self._channel.receive(timeout=deadline - now))
+
+    def _note_retained(self, envelopes: list[Envelope]) -> None:
+        for envelope in envelopes:
+            for ref in envelope.content.blocks:
+                if ref.offset in self._arena.holds and ref.offset not in self._retained:
+                    self._retained.add(ref.offset)
+                    self._newly_retained.append(ref.offset)
+
+    def _on_idle(self, offset: int) -> None:
+        if offset in self._retained:
+            self._retained.discard(offset)
+            self._released.append(offset)
+        elif self._arena.owns(offset) and offset not in self._published:
+            self._arena.free(offset)
+
+
+def next_step(conditions: list[Callable[[Any], Any]], start: int, task: BaseTask) -> int:
+    """Find the first step from ``start`` on whose condition the task meets; `FINISHED` when there is none."""
+    for index in range(start, len(conditions)):
+        if conditions[index](task):
+            return index
+    return FINISHED
+
+
+def _end(envelope: Envelope, status: Status, body: bytes = b"") -> Envelope:
+    return Envelope(envelope.id, envelope.deadline, FINISHED, status, Encoded(b"", body, ()) if body else _NOTHING)

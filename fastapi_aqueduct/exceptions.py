@@ -1,0 +1,151 @@
+"""Every error of the package, in one tree.
+
+    AqueductError
+    ├── ConfigurationError (ValueError)     a flow, step or task that cannot work as declared
+    │   └── MPStartMethodValueError         a start method that is refused
+    ├── WorkerTraceback                     the cause of a handler's exception: where it happened in the worker
+    └── FlowError                           something went wrong while a flow was used
+        ├── NotRunningError                 used before start or after stop
+        ├── StartError                      a worker did not become ready
+        │   └── StartTimeout (TimeoutError)
+        ├── TaskTimeout (TimeoutError)      the task's deadline passed
+        ├── TaskNotPicklable                the task cannot travel to or from a worker
+        ├── HandlerError                    stands in for an exception that cannot travel itself
+        ├── WorkerDied                      the worker that held the task is gone
+        └── Overloaded                      refused now, worth trying later
+            ├── QueueFull
+            └── ArenaFull
+
+The names that the package ``aqueduct`` had (``AqueductError``, ``FlowError``, ``NotRunningError``,
+``MPStartMethodValueError``) keep their places.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+class AqueductError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ConfigurationError(AqueductError, ValueError):
+    """A flow, a step or a task class cannot work as it is declared."""
+
+
+class MPStartMethodValueError(ConfigurationError):
+    """The start method is not one that is safe inside a running server."""
+
+
+class WorkerTraceback(AqueductError):
+    """Carries the text of a worker's traceback; set as ``__cause__`` of the exception that came from there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class FlowError(AqueductError):
+    """Something went wrong while a flow was started, used or stopped."""
+
+
+class NotRunningError(FlowError):
+    """The flow is not running: not started yet, stopping, or stopped."""
+
+
+class StartError(FlowError):
+    """A worker did not become ready.
+
+    Attributes:
+        step: Name of the step.
+        pid: Process id of the worker, None when it was never started.
+        exit_code: Its exit status if it ended (negative: the signal), else None.
+    """
+
+    def __init__(self, message: str, *, step: str = "", pid: int | None = None, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
+        self.pid = pid
+        self.exit_code = exit_code
+
+
+class StartTimeout(StartError, TimeoutError):
+    """The workers were not ready in time."""
+
+
+class TaskTimeout(FlowError, TimeoutError):
+    """The deadline of a task passed before its answer came; the message says where the task was."""
+
+
+class TaskNotPicklable(FlowError):
+    """A field of the task cannot travel between processes; the message names the field and its type."""
+
+
+class HandlerError(FlowError):
+    """Stands in for a handler's exception that could not be pickled or rebuilt.
+
+    Attributes:
+        type_name: Qualified name of the original exception's class.
+        message: ``str()`` of the original.
+    """
+
+    def __init__(self, message: str, *, type_name: str = "", original: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.message = original
+
+
+class WorkerDied(FlowError):
+    """The worker that held the task ended before it answered.
+
+    Attributes:
+        step: Name of the step.
+        pid: Process id of the dead worker.
+        exit_code: Its exit status; negative values are signal numbers; None when it is not known.
+    """
+
+    def __init__(self, step: str, pid: int, exit_code: int | None, hint: str = "") -> None:
+        super().__init__(f"a worker of step {step} (pid {pid}) {describe_exit(exit_code)} while it held the task{hint}")
+        self.step = step
+        self.pid = pid
+        self.exit_code = exit_code
+
+
+class Overloaded(FlowError):
+    """The flow cannot take the task now; trying again later may succeed.
+
+    Attributes:
+        retry_after: Seconds after which a new try makes sense.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QueueFull(Overloaded):
+    """The queue of the first step is full."""
+
+
+class ArenaFull(Overloaded):
+    """The shared memory of the flow is full."""
+
+
+def describe_exit(exit_code: int | None) -> str:
+    """Say in words how a process ended.
+
+    Args:
+        exit_code: As in ``subprocess.Popen.returncode``: negative for a signal, None when unknown.
+    """
+    if exit_code is None:
+        return "ended for an unknown reason"
+    if exit_code >= 0:
+        return f"exited with code {exit_code}"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    return f"was killed by {name}" + (" (perhaps out of memory)" if name == "SIGKILL" else "")

@@ -1,0 +1,389 @@
+"""The pipeline a user drives."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+from .engine.arena import Layout
+from .engine.dispatcher import Dispatcher
+from .engine.intake import Intake
+from .engine.ledger import Ledger
+from .engine.mapping import Mapping, create_memory
+from .engine.process import StartMethod
+from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
+from .engine.supervisor import Supervisor
+from .exceptions import ConfigurationError, MPStartMethodValueError, NotRunningError
+from .handler import BaseTaskHandler
+from .logger import log
+from .step import FlowStep
+from .task import BaseTask, shared_memories
+
+T = TypeVar("T", bound=BaseTask)
+
+DEFAULT_QUEUE_SIZE = 1024
+"""Tasks that may wait for a step, if the flow does not say."""
+
+DEFAULT_START_TIMEOUT = 300.0
+"""Seconds in which all workers must be ready, if the flow does not say."""
+
+STOP_TIMEOUT = 30.0
+"""Seconds that a graceful stop waits for tasks in flight: what Kubernetes grants by default."""
+
+
+class FlowState(StrEnum):
+    """Where a flow is in its life."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+
+
+@dataclass
+class _Engine:
+    """What exists while a flow runs."""
+
+    memory_fd: int
+    layout: Layout
+    ledger: Ledger
+    dispatcher: Dispatcher
+    supervisor: Supervisor
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.dispatcher.attach(loop)
+        self.supervisor.attach(loop)
+
+
+class Flow:
+    """Steps in order, run by worker processes.
+
+    Building a flow starts nothing: a module may build one and be imported anywhere. Start it with
+    ``async with flow``, with the lifespan of `fastapi_aqueduct.Aqueduct`, or with `start` and `stop`.
+
+    Args:
+        *steps: The stages; a handler alone stands for ``FlowStep(handler)``.
+        queue_size: Tasks that may wait for a step, in each level of priority. While a later step has that many, those
+            before it rest; when the first has that many, `process` waits and HTTP refuses. Default 1024.
+        queue_priorities: Number of priority levels; see `BaseTask.priority`. Waiting raises a task by one level a
+            second, so that none starves.
+        mp_start_method: ``"spawn"``, or ``"forkserver"``. A server has threads and an event loop, which a fork would
+            copy in an unusable state; so ``"fork"`` is refused.
+        memory_limit: Bytes of shared memory that all processes of the flow may use; default: half of the memory of
+            the machine or container.
+        start_timeout: Seconds in which all workers must be ready; default 300.
+        name: Name of the flow in logs, errors, probes and metrics.
+
+    Raises:
+        ConfigurationError: The flow cannot work as declared.
+    """
+
+    def __init__(
+        self,
+        *steps: FlowStep | BaseTaskHandler,
+        queue_size: int | None = None,
+        queue_priorities: int = 1,
+        mp_start_method: Literal["spawn", "forkserver", "fork"] = "spawn",
+        memory_limit: int | None = None,
+        start_timeout: float = DEFAULT_START_TIMEOUT,
+        name: str = "flow",
+    ) -> None:
+        self.name = name
+        self._steps = _named(steps)
+        self._queue_size = DEFAULT_QUEUE_SIZE if queue_size is None else queue_size
+        self._priorities = queue_priorities
+        self._method: StartMethod = _checked_method(mp_start_method)
+        self._memory_limit = memory_limit
+        self._start_timeout = start_timeout
+        self._state = FlowState.STOPPED
+        self._engine: _Engine | None = None
+        _check_numbers(self._queue_size, queue_priorities, memory_limit, start_timeout)
+
+    @property
+    def state(self) -> FlowState:
+        """Where the flow is in its life."""
+        return self._state
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the flow takes tasks."""
+        return self._state is FlowState.RUNNING
+
+    def start(self, timeout: float | None = None) -> None:
+        """Start the workers and block until all are ready.
+
+        Works with and without a running event loop; inside one, prefer ``async with flow``, which does not block it.
+
+        Args:
+            timeout: Seconds in which all workers must be ready; default: ``start_timeout`` of the flow.
+
+        Raises:
+            StartError: A worker failed; nothing is left running. Its cause is the worker's own exception.
+            StartTimeout: The workers were not ready in time; nothing is left running.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(self._start_detached(timeout))
+            return
+        _run_in_thread(lambda: asyncio.run(self._start_detached(timeout)))
+        if self._engine is not None:
+            self._engine.attach(loop)
+
+    async def __aenter__(self) -> Self:
+        await self.start_async()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start_async(self, timeout: float | None = None) -> None:
+        """Start the workers and wait until all are ready, without blocking the event loop.
+
+        Args:
+            timeout: As for `start`.
+
+        Raises:
+            StartError, StartTimeout: As for `start`. A cancellation stops what was started.
+        """
+        if self._state is not FlowState.STOPPED:
+            raise NotRunningError(f"flow {self.name} cannot be started: it is {self._state}")
+        self._state = FlowState.STARTING
+        engine = self._engine = self._build()
+        loop = engine.loop = asyncio.get_running_loop()
+        engine.dispatcher.attach(loop)
+        try:
+            await engine.supervisor.start(self._start_timeout if timeout is None else timeout)
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
+            raise
+        _running.add(self)
+        shared_memories.append(engine.ledger.arena)
+        self._state = FlowState.RUNNING
+        log.info("flow %s is running: %s", self.name, ", ".join(name for name, _ in self._steps))
+
+    async def process(self, task: T, timeout_sec: float = 5.0) -> T:
+        """Take a task through the steps and fill it in.
+
+        Args:
+            task: Its fields are the input; it comes back with the fields that the handlers set.
+            timeout_sec: Seconds in which the answer must come.
+
+        Returns:
+            The same object.
+
+        Raises:
+            NotRunningError: The flow is not running, or was stopped meanwhile.
+            TaskTimeout: The answer did not come in time; the message says where the task was.
+            TaskNotPicklable: A field cannot travel to another process.
+            ArenaFull: There was no room in shared memory in time.
+            WorkerDied: The worker that held the task died.
+            Exception: What a handler raised, as itself, with the worker's traceback as its cause.
+
+        When the queue of the first step is full the call waits for a place. A cancellation withdraws the task: it
+        does not run if no worker has it yet.
+        """
+        dispatcher = self._attached().dispatcher
+        if timeout_sec is None:
+            raise ConfigurationError("process() needs a number of seconds as timeout_sec, got None")
+        await dispatcher.process(task, timeout_sec)
+        return task
+
+    async def stop(self, graceful: bool = True) -> None:
+        """Stop the workers; a flow that is not running is left alone.
+
+        Args:
+            graceful: Wait for tasks in flight first, for 30 seconds at most. New ones are refused at once.
+
+        Tasks that are left end with `NotRunningError`. The flow can be started again.
+        """
+        engine = self._engine
+        if engine is None or self._state is not FlowState.RUNNING:
+            return
+        self._attached()
+        self._state = FlowState.STOPPING
+        if graceful and not await engine.dispatcher.wait_idle(STOP_TIMEOUT):
+            log.warning("flow %s stops with %d tasks unfinished", self.name, engine.dispatcher.in_flight)
+        await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=not graceful)))
+
+    def check_entry(self, priority: int = 0) -> None:
+        """Refuse if a task that comes now could not go straight into the queue.
+
+        Args:
+            priority: Priority the task will have.
+
+        Raises:
+            NotRunningError: The flow is not running.
+            QueueFull: The queue of the first step is full.
+        """
+        self._attached().dispatcher.check_entry(priority)
+
+    async def reserve(self, size: int, timeout: float) -> Intake:
+        """Take a block of shared memory to fill, waiting for room.
+
+        Args:
+            size: Bytes.
+            timeout: Seconds to wait at most.
+
+        Raises:
+            NotRunningError: The flow is not running.
+            ArenaFull: There was no room in time.
+        """
+        ledger = self._attached().ledger
+        return Intake(ledger, await ledger.allocate(size, timeout))
+
+    def statistics(self) -> FlowStatistics:
+        """Return a snapshot of workers, queues and shared memory; from memory only, cheap enough for probes."""
+        engine = self._engine
+        if engine is None:
+            steps = tuple(StepStatistics(name, (), step.nprocs, 0, 0) for name, step in self._steps)
+            arena = ArenaStatistics(self._memory_limit or default_memory_limit(), 0, 0, 0)
+            return FlowStatistics(self.name, self._state, steps, arena, 0, 0, 0, 0, 0)
+        engine.ledger.arena.collect()
+        dispatcher = engine.dispatcher
+        return FlowStatistics(
+            name=self.name,
+            state=self._state,
+            steps=tuple(desk.statistics() for desk in dispatcher.desks),
+            arena=ArenaStatistics(
+                limit=engine.layout.limit,
+                touched=engine.ledger.arena.usage(),
+                used=engine.ledger.arena.region.used,
+                blocks=len(engine.ledger.arena.holds),
+            ),
+            in_flight=dispatcher.in_flight,
+            **dispatcher.outcomes,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name} {self._state}: {' > '.join(name for name, _ in self._steps)}>"
+
+    def _attached(self) -> _Engine:
+        engine = self._engine
+        if engine is None or self._state is not FlowState.RUNNING:
+            raise NotRunningError(self._not_running())
+        loop = asyncio.get_running_loop()
+        if engine.loop is not loop:
+            engine.attach(loop)
+        return engine
+
+    def _not_running(self) -> str:
+        advice = {
+            FlowState.STOPPED: "start it with `async with flow:`, with the lifespan of Aqueduct, or with flow.start()",
+            FlowState.STARTING: "wait until its start has returned",
+            FlowState.STOPPING: "it takes no more tasks",
+            FlowState.RUNNING: "",
+        }
+        return f"flow {self.name} is {self._state}: {advice[self._state]}"
+
+    async def _start_detached(self, timeout: float | None) -> None:
+        await self.start_async(timeout)
+        engine = self._engine
+        assert engine is not None
+        engine.supervisor.detach()
+        engine.loop = None
+
+    def _build(self) -> _Engine:
+        workers = sum(step.nprocs for _, step in self._steps)
+        layout = Layout(1 + workers, self._memory_limit or default_memory_limit())
+        memory_fd = create_memory(f"aqueduct-{self.name}", layout.size)
+        ledger = Ledger(Mapping(memory_fd, layout.size), layout)
+        dispatcher = Dispatcher(self.name, self._steps, ledger, self._queue_size, self._priorities)
+        supervisor = Supervisor(
+            self.name, self._steps, self._method, memory_fd, layout, ledger, dispatcher, self._start_timeout
+        )
+        return _Engine(memory_fd, layout, ledger, dispatcher, supervisor)
+
+    async def _discard(self, engine: _Engine, kill: bool) -> None:
+        _running.discard(self)
+        if engine.ledger.arena in shared_memories:
+            shared_memories.remove(engine.ledger.arena)
+        engine.dispatcher.detach("the flow was stopped")
+        await (engine.supervisor.kill() if kill else engine.supervisor.stop())
+        engine.supervisor.detach()
+        os.close(engine.memory_fd)
+        self._engine = None
+        self._state = FlowState.STOPPED
+
+    def _let_go(self) -> None:
+        if self._engine is not None:
+            self._engine.supervisor.let_go()
+
+
+_running: weakref.WeakSet[Flow] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_go_of_running() -> None:
+    # A flow that was never stopped must not keep the interpreter: its workers leave when their channels close.
+    for flow in list(_running):
+        flow._let_go()
+
+
+def default_memory_limit() -> int:
+    """Return half of the memory that the machine or the container has, in bytes."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        pass
+    return total // 2
+
+
+def _named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, FlowStep]]:
+    if not steps:
+        raise ConfigurationError("a flow needs at least one step")
+    full = [step if isinstance(step, FlowStep) else FlowStep(step) for step in steps]
+    return [(step.handler.get_step_name(number), step) for number, step in enumerate(full, start=1)]
+
+
+def _checked_method(method: str) -> StartMethod:
+    if method == "spawn":
+        return "spawn"
+    if method == "forkserver":
+        return "forkserver"
+    raise MPStartMethodValueError(
+        f"mp_start_method {method!r} is refused: use 'spawn' or 'forkserver'"
+        + ("; a forked server leaves its workers with locks and an event loop that nobody serves" * (method == "fork"))
+    )
+
+
+def _check_numbers(queue_size: int, priorities: int, memory_limit: int | None, start_timeout: float) -> None:
+    for name, value, least in (
+        ("queue_size", queue_size, 1),
+        ("queue_priorities", priorities, 1),
+        ("memory_limit", memory_limit if memory_limit is not None else 1 << 20, 1 << 20),
+    ):
+        if value < least:
+            raise ConfigurationError(f"{name} must be at least {least}, got {value}")
+    if start_timeout <= 0:
+        raise ConfigurationError(f"start_timeout must be positive, got {start_timeout}")
+
+
+def _run_in_thread(function: Callable[[], object]) -> None:
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as exc:
+            failures.append(exc)
+
+    thread = threading.Thread(target=run, name="aqueduct-start")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]

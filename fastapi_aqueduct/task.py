@@ -1,0 +1,298 @@
+"""The object that carries inputs into a flow and results out of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, NamedTuple, Protocol, TypeAlias
+
+from .exceptions import ConfigurationError
+
+
+class UploadMarker:
+    """Marks a parameter that receives the body of a request; see `Upload`."""
+
+    def __repr__(self) -> str:
+        return "Upload"
+
+
+Upload: TypeAlias = Annotated[memoryview, UploadMarker()]
+"""The body of a request, already in shared memory: a read-only `memoryview` of bytes (``len``, slices,
+``numpy.frombuffer``). A task whose constructor has a parameter of this type receives the body of its request."""
+
+
+class StepMetrics(NamedTuple):
+    """What one step cost one task.
+
+    Attributes:
+        step: Name of the step.
+        queue_time: Seconds from arrival at the step to being sent to a worker.
+        handle_time: Seconds the handler worked on the batch that held the task.
+        batch_size: Number of tasks in that batch.
+    """
+
+    step: str
+    queue_time: float
+    handle_time: float
+    batch_size: int
+
+
+class TaskMetrics(NamedTuple):
+    """Where a finished task spent its time.
+
+    Attributes:
+        steps: The steps it visited, in order.
+        total_time: Seconds from ``Flow.process`` to the answer.
+    """
+
+    steps: tuple[StepMetrics, ...] = ()
+    total_time: float = 0.0
+
+
+class SharedBytes:
+    """Bytes that lie in shared memory and are copied out only when somebody looks at them.
+
+    Args:
+        view: The bytes in shared memory; holds their block.
+        kind: `bytes` or `bytearray`: the type the field had.
+    """
+
+    __slots__ = ("_copy", "kind", "view")
+
+    def __init__(self, view: memoryview, kind: type[bytes] | type[bytearray]) -> None:
+        self.view = view
+        self.kind = kind
+        self._copy: bytes | bytearray | None = None
+
+    def copy(self) -> bytes | bytearray:
+        """Copy the bytes out, once."""
+        if self._copy is None:
+            self._copy = self.kind(self.view)
+        return self._copy
+
+    def is_copy(self, value: object) -> bool:
+        """Tell whether a value is the unchanged copy, so that the original can travel in its place."""
+        return value is self._copy and self.kind is bytes
+
+
+class SharedMemory(Protocol):
+    """Where ``share_value`` puts values: the arena of a running flow."""
+
+    def share(self, value: Any) -> Any:
+        """Copy a value into shared memory and return what the field becomes."""
+
+    def reserve(self, size: int) -> memoryview:
+        """Take a block of shared memory and return it for writing."""
+
+
+class Readany(Protocol):
+    """A stream that hands out what it has, such as aiohttp's ``StreamReader``."""
+
+    async def readany(self) -> bytes:
+        """Return the next piece, ``b""`` at the end."""
+
+
+shared_memories: list[SharedMemory] = []
+"""The arenas of the flows that run in this process, the newest last."""
+
+_ID_PREFIX = os.urandom(8).hex()
+_ids = itertools.count(1)
+
+
+class BaseTask:
+    """Carries inputs to the handlers and results back; subclass it and set what you like.
+
+    Fields are ordinary attributes of any picklable type. Large arrays and bytes travel through shared memory by
+    themselves and arrive read-only.
+
+    Attributes:
+        task_id: Unique name of the task, the same in every process.
+        priority: From 0 (served last) to ``queue_priorities - 1`` of the flow.
+        expiration_time: Deadline on the clock of ``time.monotonic``, None before the task is processed.
+        metrics: Where the time went, set when the task is finished.
+    """
+
+    task_id: str
+    priority: int = 0
+    expiration_time: float | None = None
+    metrics: TaskMetrics = TaskMetrics()
+
+    # The field is set here and not in __init__, so that a subclass that forgets super().__init__() works
+    # and a dataclass needs no ceremony.
+    def __new__(cls, *args: Any, **kwargs: Any) -> BaseTask:
+        task = super().__new__(cls)
+        task.task_id = f"{_ID_PREFIX}-{next(_ids)}"
+        return task
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__dict__.get("__slots__"):
+            raise ConfigurationError(f"{cls.__qualname__}: a task cannot have __slots__; its fields live in __dict__")
+
+    def set_timeout(self, timeout_sec: float) -> None:
+        """Set the deadline.
+
+        Args:
+            timeout_sec: Seconds from now.
+        """
+        self.expiration_time = time.monotonic() + timeout_sec
+
+    def is_expired(self) -> bool:
+        """Tell whether the deadline has passed; useful in the middle of a long ``handle``."""
+        return self.expiration_time is not None and time.monotonic() > self.expiration_time
+
+    def set_priority(self, priority: int) -> None:
+        """Set the priority.
+
+        Args:
+            priority: 0 is served last. More than the flow knows counts as the highest it knows.
+        """
+        self.priority = priority
+
+    def fail(self, exc: Exception) -> None:
+        """Fail this task and no other of the batch; its caller gets the exception.
+
+        Args:
+            exc: What ``Flow.process`` raises. The task visits no further step.
+        """
+        self.__dict__["_failure"] = exc
+
+    def share_value(self, field_name: str) -> None:
+        """Move a field into shared memory where every process may write it in place.
+
+        Arrays become views that all steps and the caller see the same; `bytes` and `bytearray` are moved and
+        copied out when touched. Fields of 16 KiB and more move by themselves, read-only, without this call.
+        Before a flow runs in this process the field is only noted and moves when the task is processed.
+
+        Args:
+            field_name: Name of an attribute that holds a numpy array, `bytes` or `bytearray`.
+
+        Raises:
+            ValueError: No such field, one that is shared already, or a type that cannot be shared.
+            ArenaFull: The shared memory of the flow is used up.
+        """
+        if field_name not in self.__dict__:
+            shared = field_name in self.__dict__.get("_deferred", ())
+            raise ValueError(
+                f"{type(self).__name__}.{field_name} is shared already"
+                if shared
+                else f"{type(self).__name__} has no field {field_name!r} to share; its fields: {self._field_names()}"
+            )
+        _check_shareable(f"{type(self).__name__}.{field_name}", self.__dict__[field_name])
+        if not shared_memories:
+            self.__dict__.setdefault("_share", set()).add(field_name)
+            return
+        self._put_shared(field_name, shared_memories[-1].share(self.__dict__[field_name]))
+
+    async def share_value_with_data(
+        self, field_name: str, content: Readany | AsyncIterator[bytes], size: int | None
+    ) -> None:
+        """Stream content straight into shared memory and make it a field of type `bytes`.
+
+        Args:
+            field_name: Name of the field to set.
+            content: Anything with ``await readany()`` (aiohttp's ``request.content``) or an asynchronous iterator of
+                bytes (Starlette's ``request.stream()``).
+            size: Length of the content in bytes; None when it is not known.
+
+        Raises:
+            ValueError: The content was shorter or longer than ``size``.
+            ArenaFull: The shared memory of the flow is used up.
+
+        A cancellation leaves the field unset and frees the memory.
+        """
+        if size is None or not shared_memories:
+            value = b"".join([piece async for piece in _pieces(content)])
+            _check_size(field_name, len(value), size)
+            self.__dict__.get("_deferred", {}).pop(field_name, None)
+            self.__dict__[field_name] = value
+            self.share_value(field_name)
+            return
+        view = shared_memories[-1].reserve(size)
+        position = 0
+        async for piece in _pieces(content):
+            if position + len(piece) > size:
+                raise ValueError(f"{field_name}: more than the {size} bytes that were announced arrived")
+            view[position : position + len(piece)] = piece
+            position += len(piece)
+        _check_size(field_name, position, size)
+        self._put_shared(field_name, SharedBytes(view.toreadonly(), bytes))
+
+    def update(self, source: BaseTask) -> None:
+        """Take over the fields of another task: set, replaced and deleted ones.
+
+        Args:
+            source: A task of the same kind; its ``task_id`` is not taken over.
+        """
+        self._take(dict(source.__dict__))
+
+    def _take(self, fields: dict[str, Any]) -> None:
+        fields["task_id"] = self.task_id
+        self.__dict__.clear()
+        self.__dict__.update(fields)
+
+    def _put_shared(self, field_name: str, value: Any) -> None:
+        if isinstance(value, SharedBytes):
+            self._defer(field_name, value)
+        else:
+            self.__dict__[field_name] = value
+
+    def _defer(self, field_name: str, value: SharedBytes) -> None:
+        if hasattr(type(self), field_name):
+            # A default on the class would be found before __getattr__ is asked.
+            self.__dict__[field_name] = value.copy()
+            return
+        self.__dict__.pop(field_name, None)
+        self.__dict__.setdefault("_deferred", {})[field_name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        deferred: dict[str, SharedBytes] | None = self.__dict__.get("_deferred")
+        if deferred is None or name not in deferred:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = self.__dict__[name] = deferred[name].copy()
+        return value
+
+    def __delattr__(self, name: str) -> None:
+        deferred = self.__dict__.get("_deferred")
+        if deferred is not None and deferred.pop(name, None) is not None:
+            self.__dict__.pop(name, None)
+            return
+        super().__delattr__(name)
+
+    def _field_names(self) -> str:
+        names = {*self.__dict__, *self.__dict__.get("_deferred", ())} - {"_deferred", "_share", "_failure"}
+        return ", ".join(sorted(names))
+
+    def __repr__(self) -> str:
+        # Names only: a field may hold many megabytes or somebody's data.
+        return f"<{type(self).__name__} {self.task_id}: {self._field_names()}>"
+
+
+async def _pieces(content: Readany | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    # Asked first: aiohttp's StreamReader is an asynchronous iterator too, but one of lines.
+    if hasattr(content, "readany"):
+        while piece := await content.readany():
+            yield piece
+    else:
+        async for piece in content:
+            yield piece
+
+
+def _check_size(field_name: str, received: int, announced: int | None) -> None:
+    if announced is not None and received != announced:
+        raise ValueError(f"{field_name}: {announced} bytes were announced, {received} arrived")
+
+
+def _check_shareable(where: str, value: Any) -> None:
+    if isinstance(value, bytes | bytearray):
+        return
+    interface = getattr(value, "__array_interface__", None)
+    if interface is None:
+        raise ValueError(f"{where} is of type {type(value).__name__}; numpy arrays, bytes and bytearray can be shared")
+    if value.dtype.hasobject:
+        raise ValueError(f"{where} is an array of Python objects ({value.dtype}), which cannot be shared")
