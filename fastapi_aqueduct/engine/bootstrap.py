@@ -56,12 +56,12 @@ def spawned(socket_fd: int, memory_fd: int) -> None:
     main(sock, memory_fd)
 
 
-def forked(sock: socket.socket, memory: Any, environment: dict[str, str]) -> None:
+def forked(sock: socket.socket, memory_fd: int, environment: dict[str, str]) -> None:
     """Become a worker in a process made by the forkserver, which has imported the main module already.
 
     Args:
         sock: The worker's end of the channel.
-        memory: Descriptor of the shared memory, wrapped by ``multiprocessing.reduction.DupFd``.
+        memory_fd: Descriptor of the shared memory.
         environment: Variables to set.
     """
     import os
@@ -71,7 +71,13 @@ def forked(sock: socket.socket, memory: Any, environment: dict[str, str]) -> Non
     _read_prelude(sock)
     from fastapi_aqueduct.engine.worker import main
 
-    main(sock, memory.detach())
+    main(sock, memory_fd)
+
+
+def detach(sent: Any) -> int:
+    """Unwrap a descriptor that came as ``multiprocessing.reduction.DupFd``."""
+    fd: int = sent.detach()
+    return fd
 
 
 def _ignore_interrupts() -> None:

@@ -10,6 +10,7 @@ arrive, answers, deaths) is followed by one `_turn`, which forms batches and wri
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -140,19 +141,29 @@ class Dispatcher:
         dropped.
         """
         started_at = time.monotonic()
-        first = next_step(self._conditions, 0, task)
-        if first == FINISHED:
+        step = next_step(self._conditions, 0, task)
+        if step == FINISHED:
             return
         deadline = started_at + timeout
-        desk = self.desks[first]
-        level = desk.queue.level(task.priority)
-        while desk.queue.waiting(level) >= self._queue_size:
-            await self._wait_for_entry(desk, level, deadline)
+        queue = self.desks[step].queue
+        level = queue.level(task.priority)
+        while queue.waiting(level) >= self._queue_size:
+            await self._wait_for_entry(self.desks[step], level, deadline)
         try:
             content = self._codec.encode(task)
         except ArenaFull:
             content = await self._encode_with_room(task, deadline)
-        record = self._submit(task, content, first, level, deadline, started_at)
+        loop = self._loop
+        if loop is None:
+            self._ledger.discard(content.blocks)
+            raise NotRunningError(f"flow {self.name} was stopped while the task waited for room")
+        record = Record(next(self._ids), task, loop.create_future(), content, level, deadline, started_at)
+        if content.blocks:
+            self._ledger.hold(content.blocks)
+        self._records[record.id] = record
+        self._deadlines.add(record, loop)
+        self._enqueue(record, step, started_at)
+        self._schedule_turn()
         try:
             await record.future
         except asyncio.CancelledError:
@@ -240,7 +251,8 @@ class Dispatcher:
     def abandon(self, reason: str) -> None:
         """End every task with `NotRunningError`."""
         for record in list(self._records.values()):
-            self._settle(record, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
+            with contextlib.suppress(RuntimeError):  # its event loop is closed, so nobody can wait for it any more
+                self._settle(record, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
         for desk in self.desks:
             if desk.timer is not None:
                 desk.timer.cancel()
@@ -257,19 +269,6 @@ class Dispatcher:
             except ArenaFull:
                 if time.monotonic() >= deadline:
                     raise
-
-    def _submit(
-        self, task: BaseTask, content: Encoded, step: int, level: int, deadline: float, started_at: float
-    ) -> Record:
-        loop = self._loop
-        assert loop is not None
-        record = Record(next(self._ids), task, loop.create_future(), content, level, deadline, started_at)
-        self._ledger.hold(content.blocks)
-        self._records[record.id] = record
-        self._deadlines.add(record, loop)
-        self._enqueue(record, step, started_at)
-        self._schedule_turn()
-        return record
 
     def _enqueue(self, record: Record, step: int, now: float) -> None:
         record.step = step
@@ -302,37 +301,36 @@ class Dispatcher:
             raise ProtocolError("an answer to no batch")
         envelopes, duration = batch
         records = link.take_back(duration)
-        if len(records) != len(envelopes):
-            raise ProtocolError(f"{len(envelopes)} answers to {len(records)} tasks")
+        size = len(records)
+        if size != len(envelopes):
+            raise ProtocolError(f"{len(envelopes)} answers to {size} tasks")
         now = time.monotonic()
         for record, envelope in zip(records, envelopes, strict=True):
             if record.id != envelope.id:
                 raise ProtocolError("an answer to another task than was sent")
             record.holder = 0
-            queue_time = record.sent_at - record.arrived_at
-            record.metrics.append(StepMetrics(link.name, queue_time, duration, len(records)))
-            self._take_answer(link, record, envelope, now)
-
-    def _take_answer(self, link: WorkerLink, record: Record, envelope: Envelope, now: float) -> None:
-        status = envelope.status
-        if status == Status.OK:
-            self._replace_content(record, envelope.content)
-        if record.is_settled:
-            self._ledger.drop(record.content.blocks)
-        elif status == Status.OK:
-            if envelope.step == FINISHED:
+            record.metrics.append(StepMetrics(link.name, record.sent_at - record.arrived_at, duration, size))
+            if envelope.status == Status.OK:
+                self._replace_content(record, envelope.content)
+            if record.is_settled:
+                self._ledger.drop(record.content.blocks)
+            elif envelope.status != Status.OK:
+                self._take_failure(link, record, envelope)
+            elif envelope.step == FINISHED:
                 self._finish(record, now)
             else:
                 self._enqueue(record, envelope.step, now)
-        elif status == Status.ERROR:
-            where = f"step {link.name} of flow {self.name} (pid {link.pid})"
-            self._settle(record, "failed", decode_error(envelope.content.body, where))
-        else:
+
+    def _take_failure(self, link: WorkerLink, record: Record, envelope: Envelope) -> None:
+        if envelope.status == Status.EXPIRED:
             self._time_out(record)
+            return
+        where = f"step {link.name} of flow {self.name} (pid {link.pid})"
+        self._settle(record, "failed", decode_error(envelope.content.body, where))
 
     def _replace_content(self, record: Record, content: Encoded) -> None:
         old = record.content
-        record.content = Encoded(old.kind, content.body, content.blocks)
+        record.content = content
         # In this order: a block that is in both must not become free between the two.
         if content.blocks:
             self._ledger.hold(content.blocks)
@@ -361,20 +359,21 @@ class Dispatcher:
         if record.is_settled:
             return
         record.is_settled = True
+        record.task = None
         self.outcomes[outcome] += 1
         del self._records[record.id]
-        record.task = None
         self._deadlines.remove(record)
         if record.is_waiting:
             record.is_waiting = False
             self.desks[record.step].queue.forget(record)
-        if not record.holder:
+        if not record.holder and record.content.blocks:
             self._ledger.drop(record.content.blocks)
-        if not record.future.done() and not record.future.get_loop().is_closed():
+        future = record.future
+        if not future.done():
             if error is None:
-                record.future.set_result(None)
+                future.set_result(None)
             else:
-                record.future.set_exception(error)
+                future.set_exception(error)
         if self._idle is not None and not self._records:
             _wake(self._idle)
 

@@ -47,6 +47,12 @@ class Ledger:
         for ref in refs:
             self.arena.drop(ref.offset)
 
+    def discard(self, refs: Iterable[Ref]) -> None:
+        """Free the blocks of a task that was encoded and not taken."""
+        held = list(refs)
+        self.hold(held)
+        self.drop(held)
+
     def take_released(self, region: int) -> list[int]:
         """Take the blocks of a worker's region that are free since the last time, to tell the worker."""
         released = self._released[region]

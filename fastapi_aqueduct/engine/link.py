@@ -42,6 +42,7 @@ class WorkerLink:
         in_flight: The tasks in them.
         retained: Blocks that user code in the worker still looks at.
         failure: Why it could not start, once that is known.
+        start_timer: Ends a start that takes too long.
         ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
     """
 
@@ -62,6 +63,7 @@ class WorkerLink:
         self.in_flight = 0
         self.retained: set[int] = set()
         self.failure: BaseException | None = None
+        self.start_timer: asyncio.TimerHandle | None = None
         self.ready_at = 0.0
         self._on_frames = on_frames
         self._on_exit = on_exit
@@ -152,6 +154,7 @@ class WorkerLink:
     def close(self) -> None:
         """Let go of the channel and of the process."""
         self.detach()
+        self._cancel_start_timer()
         self._channel.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
@@ -161,10 +164,16 @@ class WorkerLink:
         """Return a snapshot."""
         return WorkerStatistics(self.pid, self.state, self.in_flight)
 
+    def _cancel_start_timer(self) -> None:
+        if self.start_timer is not None:
+            self.start_timer.cancel()
+            self.start_timer = None
+
     def _receive(self, frames: list[tuple[Kind, bytes]]) -> None:
         if self.state is WorkerState.STARTING and any(kind is Kind.READY for kind, _ in frames):
             self.state = WorkerState.READY
             self.ready_at = time.monotonic()
+            self._cancel_start_timer()
         self._on_frames(self, frames)
 
     def _on_channel_end(self) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from . import bootstrap
 
@@ -87,7 +87,7 @@ class ForkserverProcess:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["fastapi_aqueduct.engine.worker"])
         self._process = context.Process(
-            target=bootstrap.forked, args=(sock, DupFd(memory_fd), environment), name=label, daemon=False
+            target=bootstrap.forked, args=(sock, _Descriptor(memory_fd), environment), name=label, daemon=False
         )
         with interrupts_blocked():
             self._process.start()
@@ -102,6 +102,18 @@ class ForkserverProcess:
         """Wait for the end, for ``timeout`` seconds at most, and return the exit status."""
         self._process.join(timeout)
         return self._process.exitcode
+
+
+class _Descriptor:
+    """A descriptor that travels with the process it is an argument of, and arrives as a number."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not before the process is being started: else multiprocessing serves the descriptor from a thread and a
+        # listening socket, which stay for good.
+        return bootstrap.detach, (DupFd(self._fd),)
 
 
 def start_process(

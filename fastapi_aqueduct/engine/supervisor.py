@@ -203,7 +203,7 @@ class Supervisor:
             process = await asyncio.to_thread(
                 start_process, self._method, theirs, self._memory_fd, label, self._environment
             )
-        except OSError as exc:
+        except Exception as exc:  # no descriptor, no memory, or a script that the forkserver cannot import
             link.failure = exc
             self._on_exit(link)
             return
@@ -213,7 +213,8 @@ class Supervisor:
         if self._loop is None:
             return
         link.attach(self._loop)
-        self._loop.call_later(self._start_timeout, self._end_slow_start, link)
+        if link.state is WorkerState.STARTING:
+            link.start_timer = self._loop.call_later(self._start_timeout, self._end_slow_start, link)
 
     def _setup(self, slot: Slot) -> bytes:
         name, step = self._steps[slot.step]

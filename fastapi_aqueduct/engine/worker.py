@@ -27,7 +27,7 @@ from .codec import Codec, Encoded, encode_error
 from .frames import FINISHED, Batch, Envelope, Kind, Status, pack_batches, pack_offsets, unpack_batches, unpack_offsets
 from .mapping import Mapping
 
-FLUSH_INTERVAL = 0.001
+FLUSH_INTERVAL = 0.0004
 """Seconds that a finished answer may wait for others to be sent with it while more work is at hand."""
 
 ROOM_TIMEOUT = 1.0
@@ -232,7 +232,8 @@ class Worker:
         for ref in blocks:
             if self._arena.owns(ref.offset):
                 self._published.add(ref.offset)
-        return Envelope(envelope.id, envelope.deadline, step, Status.OK, Encoded(b"", body, blocks))
+        kind = b"" if step == FINISHED else envelope.content.kind
+        return Envelope(envelope.id, envelope.deadline, step, Status.OK, Encoded(kind, body, blocks))
 
     def _encode(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         deadline = 0.0
