@@ -1,0 +1,1 @@
+"""Example application: text out of photographs, through a pipeline of worker processes."""

@@ -1,0 +1,224 @@
+"""Starts the service, sends it the sample pictures over HTTP and shows what it read and how long each step took.
+
+Run ``python -m example_app.demo``; afterwards the service goes on until Ctrl-C. With ``--once`` it stops, and the exit
+status is 0 only if every expected word was read.
+"""
+
+import argparse
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = Path(__file__).resolve().parent / "samples"
+HOST = "127.0.0.1"
+START_TIMEOUT = 120.0
+ANSWER_TIMEOUT = 120.0
+STOP_TIMEOUT = 15.0
+
+
+class Sample(NamedTuple):
+    """A sample picture and the words on it."""
+
+    path: Path
+    title: str
+    words: list[str]
+
+
+class ServiceDied(Exception):
+    """The service ended by itself; the message is its log."""
+
+
+class Service:
+    """The example application in a process of its own.
+
+    Args:
+        port: Where it listens.
+        log: File that takes what it prints.
+    """
+
+    def __init__(self, port: int, log: IO[bytes]) -> None:
+        self.port = port
+        self.log = log
+        self.url = f"http://{HOST}:{port}"
+        command = [sys.executable, "-m", "uvicorn", "example_app.main:app", "--host", HOST, "--port", str(port)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+
+    def wait_until_ready(self) -> None:
+        """Wait for the probe to say so, showing the seconds that pass."""
+        begun = time.monotonic()
+        with httpx.Client(base_url=self.url, timeout=5) as client:
+            while not is_ready(client):
+                waited = time.monotonic() - begun
+                if waited > START_TIMEOUT:
+                    raise ServiceDied(f"not ready after {START_TIMEOUT:.0f} s\n{self.read_log()}")
+                show(f"Starting the service and its worker processes ... {waited:.0f} s")
+                self.rest(0.1)
+        show(f"Starting the service and its worker processes ... ready after {time.monotonic() - begun:.1f} s", True)
+
+    def rest(self, seconds: float | None) -> None:
+        """Wait, but no longer than the service lives.
+
+        Raises:
+            ServiceDied: It ended.
+        """
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+        raise ServiceDied(f"the service ended with exit status {code}; it said:\n{self.read_log()}")
+
+    def read_log(self) -> str:
+        """Return what the service printed so far."""
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+    def stop(self) -> None:
+        """Stop it as a process manager would, and end it if it does not listen."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def is_ready(client: httpx.Client) -> bool:
+    """Ask the probe; a service that does not listen yet is not ready."""
+    try:
+        return client.get("/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def load_samples() -> list[Sample]:
+    """Return the sample pictures with the words that are expected."""
+    index = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
+    return [Sample(SAMPLES / name, entry["title"], entry["words"]) for name, entry in index.items()]
+
+
+def missing_words(sample: Sample, result: dict[str, Any]) -> list[str]:
+    """Return the words on a sample that were not read, as often as they are missing."""
+    read = " ".join(line["text"] for line in result["lines"]).split()
+    return sorted((Counter(sample.words) - Counter(read)).elements())
+
+
+def show(text: str, final: bool = False) -> None:
+    """Print a line that the next one replaces; into a file only what is final."""
+    if sys.stdout.isatty():
+        print(f"\r\x1b[2K{text}", end="\n" if final else "", flush=True)
+    elif final:
+        print(text, flush=True)
+
+
+def read_samples(service: Service) -> bool:
+    """Send every sample, print what was read, and tell whether all expected words were."""
+    samples = load_samples()
+    begun = time.monotonic()
+    missing = 0
+    with httpx.Client(base_url=service.url, timeout=ANSWER_TIMEOUT) as client:
+        for number, sample in enumerate(samples, 1):
+            missing += read_sample(client, sample, f"[{number}/{len(samples)}]")
+    words = sum(len(sample.words) for sample in samples)
+    spent = time.monotonic() - begun
+    print(f"\n{len(samples)} pictures in {spent:.1f} s: {words - missing} of {words} words as expected.")
+    return missing == 0
+
+
+def read_sample(client: httpx.Client, sample: Sample, progress: str) -> int:
+    """Send one sample, print the answer, and return how many words are missing."""
+    name, size = sample.path.name, sample.path.stat().st_size
+    print()
+    show(f"{progress} {name}: sending {size / 1000:.0f} kB ...")
+    begun = time.monotonic()
+    response = client.post("/ocr", content=sample.path.read_bytes())
+    total = time.monotonic() - begun
+    if response.status_code != 200:
+        show(f"{progress} {name}: status {response.status_code}: {response.text}", True)
+        return len(sample.words)
+    result = response.json()
+    show(f"{progress} {name}: {result['width']} x {result['height']} pixels, {size / 1000:.0f} kB", True)
+    for line in result["lines"]:
+        print(f"    {line['score']:4.0%}  {line['text']}")
+    steps = [f"{step['step']} {duration(step['handle_time'])}" for step in result["steps"]]
+    print(f"    {', '.join(steps)}; {duration(total)} in all")
+    missing = missing_words(sample, result)
+    if missing:
+        print(f"    NOT READ: {' '.join(missing)}")
+    return len(missing)
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def choose_port(wanted: int) -> int:
+    """Return the wanted port, or a free one if somebody listens there."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            # As the server does: a port in TIME_WAIT after the last run is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                print(f"Port {wanted} is taken, another one is used.", flush=True)
+            else:
+                return int(probe.getsockname()[1])
+    raise OSError("no port is free")
+
+
+@contextmanager
+def running_service(port: int) -> Iterator[Service]:
+    """Start the service, and stop it at the end whatever happened."""
+    with tempfile.TemporaryFile() as log:
+        service = Service(port, log)
+        try:
+            yield service
+        finally:
+            service.stop()
+
+
+def demonstrate(port: int, once: bool) -> int:
+    """Run the demonstration and return the exit status."""
+    passed = False
+    try:
+        with running_service(choose_port(port)) as service:
+            service.wait_until_ready()
+            passed = read_samples(service)
+            if not once:
+                print(f"\nThe page:   {service.url}/\nThe API:    {service.url}/docs")
+                print("Ctrl-C stops the service.", flush=True)
+                service.rest(None)
+    except KeyboardInterrupt:
+        print("\nStopped.", flush=True)
+    except (ServiceDied, httpx.HTTPError) as error:
+        print(f"\n{error}", file=sys.stderr, flush=True)
+        return 1
+    return 0 if passed else 1
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m example_app.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--once", action="store_true", help="stop the service after the samples")
+    parser.add_argument("--port", type=int, default=8000, help="where the service listens (8000)")
+    options = parser.parse_args()
+    # A process manager's stop is a Ctrl-C too: without this the service would outlive its demonstration.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(demonstrate(options.port, options.once))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The web service of the example: a picture in, its text out."""
+
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_fastapi_instrumentator import Instrumentator
+from pydantic import BaseModel
+
+from example_app.pictures import NotAPicture, PictureError, PictureTooLarge
+from example_app.pipeline import Line, OcrTask, flow
+from fastapi_aqueduct import Aqueduct, flow_endpoint
+
+HERE = Path(__file__).parent
+TIMEOUT = 60.0
+"""Seconds for one picture; a queue of large ones on a small machine takes its time."""
+
+PROBES = ["^/ready$", "^/live$", "^/startup$", "^/metrics$"]
+
+
+class StepTime(BaseModel):
+    """Where one step spent its time, in seconds."""
+
+    step: str
+    queue_time: float
+    handle_time: float
+    batch_size: int
+
+
+class OcrResult(BaseModel):
+    """The text of a picture; the lines are in reading order, their boxes in pixels of the upright picture."""
+
+    width: int
+    height: int
+    lines: list[Line]
+    steps: list[StepTime]
+
+
+class Problem(BaseModel):
+    """Why a picture was refused."""
+
+    detail: str
+
+
+aqueduct = Aqueduct(flow)
+app = FastAPI(
+    title="Text from photographs",
+    description="Reads the text of photographed receipts, letters and signs.",
+    lifespan=aqueduct.lifespan,
+)
+Instrumentator(excluded_handlers=PROBES).instrument(app).expose(app, include_in_schema=False)
+app.mount("/static", StaticFiles(directory=HERE / "static"))
+app.mount("/samples", StaticFiles(directory=HERE / "samples"))
+
+
+@app.post("/ocr", responses={413: {"model": Problem}, 415: {"model": Problem}})
+@flow_endpoint(flow, timeout_sec=TIMEOUT)
+async def ocr(task: OcrTask) -> OcrResult:
+    """Read the text of a picture."""
+    steps = [StepTime(**step._asdict()) for step in task.metrics.steps]
+    return OcrResult(width=task.width, height=task.height, lines=task.lines, steps=steps)
+
+
+@app.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """The page on which a person drops a picture."""
+    return FileResponse(HERE / "static" / "page.html", headers={"Content-Security-Policy": "default-src 'self' blob:"})
+
+
+@app.exception_handler(PictureError)
+async def refuse_picture(request: Request, error: PictureError) -> JSONResponse:
+    """Tell the client what is wrong with its picture."""
+    status = 415 if isinstance(error, NotAPicture) else 413 if isinstance(error, PictureTooLarge) else 422
+    return JSONResponse({"detail": str(error)}, status)

@@ -1,0 +1,119 @@
+"""The pipeline of the example: decode a picture, find its lines of text, read them.
+
+Worker processes import this module, so nothing in here imports a web framework, and each handler imports its models
+in ``on_start``, so that a worker holds only what its own step needs.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Interval
+
+from example_app.layout import Strip, reading_order
+from example_app.pictures import Pixels, read_picture
+from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, Upload
+
+if TYPE_CHECKING:
+    from example_app.finder import LineFinder
+    from example_app.reader import LineReader
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of text.
+
+    Attributes:
+        text: What was read.
+        score: How sure the recogniser is, from 0 to 1.
+        box: Four points (x, y) in pixels of the upright picture, clockwise from the top left corner of the text.
+    """
+
+    text: str
+    score: float
+    box: list[tuple[float, float]]
+
+
+class OcrTask(BaseTask):
+    """A picture on its way to text.
+
+    Args:
+        image: The bytes of the picture.
+        min_score: Lines that the recogniser is less sure of are left out.
+    """
+
+    def __init__(self, image: Upload, min_score: Annotated[float, Interval(ge=0, le=1)] = 0.5) -> None:
+        super().__init__()
+        self.image: Upload | None = image
+        self.min_score = min_score
+        self.pixels: Pixels | None = None
+        self.width = 0
+        self.height = 0
+        self.strips: list[Strip] = []
+        self.lines: list[Line] = []
+
+
+class Decode(BaseTaskHandler):
+    """Bytes to pixels."""
+
+    def handle(self, *tasks: OcrTask) -> None:
+        """Decode each picture; what is no picture fails with a `PictureError`."""
+        for task in tasks:
+            assert task.image is not None
+            task.pixels = read_picture(task.image)
+            task.height, task.width = task.pixels.shape[:2]
+            task.image = None  # what is dropped is freed: the upload is not needed again
+
+
+class Detect(BaseTaskHandler):
+    """Pixels to strips."""
+
+    finder: "LineFinder"
+
+    def on_start(self) -> None:
+        """Load the detector."""
+        from example_app.finder import LineFinder
+
+        self.finder = LineFinder()
+
+    def handle(self, *tasks: OcrTask) -> None:
+        """Cut the lines out of each picture and let go of the picture."""
+        for task in tasks:
+            assert task.pixels is not None
+            task.strips = self.finder.find(task.pixels)
+            task.pixels = None
+
+
+class Recognise(BaseTaskHandler):
+    """Strips to text."""
+
+    reader: "LineReader"
+
+    def on_start(self) -> None:
+        """Load the classifier and the recogniser."""
+        from example_app.reader import LineReader
+
+        self.reader = LineReader()
+
+    def handle(self, *tasks: OcrTask) -> None:
+        """Read the lines of all tasks of the batch together."""
+        for task in tasks:
+            task.strips = self.reader.turn_upright(task.strips)
+        readings = iter(self.reader.read([strip.pixels for task in tasks for strip in task.strips]))
+        for task in tasks:
+            lines = [
+                Line(text, score, [(float(x), float(y)) for x, y in strip.corners])
+                for strip, (text, score) in zip(task.strips, readings, strict=False)
+            ]
+            order = reading_order([strip.corners for strip in task.strips])
+            task.lines = [lines[i] for i in order if lines[i].text.strip() and lines[i].score >= task.min_score]
+            task.strips = []
+
+
+# One picture costs the detector about half a second of a core, and the recogniser as much if it is full of text. So
+# nothing waits long for company; but when pictures have queued up, their lines are read together: lines of like width
+# meet, less padding is computed, and that saves about 5 % of the reader's time on a CPU.
+flow = Flow(
+    FlowStep(Decode(), nprocs=2),
+    FlowStep(Detect()),
+    FlowStep(Recognise(), batch_size=4, batch_timeout=0.01),
+)

@@ -1,0 +1,1 @@
+"""The example application, as its users meet it."""

@@ -1,0 +1,100 @@
+"""The demonstration as a person runs it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+import fastapi_aqueduct
+from example_app.demo import ROOT
+
+TIMEOUT = 55.0
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A folder with a copy of the example, to be spoiled."""
+    shutil.copytree(ROOT / "example_app", tmp_path / "example_app", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(fastapi_aqueduct.__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
+
+
+def keep_samples(folder: Path, *names: str) -> dict[str, dict[str, list[str]]]:
+    path = folder / "example_app" / "samples" / "samples.json"
+    index = {name: entry for name, entry in json.loads(path.read_text()).items() if name in names}
+    path.write_text(json.dumps(index))
+    return index
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "example_app.demo", "--port", "0", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=TIMEOUT)
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "example_app.demo", *arguments]
+    with subprocess.Popen(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_it_reads_every_sample_and_stops() -> None:
+    finished = run(ROOT, "--once")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    for text in ("receipt.jpg", "GREEN CORNER MARKET", "Detect", "[7/7]", "as expected"):
+        assert text in finished.stdout
+
+
+def test_it_fails_when_an_expected_word_is_not_read(copy: Path) -> None:
+    index = keep_samples(copy, "tiny.png")
+    index["tiny.png"]["words"].append("Pears")
+    (copy / "example_app" / "samples" / "samples.json").write_text(json.dumps(index))
+    finished = run(copy, "--once")
+    assert finished.returncode == 1
+    assert "NOT READ: Pears" in finished.stdout
+
+
+def test_it_shows_the_log_of_a_service_that_dies_at_start(copy: Path) -> None:
+    (copy / "example_app" / "main.py").write_text("raise RuntimeError('the roof is open')\n")
+    finished = run(copy, "--once")
+    assert finished.returncode == 1
+    assert "RuntimeError: the roof is open" in finished.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_it_goes_on_serving_until_it_is_stopped(copy: Path, stop: signal.Signals) -> None:
+    keep_samples(copy, "tiny.png")
+    with started(copy, "--port", "0") as demo:
+        assert demo.stdout is not None
+        address = next(line.split()[-1] for line in demo.stdout if line.startswith("The page:"))
+        assert "Text from photographs" in httpx.get(address).text
+        assert httpx.get(f"{address}docs").status_code == 200
+        demo.send_signal(stop)
+        output, _ = demo.communicate(timeout=TIMEOUT)
+        assert demo.returncode == 0 and "Stopped." in output
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address)
+
+
+def test_it_takes_another_port_when_somebody_listens(copy: Path) -> None:
+    keep_samples(copy, "tiny.png")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        finished = run(copy, "--once", "--port", str(port))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert f"Port {port} is taken" in finished.stdout

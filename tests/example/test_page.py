@@ -1,0 +1,181 @@
+"""The example's page in a real browser: what a person does and sees."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from example_app.demo import Sample, Service, load_samples
+
+from .browser import Browser, open_browser
+
+SAMPLES = {sample.path.name: sample for sample in load_samples()}
+SAMPLES_SHOWN = f"document.querySelectorAll('#samples button').length === {len(SAMPLES)}"
+FINISHED = "document.querySelectorAll('#times tr').length > 0 && document.getElementById('picture').complete"
+FAILED = "document.getElementById('status').className === 'failed'"
+
+DROP = """
+    const [name, bytes] = arguments;
+    const data = new DataTransfer();
+    data.items.add(new File([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))], name, { type: 'image/png' }));
+    const target = document.getElementById('drop');
+    for (const kind of ['dragover', 'drop']) {
+        target.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+    }
+"""
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> None:
+    """Not asked in this module: a browser starts and ends processes as it likes; the last test takes all away."""
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(window: Browser, service: Service) -> Browser:
+    """The page, freshly loaded."""
+    window.resize(1280, 1000)
+    window.open(f"{service.url}/")
+    window.wait_for(SAMPLES_SHOWN)
+    return window
+
+
+def listed(browser: Browser) -> str:
+    return texts(browser, "#lines li span")
+
+
+def drawn(browser: Browser) -> str:
+    return texts(browser, "#boxes text")
+
+
+def texts(browser: Browser, selector: str) -> str:
+    script = "return [...document.querySelectorAll(arguments[0])].map((node) => node.textContent).join(' ')"
+    found: str = browser.run(script, selector)
+    return found
+
+
+def check_boxes(browser: Browser, sample: Sample) -> None:
+    """Every line has a box, which lies on the picture."""
+    assert drawn(browser).split() == listed(browser).split() == sample.words
+    inside = browser.run("""
+        const frame = document.getElementById('picture').getBoundingClientRect();
+        return [...document.querySelectorAll('#boxes polygon')].map((polygon) => {
+            const box = polygon.getBoundingClientRect();
+            return box.width > 5 && box.height > 5 && box.left > frame.left - 3 && box.right < frame.right + 3
+                && box.top > frame.top - 3 && box.bottom < frame.bottom + 3;
+        });
+    """)
+    assert inside and all(inside)
+
+
+def test_a_chosen_picture_shows_its_boxes_and_text(browser: Browser) -> None:
+    browser.choose_file("#file", SAMPLES["receipt.jpg"].path)
+    browser.wait_for(FINISHED)
+    check_boxes(browser, SAMPLES["receipt.jpg"])
+    scores = browser.run("return [...document.querySelectorAll('#lines output')].map((n) => parseInt(n.textContent))")
+    assert len(scores) == 22 and min(scores) > 50
+
+
+def test_a_dropped_picture_is_read(browser: Browser) -> None:
+    sample = SAMPLES["tiny.png"]
+    browser.run(DROP, sample.path.name, base64.b64encode(sample.path.read_bytes()).decode())
+    browser.wait_for(FINISHED)
+    check_boxes(browser, sample)
+
+
+def test_a_sample_is_read_with_one_click(browser: Browser) -> None:
+    browser.click("#samples li:nth-child(3) button")
+    browser.wait_for(FINISHED)
+    check_boxes(browser, SAMPLES["sign.jpg"])
+
+
+def test_boxes_fit_a_picture_that_the_camera_stored_on_its_side(browser: Browser) -> None:
+    browser.choose_file("#file", SAMPLES["phone.jpg"].path)
+    browser.wait_for(FINISHED)
+    check_boxes(browser, SAMPLES["phone.jpg"])
+    shape = browser.run("const p = document.getElementById('picture'); return [p.naturalWidth, p.naturalHeight]")
+    assert shape == [1000, 1200]
+
+
+def test_the_text_runs_along_the_picture_where_that_lies_on_its_side(browser: Browser) -> None:
+    browser.choose_file("#file", SAMPLES["rotated.jpg"].path)
+    browser.wait_for(FINISHED)
+    check_boxes(browser, SAMPLES["rotated.jpg"])
+    upright = browser.run("""
+        return [...document.querySelectorAll('#boxes text')].map((text) => {
+            const box = text.getBoundingClientRect();
+            return box.height > box.width;
+        });
+    """)
+    assert all(upright)
+
+
+def test_the_text_can_be_lifted_off_the_picture(browser: Browser) -> None:
+    browser.click("#samples li:nth-child(7) button")
+    browser.wait_for(FINISHED)
+    opacity = "return getComputedStyle(document.querySelector('#boxes text')).opacity"
+    assert browser.run(opacity) == "1"
+    browser.click("#overlay")
+    assert browser.run(opacity) == "0"
+
+
+def test_the_time_of_each_step_is_shown(browser: Browser) -> None:
+    browser.click("#samples li:nth-child(7) button")
+    browser.wait_for(FINISHED)
+    names = browser.run("return [...document.querySelectorAll('#times th')].map((n) => n.textContent)")
+    assert names == ["Decode", "Detect", "Recognise", "Sending and answering"]
+    widths = browser.run("return [...document.querySelectorAll('#timeline i')].map((n) => n.offsetWidth)")
+    frame = browser.run("return document.getElementById('timeline').offsetWidth")
+    assert frame * 0.9 < sum(widths) <= frame
+
+
+def test_what_is_no_picture_is_told_in_words(browser: Browser, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.png"
+    notes.write_text("just some text")
+    browser.choose_file("#file", notes)
+    browser.wait_for(FAILED)
+    assert "not a picture" in browser.run("return document.getElementById('status').textContent")
+    assert browser.run("return document.getElementById('result').hidden")
+
+
+def test_a_picture_without_text_says_so(browser: Browser, tmp_path: Path, blank_picture: bytes) -> None:
+    blank = tmp_path / "blank.png"
+    blank.write_bytes(blank_picture)
+    browser.choose_file("#file", blank)
+    browser.wait_for(FINISHED)
+    assert "No text" in browser.run("return document.getElementById('lines').textContent")
+
+
+@pytest.mark.parametrize("width", [360, 820, 1600])
+def test_nothing_sticks_out_on_any_screen(browser: Browser, width: int) -> None:
+    browser.resize(width, 800)
+    browser.click("#samples li:nth-child(1) button")
+    browser.wait_for(FINISHED)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert browser.run("return document.getElementById('picture').getBoundingClientRect().width") > 150
+
+
+def test_everything_comes_from_the_service_and_without_complaint(browser: Browser, service: Service) -> None:
+    browser.click("#samples li:nth-child(7) button")
+    browser.wait_for(FINISHED)
+    sources = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert sources and all(source.startswith((service.url, f"blob:{service.url}")) for source in sources)
+    # A refused picture is an error to the browser too, and this window has seen one.
+    complaints = [entry for entry in browser.command("/se/log", type="browser") if " 415 " not in entry["message"]]
+    assert complaints == []
+
+
+def test_fields_and_pictures_have_names(browser: Browser) -> None:
+    nameless = browser.run("""
+        return [...document.querySelectorAll('button, input, a')]
+            .filter((n) => !(n.textContent.trim() || n.labels?.length || n.ariaLabel)).map((n) => n.outerHTML);
+    """)
+    assert nameless == []
+    assert browser.run("return document.documentElement.lang") == "en"
+    assert browser.run("return [...document.images].every((image) => image.hasAttribute('alt'))")

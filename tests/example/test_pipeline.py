@@ -1,0 +1,218 @@
+"""The example's handlers, called directly, on the sample pictures and on pictures that are none."""
+
+import io
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.ImageOps import exif_transpose
+
+from example_app.demo import ROOT, Sample, load_samples
+from example_app.finder import LINE_HEIGHT
+from example_app.layout import Corners, reading_order
+from example_app.pictures import (
+    MAX_PIXELS,
+    NotAPicture,
+    PictureError,
+    PictureTooLarge,
+    Pixels,
+    UnreadablePicture,
+    read_picture,
+)
+from example_app.pipeline import Decode, Detect, Line, OcrTask, Recognise
+from example_app.reader import LineReader
+
+SAMPLES = {sample.path.name: sample for sample in load_samples()}
+
+
+@pytest.fixture(scope="module")
+def detect() -> Detect:
+    handler = Detect()
+    handler.on_start()
+    return handler
+
+
+@pytest.fixture(scope="module")
+def recognise() -> Recognise:
+    handler = Recognise()
+    handler.on_start()
+    return handler
+
+
+def detected(detect: Detect, data: bytes, min_score: float = 0.5) -> OcrTask:
+    task = OcrTask(memoryview(data), min_score)
+    Decode().handle(task)
+    detect.handle(task)
+    return task
+
+
+def words(task: OcrTask) -> list[str]:
+    return " ".join(line.text for line in task.lines).split()
+
+
+def turned(sample: Sample, quarters: int) -> bytes:
+    file = io.BytesIO()
+    with Image.open(sample.path) as image:
+        image.rotate(90 * quarters, expand=True).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+class CountingReader(LineReader):
+    """The real reader, which counts how often it is called."""
+
+    calls = 0
+
+    def read(self, strips: list[Pixels]) -> list[tuple[str, float]]:
+        self.calls += 1
+        return super().read(strips)
+
+
+class TestSamples:
+    def test_all_words_are_read(self, sample: Sample, detect: Detect, recognise: Recognise) -> None:
+        task = detected(detect, sample.path.read_bytes())
+        recognise.handle(task)
+        assert sorted(words(task)) == sorted(sample.words)
+
+    def test_lines_come_in_reading_order(self, detect: Detect, recognise: Recognise) -> None:
+        for name in ("receipt.jpg", "letter.jpg", "large.jpg", "rotated.jpg"):
+            task = detected(detect, SAMPLES[name].path.read_bytes())
+            recognise.handle(task)
+            assert words(task) == SAMPLES[name].words
+
+    @pytest.mark.parametrize("quarters", [1, 2, 3])
+    def test_a_turned_picture_reads_the_same(self, quarters: int, detect: Detect, recognise: Recognise) -> None:
+        task = detected(detect, turned(SAMPLES["receipt.jpg"], quarters))
+        recognise.handle(task)
+        assert words(task) == SAMPLES["receipt.jpg"].words
+
+    def test_boxes_begin_where_the_text_begins(self, detect: Detect, recognise: Recognise) -> None:
+        """In the sample that lies on its side the text runs up the picture."""
+        task = detected(detect, SAMPLES["rotated.jpg"].path.read_bytes())
+        recognise.handle(task)
+        for line in task.lines:
+            (x, y), (end_x, end_y), *_ = line.box
+            assert y - end_y > 3 * abs(x - end_x)
+
+    def test_there_are_the_promised_sizes(self) -> None:
+        sizes = {}
+        for name, sample in SAMPLES.items():
+            with Image.open(sample.path) as image:
+                sizes[name] = image.size
+        assert len(sizes) >= 6
+        assert sizes["large.jpg"] == (4000, 3000)
+        assert max(sizes["tiny.png"]) <= 160
+
+    def test_one_is_stored_on_its_side_as_telephones_do(self) -> None:
+        with Image.open(SAMPLES["phone.jpg"].path) as image:
+            assert image.getexif()[0x0112] == 6
+
+
+class TestBatch:
+    def test_lines_of_several_pictures_are_read_in_one_call(self, detect: Detect) -> None:
+        names = ["sign.jpg", "tiny.png", "phone.jpg"]
+        tasks = [detected(detect, SAMPLES[name].path.read_bytes()) for name in names]
+        recognise = Recognise()
+        recognise.reader = reader = CountingReader()
+        recognise.handle(*tasks)
+        assert reader.calls == 1
+        for name, task in zip(names, tasks, strict=True):
+            assert words(task) == SAMPLES[name].words
+
+    def test_a_picture_without_text_does_not_disturb_its_neighbours(
+        self, detect: Detect, recognise: Recognise, blank_picture: bytes
+    ) -> None:
+        tasks = [detected(detect, data) for data in (blank_picture, SAMPLES["tiny.png"].path.read_bytes())]
+        recognise.handle(*tasks)
+        assert [words(task) for task in tasks] == [[], SAMPLES["tiny.png"].words]
+
+    def test_min_score_leaves_out_what_is_uncertain(self, detect: Detect, recognise: Recognise) -> None:
+        task = detected(detect, SAMPLES["tiny.png"].path.read_bytes(), min_score=1.0)
+        recognise.handle(task)
+        assert task.lines == []
+
+    def test_a_finished_task_carries_only_its_result(self, detect: Detect, recognise: Recognise) -> None:
+        task = detected(detect, SAMPLES["large.jpg"].path.read_bytes())
+        assert task.image is None and task.pixels is None
+        assert all(strip.pixels.shape[0] <= LINE_HEIGHT for strip in task.strips)
+        recognise.handle(task)
+        assert task.strips == [] and len(pickle.dumps(task)) < 10_000
+        assert all(isinstance(line, Line) for line in task.lines)
+
+    @pytest.mark.parametrize("size", [(1, 1), (3, 2000), (2000, 3), (31, 33)])
+    def test_odd_sizes_are_no_error(self, size: tuple[int, int], detect: Detect, recognise: Recognise) -> None:
+        file = io.BytesIO()
+        Image.new("RGB", size, "white").save(file, "PNG")
+        task = detected(detect, file.getvalue())
+        recognise.handle(task)
+        assert (task.width, task.height) == size and task.lines == []
+
+
+class TestPictures:
+    @pytest.mark.parametrize("data", [b"", b"hello", b"%PDF-1.7 nothing", b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(4096)])
+    def test_what_is_no_picture_is_refused(self, data: bytes) -> None:
+        with pytest.raises(NotAPicture, match="JPEG"):
+            read_picture(memoryview(data))
+
+    def test_a_damaged_picture_is_told_from_none(self, sample: Sample) -> None:
+        data = sample.path.read_bytes()
+        with pytest.raises(UnreadablePicture, match="damaged"):
+            read_picture(memoryview(data)[: len(data) // 2])
+
+    def test_a_picture_that_would_fill_the_memory_is_refused_unopened(self) -> None:
+        file = io.BytesIO()
+        Image.new("1", (10_001, MAX_PIXELS // 10_000)).save(file, "PNG")
+        assert len(file.getvalue()) < 10_000
+        with pytest.raises(PictureTooLarge, match=str(MAX_PIXELS)):
+            read_picture(file.getvalue())
+
+    @pytest.mark.parametrize("kind", [NotAPicture, UnreadablePicture, PictureTooLarge])
+    def test_errors_travel_between_processes(self, kind: type[PictureError]) -> None:
+        copy = pickle.loads(pickle.dumps(kind("why")))
+        assert type(copy) is kind and str(copy) == "why"
+
+    def test_the_orientation_of_the_camera_is_applied(self) -> None:
+        path = SAMPLES["phone.jpg"].path
+        with Image.open(path) as image:
+            upright = exif_transpose(image)
+        pixels = read_picture(path.read_bytes())
+        assert pixels.shape == (upright.height, upright.width, 3)
+        assert np.array_equal(pixels[..., ::-1], np.asarray(upright))
+
+    @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+    def test_every_kind_of_colour_becomes_three_bytes(self, mode: str) -> None:
+        file = io.BytesIO()
+        Image.new("RGB", (40, 30), "white").convert(mode).save(file, "TIFF")
+        assert (read_picture(file.getvalue()) == 255).all()
+
+    def test_what_is_transparent_is_white(self) -> None:
+        file = io.BytesIO()
+        Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(file, "PNG")
+        assert (read_picture(file.getvalue()) == 255).all()
+
+
+class TestReadingOrder:
+    def test_lines_side_by_side_are_read_from_left_to_right(self) -> None:
+        lines = [box(300, 12), box(10, 10), box(10, 50), box(300, 47)]
+        assert reading_order(lines) == [1, 0, 2, 3]
+
+    def test_the_order_follows_the_text_and_not_the_picture(self) -> None:
+        upright = [box(10, 10), box(300, 12), box(10, 50)]
+        upside_down = [(1000 - corners).astype(np.float32) for corners in upright]
+        assert reading_order(upside_down) == [0, 1, 2]
+
+    def test_nothing_is_in_order(self) -> None:
+        assert reading_order([]) == []
+
+
+def box(left: float, top: float, width: float = 100, height: float = 30) -> Corners:
+    right, bottom = left + width, top + height
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
+
+
+def test_workers_import_no_web_framework_and_no_model_they_do_not_need() -> None:
+    command = [sys.executable, "-c", "import example_app.pipeline, sys; print(*sys.modules)"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=50)
+    assert {"fastapi", "starlette", "onnxruntime", "rapidocr", "cv2"}.isdisjoint(finished.stdout.split())

@@ -1,0 +1,112 @@
+"""The example application over HTTP: a real server with its worker processes."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from example_app.demo import Sample, load_samples, missing_words
+
+SAMPLES = {sample.path.name: sample for sample in load_samples()}
+TINY = SAMPLES["tiny.png"]
+
+
+def text(result: dict[str, Any]) -> str:
+    return " ".join(line["text"] for line in result["lines"])
+
+
+class TestReading:
+    def test_every_sample_as_the_body(self, client: httpx.Client, sample: Sample) -> None:
+        answer = client.post("/ocr", content=sample.path.read_bytes())
+        assert answer.status_code == 200, answer.text
+        assert missing_words(sample, answer.json()) == []
+
+    def test_a_part_of_a_form(self, client: httpx.Client) -> None:
+        part = ("tiny.png", TINY.path.read_bytes(), "image/png")
+        answer = client.post("/ocr", files={"image": part})
+        assert answer.status_code == 200, answer.text
+        assert missing_words(TINY, answer.json()) == []
+
+    def test_the_answer_has_size_boxes_scores_and_times(self, client: httpx.Client) -> None:
+        result = client.post("/ocr", content=TINY.path.read_bytes()).json()
+        assert (result["width"], result["height"]) == (160, 40)
+        (line,) = result["lines"]
+        assert 0.5 <= line["score"] <= 1
+        assert len(line["box"]) == 4 and all(0 <= x <= 160 and 0 <= y <= 40 for x, y in line["box"])
+        names = [step["step"].rpartition("_")[2] for step in result["steps"]]
+        assert names == ["Decode", "Detect", "Recognise"]
+        assert all(step["handle_time"] > 0 and step["queue_time"] >= 0 for step in result["steps"])
+
+    def test_min_score_is_a_parameter_of_the_query(self, client: httpx.Client) -> None:
+        strict = client.post("/ocr", params={"min_score": 1}, content=TINY.path.read_bytes())
+        assert strict.json()["lines"] == []
+
+    def test_a_picture_without_text_has_no_lines(self, client: httpx.Client, blank_picture: bytes) -> None:
+        answer = client.post("/ocr", content=blank_picture)
+        assert answer.status_code == 200 and answer.json()["lines"] == []
+
+    def test_many_at_once_each_get_their_own_text(self, client: httpx.Client) -> None:
+        names = ["tiny.png", "sign.jpg", "phone.jpg"] * 4
+
+        def read(name: str) -> str:
+            return text(client.post("/ocr", content=SAMPLES[name].path.read_bytes()).json())
+
+        with ThreadPoolExecutor(len(names)) as pool:
+            for name, found in zip(names, pool.map(read, names), strict=True):
+                assert found.split() == SAMPLES[name].words
+
+
+class TestRefusals:
+    def test_what_is_no_picture(self, client: httpx.Client) -> None:
+        answer = client.post("/ocr", content=b"just some text")
+        assert answer.status_code == 415 and "JPEG" in answer.json()["detail"]
+
+    def test_no_picture_in_a_form(self, client: httpx.Client) -> None:
+        answer = client.post("/ocr", files={"image": ("notes.txt", b"just some text", "text/plain")})
+        assert answer.status_code == 415
+
+    def test_a_damaged_picture(self, client: httpx.Client) -> None:
+        answer = client.post("/ocr", content=SAMPLES["receipt.jpg"].path.read_bytes()[:100_000])
+        assert answer.status_code == 422 and "damaged" in answer.json()["detail"]
+
+    def test_an_empty_body(self, client: httpx.Client) -> None:
+        assert client.post("/ocr", content=b"").status_code in (415, 422)
+
+    def test_a_form_without_the_picture(self, client: httpx.Client) -> None:
+        assert client.post("/ocr", files={"another": ("tiny.png", TINY.path.read_bytes())}).status_code == 422
+
+    @pytest.mark.parametrize("score", ["-0.1", "1.1", "high"])
+    def test_a_score_that_is_none(self, client: httpx.Client, score: str) -> None:
+        answer = client.post("/ocr", params={"min_score": score}, content=TINY.path.read_bytes())
+        assert answer.status_code == 422
+        assert answer.json()["detail"][0]["loc"] == ["query", "min_score"]
+
+    def test_a_refusal_leaves_the_service_working(self, client: httpx.Client) -> None:
+        for data in (b"no picture", TINY.path.read_bytes()[:2000]) * 3:
+            assert client.post("/ocr", content=data).status_code in (415, 422)
+        assert missing_words(TINY, client.post("/ocr", content=TINY.path.read_bytes()).json()) == []
+
+
+class TestAround:
+    def test_probes_say_that_it_is_ready(self, client: httpx.Client) -> None:
+        assert client.get("/ready").status_code == 200
+        assert client.get("/live").status_code == 200
+        assert client.get("/startup").status_code == 200
+
+    def test_metrics_show_requests_and_the_pipeline(self, client: httpx.Client) -> None:
+        client.post("/ocr", content=TINY.path.read_bytes())
+        client.get("/ready")
+        metrics = client.get("/metrics").text
+        assert re.search(r'^http_requests_total\{.*handler="/ocr".*\} [1-9]', metrics, re.MULTILINE)
+        assert 'handler="/ready"' not in metrics
+        ready = re.findall(r'^aqueduct_workers\{.*state="ready".*\} ([\d.]+)', metrics, re.MULTILINE)
+        assert [float(count) for count in ready] == [2, 1, 1]
+
+    def test_the_documentation_shows_how_to_send_a_picture(self, client: httpx.Client) -> None:
+        assert client.get("/docs").status_code == 200
+        operation = client.get("/openapi.json").json()["paths"]["/ocr"]["post"]
+        assert "multipart/form-data" in operation["requestBody"]["content"]
+        assert {"200", "413", "415", "422"} <= set(operation["responses"])
+        assert [parameter["name"] for parameter in operation["parameters"]] == ["min_score"]
