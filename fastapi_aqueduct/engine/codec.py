@@ -23,8 +23,8 @@ from .arena import Arena, Ref, lease_of
 THRESHOLD = 16 * 1024
 """Bytes from which a buffer moves to shared memory; below, a copy through the socket is cheaper than a block."""
 
-_HEAD = struct.Struct("<?H")  # is the stream itself in a block (the last buffer)?, number of buffers
-_BUFFER = struct.Struct("<HQQ")  # index of the block, position in it, length
+_HEAD = struct.Struct("<?I")  # is the stream itself in a block (the last buffer)?, number of buffers
+_BUFFER = struct.Struct("<IQQ")  # index of the block, position in it, length
 
 # A body is either this head with its table and stream, or a stream alone, which begins with the opcode PROTO: most
 # tasks are made of plain values, and those need neither a head nor a look for buffers.
@@ -234,7 +234,7 @@ def _reduce_ndarray(value: Any) -> Any:
         value = value.copy(order="K")  # keeps the order of the axes, drops the gaps
         if value.flags.forc:
             return value.__reduce_ex__(5)
-        span = memoryview(value.reshape(-1, order="K")), 0
+        span = memoryview(value.ravel(order="K")), 0
     buffer, start = span
     return _rebuild_ndarray, (pickle.PickleBuffer(buffer), value.dtype.str, value.shape, value.strides, start)
 
@@ -288,11 +288,14 @@ _reducers: dict[type, Callable[[Any], Any]] = {memoryview: _reduce_memoryview, a
 def _blame(task: BaseTask, exc: BaseException) -> str:
     name = type(task).__name__
     for field, value in task.__dict__.items():
+        if field == "_deferred":
+            continue
+        pickler = pickle.Pickler(io.BytesIO(), 5, buffer_callback=lambda _: False)
+        pickler.dispatch_table = _dispatch_table()
         try:
-            pickle.Pickler(io.BytesIO(), 5, buffer_callback=lambda _: False).dump(value)
+            pickler.dump(value)
         except Exception as error:
-            if type(value) is not memoryview:
-                return f"{name}.{field} of type {type(value).__qualname__} cannot travel to another process: {error}"
+            return f"{name}.{field} of type {type(value).__qualname__} cannot travel to another process: {error}"
     return f"{name} cannot travel to another process: {exc}"
 
 

@@ -23,7 +23,7 @@ FINISHED = -1
 
 _FRAME = struct.Struct("<IB")
 _BATCH = struct.Struct("<Hf")
-_ENVELOPE = struct.Struct("<QdhBHHI")
+_ENVELOPE = struct.Struct("<QdhBHII")
 _BLOCK = struct.Struct("<QQ")
 _SHARED = 1 << 63
 
