@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .asgi.dependencies import FlowDep, FlowTask
+    from .asgi.endpoint import flow_endpoint
+    from .asgi.extension import Aqueduct
     from .exceptions import (
         AqueductError,
         ArenaFull,
@@ -30,15 +33,18 @@ if TYPE_CHECKING:
     from .task import BaseTask, Upload
 
 __all__ = [
+    "Aqueduct",
     "AqueductError",
     "ArenaFull",
     "BaseTask",
     "BaseTaskHandler",
     "ConfigurationError",
     "Flow",
+    "FlowDep",
     "FlowError",
     "FlowState",
     "FlowStep",
+    "FlowTask",
     "HandlerError",
     "NotRunningError",
     "Overloaded",
@@ -49,11 +55,16 @@ __all__ = [
     "TaskTimeout",
     "Upload",
     "WorkerDied",
+    "flow_endpoint",
     "log",
 ]
 
 # Loaded when first asked for (PEP 562): a worker imports this package and must not pay for a web framework.
 _MODULES = {
+    "FlowDep": "asgi.dependencies",
+    "FlowTask": "asgi.dependencies",
+    "flow_endpoint": "asgi.endpoint",
+    "Aqueduct": "asgi.extension",
     "Flow": "flow",
     "FlowState": "flow",
     "BaseTaskHandler": "handler",

@@ -252,7 +252,9 @@ class Flow:
             steps = tuple(StepStatistics(name, (), step.nprocs, 0, 0) for name, step in self._steps)
             arena = ArenaStatistics(self._memory_limit or default_memory_limit(), 0, 0, 0)
             return FlowStatistics(self.name, self._state, steps, arena, 0, 0, 0, 0, 0)
-        engine.ledger.arena.collect()
+        if engine.loop is _current_loop():
+            # The books belong to the loop; an endpoint for metrics may well ask from another thread.
+            engine.ledger.arena.collect()
         dispatcher = engine.dispatcher
         return FlowStatistics(
             name=self.name,
@@ -331,6 +333,13 @@ def _let_go_of_running() -> None:
     # A flow that was never stopped must not keep the interpreter: its workers leave when their channels close.
     for flow in list(_running):
         flow._let_go()
+
+
+def _current_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def default_memory_limit() -> int:
