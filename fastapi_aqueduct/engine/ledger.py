@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from ..exceptions import ArenaFull
 from .arena import Arena, Layout, Ref
 from .mapping import Mapping
+from .statistics import ArenaStatistics
 
 
 class Ledger:
@@ -105,6 +106,26 @@ class Ledger:
                 self._waiting.remove(turn)
             if not self._waiting:
                 self.arena.mapping.wake = None
+
+    def statistics(self, retained: Iterable[int]) -> ArenaStatistics:
+        """Return a snapshot.
+
+        Args:
+            retained: The blocks that code in workers has kept.
+        """
+        self.arena.collect()
+        return ArenaStatistics(
+            limit=self._layout.limit,
+            touched=self.arena.usage(),
+            used=sum(map(self._size, self.arena.holds)),
+            leased=sum(map(self._size, self.arena.leases)),
+            retained=sum(map(self._size, retained)),
+            blocks=len(self.arena.holds),
+        )
+
+    def _size(self, offset: int) -> int:
+        region = self._layout.region_of(offset)
+        return self._foreign[region].get(offset, 0) if region else self.arena.region.blocks[offset]
 
     def notify_room(self) -> None:
         """Let those who wait for room try again."""
