@@ -14,7 +14,9 @@
         ├── WorkerDied                      the worker that held the task is gone
         └── Overloaded                      refused now, worth trying later
             ├── QueueFull
-            └── ArenaFull
+            ├── ArenaFull
+            ├── DeadlineUnreachable     the queue is too long for the task's deadline
+            └── StepUnavailable         a step has no ready worker
 
 The names that the package ``aqueduct`` had (``AqueductError``, ``FlowError``, ``NotRunningError``,
 ``MPStartMethodValueError``) keep their places.
@@ -105,13 +107,19 @@ class WorkerDied(FlowError):
         step: Name of the step.
         pid: Process id of the dead worker.
         exit_code: Its exit status; negative values are signal numbers; None when it is not known.
+        reason: Why it died, where that is known: it hung, or the kernel was out of memory.
     """
 
-    def __init__(self, step: str, pid: int, exit_code: int | None, hint: str = "") -> None:
-        super().__init__(f"a worker of step {step} (pid {pid}) {describe_exit(exit_code)} while it held the task{hint}")
+    def __init__(self, step: str, pid: int, exit_code: int | None, reason: str = "") -> None:
+        why = f" ({reason})" if reason else ""
+        super().__init__(f"a worker of step {step} (pid {pid}) {describe_exit(exit_code)}{why} while it held the task")
+        self.reason = reason
         self.step = step
         self.pid = pid
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[WorkerDied], tuple[str, int, int | None, str]]:
+        return WorkerDied, (self.step, self.pid, self.exit_code, self.reason)
 
 
 class Overloaded(FlowError):
@@ -131,7 +139,23 @@ class QueueFull(Overloaded):
 
 
 class ArenaFull(Overloaded):
-    """The shared memory of the flow is full."""
+    """The shared memory of the flow is full.
+
+    Attributes:
+        size: Bytes that were asked for.
+    """
+
+    def __init__(self, message: str, *, size: int = 0, retry_after: float = 1.0) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.size = size
+
+
+class DeadlineUnreachable(Overloaded):
+    """At the measured rate the answer could not come before the deadline."""
+
+
+class StepUnavailable(Overloaded):
+    """A step has no ready worker; ``retry_after`` is the time until one is expected."""
 
 
 def describe_exit(exit_code: int | None) -> str:
@@ -148,4 +172,4 @@ def describe_exit(exit_code: int | None) -> str:
         name = signal.Signals(-exit_code).name
     except ValueError:
         name = f"signal {-exit_code}"
-    return f"was killed by {name}" + (" (perhaps out of memory)" if name == "SIGKILL" else "")
+    return f"was killed by {name}"

@@ -18,10 +18,11 @@ from .engine.arena import Layout
 from .engine.dispatcher import Dispatcher
 from .engine.intake import Intake
 from .engine.ledger import Ledger
+from .engine.limits import check_limits
 from .engine.mapping import Mapping, create_memory
 from .engine.process import StartMethod
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
-from .engine.supervisor import Supervisor
+from .engine.supervisor import STOP_TIME, Supervisor
 from .exceptions import ConfigurationError, MPStartMethodValueError, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log
@@ -36,8 +37,8 @@ DEFAULT_QUEUE_SIZE = 1024
 DEFAULT_START_TIMEOUT = 300.0
 """Seconds in which all workers must be ready, if the flow does not say."""
 
-STOP_TIMEOUT = 30.0
-"""Seconds that a graceful stop waits for tasks in flight: what Kubernetes grants by default."""
+DEFAULT_STOP_TIMEOUT = 25.0
+"""Seconds that a graceful stop waits for tasks in flight, if the flow does not say: Kubernetes kills after 30."""
 
 
 class FlowState(StrEnum):
@@ -83,6 +84,7 @@ class Flow:
         memory_limit: Bytes of shared memory that all processes of the flow may use; default: half of the memory of
             the machine or container.
         start_timeout: Seconds in which all workers must be ready; default 300.
+        stop_timeout: Seconds that a graceful stop waits for tasks in flight; default 25.
         name: Name of the flow in logs, errors, probes and metrics.
 
     Raises:
@@ -97,6 +99,7 @@ class Flow:
         mp_start_method: Literal["spawn", "forkserver", "fork"] = "spawn",
         memory_limit: int | None = None,
         start_timeout: float = DEFAULT_START_TIMEOUT,
+        stop_timeout: float = DEFAULT_STOP_TIMEOUT,
         name: str = "flow",
     ) -> None:
         self.name = name
@@ -106,6 +109,7 @@ class Flow:
         self._method: StartMethod = _checked_method(mp_start_method)
         self._memory_limit = memory_limit
         self._start_timeout = start_timeout
+        self._stop_timeout = stop_timeout
         self._state = FlowState.STOPPED
         self._engine: _Engine | None = None
         _check_numbers(self._queue_size, queue_priorities, memory_limit, start_timeout)
@@ -168,7 +172,7 @@ class Flow:
         try:
             await engine.supervisor.start(self._start_timeout if timeout is None else timeout)
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
+            await asyncio.shield(asyncio.ensure_future(self._discard(engine, None)))
             raise
         _running.add(self)
         shared_memories.append(engine.ledger.arena)
@@ -190,7 +194,8 @@ class Flow:
             TaskTimeout: The answer did not come in time; the message says where the task was.
             TaskNotPicklable: A field cannot travel to another process.
             ArenaFull: There was no room in shared memory in time.
-            WorkerDied: The worker that held the task died.
+            StepUnavailable: A step has no ready worker, and will not have one in time.
+            WorkerDied: Workers died with the task in their hands, more of them than its step puts up with.
             Exception: What a handler raised, as itself, with the worker's traceback as its cause.
 
         When the queue of the first step is full the call waits for a place. A cancellation withdraws the task: it
@@ -206,7 +211,8 @@ class Flow:
         """Stop the workers; a flow that is not running is left alone.
 
         Args:
-            graceful: Wait for tasks in flight first, for 30 seconds at most. New ones are refused at once.
+            graceful: Wait for tasks in flight first, for ``stop_timeout`` seconds at most, and let
+                workers run `on_stop`. New tasks are refused at once.
 
         Tasks that are left end with `NotRunningError`. The flow can be started again.
         """
@@ -215,21 +221,30 @@ class Flow:
             return
         self._attached()
         self._state = FlowState.STOPPING
-        if graceful and not await engine.dispatcher.wait_idle(STOP_TIMEOUT):
-            log.warning("flow %s stops with %d tasks unfinished", self.name, engine.dispatcher.in_flight)
-        await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=not graceful)))
+        patience: float | None = None
+        if graceful:
+            patience = STOP_TIME
+            if not await engine.dispatcher.wait_idle(self._stop_timeout):
+                log.warning("flow %s stops with %d tasks unfinished", self.name, engine.dispatcher.in_flight)
+                patience = 0.0
+        await asyncio.shield(asyncio.ensure_future(self._discard(engine, patience)))
 
-    def check_entry(self, priority: int = 0) -> None:
-        """Refuse if a task that comes now could not go straight into the queue.
+    def check_entry(self, priority: int = 0, timeout_sec: float = 5.0) -> None:
+        """Refuse a task that comes now if it would have to wait for a place, or could not be done in time.
+
+        `process` waits where this refuses. A server asks before it takes in the body of a request.
 
         Args:
             priority: Priority the task will have.
+            timeout_sec: Seconds it will have.
 
         Raises:
             NotRunningError: The flow is not running.
+            StepUnavailable: A step has no ready worker.
             QueueFull: The queue of the first step is full.
+            DeadlineUnreachable: At the measured rate it would take longer than ``timeout_sec``.
         """
-        self._attached().dispatcher.check_entry(priority)
+        self._attached().dispatcher.check_entry(priority, timeout_sec)
 
     async def reserve(self, size: int, timeout: float) -> Intake:
         """Take a block of shared memory to fill, waiting for room.
@@ -249,23 +264,19 @@ class Flow:
         """Return a snapshot of workers, queues and shared memory; from memory only, cheap enough for probes."""
         engine = self._engine
         if engine is None:
-            steps = tuple(StepStatistics(name, (), step.nprocs, 0, 0) for name, step in self._steps)
-            arena = ArenaStatistics(self._memory_limit or default_memory_limit(), 0, 0, 0)
+            steps = tuple(StepStatistics(name, (), step.nprocs, 0) for name, step in self._steps)
+            arena = ArenaStatistics(self._memory_limit or default_memory_limit())
             return FlowStatistics(self.name, self._state, steps, arena, 0, 0, 0, 0, 0)
         if engine.loop is _current_loop():
             # The books belong to the loop; an endpoint for metrics may well ask from another thread.
             engine.ledger.arena.collect()
         dispatcher = engine.dispatcher
+        retained = [offset for desk in dispatcher.desks for link in list(desk.links) for offset in list(link.retained)]
         return FlowStatistics(
             name=self.name,
             state=self._state,
             steps=tuple(desk.statistics() for desk in dispatcher.desks),
-            arena=ArenaStatistics(
-                limit=engine.layout.limit,
-                touched=engine.ledger.arena.usage(),
-                used=engine.ledger.arena.region.used,
-                blocks=len(engine.ledger.arena.holds),
-            ),
+            arena=engine.ledger.statistics(retained),
             in_flight=dispatcher.in_flight,
             **dispatcher.outcomes,
         )
@@ -300,7 +311,10 @@ class Flow:
 
     def _build(self) -> _Engine:
         workers = sum(step.nprocs for _, step in self._steps)
-        layout = Layout(1 + workers, self._memory_limit or default_memory_limit())
+        # One for this process, one for each worker, and one to spare for each step: a worn worker and its
+        # replacement are there together.
+        layout = Layout(1 + workers + len(self._steps), self._memory_limit or default_memory_limit())
+        check_limits(self.name, workers, layout)
         memory_fd = create_memory(f"aqueduct-{self.name}", layout.size)
         ledger = Ledger(Mapping(memory_fd, layout.size), layout)
         dispatcher = Dispatcher(self.name, self._steps, ledger, self._queue_size, self._priorities)
@@ -309,12 +323,12 @@ class Flow:
         )
         return _Engine(memory_fd, layout, ledger, dispatcher, supervisor)
 
-    async def _discard(self, engine: _Engine, kill: bool) -> None:
+    async def _discard(self, engine: _Engine, patience: float | None) -> None:
         _running.discard(self)
         if engine.ledger.arena in shared_memories:
             shared_memories.remove(engine.ledger.arena)
         engine.dispatcher.detach("the flow was stopped")
-        await (engine.supervisor.kill() if kill else engine.supervisor.stop())
+        await (engine.supervisor.kill() if patience is None else engine.supervisor.stop(patience))
         engine.supervisor.detach()
         os.close(engine.memory_fd)
         self._engine = None

@@ -1,6 +1,6 @@
 """Hands out shared memory and knows who still looks at it.
 
-    one file      | usage page | region of the API process | region of worker 1 | region of worker 2 | ...
+    one file      | status page | region of the API process | region of worker 1 | region of worker 2 | ...
     each process    allocates only in its own region and reads everywhere, so no lock is shared by anybody
 
 A block belongs to the region it lies in. The API process decides when it is free (it owns the tasks), tells the
@@ -18,6 +18,13 @@ from ..exceptions import ArenaFull
 from ..task import SharedBytes
 from .mapping import PAGE, Lease, Mapping, address_of
 from .region import Region, RegionFull
+
+STATUS_SIZE = 24
+"""Bytes of one owner's status: what it uses, which batch it has begun, and since when a handler runs. Each word is
+written by its owner alone and is aligned, so a reader sees the old value or the new one."""
+
+_WORD = struct.Struct("Q")
+_TIME = struct.Struct("d")
 
 
 class Ref(NamedTuple):
@@ -47,9 +54,9 @@ class Layout:
     limit: int
 
     @property
-    def usage_size(self) -> int:
-        """Bytes of the page that holds one usage word for each region."""
-        return -(-self.regions * 8 // PAGE) * PAGE
+    def status_size(self) -> int:
+        """Bytes of the pages that hold the status of each region's owner."""
+        return -(-self.regions * STATUS_SIZE // PAGE) * PAGE
 
     @property
     def region_size(self) -> int:
@@ -59,15 +66,15 @@ class Layout:
     @property
     def size(self) -> int:
         """Bytes of address space of the whole arena."""
-        return self.usage_size + self.regions * self.region_size
+        return self.status_size + self.regions * self.region_size
 
     def start(self, region: int) -> int:
         """Tell where a region starts."""
-        return self.usage_size + region * self.region_size
+        return self.status_size + region * self.region_size
 
     def region_of(self, offset: int) -> int:
         """Tell in which region a block lies."""
-        return (offset - self.usage_size) // self.region_size
+        return (offset - self.status_size) // self.region_size
 
 
 class Arena:
@@ -82,6 +89,7 @@ class Arena:
     Attributes:
         holds: How many reasons there are in this process to keep a block: leases, and in the API process also
             tasks and workers. A block without a hold is not listed.
+        leases: How many leases there are on a block in this process; each is one of its holds.
     """
 
     def __init__(self, mapping: Mapping, layout: Layout, region: int, on_idle: Callable[[int], None]) -> None:
@@ -90,9 +98,9 @@ class Arena:
         self.number = region
         self.region = Region(layout.start(region), layout.region_size)
         self.holds: dict[int, int] = {}
+        self.leases: dict[int, int] = {}
         self._on_idle = on_idle
-        self._usage = struct.Struct(f"{layout.regions}Q")
-        self._usage_word = struct.Struct("Q")
+        self._status = region * STATUS_SIZE
 
     def allocate(self, size: int) -> Ref:
         """Take a block of this process's region; nobody holds it yet.
@@ -140,7 +148,9 @@ class Arena:
 
     def lend(self, ref: Ref) -> Lease:
         """Make a lease on a block; it is a hold until the last view is gone."""
-        self.holds[ref.offset] = self.holds.get(ref.offset, 0) + 1
+        offset = ref.offset
+        self.holds[offset] = self.holds.get(offset, 0) + 1
+        self.leases[offset] = self.leases.get(offset, 0) + 1
         return self.mapping.lend(*ref)
 
     def hold(self, offset: int) -> None:
@@ -160,7 +170,13 @@ class Arena:
         """Notice the leases that have ended since the last time."""
         dropped = self.mapping.dropped
         while dropped:
-            self.drop(dropped.pop())
+            offset = dropped.pop()
+            count = self.leases[offset] - 1
+            if count:
+                self.leases[offset] = count
+            else:
+                del self.leases[offset]
+            self.drop(offset)
 
     def find(self, buffer: Any) -> tuple[Ref, int] | None:
         """Tell where a buffer lies, if it is a view on a block.
@@ -208,17 +224,40 @@ class Arena:
 
     def usage(self) -> int:
         """Sum up the bytes that all processes have touched and not given back."""
-        return sum(self._usage.unpack_from(self.mapping.writable, 0))
+        words = self.mapping.writable
+        return sum(_WORD.unpack_from(words, region * STATUS_SIZE)[0] for region in range(self.layout.regions))
+
+    def note_batch(self, number: int) -> None:
+        """Write down that this process begins a batch; readable after its death."""
+        _WORD.pack_into(self.mapping.writable, self._status + 8, number)
+
+    def note_call(self, started_at: float) -> None:
+        """Write down since when a handler runs, on the clock of ``time.monotonic``; 0 when none does."""
+        _TIME.pack_into(self.mapping.writable, self._status + 16, started_at)
+
+    def batch_of(self, region: int) -> int:
+        """Tell which batch the owner of a region began last."""
+        number: int = _WORD.unpack_from(self.mapping.writable, region * STATUS_SIZE + 8)[0]
+        return number
+
+    def call_of(self, region: int) -> float:
+        """Tell since when a handler of the owner of a region runs; 0 when none does."""
+        started_at: float = _TIME.unpack_from(self.mapping.writable, region * STATUS_SIZE + 16)[0]
+        return started_at
+
+    def reset_status(self, region: int) -> None:
+        """Forget what an earlier owner of a region wrote down about its batches."""
+        start = region * STATUS_SIZE + 8
+        self.mapping.writable[start : start + STATUS_SIZE - 8] = bytes(STATUS_SIZE - 8)
 
     def _publish_usage(self) -> None:
-        # An aligned word that only this process writes: readers see the old value or the new one.
-        touched = self.region.touched - self.region.start
-        self._usage_word.pack_into(self.mapping.writable, self.number * 8, touched)
+        _WORD.pack_into(self.mapping.writable, self._status, self.region.touched - self.region.start)
 
     def _full(self, size: int) -> ArenaFull:
         return ArenaFull(
             f"no room for {size} bytes in shared memory: {self.usage()} of {self.layout.limit} bytes are in use; "
-            "raise memory_limit of the flow, or let go of results and uploads earlier"
+            "raise memory_limit of the flow, or let go of results and uploads earlier",
+            size=size,
         )
 
 

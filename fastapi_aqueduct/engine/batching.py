@@ -38,6 +38,7 @@ class BatchQueue(Generic[T]):
         self._levels: list[deque[T]] = [deque() for _ in range(priorities)]
         self._counts = [0] * priorities
         self._count = 0
+        self._alone: deque[T] = deque()
 
     def __len__(self) -> int:
         return self._count
@@ -56,16 +57,31 @@ class BatchQueue(Generic[T]):
         self._counts[item.priority] += 1
         self._count += 1
 
+    def push_alone(self, item: T) -> None:
+        """Add a task that goes next, in a batch of its own: it may have killed a worker."""
+        self._alone.append(item)
+        self._counts[item.priority] += 1
+        self._count += 1
+
+    def push_back(self, item: T) -> None:
+        """Put a task back in front of those of its priority; it had been taken and not begun."""
+        self._levels[item.priority].appendleft(item)
+        self._counts[item.priority] += 1
+        self._count += 1
+
     def forget(self, item: T) -> None:
         """Note that a task in the queue was settled; it is passed over when its turn comes."""
         self._counts[item.priority] -= 1
         self._count -= 1
         if not self._count:
+            self._alone.clear()
             for level in self._levels:
                 level.clear()
 
     def due_at(self) -> float:
         """Tell when the next batch should go: a time in the past means now. Something must be waiting."""
+        if self._skip_settled(self._alone):
+            return self._alone[0].arrived_at
         oldest = min(level[0].arrived_at for level in self._levels if self._skip_settled(level))
         if self._count >= self.batch_size:
             return oldest
@@ -74,7 +90,9 @@ class BatchQueue(Generic[T]):
     def take(self, now: float) -> list[T]:
         """Take the next batch: higher priorities first, but waiting long enough raises anybody's."""
         batch: list[T] = []
-        if len(self._levels) == 1:
+        if self._alone and self._skip_settled(self._alone):
+            batch.append(self._alone.popleft())
+        elif len(self._levels) == 1:
             level = self._levels[0]
             while level and len(batch) < self.batch_size:
                 item = level.popleft()

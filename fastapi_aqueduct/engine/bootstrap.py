@@ -37,12 +37,13 @@ def pack_prelude() -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def spawned(socket_fd: int, memory_fd: int) -> None:
+def spawned(socket_fd: int, memory_fd: int, trace_fd: int) -> None:
     """Become a worker in a fresh interpreter.
 
     Args:
         socket_fd: Descriptor of the worker's end of the channel.
         memory_fd: Descriptor of the shared memory.
+        trace_fd: Descriptor of the file for this process's stack.
     """
     _ignore_interrupts()
     sock = socket.socket(fileno=socket_fd)
@@ -53,15 +54,16 @@ def spawned(socket_fd: int, memory_fd: int) -> None:
     sys.modules["__mp_main__"] = sys.modules["__main__"]
     from fastapi_aqueduct.engine.worker import main
 
-    main(sock, memory_fd)
+    main(sock, memory_fd, trace_fd)
 
 
-def forked(sock: socket.socket, memory_fd: int, environment: dict[str, str]) -> None:
+def forked(sock: socket.socket, memory_fd: int, trace_fd: int, environment: dict[str, str]) -> None:
     """Become a worker in a process made by the forkserver, which has imported the main module already.
 
     Args:
         sock: The worker's end of the channel.
         memory_fd: Descriptor of the shared memory.
+        trace_fd: Descriptor of the file for this process's stack.
         environment: Variables to set.
     """
     import os
@@ -71,7 +73,7 @@ def forked(sock: socket.socket, memory_fd: int, environment: dict[str, str]) -> 
     _read_prelude(sock)
     from fastapi_aqueduct.engine.worker import main
 
-    main(sock, memory_fd)
+    main(sock, memory_fd, trace_fd)
 
 
 def detach(sent: Any) -> int:
@@ -122,4 +124,4 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    spawned(int(sys.argv[1]), int(sys.argv[2]))
+    spawned(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

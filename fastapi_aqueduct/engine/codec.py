@@ -205,6 +205,7 @@ def _fields_to_send(task: BaseTask, arena: Arena) -> tuple[dict[str, Any], list[
 
 
 _BYTES = (bytes, bytearray)
+_PRIVATE = frozenset({"_deferred", "_failure", "_share"})
 
 
 def _pickle_class(cls: type[BaseTask]) -> bytes:
@@ -288,11 +289,11 @@ _reducers: dict[type, Callable[[Any], Any]] = {memoryview: _reduce_memoryview, a
 def _blame(task: BaseTask, exc: BaseException) -> str:
     name = type(task).__name__
     for field, value in task.__dict__.items():
-        if field == "_deferred":
+        if field in _PRIVATE:
             continue
-        pickler = pickle.Pickler(io.BytesIO(), 5, buffer_callback=lambda _: False)
-        pickler.dispatch_table = _dispatch_table()
         try:
+            pickler = pickle.Pickler(io.BytesIO(), 5, buffer_callback=lambda _: False)
+            pickler.dispatch_table = _dispatch_table()
             pickler.dump(value)
         except Exception as error:
             return f"{name}.{field} of type {type(value).__qualname__} cannot travel to another process: {error}"

@@ -17,9 +17,11 @@ from collections import deque
 
 from ..exceptions import (
     ArenaFull,
+    DeadlineUnreachable,
     HandlerError,
     NotRunningError,
     QueueFull,
+    StepUnavailable,
     TaskTimeout,
     WorkerDied,
 )
@@ -32,8 +34,12 @@ from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, pack
 from .ledger import Ledger
 from .link import WorkerLink
 from .record import Record
-from .statistics import StepStatistics
+from .restart import RestartBudget
+from .statistics import StepStatistics, WorkerState
 from .worker import next_step
+
+IDLE_TIME = 10.0
+"""Seconds without a task after which memory that is only kept warm goes back to the system."""
 
 
 class StepDesk:
@@ -44,9 +50,16 @@ class StepDesk:
         nprocs: How many workers it should have.
         queue: The tasks that wait for it.
         links: Its workers, of any state.
-        entry: Callers that wait until the queue has room, per level.
+        entry: Callers that wait for a place in the queue, per level.
+        promised: Places that are kept for callers who were woken, per level.
         timer: Wakes the dispatcher when a batch that is not full is due.
-        restarts: Workers that were replaced.
+        max_retries: How often a task is tried again after a worker has died with it.
+        budget: Whether workers die too often.
+        expected_ready_at: When a worker should be ready again, on the clock of ``time.monotonic``.
+        load_time: Seconds the last worker took to become ready.
+        restarts: Workers that died and were replaced.
+        recycled: Workers that were replaced because they were worn.
+        retries: Tasks that were tried again.
     """
 
     def __init__(self, name: str, step: FlowStep, priorities: int) -> None:
@@ -55,8 +68,32 @@ class StepDesk:
         self.queue: BatchQueue[Record] = BatchQueue(step.batch_size, step.batch_timeout, priorities)
         self.links: list[WorkerLink] = []
         self.entry: list[deque[asyncio.Future[None]]] = [deque() for _ in range(priorities)]
+        self.promised = [0] * priorities
         self.timer: asyncio.TimerHandle | None = None
+        self.max_retries = step.max_retries
+        self.budget = RestartBudget(time.monotonic())
+        self.expected_ready_at = 0.0
+        self.load_time = 1.0
         self.restarts = 0
+        self.recycled = 0
+        self.retries = 0
+
+    def ready_links(self) -> list[WorkerLink]:
+        """List the workers that take tasks."""
+        return [link for link in self.links if link.state is WorkerState.READY]
+
+    def expected_wait(self, now: float) -> float:
+        """Tell in how many seconds a worker should be ready; 0 when one is."""
+        return 0.0 if self.ready_links() else max(0.1, self.expected_ready_at - now)
+
+    def expected_time(self) -> float:
+        """Tell how long a task that comes now should take here at the measured rate, in seconds."""
+        ready = self.ready_links()
+        if not ready:
+            return 0.0
+        pace = sum(link.time_per_batch() for link in ready) / len(ready)
+        batches = -(-(len(self.queue) + 1) // self.queue.batch_size) + sum(len(link.batches) for link in ready)
+        return pace * max(1.0, batches / len(ready))
 
     def free_link(self) -> WorkerLink | None:
         """Return the worker that should get the next batch; None when all have enough."""
@@ -68,12 +105,18 @@ class StepDesk:
 
     def statistics(self) -> StepStatistics:
         """Return a snapshot."""
+        now = time.monotonic()
         return StepStatistics(
-            self.name,
-            tuple(link.statistics() for link in self.links),
-            self.nprocs,
-            len(self.queue),
-            self.restarts,
+            name=self.name,
+            workers=tuple(link.statistics() for link in list(self.links)),
+            nprocs=self.nprocs,
+            queued=len(self.queue),
+            restarts=self.restarts,
+            recycled=self.recycled,
+            retries=self.retries,
+            is_broken=self.budget.is_spent(now),
+            is_given_up=self.budget.is_given_up(now),
+            expected_wait=self.expected_wait(now),
         )
 
 
@@ -107,6 +150,9 @@ class Dispatcher:
         self._deadlines = Deadlines(self._time_out)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn_is_scheduled = False
+        self._unavailable: set[int] = set()
+        self._trim_timer: asyncio.TimerHandle | None = None
+        self._last_settled_at = 0.0
         self._idle: asyncio.Future[None] | None = None
         ledger.on_full = self.relieve
 
@@ -127,14 +173,16 @@ class Dispatcher:
         """Stop working: every task ends with `NotRunningError`."""
         self._loop = None
         self.abandon(reason)
+        self._deadlines.clear()
 
     async def process(self, task: BaseTask, timeout: float) -> None:
         """Take a task through the flow and fill it in.
 
         Raises:
             TaskTimeout: The answer did not come in time.
+            StepUnavailable: A step has no ready worker, and will not have one before the deadline.
             NotRunningError: The flow was stopped meanwhile.
-            WorkerDied: The worker that held it died.
+            WorkerDied: Workers died with it in their hands, more of them than the step puts up with.
             Exception: What the handler raised.
 
         A cancellation takes the task out of the queue; a worker that has it already goes on, and its answer is
@@ -144,15 +192,17 @@ class Dispatcher:
         step = next_step(self._conditions, 0, task)
         if step == FINISHED:
             return
+        if self._unavailable:
+            self._refuse_unavailable(timeout)
         deadline = started_at + timeout
         queue = self.desks[step].queue
         level = queue.level(task.priority)
-        while queue.waiting(level) >= self._queue_size:
+        if not self._has_place(self.desks[step], level):
             await self._wait_for_entry(self.desks[step], level, deadline)
         try:
             content = self._codec.encode(task)
-        except ArenaFull:
-            content = await self._encode_with_room(task, deadline)
+        except ArenaFull as exc:
+            content = await self._encode_with_room(task, exc, deadline)
         loop = self._loop
         if loop is None:
             self._ledger.discard(content.blocks)
@@ -170,16 +220,39 @@ class Dispatcher:
             self._settle(record, "cancelled", None)
             raise
 
-    def check_entry(self, priority: int) -> None:
-        """Refuse if a task that comes now would have to wait for a place in the queue.
+    def check_entry(self, priority: int, timeout: float) -> None:
+        """Refuse a task that could not go straight into the queue, or not be done in time.
 
         Raises:
+            StepUnavailable: A step has no ready worker.
             QueueFull: The queue of the first step is full.
+            DeadlineUnreachable: At the measured rate it would take longer than ``timeout`` seconds.
         """
+        if self._unavailable:
+            self._refuse_unavailable(0.0)
         desk = self.desks[0]
+        expected = sum(desk.expected_time() for desk in self.desks)
         waiting = desk.queue.waiting(desk.queue.level(priority))
         if waiting >= self._queue_size:
-            raise QueueFull(f"{waiting} tasks wait for step {desk.name} of flow {self.name}; its queue is full")
+            raise QueueFull(
+                f"{waiting} tasks wait for step {desk.name} of flow {self.name}; its queue is full",
+                retry_after=max(1.0, expected),
+            )
+        if expected > timeout:
+            raise DeadlineUnreachable(
+                f"a task of flow {self.name} would take about {expected:.1f} s now and has {timeout:g} s",
+                retry_after=max(1.0, expected - timeout),
+            )
+
+    def note_workers(self, index: int) -> None:
+        """Take in that a step has got or lost a worker."""
+        is_ready = bool(self.desks[index].ready_links())
+        self.desks[index].budget.note_ready(time.monotonic(), is_ready)
+        if is_ready:
+            self._unavailable.discard(index)
+        else:
+            self._unavailable.add(index)
+        self._schedule_turn()
 
     def receive(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
         """Take in a frame from a worker.
@@ -205,25 +278,61 @@ class Dispatcher:
         elif kind is Kind.TRIMMED:
             self._ledger.notify_room()
         elif kind is Kind.READY:
-            self._schedule_turn()
+            self.note_workers(link.step)
         else:
             raise ProtocolError(f"a worker does not send frames of kind {kind.name}")
 
-    def remove(self, link: WorkerLink, exit_code: int | None) -> None:
-        """Fail the tasks of a worker that is gone, and release what it held."""
+    def remove(self, link: WorkerLink, error: WorkerDied) -> None:
+        """Take a worker off that is gone: what it had begun is tried again or fails, what it had not waits again.
+
+        Args:
+            link: The worker; its last answers have been taken in.
+            error: What the callers of tasks that fail get.
+        """
         desk = self.desks[link.step]
         desk.links.remove(link)
-        while link.batches:
-            for record in link.take_back(0.0):
-                record.holder = 0
-                if record.is_settled:
-                    self._ledger.drop(record.content.blocks)
-                else:
-                    self._settle(record, "failed", WorkerDied(desk.name, link.pid, exit_code))
+        in_hand, untouched = link.take_all(self._ledger.arena.batch_of(link.region))
+        for records in reversed(untouched):
+            for record in reversed(records):
+                self._put_back(desk, record)
+        for records in in_hand:
+            for record in records:
+                self._retry(desk, record, error)
         for offset in link.retained:
             self._ledger.arena.drop(offset)
         link.retained.clear()
-        self._schedule_turn()
+        self.note_workers(link.step)
+
+    def _put_back(self, desk: StepDesk, record: Record) -> None:
+        record.holder = 0
+        if record.is_settled:
+            self._ledger.drop(record.content.blocks)
+            return
+        record.is_waiting = True
+        desk.queue.push_back(record)
+
+    def _retry(self, desk: StepDesk, record: Record, error: WorkerDied) -> None:
+        record.holder = 0
+        record.deaths += 1
+        if record.is_settled:
+            self._ledger.drop(record.content.blocks)
+        elif record.deaths > desk.max_retries or any(ref.shared for ref in record.content.blocks):
+            self._settle(record, "failed", WorkerDied(error.step, error.pid, error.exit_code, error.reason))
+        else:
+            desk.retries += 1
+            record.is_waiting = True
+            desk.queue.push_alone(record)
+
+    def _refuse_unavailable(self, patience: float) -> None:
+        now = time.monotonic()
+        for index in self._unavailable:
+            desk = self.desks[index]
+            wait = desk.expected_wait(now)
+            if wait > patience:
+                raise StepUnavailable(
+                    f"step {desk.name} of flow {self.name} has no ready worker; one is expected in {wait:.1f} s",
+                    retry_after=wait,
+                )
 
     def relieve(self, waiting: WorkerLink | None = None) -> None:
         """Make room in shared memory: tell everybody what is free, and have the others give idle memory back."""
@@ -253,22 +362,25 @@ class Dispatcher:
         for record in list(self._records.values()):
             with contextlib.suppress(RuntimeError):  # its event loop is closed, so nobody can wait for it any more
                 self._settle(record, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
+            self._trim_timer = None
         for desk in self.desks:
             if desk.timer is not None:
                 desk.timer.cancel()
                 desk.timer = None
-            for level in desk.entry:
-                while level:
-                    _wake(level.popleft())
+            for level, waiting in enumerate(desk.entry):
+                while waiting:
+                    desk.promised[level] += 1
+                    _wake(waiting.popleft())
 
-    async def _encode_with_room(self, task: BaseTask, deadline: float) -> Encoded:
+    async def _encode_with_room(self, task: BaseTask, full: ArenaFull, deadline: float) -> Encoded:
         while True:
-            await self._ledger.wait_for_room(deadline)
+            await self._ledger.wait_for_room(full, deadline)
             try:
                 return self._codec.encode(task)
-            except ArenaFull:
-                if time.monotonic() >= deadline:
-                    raise
+            except ArenaFull as exc:
+                full = exc
 
     def _enqueue(self, record: Record, step: int, now: float) -> None:
         record.step = step
@@ -276,20 +388,27 @@ class Dispatcher:
         record.is_waiting = True
         self.desks[step].queue.push(record)
 
+    def _has_place(self, desk: StepDesk, level: int) -> bool:
+        # Those who were woken have not come in yet, and nobody overtakes those who wait.
+        return not desk.entry[level] and desk.queue.waiting(level) + desk.promised[level] < self._queue_size
+
     async def _wait_for_entry(self, desk: StepDesk, level: int, deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        turn = loop.create_future()
+        turn: asyncio.Future[None] = loop.create_future()
         desk.entry[level].append(turn)
-        timer = loop.call_later(deadline - time.monotonic(), _wake, turn)
+        timer = loop.call_later(deadline - time.monotonic(), turn.cancel)
         try:
-            await turn
+            await asyncio.wait([turn])
         finally:
             timer.cancel()
             if turn in desk.entry[level]:
                 desk.entry[level].remove(turn)
+            elif not turn.cancelled():
+                desk.promised[level] -= 1
+                self._open_entry(desk)
         if self._loop is None:
             raise NotRunningError(f"flow {self.name} was stopped while the task waited for a place in the queue")
-        if time.monotonic() >= deadline:
+        if turn.cancelled():
             self.outcomes["timed_out"] += 1
             raise TaskTimeout(
                 f"the task waited in vain for a place in the queue of step {desk.name} of flow {self.name}, "
@@ -374,8 +493,27 @@ class Dispatcher:
                 future.set_result(None)
             else:
                 future.set_exception(error)
-        if self._idle is not None and not self._records:
+        if not self._records:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nobody is here any more: let those know who wait for that, and give memory back if it stays so."""
+        self._last_settled_at = time.monotonic()
+        if self._idle is not None:
             _wake(self._idle)
+        if self._trim_timer is None and self._loop is not None:
+            self._trim_timer = self._loop.call_later(IDLE_TIME, self._trim_idle)
+
+    def _trim_idle(self) -> None:
+        self._trim_timer = None
+        assert self._loop is not None
+        idle = time.monotonic() - self._last_settled_at
+        if self._records:
+            return
+        if idle >= IDLE_TIME:
+            self.relieve()
+        else:
+            self._trim_timer = self._loop.call_later(IDLE_TIME - idle, self._trim_idle)
 
     def _time_out(self, record: Record) -> None:
         if record.is_settled:
@@ -428,7 +566,8 @@ class Dispatcher:
 
     def _open_entry(self, desk: StepDesk) -> None:
         for level, waiting in enumerate(desk.entry):
-            for _ in range(min(len(waiting), self._queue_size - desk.queue.waiting(level))):
+            while waiting and desk.queue.waiting(level) + desk.promised[level] < self._queue_size:
+                desk.promised[level] += 1
                 _wake(waiting.popleft())
 
     def _wake_at(self, desk: StepDesk, due_at: float, now: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from ..exceptions import ArenaFull
 from .arena import Arena, Layout, Ref
 from .mapping import Mapping
+from .statistics import ArenaStatistics
 
 
 class Ledger:
@@ -83,13 +84,17 @@ class Ledger:
             self.arena.collect()
             try:
                 return self.arena.allocate(size)
-            except ArenaFull:
-                if size > self._layout.limit or time.monotonic() >= deadline:
-                    raise
-            await self.wait_for_room(deadline)
+            except ArenaFull as exc:
+                await self.wait_for_room(exc, deadline)
 
-    async def wait_for_room(self, deadline: float) -> None:
-        """Wait until some memory was freed or the deadline, on the clock of ``time.monotonic``, has passed."""
+    async def wait_for_room(self, full: ArenaFull, deadline: float) -> None:
+        """Wait until some memory was freed or the deadline, on the clock of ``time.monotonic``, has passed.
+
+        Raises:
+            ArenaFull: The same again: the deadline has passed already, or there can never be so much room.
+        """
+        if full.size > self._layout.limit or time.monotonic() >= deadline:
+            raise full
         self.on_full()
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
@@ -105,6 +110,25 @@ class Ledger:
                 self._waiting.remove(turn)
             if not self._waiting:
                 self.arena.mapping.wake = None
+
+    def statistics(self, retained: Iterable[int]) -> ArenaStatistics:
+        """Return a snapshot. Copies before it counts: it may be asked from another thread.
+
+        Args:
+            retained: The blocks that code in workers has kept.
+        """
+        return ArenaStatistics(
+            limit=self._layout.limit,
+            touched=self.arena.usage(),
+            used=sum(map(self._size, list(self.arena.holds))),
+            leased=sum(map(self._size, list(self.arena.leases))),
+            retained=sum(map(self._size, retained)),
+            blocks=len(self.arena.holds),
+        )
+
+    def _size(self, offset: int) -> int:
+        region = self._layout.region_of(offset)
+        return self._foreign[region].get(offset, 0) if region else self.arena.region.blocks.get(offset, 0)
 
     def notify_room(self) -> None:
         """Let those who wait for room try again."""

@@ -16,10 +16,14 @@ from .frames import Kind, pack, pack_batches, pack_offsets
 from .process import Process, send_signal
 from .record import Record
 from .statistics import WorkerState, WorkerStatistics
+from .trace import DUMP_SIGNAL, create_trace, read_trace
 
 LEAD = 0.002
 """Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, so
 that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a frame."""
+
+DUMP_TIME = 0.2
+"""Seconds that a hung worker gets to write its stack before it is killed."""
 
 MAX_AHEAD = 64
 """Batches that a worker is given ahead at most."""
@@ -33,11 +37,19 @@ class WorkerLink:
         name: Name of its step.
         region: The number of the region it allocates in.
         sock: The API process's end of the channel.
+        handle_timeout: Seconds that one call of the handler may take; None: no limit.
+        call_of: Tells since when the handler of the owner of a region runs; 0 when it does not.
         on_frames: Called with this link and the frames that have arrived.
         on_exit: Called once with this link when the process is gone.
 
     Attributes:
         state: Where it is in its life.
+        trace_fd: Descriptor of the file into which it writes its stack.
+        launched_at: When its start began, on the clock of ``time.monotonic``.
+        head_since: Since when the oldest batch is the oldest.
+        reason: Why we have killed it.
+        handled: Tasks it has answered.
+        base_memory: Bytes of private memory it had after its first batch.
         batches: The batches it holds, oldest first.
         in_flight: The tasks in them.
         retained: Blocks that user code in the worker still looks at.
@@ -52,6 +64,8 @@ class WorkerLink:
         name: str,
         region: int,
         sock: socket.socket,
+        handle_timeout: float | None,
+        call_of: Callable[[int], float],
         on_frames: Callable[[WorkerLink, list[tuple[Kind, bytes]]], None],
         on_exit: Callable[[WorkerLink], None],
     ) -> None:
@@ -63,8 +77,18 @@ class WorkerLink:
         self.in_flight = 0
         self.retained: set[int] = set()
         self.failure: BaseException | None = None
+        self.reason = ""
+        self.trace_fd = create_trace()
+        self.launched_at = time.monotonic()
+        self.head_since = 0.0
+        self.handled = 0
+        self.base_memory: int | None = None
         self.start_timer: asyncio.TimerHandle | None = None
         self.ready_at = 0.0
+        self._handle_timeout = handle_timeout
+        self._call_of = call_of
+        self._hang_timer: asyncio.TimerHandle | None = None
+        self._kill_timer: asyncio.TimerHandle | None = None
         self._on_frames = on_frames
         self._on_exit = on_exit
         self._channel = Channel(sock, self._receive, self._on_channel_end)
@@ -74,6 +98,7 @@ class WorkerLink:
         self._outbox: list[tuple[list[Record], float]] = []
         self._pace = LEAD
         self._ahead = 1
+        self._answered = 0
 
     @property
     def pid(self) -> int:
@@ -95,6 +120,7 @@ class WorkerLink:
         """Watch the worker from an event loop."""
         self._loop = loop
         self._channel.attach(loop)
+        self._watch_hang()
         if self._pidfd is not None:
             # Not the end of the channel: a child of the worker may hold it open. Not SIGCHLD: uvloop refuses it.
             loop.add_reader(self._pidfd, self._exited)
@@ -104,6 +130,9 @@ class WorkerLink:
         self._channel.detach()
         if self._loop is not None and not self._loop.is_closed() and self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
+        if self._hang_timer is not None:
+            self._hang_timer.cancel()
+            self._hang_timer = None
         self._loop = None
 
     def has_room(self) -> bool:
@@ -112,6 +141,8 @@ class WorkerLink:
 
     def put(self, records: list[Record], now: float) -> None:
         """Hand over a batch; it leaves with the next `flush`."""
+        if not self.batches:
+            self.head_since = now
         self.batches.append(records)
         self.in_flight += len(records)
         pid = self.pid
@@ -120,13 +151,58 @@ class WorkerLink:
             record.holder = pid
             record.sent_at = now
         self._outbox.append((records, 0.0))
+        self._watch_hang()
 
     def take_back(self, duration: float) -> list[Record]:
         """Return the oldest batch, which the worker has answered after so many seconds of work."""
+        records = self._pop_batch()
+        self.head_since = time.monotonic()
+        self.handled += len(records)
+        self._pace = duration if self._answered == 1 else self._pace + (duration - self._pace) / 8
+        self._ahead = max(1, min(MAX_AHEAD, int(LEAD / self._pace))) if self._pace > 0 else MAX_AHEAD
+        return records
+
+    def take_all(self, begun: int) -> tuple[list[list[Record]], list[list[Record]]]:
+        """Return all batches of a worker that is gone: those that were in its hands, and those it never began.
+
+        Args:
+            begun: How many batches it had begun in its life.
+        """
+        in_hand: list[list[Record]] = []
+        while self.batches and self._answered < begun:
+            in_hand.append(self._pop_batch())
+        untouched: list[list[Record]] = []
+        while self.batches:
+            untouched.append(self._pop_batch())
+        return in_hand, untouched
+
+    def time_per_batch(self) -> float:
+        """Tell how long the worker took for its last batches, in seconds."""
+        return self._pace
+
+    def _watch_hang(self) -> None:
+        if self._handle_timeout is None or self._loop is None or self._hang_timer is not None or not self.batches:
+            return
+        running_since = self._call_of(self.region) or self.head_since
+        remaining = running_since + self._handle_timeout - time.monotonic()
+        self._hang_timer = self._loop.call_later(max(remaining, 0.001), self._check_hang)
+
+    def _check_hang(self) -> None:
+        # The clock of the API process and the worker's own note decide. A heartbeat would not: a thread of its own
+        # goes on beating beside an endless loop, and stops in an honest call that holds the interpreter's lock.
+        self._hang_timer = None
+        if not self.batches or self._handle_timeout is None:
+            return
+        running_since = self._call_of(self.region) or self.head_since
+        if time.monotonic() - running_since >= self._handle_timeout:
+            self.kill(f"its handler took longer than handle_timeout={self._handle_timeout:g} s")
+        else:
+            self._watch_hang()
+
+    def _pop_batch(self) -> list[Record]:
         records = self.batches.popleft()
         self.in_flight -= len(records)
-        self._pace += (duration - self._pace) / 8
-        self._ahead = max(1, min(MAX_AHEAD, int(LEAD / self._pace))) if self._pace > 0 else MAX_AHEAD
+        self._answered += 1
         return records
 
     def flush(self, released: list[int]) -> None:
@@ -151,11 +227,30 @@ class WorkerLink:
         if self._process is not None:
             send_signal(self._process, signum)
 
+    def kill(self, reason: str) -> None:
+        """Kill a worker that hangs, after it has written down where.
+
+        Args:
+            reason: Why, for the log and for the tasks in its hands.
+        """
+        if self.reason or self._loop is None:
+            return
+        self.reason = reason
+        self.signal(DUMP_SIGNAL)
+        self.kill_later(DUMP_TIME)
+
+    def trace(self) -> str:
+        """Return the stack that the worker has written, if it has."""
+        return read_trace(self.trace_fd)
+
     def close(self) -> None:
         """Let go of the channel and of the process."""
         self.detach()
         self._cancel_start_timer()
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
         self._channel.close()
+        os.close(self.trace_fd)
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
@@ -163,6 +258,11 @@ class WorkerLink:
     def statistics(self) -> WorkerStatistics:
         """Return a snapshot."""
         return WorkerStatistics(self.pid, self.state, self.in_flight)
+
+    def kill_later(self, delay: float) -> None:
+        """Kill the worker if it is still there after so many seconds."""
+        if self._loop is not None and self._kill_timer is None:
+            self._kill_timer = self._loop.call_later(delay, self.signal, signal.SIGKILL)
 
     def _cancel_start_timer(self) -> None:
         if self.start_timer is not None:
@@ -181,7 +281,7 @@ class WorkerLink:
         if self._pidfd is None:
             self._exited()
         elif self._loop is not None:
-            self._loop.call_later(1.0, self.signal, signal.SIGKILL)
+            self.kill_later(1.0)
 
     def _exited(self) -> None:
         process = self._process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import multiprocessing.util  # its atexit function joins processes, so it must be older than the one of flow
 import os
 import signal
 import socket
@@ -47,17 +48,21 @@ class SpawnedProcess:
     Args:
         sock: The worker's end of the channel.
         memory_fd: Descriptor of the shared memory.
+        trace_fd: Descriptor of the file for its stack.
         label: Shown in process lists.
         environment: Variables to add.
     """
 
-    def __init__(self, sock: socket.socket, memory_fd: int, label: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, sock: socket.socket, memory_fd: int, trace_fd: int, label: str, environment: dict[str, str]
+    ) -> None:
         command = [sys.executable, *_interpreter_options(), str(Path(bootstrap.__file__))]
+        inherited = (sock.fileno(), memory_fd, trace_fd)
         with interrupts_blocked():
             self._popen = subprocess.Popen(
-                [*command, str(sock.fileno()), str(memory_fd), label],
+                [*command, *map(str, inherited), label],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(sock.fileno(), memory_fd),
+                pass_fds=inherited,
                 env={**os.environ, **environment},
             )
         self.pid = self._popen.pid
@@ -79,15 +84,21 @@ class ForkserverProcess:
     Args:
         sock: The worker's end of the channel.
         memory_fd: Descriptor of the shared memory.
+        trace_fd: Descriptor of the file for its stack.
         label: Name of the process.
         environment: Variables to set.
     """
 
-    def __init__(self, sock: socket.socket, memory_fd: int, label: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, sock: socket.socket, memory_fd: int, trace_fd: int, label: str, environment: dict[str, str]
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["fastapi_aqueduct.engine.worker"])
         self._process = context.Process(
-            target=bootstrap.forked, args=(sock, _Descriptor(memory_fd), environment), name=label, daemon=False
+            target=bootstrap.forked,
+            args=(sock, _Descriptor(memory_fd), _Descriptor(trace_fd), environment),
+            name=label,
+            daemon=False,
         )
         with interrupts_blocked():
             self._process.start()
@@ -117,11 +128,11 @@ class _Descriptor:
 
 
 def start_process(
-    method: StartMethod, sock: socket.socket, memory_fd: int, label: str, environment: dict[str, str]
+    method: StartMethod, sock: socket.socket, memory_fd: int, trace_fd: int, label: str, environment: dict[str, str]
 ) -> Process:
     """Start a worker; takes some milliseconds, so not for the event loop's thread."""
     made = SpawnedProcess if method == "spawn" else ForkserverProcess
-    return made(sock, memory_fd, label, environment)
+    return made(sock, memory_fd, trace_fd, label, environment)
 
 
 def send_signal(process: Process, signum: signal.Signals) -> None:

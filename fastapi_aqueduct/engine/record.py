@@ -24,6 +24,7 @@ class Record:
         sent_at: When it was handed to a worker.
         started_at: When it arrived at the flow.
         holder: Process id of the worker that holds it; 0 while none does.
+        deaths: How many workers have died with it in their hands.
         metrics: What the steps so far have cost.
         is_waiting: Whether it is in the queue of its step.
         is_settled: Whether the caller has its answer; a worker may still hold the task then.
@@ -33,6 +34,7 @@ class Record:
         "arrived_at",
         "content",
         "deadline",
+        "deaths",
         "future",
         "holder",
         "id",
@@ -69,6 +71,7 @@ class Record:
         self.sent_at = now
         self.started_at = now
         self.holder = 0
+        self.deaths = 0
         self.metrics: list[StepMetrics] = []
         self.is_waiting = False
         self.is_settled = False

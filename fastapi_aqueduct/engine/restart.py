@@ -1,12 +1,25 @@
-"""When a worker that has died is replaced. Knows no clock: times are passed in."""
+"""When a worker that has died is replaced, and when that is given up. Knows no clock: times are passed in."""
 
 from __future__ import annotations
 
 import random
+from collections import deque
+
+MAX_DEATHS = 5
+"""Deaths in a step that are put up with in one window."""
+
+WINDOW = 300.0
+"""Seconds of the window at least; it is longer for models that load slowly."""
+
+LOADS_PER_WINDOW = 5
+"""Loads that fit in the window: with a load of a minute, five deaths take longer than five minutes."""
+
+GIVE_UP_AFTER = 300.0
+"""Seconds without a ready worker after which nobody expects one any more."""
 
 
 class RestartPolicy:
-    """Waits longer after each death that follows soon on the last.
+    """Waits longer after each death that follows soon on the last; one for each place of a worker.
 
     Args:
         base: Seconds before the first replacement, at most.
@@ -34,3 +47,49 @@ class RestartPolicy:
         delay = min(self._cap, self._base * 2.0**self._failures)
         self._failures = min(self._failures + 1, 30)
         return delay * random.uniform(0.5, 1.0)
+
+    def longest_delay(self) -> float:
+        """Tell how long to wait when the budget of the step is spent."""
+        return self._cap * random.uniform(0.5, 1.0)
+
+
+class RestartBudget:
+    """Tells a step that is unlucky from one that is broken; one for each step.
+
+    Too many deaths in the window and the step counts as broken: it is reported as not ready while replacements go on
+    at the longest interval. Without a ready worker for too long, it counts as given up, and whoever watches the
+    server should restart it.
+
+    Args:
+        now: The time, in seconds on a clock that never goes back.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._deaths: deque[float] = deque()
+        self._window = WINDOW
+        self._unready_since: float | None = now
+
+    def note_death(self, now: float) -> None:
+        """Count a worker that died unasked."""
+        self._deaths.append(now)
+
+    def note_load(self, seconds: float) -> None:
+        """Take in how long a worker took to become ready."""
+        self._window = max(WINDOW, LOADS_PER_WINDOW * seconds)
+
+    def note_ready(self, now: float, is_ready: bool) -> None:
+        """Take in whether the step has a ready worker now."""
+        if is_ready:
+            self._unready_since = None
+        elif self._unready_since is None:
+            self._unready_since = now
+
+    def is_spent(self, now: float) -> bool:
+        """Tell whether the step counts as broken."""
+        while self._deaths and self._deaths[0] <= now - self._window:
+            self._deaths.popleft()
+        return len(self._deaths) > MAX_DEATHS
+
+    def is_given_up(self, now: float) -> bool:
+        """Tell whether the step has had no ready worker for too long."""
+        return self._unready_since is not None and now - self._unready_since >= GIVE_UP_AFTER

@@ -11,6 +11,7 @@ class WorkerState(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    RETIRING = "retiring"
     STOPPING = "stopping"
     DEAD = "dead"
 
@@ -39,14 +40,24 @@ class StepStatistics:
         workers: Its worker processes, also those being started.
         nprocs: How many there should be.
         queued: Tasks that wait for it.
-        restarts: Workers that were replaced since the start.
+        restarts: Workers that died and were replaced since the start.
+        recycled: Workers that were replaced because of their age, tasks or memory.
+        retries: Tasks that were tried again after a worker had died.
+        is_broken: Whether workers die so often that the step counts as not ready.
+        is_given_up: Whether there has been no ready worker for so long that only a restart of the server may help.
+        expected_wait: Seconds until a worker is expected to be ready; 0 when one is.
     """
 
     name: str
     workers: tuple[WorkerStatistics, ...]
     nprocs: int
     queued: int
-    restarts: int
+    restarts: int = 0
+    recycled: int = 0
+    retries: int = 0
+    is_broken: bool = False
+    is_given_up: bool = False
+    expected_wait: float = 0.0
 
     @property
     def ready_workers(self) -> int:
@@ -61,14 +72,23 @@ class ArenaStatistics:
     Attributes:
         limit: The most bytes that may be in use.
         touched: Bytes that hold memory of the system, in use or kept warm.
-        used: Bytes of blocks in the API process's own region.
-        blocks: Number of blocks in any region that somebody holds.
+        used: Bytes of blocks that somebody holds: tasks, views, or code that kept one.
+        leased: Bytes of blocks on which there are views in the API process.
+        retained: Bytes of blocks that code in a worker kept after its task had moved on.
+        blocks: Number of blocks that somebody holds.
     """
 
     limit: int
-    touched: int
-    used: int
-    blocks: int
+    touched: int = 0
+    used: int = 0
+    leased: int = 0
+    retained: int = 0
+    blocks: int = 0
+
+    @property
+    def free(self) -> int:
+        """Bytes that are kept warm for reuse."""
+        return max(0, self.touched - self.used)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Keeps the worker processes of a flow alive.
 
     launch ─▶ STARTING ─▶ READY ─▶ (dead) ─▶ wait ─▶ launch ...
+                  │         └─▶ (worn) ─▶ launch another ─▶ that one READY ─▶ RETIRING ─▶ STOPPING
                   └─▶ dead during the first start: the start fails with the worker's own traceback
 """
 
@@ -11,9 +12,9 @@ import pickle
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..exceptions import ConfigurationError, StartError, StartTimeout, describe_exit
+from ..exceptions import ConfigurationError, StartError, StartTimeout, WorkerDied, describe_exit
 from ..logger import log
 from ..step import FlowStep
 from .arena import Layout
@@ -24,19 +25,24 @@ from .dispatcher import Dispatcher
 from .frames import Kind, ProtocolError, pack
 from .ledger import Ledger
 from .link import WorkerLink
+from .memory import OutOfMemory, private_memory
 from .process import StartMethod, start_process, thread_environment
+from .recycling import Wear
 from .restart import RestartPolicy
 from .statistics import WorkerState
 from .worker import Setup
 
-TERMINATE_AFTER = 5.0
-"""Seconds from being told to stop until a worker gets SIGTERM."""
+STOP_TIME = 5.0
+"""Seconds from being told to stop until an idle worker gets SIGTERM; `on_stop` runs in them."""
 
 KILL_AFTER = 1.0
-"""Seconds from SIGTERM to SIGKILL."""
+"""Seconds from SIGTERM to SIGKILL, and from SIGKILL until nothing more is expected."""
+
+MEMORY_INTERVAL = 1.0
+"""Seconds at least between two looks at the memory of one worker."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """A place for one worker; the processes in it come and go.
 
@@ -45,14 +51,26 @@ class Slot:
         region: The number of the region its worker allocates in.
         policy: When a dead worker is replaced.
         link: The worker now in it.
+        replaces: The worn worker that goes when the one in this slot is ready.
         restart: The replacement that is waited for.
+        wear: When the worker now in it is worn.
+        looked_at: When its memory was looked at last.
     """
 
     step: int
     region: int
-    policy: RestartPolicy
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
     link: WorkerLink | None = None
+    replaces: WorkerLink | None = None
     restart: asyncio.TimerHandle | None = None
+    age: asyncio.TimerHandle | None = None
+    wear: Wear | None = None
+    looked_at: float = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody is in it or about to be."""
+        return self.link is None and self.restart is None
 
 
 class Supervisor:
@@ -63,7 +81,7 @@ class Supervisor:
         steps: Its steps, each with its name.
         method: How processes are started.
         memory_fd: Descriptor of the shared memory.
-        layout: How it is divided.
+        layout: How it is divided: a region for each worker, and one to spare for each step.
         ledger: Who holds which block.
         dispatcher: Who gets the workers.
         start_timeout: Seconds in which a worker must be ready.
@@ -88,20 +106,21 @@ class Supervisor:
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._start_timeout = start_timeout
-        places = [index for index, (_, step) in enumerate(steps) for _ in range(step.nprocs)]
-        self._slots = [Slot(step, number, RestartPolicy()) for number, step in enumerate(places, start=1)]
-        self._environment = thread_environment(len(self._slots))
+        places = [index for index, (_, step) in enumerate(steps) for _ in range(step.nprocs + 1)]
+        self._slots = [Slot(step, number) for number, step in enumerate(places, start=1)]
+        self._environment = thread_environment(sum(step.nprocs for _, step in steps))
+        self._out_of_memory = OutOfMemory()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Future[None] | None = None
-        self._launches: set[asyncio.Task[None]] = set()
         self._gone: asyncio.Future[None] | None = None
+        self._launches: set[asyncio.Task[None]] = set()
         self._is_stopping = False
 
     async def start(self, timeout: float) -> None:
         """Start every worker and wait until all are ready.
 
         Raises:
-            StartError: A worker failed; all others are stopped. Its cause is the worker's own exception.
+            StartError: A worker failed; the caller stops the others. Its cause is the worker's own exception.
             StartTimeout: They were not ready in time.
             ConfigurationError: A handler or condition cannot be pickled.
         """
@@ -109,8 +128,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._starting = loop.create_future()
-        for slot in self._slots:
-            self._launch(slot)
+        self._fill()
         try:
             await asyncio.wait_for(asyncio.shield(self._starting), timeout)
         except TimeoutError:
@@ -122,50 +140,42 @@ class Supervisor:
         """Work in another event loop."""
         self.detach()
         self._loop = loop
-        for slot in self._slots:
-            if slot.link is not None:
-                slot.link.attach(loop)
-            elif not self._is_stopping:
-                self._launch(slot)
+        for link in self._links():
+            link.attach(loop)
+        if not self._is_stopping:
+            self._fill()
 
     def detach(self) -> None:
         """Stop watching the workers; they go on, and what happens is seen when they are watched again."""
         for slot in self._slots:
             if slot.link is not None:
                 slot.link.detach()
-            if slot.restart is not None:
-                slot.restart.cancel()
-                slot.restart = None
+            self._cancel_timers(slot)
         self._loop = None
 
-    async def stop(self) -> None:
-        """Have every worker leave; those that do not are terminated, then killed."""
-        self._is_stopping = True
-        for slot in self._slots:
-            if slot.restart is not None:
-                slot.restart.cancel()
-        if self._launches:
-            await asyncio.wait(self._launches)
+    async def stop(self, patience: float) -> None:
+        """Have every worker leave; those that do not are terminated, then killed.
+
+        Args:
+            patience: Seconds that workers get to finish and to run `on_stop`.
+        """
+        await self._begin_stop()
         for link in self._links():
-            link.state = WorkerState.STOPPING
             link.send(pack(Kind.STOP))
-        for wait, signum in ((TERMINATE_AFTER, signal.SIGTERM), (KILL_AFTER, signal.SIGKILL)):
+        for wait, signum in ((patience, signal.SIGTERM), (KILL_AFTER, signal.SIGKILL)):
             if await self._wait_gone(wait):
                 return
             for link in self._links():
                 log.warning("worker of %s (pid %d) did not stop: sending %s", link.name, link.pid, signum.name)
                 link.signal(signum)
-        await self._wait_gone(TERMINATE_AFTER)
+        await self._wait_gone(KILL_AFTER)
 
     async def kill(self) -> None:
         """End every worker at once."""
-        self._is_stopping = True
-        if self._launches:
-            await asyncio.wait(self._launches)
+        await self._begin_stop()
         for link in self._links():
-            link.state = WorkerState.STOPPING
             link.signal(signal.SIGKILL)
-        await self._wait_gone(TERMINATE_AFTER)
+        await self._wait_gone(KILL_AFTER)
 
     def let_go(self) -> None:
         """Close the channels without waiting, at the end of the interpreter: the workers see it and exit."""
@@ -174,8 +184,16 @@ class Supervisor:
             link.close()
             link.signal(signal.SIGTERM)
 
-    def _links(self) -> list[WorkerLink]:
-        return [slot.link for slot in self._slots if slot.link is not None]
+    async def _begin_stop(self) -> None:
+        self._is_stopping = True
+        for slot in self._slots:
+            self._cancel_timers(slot)
+        if self._launches:
+            await asyncio.wait(self._launches)
+        for link in self._links():
+            if link.state is WorkerState.STARTING:
+                link.signal(signal.SIGTERM)  # it reads nothing while it loads its model, and has nothing to finish
+            link.state = WorkerState.STOPPING
 
     async def _wait_gone(self, timeout: float) -> bool:
         if not self._links():
@@ -185,23 +203,54 @@ class Supervisor:
         self._gone = None
         return bool(done)
 
+    def _links(self) -> list[WorkerLink]:
+        return [slot.link for slot in self._slots if slot.link is not None]
+
+    def _cancel_timers(self, slot: Slot) -> None:
+        for timer in (slot.restart, slot.age):
+            if timer is not None:
+                timer.cancel()
+        slot.restart = slot.age = None
+
+    def _fill(self) -> None:
+        """Launch what is missing in each step."""
+        for index, (_, step) in enumerate(self._steps):
+            slots = [slot for slot in self._slots if slot.step == index]
+            taken = [slot for slot in slots if not slot.is_free and slot.replaces is None]
+            for slot in [slot for slot in slots if slot.is_free][: step.nprocs - len(taken)]:
+                self._launch(slot)
+
     def _launch(self, slot: Slot) -> None:
         assert self._loop is not None
         slot.restart = None
-        name = self._steps[slot.step][0]
+        name, step = self._steps[slot.step]
+        self._ledger.arena.reset_status(slot.region)
+        setup = self._setup(slot)
         ours, theirs = make_pair()
-        link = slot.link = WorkerLink(slot.step, name, slot.region, ours, self._on_frames, self._on_exit)
-        self._dispatcher.desks[slot.step].links.append(link)
-        link.send(pack_prelude() + pack(Kind.SETUP, self._setup(slot)))
-        launch = self._loop.create_task(self._start_process(slot, link, theirs))
+        link = slot.link = WorkerLink(
+            slot.step,
+            name,
+            slot.region,
+            ours,
+            step.handle_timeout,
+            self._ledger.arena.call_of,
+            self._on_frames,
+            self._on_exit,
+        )
+        slot.wear = Wear(step)
+        desk = self._dispatcher.desks[slot.step]
+        desk.links.append(link)
+        desk.expected_ready_at = link.launched_at + desk.load_time
+        link.send(pack_prelude() + pack(Kind.SETUP, setup))
+        launch = self._loop.create_task(self._start_process(link, theirs))
         self._launches.add(launch)
         launch.add_done_callback(self._launches.discard)
 
-    async def _start_process(self, slot: Slot, link: WorkerLink, theirs: socket.socket) -> None:
+    async def _start_process(self, link: WorkerLink, theirs: socket.socket) -> None:
         label = f"{self._name}:{link.name}"
         try:
             process = await asyncio.to_thread(
-                start_process, self._method, theirs, self._memory_fd, label, self._environment
+                start_process, self._method, theirs, self._memory_fd, link.trace_fd, label, self._environment
             )
         except Exception as exc:  # no descriptor, no memory, or a script that the forkserver cannot import
             link.failure = exc
@@ -238,56 +287,134 @@ class Supervisor:
             for kind, payload in frames:
                 if kind is Kind.FAILED:
                     link.failure = decode_error(payload, f"on_start of {link.name} in flow {self._name}")
-                else:
-                    self._dispatcher.receive(link, kind, payload)
+                    continue
+                self._dispatcher.receive(link, kind, payload)
+                if kind is Kind.READY and link.state is WorkerState.READY:
+                    self._on_ready(link)
         except ProtocolError as exc:
             log.error("worker of %s (pid %d) sent what makes no sense and is killed: %s", link.name, link.pid, exc)
             link.signal(signal.SIGKILL)
+        if link.state is WorkerState.READY:
+            self._check_wear(link)
+        elif link.state is WorkerState.RETIRING and not link.batches:
+            self._dismiss(link)
+
+    def _on_ready(self, link: WorkerLink) -> None:
+        desk = self._dispatcher.desks[link.step]
+        desk.load_time = link.ready_at - link.launched_at
+        desk.budget.note_load(desk.load_time)
+        slot = self._slot_of(link)
+        step = self._steps[link.step][1]
+        if step.max_age is not None and self._loop is not None:
+            slot.age = self._loop.call_later(step.max_age, self._check_wear, link)
+        if slot.replaces is not None:
+            worn, slot.replaces = slot.replaces, None
+            self._retire(worn)
         starting = self._starting
         if starting is not None and not starting.done() and self._all_ready():
             starting.set_result(None)
 
     def _all_ready(self) -> bool:
-        return all(slot.link is not None and slot.link.state is WorkerState.READY for slot in self._slots)
+        wanted = sum(step.nprocs for _, step in self._steps)
+        return sum(link.state is WorkerState.READY for link in self._links()) >= wanted
+
+    def _slot_of(self, link: WorkerLink) -> Slot:
+        return next(slot for slot in self._slots if slot.link is link)
+
+    def _check_wear(self, link: WorkerLink) -> None:
+        step = self._steps[link.step][1]
+        if self._is_stopping or (step.max_tasks is step.max_age is step.max_memory_growth is None):
+            return
+        now = time.monotonic()
+        slot = self._slot_of(link)
+        assert slot.wear is not None
+        reason = slot.wear.reason(link.handled, now - link.ready_at, self._growth(slot, link, now))
+        busy = any(other.replaces is not None for other in self._slots if other.step == link.step)
+        if reason and link.state is WorkerState.READY and not busy:
+            spare = next((other for other in self._slots if other.step == link.step and other.is_free), None)
+            if spare is not None:
+                log.info("worker of %s (pid %d) will be replaced: %s", link.name, link.pid, reason)
+                spare.replaces = link
+                self._launch(spare)
+
+    def _growth(self, slot: Slot, link: WorkerLink, now: float) -> int:
+        assert slot.wear is not None
+        if not slot.wear.watches_memory or not link.handled or now - slot.looked_at < MEMORY_INTERVAL:
+            return 0
+        slot.looked_at = now
+        memory = private_memory(link.pid)
+        if memory is None:
+            return 0
+        if link.base_memory is None:
+            link.base_memory = memory
+        return memory - link.base_memory
+
+    def _retire(self, link: WorkerLink) -> None:
+        if link.state is not WorkerState.READY:
+            return
+        link.state = WorkerState.RETIRING
+        self._dispatcher.desks[link.step].recycled += 1
+        self._dispatcher.note_workers(link.step)
+        if not link.batches:
+            self._dismiss(link)
+
+    def _dismiss(self, link: WorkerLink) -> None:
+        link.state = WorkerState.STOPPING
+        link.send(pack(Kind.STOP))
+        link.kill_later(STOP_TIME)
 
     def _on_exit(self, link: WorkerLink) -> None:
         exit_code = link.exit_code
+        state, link.state = link.state, WorkerState.DEAD
         self._on_frames(link, link.drain())  # what it had finished counts
-        was_stopping = link.state is WorkerState.STOPPING
-        link.state = WorkerState.DEAD
-        self._dispatcher.remove(link, exit_code)
-        link.close()
-        slot = next(slot for slot in self._slots if slot.link is link)
+        if not link.reason and exit_code == -signal.SIGKILL and self._out_of_memory.happened():
+            link.reason = "the kernel was out of memory"
+        self._dispatcher.remove(link, WorkerDied(link.name, link.pid, exit_code, link.reason))
+        slot = self._slot_of(link)
+        self._cancel_timers(slot)
         slot.link = None
+        trace = link.trace()
+        link.close()
         if self._is_stopping:
             if self._gone is not None and not self._gone.done() and not self._links():
                 self._gone.set_result(None)
         elif self._starting is not None:
             if not self._starting.done():
                 self._starting.set_exception(self._start_error(link, exit_code))
-        elif not was_stopping:
-            self._replace(slot, link, exit_code)
+        elif state is not WorkerState.STOPPING:
+            self._replace(slot, link, exit_code, trace)
 
-    def _replace(self, slot: Slot, link: WorkerLink, exit_code: int | None) -> None:
-        lifetime = time.monotonic() - link.ready_at if link.ready_at else 0.0
-        delay = slot.policy.delay(lifetime)
-        self._dispatcher.desks[slot.step].restarts += 1
+    def _replace(self, slot: Slot, link: WorkerLink, exit_code: int | None, trace: str) -> None:
+        now = time.monotonic()
+        desk = self._dispatcher.desks[slot.step]
+        desk.budget.note_death(now)
+        heir = next((other for other in self._slots if other.replaces is link), None)
+        if heir is not None:
+            heir.replaces = None  # its replacement is on the way already
+            delay = 0.0
+        else:
+            delay = slot.policy.delay(now - link.ready_at if link.ready_at else 0.0)
+            if desk.budget.is_spent(now):
+                delay = slot.policy.longest_delay()
+            desk.expected_ready_at = now + delay + desk.load_time
+            desk.restarts += 1
+            if self._loop is not None:
+                slot.restart = self._loop.call_later(delay, self._launch, slot)
         log.error(
-            "worker of %s in flow %s (pid %d) %s; a new one starts in %.1f s",
+            "worker of %s in flow %s (pid %d) %s%s; a new one starts in %.1f s%s",
             link.name,
             self._name,
             link.pid,
             describe_exit(exit_code),
+            f" ({link.reason})" if link.reason else "",
             delay,
+            f"\n{trace}" if trace else "",
             exc_info=link.failure,
         )
-        if self._loop is not None:
-            slot.restart = self._loop.call_later(delay, self._launch, slot)
 
     def _end_slow_start(self, link: WorkerLink) -> None:
         if link.state is WorkerState.STARTING and self._starting is None:
-            log.error("worker of %s (pid %d) was not ready in %.0f s: killed", link.name, link.pid, self._start_timeout)
-            link.signal(signal.SIGKILL)
+            link.kill(f"it was not ready in start_timeout={self._start_timeout:g} s")
 
     def _start_error(self, link: WorkerLink, exit_code: int | None) -> StartError:
         where = f"a worker of {link.name} in flow {self._name} (pid {link.pid})"

@@ -5,7 +5,6 @@ Runs in the child and imports nothing a child does not need: no event loop, no w
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import pickle
 import select
@@ -26,6 +25,7 @@ from .channel import WorkerChannel
 from .codec import Codec, Encoded, encode_error
 from .frames import FINISHED, Batch, Envelope, Kind, Status, pack_batches, pack_offsets, unpack_batches, unpack_offsets
 from .mapping import Mapping
+from .trace import write_trace_on_faults
 
 FLUSH_INTERVAL = 0.0004
 """Seconds that a finished answer may wait for others to be sent with it while more work is at hand."""
@@ -62,14 +62,15 @@ class Setup:
     blocks: dict[int, int]
 
 
-def main(sock: Any, memory_fd: int) -> None:
+def main(sock: Any, memory_fd: int, trace_fd: int) -> None:
     """Run a worker until it is stopped or the API process is gone.
 
     Args:
         sock: The worker's end of the channel.
         memory_fd: Descriptor of the shared memory.
+        trace_fd: Descriptor of the file for its stack.
     """
-    faulthandler.enable()
+    write_trace_on_faults(trace_fd)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     channel = WorkerChannel(sock)
     leaving = threading.Event()
@@ -130,6 +131,7 @@ class Worker:
         self._retained: set[int] = set()
         self._newly_retained: list[int] = []
         self._released: list[int] = []
+        self._batches = 0
         shared_memories.append(self._arena)
 
     def run(self) -> None:
@@ -181,19 +183,25 @@ class Worker:
 
     def _work(self, batch: Batch) -> Batch:
         started = time.monotonic()
-        answers = self._answer(batch, started)
+        self._batches += 1
+        self._arena.note_batch(self._batches)
+        answers = self._answer(batch.envelopes, started)
         self._arena.collect()
         if self._arena.holds:
             self._note_retained(batch.envelopes)
             self._note_retained(answers)
         return Batch(answers, time.monotonic() - started)
 
-    def _answer(self, batch: Batch, now: float) -> list[Envelope]:
-        decoded = [self._decode(envelope, now) for envelope in batch.envelopes]
+    def _answer(self, envelopes: list[Envelope], now: float) -> list[Envelope]:
+        decoded = [self._decode(envelope, now) for envelope in envelopes]
         tasks = [task for task in decoded if isinstance(task, BaseTask)]
         failure = self._handle(tasks) if tasks else b""
+        if failure and len(tasks) > 1 and not any(_has_shared(envelope) for envelope in envelopes):
+            # One bad input must not fail its neighbours: everybody again, alone, from an untouched copy.
+            del tasks, decoded
+            return [self._answer([envelope], now)[0] for envelope in envelopes]
         answers: list[Envelope] = []
-        for envelope, task in zip(batch.envelopes, decoded, strict=True):
+        for envelope, task in zip(envelopes, decoded, strict=True):
             if not isinstance(task, BaseTask):
                 answers.append(task)
             elif failure:
@@ -214,10 +222,13 @@ class Worker:
         return task
 
     def _handle(self, tasks: list[BaseTask]) -> bytes:
+        self._arena.note_call(time.monotonic())
         try:
             self._setup.handler.handle(*tasks)
         except BaseException as exc:  # also SystemExit: a request must not end its worker
             return encode_error(exc)
+        finally:
+            self._arena.note_call(0.0)
         return b""
 
     def _finish(self, envelope: Envelope, task: BaseTask) -> Envelope:
@@ -240,10 +251,10 @@ class Worker:
         while True:
             try:
                 return self._codec.encode_fields(task)
-            except ArenaFull:
+            except ArenaFull as exc:
                 now = time.monotonic()
                 deadline = deadline or now + ROOM_TIMEOUT
-                if now >= deadline:
+                if now >= deadline or exc.size > self._setup.layout.limit:
                     raise
                 self._flush()
                 self._arena.trim()
@@ -271,6 +282,10 @@ def next_step(conditions: list[Callable[[Any], Any]], start: int, task: BaseTask
         if conditions[index](task):
             return index
     return FINISHED
+
+
+def _has_shared(envelope: Envelope) -> bool:
+    return any(ref.shared for ref in envelope.content.blocks)
 
 
 def _end(envelope: Envelope, status: Status, body: bytes = b"") -> Envelope:

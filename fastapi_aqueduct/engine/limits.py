@@ -1,0 +1,54 @@
+"""Looks whether the system lets a flow start, and says what to change where it does not."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+from ..exceptions import ConfigurationError
+from .arena import Layout
+
+DESCRIPTORS_PER_WORKER = 4
+"""Socket, pidfd, trace, and one that is open while the process is being started."""
+
+DESCRIPTORS_TO_SPARE = 32
+"""For the server's own connections, files and libraries."""
+
+
+def check_limits(name: str, workers: int, layout: Layout) -> None:
+    """Refuse a start that would fail later and less clearly.
+
+    Args:
+        name: Name of the flow.
+        workers: Number of its worker processes.
+        layout: Its shared memory.
+
+    Raises:
+        ConfigurationError: A limit of this process does not allow the flow.
+    """
+    if sys.platform == "win32":
+        raise ConfigurationError("a flow needs Linux or macOS: Windows has no sockets between processes that fit")
+    _check_descriptors(name, workers)
+    for limit, option, what in (
+        (resource.RLIMIT_AS, "ulimit -v", f"{layout.size * 2} bytes of address space, of which little is ever used"),
+        (resource.RLIMIT_FSIZE, "ulimit -f", f"a memory file of {layout.size} bytes, of which little is ever used"),
+    ):
+        soft, _ = resource.getrlimit(limit)
+        needed = layout.size * (2 if limit == resource.RLIMIT_AS else 1)
+        if soft != resource.RLIM_INFINITY and needed > soft:
+            raise ConfigurationError(
+                f"flow {name} needs {what}, and the limit is {soft}: raise it ({option}) or lower memory_limit "
+                f"from {layout.limit} bytes; each of the {layout.regions} processes has a region of that size"
+            )
+
+
+def _check_descriptors(name: str, workers: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir("/dev/fd"))
+    needed = open_now + workers * DESCRIPTORS_PER_WORKER + DESCRIPTORS_TO_SPARE
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        raise ConfigurationError(
+            f"flow {name} with {workers} workers needs {needed} open files, and the limit is {soft} (it may be raised "
+            f"to {hard}): raise it with `ulimit -n {needed}`, LimitNOFILE= of systemd or --ulimit of docker"
+        )

@@ -1,0 +1,95 @@
+"""Helpers for the tests of applications that use the package."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    import httpx
+
+
+@asynccontextmanager
+async def client(app: ASGIApp, *, raise_app_exceptions: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+    """Run an application's lifespan and give a client that calls the application without a server.
+
+    Needs httpx2 or httpx. Unlike Starlette's ``TestClient`` it passes the body on in the pieces it is given,
+    and unlike ``ASGITransport`` alone it runs the lifespan, in a task of its own and without a time limit,
+    and gives its state to the requests.
+
+    Args:
+        app: Any ASGI application.
+        raise_app_exceptions: Whether an exception that the application lets pass is raised in the test;
+            else the test sees the answer 500.
+
+    Raises:
+        Exception: What the start of the application raised.
+
+    Example:
+        ::
+
+            async with client(app) as http:
+                response = await http.post("/ocr", content=picture)
+    """
+    library = _library()
+    lifespan = _Lifespan(app)
+    await lifespan.start()
+    try:
+        transport = library.ASGITransport(lifespan.call, raise_app_exceptions=raise_app_exceptions)
+        async with library.AsyncClient(transport=transport, base_url="http://testserver") as http:
+            yield http
+    finally:
+        await lifespan.stop()
+
+
+class _Lifespan:
+    """The lifespan of an application, in a task of its own as in a server."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._state: dict[str, Any] = {}
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._has_started = asyncio.Event()
+        self._task: asyncio.Task[None]
+
+    async def start(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self._state}
+        self._inbox.put_nowait({"type": "lifespan.startup"})
+        self._task = asyncio.create_task(self._app(scope, self._inbox.get, self._send))  # type: ignore[arg-type]
+        started = asyncio.create_task(self._has_started.wait())
+        try:
+            await asyncio.wait([self._task, started], return_when=asyncio.FIRST_COMPLETED)
+            if not self._has_started.is_set():
+                await self._task
+                raise RuntimeError("the lifespan of the application ended before it had started")
+        except asyncio.CancelledError:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            raise
+        finally:
+            started.cancel()
+
+    async def stop(self) -> None:
+        self._inbox.put_nowait({"type": "lifespan.shutdown"})
+        await self._task
+
+    async def call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "state": self._state.copy()}, receive, send)
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            self._has_started.set()
+
+
+def _library() -> Any:
+    # httpx2 is what Starlette's own TestClient prefers.
+    for name in ("httpx2", "httpx"):
+        if find_spec(name) is not None:
+            return import_module(name)
+    raise RuntimeError("fastapi_aqueduct.testing.client needs httpx2 or httpx")
