@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import sys
 import time
 from collections import deque
 
@@ -95,13 +96,17 @@ class StepDesk:
         batches = -(-(len(self.queue) + 1) // self.queue.batch_size) + sum(len(link.batches) for link in ready)
         return pace * max(1.0, batches / len(ready))
 
-    def free_link(self) -> WorkerLink | None:
-        """Return the worker that should get the next batch; None when all have enough."""
+    def free_link(self, may_wait: bool) -> WorkerLink | None:
+        """Return the worker that should get the next batch; None when all have enough.
+
+        Args:
+            may_wait: Whether the batch may wait in a worker's hands until that has done others.
+        """
         best: WorkerLink | None = None
         for link in self.links:
             if link.has_room() and (best is None or len(link.batches) < len(best.batches)):
                 best = link
-        return best
+        return best if best is None or may_wait or not best.batches else None
 
     def statistics(self) -> StepStatistics:
         """Return a snapshot."""
@@ -399,13 +404,17 @@ class Dispatcher:
         timer = loop.call_later(deadline - time.monotonic(), turn.cancel)
         try:
             await asyncio.wait([turn])
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                desk.promised[level] -= 1
+                self._open_entry(desk)
+            raise
         finally:
             timer.cancel()
             if turn in desk.entry[level]:
                 desk.entry[level].remove(turn)
-            elif not turn.cancelled():
-                desk.promised[level] -= 1
-                self._open_entry(desk)
+        if not turn.cancelled():
+            desk.promised[level] -= 1  # taken up before anything else runs
         if self._loop is None:
             raise NotRunningError(f"flow {self.name} was stopped while the task waited for a place in the queue")
         if turn.cancelled():
@@ -433,6 +442,8 @@ class Dispatcher:
                 self._replace_content(record, envelope.content)
             if record.is_settled:
                 self._ledger.drop(record.content.blocks)
+            elif now >= record.deadline:
+                self._time_out(record)
             elif envelope.status != Status.OK:
                 self._take_failure(link, record, envelope)
             elif envelope.step == FINISHED:
@@ -441,9 +452,6 @@ class Dispatcher:
                 self._enqueue(record, envelope.step, now)
 
     def _take_failure(self, link: WorkerLink, record: Record, envelope: Envelope) -> None:
-        if envelope.status == Status.EXPIRED:
-            self._time_out(record)
-            return
         where = f"step {link.name} of flow {self.name} (pid {link.pid})"
         self._settle(record, "failed", decode_error(envelope.content.body, where))
 
@@ -544,8 +552,9 @@ class Dispatcher:
         desk = self.desks[index]
         queue = desk.queue
         fed: set[WorkerLink] = set()
-        while queue and not self._is_dammed(index):
-            link = desk.free_link()
+        free, room = self._room_after(index)
+        while queue and free > 0:
+            link = desk.free_link(may_wait=room > 0)
             if link is None:
                 break
             if queue.batch_timeout:
@@ -553,16 +562,23 @@ class Dispatcher:
                 if due_at > now:
                     self._wake_at(desk, due_at, now)
                     break
-            link.put(queue.take(now), now)
+            batch = queue.take(now)
+            link.put(batch, now)
+            room -= len(batch)
             fed.add(link)
         for link in fed:
             link.flush(self._ledger.take_released(link.region))
         if fed:
             self._open_entry(desk)
 
-    def _is_dammed(self, index: int) -> bool:
+    def _room_after(self, index: int) -> tuple[int, int]:
+        """Count the free places in the fullest queue after a step, now and when all that is in its hands has come."""
+        later = self.desks[index + 1 :]
+        if not later:
+            return sys.maxsize, sys.maxsize
         # A step rests while one after it has all it may hold; the first queue then fills up and callers feel it.
-        return any(len(desk.queue) >= self._queue_size for desk in self.desks[index + 1 :])
+        free = self._queue_size - max(len(desk.queue) for desk in later)
+        return free, free - sum(link.in_flight for link in self.desks[index].links)
 
     def _open_entry(self, desk: StepDesk) -> None:
         for level, waiting in enumerate(desk.entry):

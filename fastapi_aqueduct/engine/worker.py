@@ -27,7 +27,7 @@ from .frames import FINISHED, Batch, Envelope, Kind, Status, pack_batches, pack_
 from .mapping import Mapping
 from .trace import write_trace_on_faults
 
-FLUSH_INTERVAL = 0.0004
+FLUSH_INTERVAL = 0.0002
 """Seconds that a finished answer may wait for others to be sent with it while more work is at hand."""
 
 ROOM_TIMEOUT = 1.0
