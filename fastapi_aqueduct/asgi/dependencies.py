@@ -1,0 +1,152 @@
+"""Flows and tasks as dependencies of FastAPI, for endpoints that drive a flow themselves.
+
+Example:
+    ::
+
+        @app.post("/ocr")
+        async def ocr(task: Annotated[OcrTask, FlowTask()], flow: FlowDep) -> OcrResult:
+            await flow.process(task)
+            return OcrResult(lines=task.lines)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import Depends, Request, params
+from starlette.requests import HTTPConnection
+
+from ..exceptions import ConfigurationError
+from ..flow import Flow
+from ..task import BaseTask
+from .errors import http_errors
+from .factory import HOW_TO_START, TaskFactory
+from .upload import DEFAULT_MAX_BODY_SIZE
+
+if TYPE_CHECKING:
+    from .extension import Aqueduct
+
+RESERVE_TIMEOUT = 5.0
+"""Seconds that the upload of a `FlowTask` may wait for room in shared memory."""
+
+
+async def get_flow(connection: HTTPConnection) -> AsyncIterator[Flow]:
+    """Find the flow of the application; the key for ``app.dependency_overrides``.
+
+    Errors of the flow that the endpoint lets pass become HTTP answers.
+
+    Raises:
+        RuntimeError: The application has no `Aqueduct`, or its lifespan has not run.
+        ConfigurationError: It has several flows.
+    """
+    flow = _only_flow(connection)
+    with http_errors(connection.scope):
+        yield flow
+
+
+FlowDep = Annotated[Flow, Depends(get_flow)]
+"""Annotation of a parameter that receives the flow of the application."""
+
+
+@dataclass(frozen=True)
+class GivenFlow:
+    """The dependency through which an endpoint gets a flow that it names.
+
+    Two of the same flow are equal, so ``app.dependency_overrides[GivenFlow(flow)]`` replaces it in tests.
+
+    Attributes:
+        flow: The flow.
+    """
+
+    flow: Flow
+
+    async def __call__(self) -> Flow:
+        """Return the flow."""
+        return self.flow
+
+
+async def get_request(request: Request) -> Request:
+    """Return the request.
+
+    A dependency of its own, since FastAPI injects a request into one parameter of a function only, and the user's
+    function may have one already.
+    """
+    return request
+
+
+@dataclass(frozen=True)
+class FlowTask(params.Depends):
+    """Makes a task from the request: ``task: Annotated[OcrTask, FlowTask()]``.
+
+    The parameters of the task's constructor become parameters of the request, and one of type `Upload` receives the
+    body, streamed into shared memory before the endpoint is called. The task is not processed.
+
+    FastAPI runs dependencies before it judges the endpoint's own parameters, so a request whose query is wrong is
+    refused only after its body has come; `flow_endpoint` refuses it before.
+
+    Attributes:
+        flow: The flow the task is for; None: the only one of the application.
+        max_body_size: The most bytes that the body may have.
+    """
+
+    # FastAPI fills in the class of the task from the annotation, by dataclasses.replace.
+    dependency: Callable[..., Any] | None = dataclasses.field(default=None, kw_only=True)
+    use_cache: bool = dataclasses.field(default=True, kw_only=True)
+    scope: Literal["function", "request"] | None = dataclasses.field(default=None, kw_only=True)
+    flow: Flow | None = None
+    max_body_size: int = dataclasses.field(default=DEFAULT_MAX_BODY_SIZE, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.dependency, type):
+            object.__setattr__(self, "dependency", self._dependency(self.dependency))
+
+    def _dependency(self, task_type: type) -> Callable[..., AsyncIterator[BaseTask]]:
+        if not issubclass(task_type, BaseTask):
+            raise TypeError(f"FlowTask() makes tasks, and {task_type.__qualname__} is not a subclass of BaseTask")
+        factory = TaskFactory(task_type, self.max_body_size, RESERVE_TIMEOUT)
+        source = get_flow if self.flow is None else GivenFlow(self.flow)
+
+        async def make_task(request: Request, flow: Flow, arguments: dict[str, Any]) -> AsyncIterator[BaseTask]:
+            with http_errors(request.scope):
+                yield await factory.make(request, flow, arguments)
+
+        make_task.__signature__ = hidden_parameters(source, factory)  # type: ignore[attr-defined]
+        make_task.__aqueduct__ = factory  # type: ignore[attr-defined]
+        return make_task
+
+
+def hidden_parameters(source: Callable[..., Any], factory: TaskFactory[Any]) -> inspect.Signature:
+    """Return what a function must declare so that FastAPI gives it ``request``, ``flow`` and ``arguments``.
+
+    Args:
+        source: The dependency that gives the flow.
+        factory: Says what the arguments are.
+    """
+    kind = inspect.Parameter.KEYWORD_ONLY
+    wanted = {
+        "request": Annotated[Request, Depends(get_request)],
+        "flow": Annotated[Flow, Depends(source)],
+        "arguments": Annotated[dict[str, Any], Depends(factory.dependency())],
+    }
+    return inspect.Signature([inspect.Parameter(name, kind, annotation=hint) for name, hint in wanted.items()])
+
+
+def _only_flow(connection: HTTPConnection) -> Flow:
+    aqueduct = _find_aqueduct(connection)
+    if aqueduct is None:
+        raise RuntimeError(f"no flow is known to this application: {HOW_TO_START}")
+    if len(aqueduct.flows) > 1:
+        names = ", ".join(flow.name for flow in aqueduct.flows)
+        raise ConfigurationError(f"the application has several flows ({names}); name one: FlowTask(flow)")
+    return aqueduct.flows[0]
+
+
+def _find_aqueduct(connection: HTTPConnection) -> Aqueduct | None:
+    # The state of the lifespan reaches mounted applications, app.state reaches clients that know no lifespan.
+    found = getattr(connection.state, "aqueduct", None) or getattr(connection.app.state, "aqueduct", None)
+    return found

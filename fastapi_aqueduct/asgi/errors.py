@@ -1,0 +1,120 @@
+"""What a client is told when something goes wrong.
+
+BodyError                the body of a request cannot be used
+├── BodyTooLarge         it is longer than the endpoint takes
+├── BodyLengthMismatch   it is not as long as its Content-Length says
+└── MalformedBody        it is not the multipart form it claims to be
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Scope
+
+from ..exceptions import AqueductError, NotRunningError, Overloaded, TaskTimeout, WorkerDied, WorkerTraceback
+from ..logger import log
+
+
+class BodyError(AqueductError):
+    """The body of a request cannot be used."""
+
+
+class BodyTooLarge(BodyError):
+    """The body is longer than the endpoint takes."""
+
+
+class BodyLengthMismatch(BodyError):
+    """The body is shorter or longer than its Content-Length says."""
+
+
+class MalformedBody(BodyError):
+    """The body is not the multipart form that its Content-Type announces."""
+
+
+class Answer(NamedTuple):
+    """What a client is told about an exception.
+
+    Attributes:
+        status: The HTTP status.
+        detail: The sentence in the body; None: the exception's own, which is about the request and nothing else.
+        retry_after: Whether the answer says when to try again.
+    """
+
+    status: int
+    detail: str | None
+    retry_after: bool = False
+
+
+BUSY = "The service is busy; try again later."
+
+ANSWERS: dict[type[Exception], Answer] = {
+    BodyTooLarge: Answer(413, None),
+    BodyError: Answer(400, None),
+    # Nobody reads this one; the number is the one that access logs know for it.
+    ClientDisconnect: Answer(499, "The client closed the connection."),
+    Overloaded: Answer(503, BUSY, retry_after=True),
+    NotRunningError: Answer(503, BUSY, retry_after=True),
+    WorkerDied: Answer(503, "The process that worked on the request has ended."),
+    TaskTimeout: Answer(504, "The request was not finished in time."),
+}
+"""The answers. Whatever is not in here, above all what a handler raised, is left to the application."""
+
+
+@contextmanager
+def http_errors(scope: Scope) -> Iterator[None]:
+    """Turn the package's exceptions into HTTP answers, and log what went wrong in a worker.
+
+    Exceptions for which the application has a handler are left to it.
+
+    Args:
+        scope: Of the request. On a websocket the exceptions stay what they are: there is no answer to give.
+    """
+    try:
+        yield
+    except Exception as exc:
+        _log_handler_error(exc)
+        answer = find_answer(exc)
+        if answer is None or scope["type"] != "http" or _is_handled_by_application(scope, exc):
+            raise
+        _log_answer(scope, exc, answer)
+        headers = {"Retry-After": _retry_after(exc)} if answer.retry_after else None
+        raise HTTPException(answer.status, answer.detail or str(exc), headers) from exc
+
+
+def find_answer(exc: Exception) -> Answer | None:
+    """Find what a client is told about an exception; None when the table does not know it."""
+    return next((ANSWERS[cls] for cls in type(exc).__mro__ if cls in ANSWERS), None)
+
+
+def _retry_after(exc: Exception) -> str:
+    seconds = exc.retry_after if isinstance(exc, Overloaded) else 1.0
+    return str(max(1, math.ceil(seconds)))
+
+
+def _is_handled_by_application(scope: Scope, exc: Exception) -> bool:
+    # Where Starlette itself looks when an exception leaves an endpoint.
+    handlers, _ = scope.get("starlette.exception_handlers", ({}, {}))
+    return any(cls in handlers for cls in type(exc).__mro__)
+
+
+# An exception passes several places that log: the dependencies of one request are nested in each other.
+_logged: weakref.WeakSet[WorkerTraceback] = weakref.WeakSet()
+
+
+def _log_handler_error(exc: Exception) -> None:
+    cause = exc.__cause__
+    if isinstance(cause, WorkerTraceback) and cause not in _logged:
+        _logged.add(cause)
+        log.error("a handler raised %s: %s", type(exc).__name__, exc, exc_info=exc)
+
+
+def _log_answer(scope: Scope, exc: Exception, answer: Answer) -> None:
+    level = "warning" if answer.status >= 500 else "info"
+    getattr(log, level)("%s %s: %d: %s", scope["method"], scope["path"], answer.status, str(exc) or answer.detail)

@@ -1,0 +1,156 @@
+"""Ties flows to an application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
+from typing import Any, Self
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from ..exceptions import ConfigurationError
+from ..flow import Flow, FlowState
+from .openapi import document
+from .probes import Probes
+
+
+class Aqueduct:
+    """Starts flows with an application and stops them with it; adds probes, OpenAPI and metrics.
+
+    There are four ways to use it, and using several at once does no harm::
+
+        app = FastAPI(lifespan=aqueduct.lifespan)
+
+        aqueduct.install(app)
+
+        async with aqueduct.run(app):       # in a lifespan of your own
+            yield
+
+        combine_lifespans(own, aqueduct.lifespan)   # whatever function your framework has for that
+
+    A mounted application needs nothing of its own: the flows run with the application it is mounted on.
+
+    Args:
+        *flows: The flows. One that runs already when the application starts is used, and not stopped.
+
+    Attributes:
+        flows: The flows.
+
+    Raises:
+        ConfigurationError: There are no flows, or one is given twice.
+    """
+
+    def __init__(self, *flows: Flow) -> None:
+        if not flows or len(set(flows)) < len(flows):
+            raise ConfigurationError("Aqueduct needs at least one flow, and each only once")
+        self.flows = flows
+        self._probes = Probes(flows)
+        self._users = 0
+        self._lock = asyncio.Lock()
+        self._started: list[Flow] = []
+        self._forget_metrics: Callable[[], None] = lambda: None
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Aqueduct]]:
+        """Run the flows as the lifespan of an application; ``request.state.aqueduct`` is then this object.
+
+        Raises:
+            StartError, StartTimeout: As for `Flow.start`; the application does not start, nothing is left running.
+        """
+        async with self.run(app):
+            yield {"aqueduct": self}
+
+    @asynccontextmanager
+    async def run(self, app: Starlette) -> AsyncIterator[Self]:
+        """Run the flows as long as the context is open, as a part of a lifespan of your own.
+
+        Raises:
+            StartError, StartTimeout: As for `lifespan`.
+        """
+        self._attach(app)
+        async with self._lock:
+            if not self._users:
+                await self._start()
+            self._users += 1
+        try:
+            yield self
+        finally:
+            async with self._lock:
+                self._users -= 1
+                if not self._users:
+                    await self._stop()
+
+    def install(self, app: Starlette) -> Self:
+        """Put the flows around the lifespan that an application has already.
+
+        They start before it and stop after it, so that start-up code may process a task. Done where the application
+        is made, this also completes the schema that ``app.openapi()`` gives without a server.
+        """
+        self._attach(app)
+        inner = app.router.lifespan_context
+        if not isinstance(inner, _Around) or inner.aqueduct is not self:
+            app.router.lifespan_context = _Around(self, inner)
+        return self
+
+    def _attach(self, app: Starlette) -> None:
+        self._probes.add_to(app)
+        self._introduce(app)
+
+    def _introduce(self, app: Starlette) -> None:
+        app.state.aqueduct = self
+        document(app)
+        for route in app.routes:
+            if isinstance(route, Mount) and isinstance(route.app, Starlette):
+                self._introduce(route.app)
+
+    async def _start(self) -> None:
+        self._started = [flow for flow in self.flows if flow.state is not FlowState.RUNNING]
+        starts = [asyncio.create_task(flow.start_async()) for flow in self._started]
+        try:
+            # The first failure ends the others, rather than to wait until they have loaded their models.
+            await asyncio.gather(*starts)
+        except BaseException:
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            await self._stop()
+            raise
+        self._forget_metrics = _register_metrics(self.flows)
+        self._probes.has_started = True
+
+    async def _stop(self) -> None:
+        self._probes.has_started = False
+        forget, self._forget_metrics = self._forget_metrics, lambda: None
+        forget()
+        results = await asyncio.gather(*(flow.stop() for flow in self._started), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+
+class _Around:
+    """A lifespan inside that of an `Aqueduct`."""
+
+    def __init__(self, aqueduct: Aqueduct, inner: Callable[[Any], AbstractAsyncContextManager[Any]]) -> None:
+        self.aqueduct = aqueduct
+        self._inner = inner
+
+    @asynccontextmanager
+    async def __call__(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        async with self.aqueduct.lifespan(app) as state, self._inner(app) as inner_state:
+            yield {**state, **(inner_state or {})}
+
+
+def _register_metrics(flows: tuple[Flow, ...]) -> Callable[[], None]:
+    if find_spec("prometheus_client") is None:
+        return lambda: None
+    from prometheus_client import REGISTRY
+
+    from ..metrics.prometheus import AqueductCollector
+
+    collector = AqueductCollector(flows)
+    REGISTRY.register(collector)
+    return lambda: REGISTRY.unregister(collector)

@@ -1,0 +1,1 @@
+"""Exporters that read the statistics of flows; each needs its own optional dependency."""

@@ -1,0 +1,14 @@
+"""Fixtures of the tests of the HTTP side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def forget_log_records(leaves_nothing_behind: None, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Let go of logged exceptions: their tracebacks hold the flow, and so its memory."""
+    yield
+    caplog.get_records("call").clear()

@@ -1,0 +1,140 @@
+"""Tasks of requests, and what works on them in worker processes; imports no web framework."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge
+from pydantic import BaseModel
+
+from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload
+
+from ..handlers import Gate
+
+
+class Picture(BaseTask):
+    """A body and a number beside it."""
+
+    def __init__(self, image: Upload, factor: Annotated[int, Ge(1)] = 1) -> None:
+        super().__init__()
+        self.image: Upload | None = image
+        self.factor = factor
+        self.total = 0
+        self.kind = ""
+
+
+class Add(BaseTaskHandler):
+    """Adds up the bytes of a picture and lets go of it."""
+
+    def handle(self, *tasks: Picture) -> None:
+        for task in tasks:
+            assert task.image is not None
+            task.kind = f"{type(task.image).__name__} {task.image.readonly}"
+            task.total = sum(task.image) * task.factor
+            task.image = None
+
+
+class Sum(BaseTask):
+    """Two numbers."""
+
+    def __init__(self, a: int, b: int = 10) -> None:
+        super().__init__()
+        self.a = a
+        self.b = b
+        self.result = 0
+
+
+class Adder(BaseTaskHandler):
+    """Adds two numbers."""
+
+    def handle(self, *tasks: Sum) -> None:
+        for task in tasks:
+            task.result = task.a + task.b
+
+
+class Order(BaseModel):
+    """A JSON body."""
+
+    words: list[str]
+    times: int = 1
+
+
+class Text(BaseTask):
+    """A JSON body as a task."""
+
+    def __init__(self, order: Order) -> None:
+        super().__init__()
+        self.order = order
+        self.text = ""
+
+
+class Join(BaseTaskHandler):
+    """Joins words."""
+
+    def handle(self, *tasks: Text) -> None:
+        for task in tasks:
+            task.text = " ".join(task.order.words * task.order.times)
+
+
+class Held(BaseTask):
+    """A task that is held at a gate.
+
+    Args:
+        gate: Directory of the gate.
+        name: Its name.
+    """
+
+    def __init__(self, gate: Path, name: str = "gate") -> None:
+        super().__init__()
+        self.gate = Gate(gate, name)
+
+
+class HeldPicture(BaseTask):
+    """A picture that is held at a gate."""
+
+    def __init__(self, image: Upload, gate: Path, name: str = "gate") -> None:
+        super().__init__()
+        self.image = image
+        self.gate = Gate(gate, name)
+
+
+class Hold(BaseTaskHandler):
+    """Holds tasks at their gates."""
+
+    def handle(self, *tasks: Held | HeldPicture) -> None:
+        for task in tasks:
+            task.gate.enter()
+
+
+class BadPicture(Exception):
+    """A picture that is none."""
+
+
+class Case(BaseTask):
+    """A task with a fate."""
+
+    def __init__(self, fate: str) -> None:
+        super().__init__()
+        self.fate = fate
+
+
+class Suffer(BaseTaskHandler):
+    """Does to a task what its fate says."""
+
+    def handle(self, *tasks: Case) -> None:
+        for task in tasks:
+            if task.fate == "bad":
+                raise BadPicture("there is no picture in it")
+            if task.fate == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ZeroDivisionError("a secret of the worker")
+
+
+class NoModel(BaseTaskHandler):
+    """Cannot start."""
+
+    def on_start(self) -> None:
+        raise FileNotFoundError("no model here")

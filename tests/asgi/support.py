@@ -1,0 +1,76 @@
+"""A real server in the event loop of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import httpx
+import uvicorn
+from starlette.types import ASGIApp
+
+from fastapi_aqueduct import Flow
+
+from ..support import eventually
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, http: Literal["httptools", "h11"] = "httptools") -> AsyncIterator[httpx.AsyncClient]:
+    """Serve an application with uvicorn; gives a client of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, http=http, ws="none", lifespan="on", log_config=None)
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await eventually(lambda: server.started or task.done())
+        try:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            await task
+
+
+def taken(flow: Flow) -> int:
+    """Count the bytes of shared memory that the API process has taken, also for bodies that are still coming.
+
+    Looks inside, since a body that is coming is held by nobody and the statistics count what is held.
+    """
+    engine = flow._engine
+    assert engine is not None
+    engine.ledger.arena.collect()
+    return engine.ledger.arena.region.used
+
+
+class Connection:
+    """A client that sends what it likes and leaves when it likes."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._url = client.base_url
+
+    async def __aenter__(self) -> Connection:
+        self._reader, self._writer = await asyncio.open_connection(self._url.host, self._url.port)
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+    async def send(self, path: str, *headers: str, body: bytes = b"") -> None:
+        """Send a POST request, or the beginning of one."""
+        lines = [f"POST {path} HTTP/1.1", "Host: test", *headers]
+        self._writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        await self._writer.drain()
+
+    async def send_more(self, data: bytes) -> None:
+        """Send more of the body."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def read_head(self) -> str:
+        """Read the status line and the headers of an answer."""
+        head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 20)
+        return head.decode()

@@ -1,0 +1,117 @@
+"""A client that goes away takes its task with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request, Response
+
+from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
+from fastapi_aqueduct.asgi.disconnect import DisconnectWatch
+
+from ..handlers import Gate
+from ..support import blocks, eventually
+from .handlers import Add, HeldPicture, Hold, Picture
+from .support import Connection, serving, taken
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+@pytest.mark.parametrize("has_middleware", [False, True], ids=["plain", "middleware"])
+async def test_while_the_task_is_in_the_flow(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, http: Any, has_middleware: bool
+) -> None:
+    """It is cancelled, one that waits never runs, the memory is freed, and the log has no traceback."""
+    flow = Flow(Hold())
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+    gate = Gate(tmp_path, "first")
+
+    @app.post("/hold")
+    @flow_endpoint(flow, timeout_sec=30)
+    async def hold(task: HeldPicture) -> str:
+        return "through"
+
+    if has_middleware:
+
+        @app.middleware("http")
+        async def middleware(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+            return await call_next(request)
+
+    async with serving(app, http) as server:
+        first = asyncio.create_task(server.post(f"/hold?gate={tmp_path}&name=first", content=b"x"))
+        await eventually(gate.is_entered)
+        with caplog.at_level(logging.INFO):
+            async with Connection(server) as connection:
+                body = bytes(100_000)
+                path = f"/hold?gate={tmp_path}&name=second"
+                await connection.send(path, f"Content-Length: {len(body)}", body=body)
+                await eventually(lambda: flow.statistics().in_flight == 2)
+            await eventually(lambda: flow.statistics().cancelled == 1)
+            await eventually(lambda: " 499: " in caplog.text)
+        gate.open()
+        assert (await first).json() == "through"
+        await eventually(lambda: blocks(flow) == taken(flow) == 0)
+    assert not any(record.exc_info for record in caplog.records)
+    assert flow.statistics().in_flight == 0
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+@pytest.mark.parametrize("is_form", [False, True], ids=["raw", "form"])
+async def test_in_the_middle_of_the_upload(caplog: pytest.LogCaptureFixture, http: Any, is_form: bool) -> None:
+    """The memory is freed, the flow never hears of it, and the log has no traceback."""
+    flow = Flow(Add())
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+
+    @app.post("/total")
+    @flow_endpoint(flow)
+    async def total(task: Picture) -> int:
+        return task.total
+
+    async with serving(app, http) as server:
+        with caplog.at_level(logging.INFO):
+            async with Connection(server) as connection:
+                content_type = "multipart/form-data; boundary=b" if is_form else "image/png"
+                start = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc'
+                await connection.send("/total", "Content-Length: 1000000", f"Content-Type: {content_type}", body=start)
+                await eventually(lambda: taken(flow) > 0)
+            await eventually(lambda: taken(flow) == 0)
+            await eventually(lambda: " 499: " in caplog.text)
+        assert (await server.post("/total", content=b"\1\2")).json() == 3
+    assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    """The end of the server is not a client that has gone."""
+    never: asyncio.Event = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await never.wait()
+        raise AssertionError
+
+    async def request() -> None:
+        async with DisconnectWatch(receive):
+            await never.wait()
+
+    task = asyncio.create_task(request())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_error_of_receive_is_not_a_disconnect() -> None:
+    """A limit on a body that nobody reads may be enforced there."""
+    has_failed, release = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        has_failed.set()
+        raise RuntimeError("too much")
+
+    async with DisconnectWatch(receive):
+        await has_failed.wait()
+        asyncio.get_running_loop().call_soon(release.set)
+        await release.wait()

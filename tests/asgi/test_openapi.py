@@ -1,0 +1,88 @@
+"""The schema says what an endpoint takes and what it may answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
+from fastapi_aqueduct.testing import client
+
+from .handlers import Add, Adder, Picture, Sum
+
+FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
+BODY = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": FILE},
+        "multipart/form-data": {
+            "schema": {"type": "object", "properties": {"image": FILE}, "required": ["image"]},
+        },
+    },
+}
+
+
+def make_router(flow: Flow) -> APIRouter:
+    inner = APIRouter(prefix="/inner")
+
+    @inner.post("/total/{name}", responses={413: {"description": "of the user"}})
+    @flow_endpoint(flow)
+    async def total(task: Picture, name: str) -> int:
+        """Add up the bytes."""
+        return task.total
+
+    outer = APIRouter(prefix="/v1")
+    outer.include_router(inner)
+    return outer
+
+
+def check(schema: dict[str, Any]) -> None:
+    operation = schema["paths"]["/v1/inner/total/{name}"]["post"]
+    assert operation["requestBody"] == BODY
+    assert operation["description"] == "Add up the bytes."
+    assert set(operation["responses"]) == {"200", "400", "413", "422", "503", "504"}
+    assert operation["responses"]["413"] == {"description": "of the user"}
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["name", "factor"]
+
+
+async def test_exported_and_served() -> None:
+    """With `install` it is complete before the application runs; nested routers and routes added later count."""
+    flow = Flow(Add())
+    app = FastAPI()
+    Aqueduct(flow).install(app)
+    app.openapi()
+    app.include_router(make_router(flow))
+    check(app.openapi())
+    check(app.openapi())
+    async with client(app) as http:
+        check((await http.get("/openapi.json")).json())
+
+
+async def test_served_under_the_lifespan() -> None:
+    """The lifespan alone completes what is served, also by applications mounted on this one."""
+    flow = Flow(Add())
+    app, inner = FastAPI(lifespan=Aqueduct(flow).lifespan), FastAPI()
+    app.include_router(make_router(flow))
+    inner.include_router(make_router(flow))
+    app.mount("/mounted", inner)
+    app.openapi()
+    async with client(app) as http:
+        check((await http.get("/openapi.json")).json())
+        check((await http.get("/mounted/openapi.json")).json())
+
+
+def test_a_task_without_an_upload() -> None:
+    """Has no body, and the answers that any task has."""
+    flow = Flow(Adder())
+    app = FastAPI()
+    Aqueduct(flow).install(app)
+
+    @app.get("/sum")
+    @flow_endpoint(flow)
+    async def answer(task: Sum) -> int:
+        return task.result
+
+    operation = app.openapi()["paths"]["/sum"]["get"]
+    assert "requestBody" not in operation
+    assert set(operation["responses"]) == {"200", "422", "503", "504"}

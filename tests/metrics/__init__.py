@@ -1,0 +1,1 @@
+"""What flows say about themselves to the outside."""

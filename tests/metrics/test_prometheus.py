@@ -1,0 +1,109 @@
+"""Workers, queues, shared memory and tasks, as Prometheus reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from fastapi import FastAPI
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_fastapi_instrumentator import Instrumentator
+
+from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
+from fastapi_aqueduct.metrics.prometheus import AqueductCollector
+from fastapi_aqueduct.testing import client
+
+from ..asgi.handlers import Adder, HeldPicture, Hold, Sum
+from ..handlers import Gate
+from ..support import DEADLINE, eventually, pids, script_environment
+
+
+def read(text: str) -> dict[str, float]:
+    """Read the samples of the package: name and values of the labels, sorted by label."""
+    return {
+        " ".join([sample.name, *(sample.labels[label] for label in sorted(sample.labels))]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("aqueduct_")
+    }
+
+
+async def test_under_the_instrumentator(tmp_path: Path) -> None:
+    """Its page shows its own metrics and ours while the application runs, and ours no longer than that."""
+    flow = Flow(FlowStep(Hold(), nprocs=1), name="pictures")
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+    Instrumentator().instrument(app).expose(app)
+
+    @app.post("/hold")
+    @flow_endpoint(flow, timeout_sec=30)
+    async def hold(task: HeldPicture) -> int:
+        return len(task.image)
+
+    for name in ("first", "second"):
+        gate = Gate(tmp_path, name)
+        async with client(app) as http:
+            path = f"/hold?gate={tmp_path}&name={name}"
+            pending = asyncio.create_task(http.post(path, content=bytes(100_000)))
+            await eventually(gate.is_entered)
+            text = (await http.get("/metrics")).text
+            samples = read(text)
+            assert samples["aqueduct_workers pictures ready step1_Hold"] == 1
+            assert samples["aqueduct_workers pictures dead step1_Hold"] == 0
+            assert samples["aqueduct_queue_length pictures step1_Hold"] == 0
+            assert samples["aqueduct_worker_restarts_total pictures step1_Hold"] == 0
+            assert 100_000 <= samples["aqueduct_arena_bytes pictures used"]
+            assert samples["aqueduct_arena_bytes pictures used"] <= samples["aqueduct_arena_bytes pictures touched"]
+            assert samples["aqueduct_arena_bytes pictures touched"] < samples["aqueduct_arena_bytes pictures limit"]
+            assert samples["aqueduct_tasks_in_flight pictures"] == 1
+            assert samples["aqueduct_tasks_total pictures completed"] == 0
+            gate.open()
+            assert (await pending).json() == 100_000
+            text = (await http.get("/metrics")).text
+            assert read(text)["aqueduct_tasks_total pictures completed"] == 1
+            assert "http_requests_total" in text
+        assert not read(generate_latest(REGISTRY).decode())
+
+
+async def test_deaths_are_counted() -> None:
+    """A replaced worker, and the tasks it took with it."""
+    flow = Flow(Adder())
+    registry = CollectorRegistry()
+    registry.register(AqueductCollector([flow]))
+    async with flow:
+        os.kill(pids(flow)[0], signal.SIGKILL)
+        await eventually(lambda: flow.statistics().steps[0].restarts == 1 and pids(flow))
+        assert (await flow.process(Sum(1))).result == 11
+        samples = read(generate_latest(registry).decode())
+    assert samples["aqueduct_worker_restarts_total flow step1_Adder"] == 1
+    assert samples["aqueduct_workers flow ready step1_Adder"] == 1
+    assert samples["aqueduct_tasks_total flow completed"] == 1
+
+
+def test_flows_that_share_a_name() -> None:
+    """Are told apart, since Prometheus refuses a page with two samples of one name."""
+    registry = CollectorRegistry()
+    registry.register(AqueductCollector([Flow(Adder()), Flow(Adder(), name="other"), Flow(Hold())]))
+    samples = read(generate_latest(registry).decode())
+    assert {name.split()[1] for name in samples} == {"flow1", "other", "flow2"}
+
+
+def test_the_collector_needs_no_web_framework() -> None:
+    """It works beside any program."""
+    code = (
+        "import sys, fastapi_aqueduct.metrics.prometheus\n"
+        "print([name for name in ('fastapi', 'starlette', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
