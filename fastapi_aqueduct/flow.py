@@ -201,10 +201,12 @@ class Flow:
         When the queue of the first step is full the call waits for a place. A cancellation withdraws the task: it
         does not run if no worker has it yet.
         """
-        dispatcher = self._attached().dispatcher
+        engine = self._engine
+        if engine is None or self._state is not FlowState.RUNNING or engine.loop is not asyncio.get_running_loop():
+            engine = self._attached()
         if timeout_sec is None:
             raise ConfigurationError("process() needs a number of seconds as timeout_sec, got None")
-        await dispatcher.process(task, timeout_sec)
+        await engine.dispatcher.process(task, timeout_sec)
         return task
 
     async def stop(self, graceful: bool = True) -> None:

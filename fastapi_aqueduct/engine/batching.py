@@ -43,9 +43,14 @@ class BatchQueue(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def levels(self) -> int:
+        """Number of priority levels."""
+        return len(self._levels)
+
     def level(self, priority: int) -> int:
         """Tell which level serves a priority: more than there are counts as the highest."""
-        return min(max(priority, 0), len(self._levels) - 1)
+        return min(max(priority, 0), len(self._levels) - 1) if priority else 0
 
     def waiting(self, level: int) -> int:
         """Count the tasks that wait in one level."""

@@ -30,7 +30,7 @@ class Deadlines:
 
     def add(self, record: Record, loop: asyncio.AbstractEventLoop) -> None:
         """Watch a task."""
-        tick = _tick(record.deadline)
+        tick = record.tick = int(record.deadline / RESOLUTION) + 1
         records = self._ticks.get(tick)
         if records is not None:
             records[record.id] = record
@@ -42,10 +42,9 @@ class Deadlines:
 
     def remove(self, record: Record) -> None:
         """Forget a task that was settled."""
-        tick = _tick(record.deadline)
-        records = self._ticks.get(tick)
+        records = self._ticks.get(record.tick)
         if records is not None and records.pop(record.id, None) is not None and not records:
-            del self._ticks[tick]
+            del self._ticks[record.tick]
 
     def clear(self) -> None:
         """Forget all tasks."""
@@ -72,6 +71,3 @@ class Deadlines:
         if self._order and self._timer is None:
             self._set_timer(self._order[0], loop)
 
-
-def _tick(deadline: float) -> int:
-    return int(deadline / RESOLUTION) + 1

@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import sys
 import time
-from collections import deque
 
 from ..exceptions import (
     ArenaFull,
@@ -28,101 +27,17 @@ from ..exceptions import (
 )
 from ..step import FlowStep
 from ..task import BaseTask, StepMetrics, TaskMetrics
-from .batching import BatchQueue
 from .codec import Codec, Encoded, decode_error
 from .deadlines import Deadlines
+from .desk import StepDesk
 from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, pack, unpack_batches, unpack_offsets
 from .ledger import Ledger
 from .link import WorkerLink
 from .record import Record
-from .restart import RestartBudget
-from .statistics import StepStatistics, WorkerState
 from .worker import next_step
 
 IDLE_TIME = 10.0
 """Seconds without a task after which memory that is only kept warm goes back to the system."""
-
-
-class StepDesk:
-    """One step as the dispatcher sees it: who waits, who works.
-
-    Attributes:
-        name: Name of the step.
-        nprocs: How many workers it should have.
-        queue: The tasks that wait for it.
-        links: Its workers, of any state.
-        entry: Callers that wait for a place in the queue, per level.
-        promised: Places that are kept for callers who were woken, per level.
-        timer: Wakes the dispatcher when a batch that is not full is due.
-        max_retries: How often a task is tried again after a worker has died with it.
-        budget: Whether workers die too often.
-        expected_ready_at: When a worker should be ready again, on the clock of ``time.monotonic``.
-        load_time: Seconds the last worker took to become ready.
-        restarts: Workers that died and were replaced.
-        recycled: Workers that were replaced because they were worn.
-        retries: Tasks that were tried again.
-    """
-
-    def __init__(self, name: str, step: FlowStep, priorities: int) -> None:
-        self.name = name
-        self.nprocs = step.nprocs
-        self.queue: BatchQueue[Record] = BatchQueue(step.batch_size, step.batch_timeout, priorities)
-        self.links: list[WorkerLink] = []
-        self.entry: list[deque[asyncio.Future[None]]] = [deque() for _ in range(priorities)]
-        self.promised = [0] * priorities
-        self.timer: asyncio.TimerHandle | None = None
-        self.max_retries = step.max_retries
-        self.budget = RestartBudget(time.monotonic())
-        self.expected_ready_at = 0.0
-        self.load_time = 1.0
-        self.restarts = 0
-        self.recycled = 0
-        self.retries = 0
-
-    def ready_links(self) -> list[WorkerLink]:
-        """List the workers that take tasks."""
-        return [link for link in self.links if link.state is WorkerState.READY]
-
-    def expected_wait(self, now: float) -> float:
-        """Tell in how many seconds a worker should be ready; 0 when one is."""
-        return 0.0 if self.ready_links() else max(0.1, self.expected_ready_at - now)
-
-    def expected_time(self) -> float:
-        """Tell how long a task that comes now should take here at the measured rate, in seconds."""
-        ready = self.ready_links()
-        if not ready:
-            return 0.0
-        pace = sum(link.time_per_batch() for link in ready) / len(ready)
-        batches = -(-(len(self.queue) + 1) // self.queue.batch_size) + sum(len(link.batches) for link in ready)
-        return pace * max(1.0, batches / len(ready))
-
-    def free_link(self, may_wait: bool) -> WorkerLink | None:
-        """Return the worker that should get the next batch; None when all have enough.
-
-        Args:
-            may_wait: Whether the batch may wait in a worker's hands until that has done others.
-        """
-        best: WorkerLink | None = None
-        for link in self.links:
-            if link.has_room() and (best is None or len(link.batches) < len(best.batches)):
-                best = link
-        return best if best is None or may_wait or not best.batches else None
-
-    def statistics(self) -> StepStatistics:
-        """Return a snapshot."""
-        now = time.monotonic()
-        return StepStatistics(
-            name=self.name,
-            workers=tuple(link.statistics() for link in list(self.links)),
-            nprocs=self.nprocs,
-            queued=len(self.queue),
-            restarts=self.restarts,
-            recycled=self.recycled,
-            retries=self.retries,
-            is_broken=self.budget.is_spent(now),
-            is_given_up=self.budget.is_given_up(now),
-            expected_wait=self.expected_wait(now),
-        )
 
 
 class Dispatcher:
@@ -144,7 +59,7 @@ class Dispatcher:
         self, name: str, steps: list[tuple[str, FlowStep]], ledger: Ledger, queue_size: int, priorities: int
     ) -> None:
         self.name = name
-        self.desks = [StepDesk(step_name, step, priorities) for step_name, step in steps]
+        self.desks = [StepDesk(step_name, step, queue_size, priorities) for step_name, step in steps]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         self._conditions = [step.handle_condition for _, step in steps]
         self._ledger = ledger
@@ -200,10 +115,10 @@ class Dispatcher:
         if self._unavailable:
             self._refuse_unavailable(timeout)
         deadline = started_at + timeout
-        queue = self.desks[step].queue
-        level = queue.level(task.priority)
-        if not self._has_place(self.desks[step], level):
-            await self._wait_for_entry(self.desks[step], level, deadline)
+        desk = self.desks[step]
+        level = desk.queue.level(task.priority)
+        if not desk.entry.has_place(level):
+            await self._wait_for_entry(desk, level, deadline)
         try:
             content = self._codec.encode(task)
         except ArenaFull as exc:
@@ -374,10 +289,7 @@ class Dispatcher:
             if desk.timer is not None:
                 desk.timer.cancel()
                 desk.timer = None
-            for level, waiting in enumerate(desk.entry):
-                while waiting:
-                    desk.promised[level] += 1
-                    _wake(waiting.popleft())
+            desk.entry.close()
 
     async def _encode_with_room(self, task: BaseTask, full: ArenaFull, deadline: float) -> Encoded:
         while True:
@@ -393,31 +305,11 @@ class Dispatcher:
         record.is_waiting = True
         self.desks[step].queue.push(record)
 
-    def _has_place(self, desk: StepDesk, level: int) -> bool:
-        # Those who were woken have not come in yet, and nobody overtakes those who wait.
-        return not desk.entry[level] and desk.queue.waiting(level) + desk.promised[level] < self._queue_size
-
     async def _wait_for_entry(self, desk: StepDesk, level: int, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        desk.entry[level].append(turn)
-        timer = loop.call_later(deadline - time.monotonic(), turn.cancel)
-        try:
-            await asyncio.wait([turn])
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                desk.promised[level] -= 1
-                self._open_entry(desk)
-            raise
-        finally:
-            timer.cancel()
-            if turn in desk.entry[level]:
-                desk.entry[level].remove(turn)
-        if not turn.cancelled():
-            desk.promised[level] -= 1  # taken up before anything else runs
+        has_place = await desk.entry.wait(level, deadline)
         if self._loop is None:
             raise NotRunningError(f"flow {self.name} was stopped while the task waited for a place in the queue")
-        if turn.cancelled():
+        if not has_place:
             self.outcomes["timed_out"] += 1
             raise TaskTimeout(
                 f"the task waited in vain for a place in the queue of step {desk.name} of flow {self.name}, "
@@ -428,11 +320,11 @@ class Dispatcher:
         if not link.batches:
             raise ProtocolError("an answer to no batch")
         envelopes, duration = batch
-        records = link.take_back(duration)
+        now = time.monotonic()
+        records = link.take_back(duration, now)
         size = len(records)
         if size != len(envelopes):
             raise ProtocolError(f"{len(envelopes)} answers to {size} tasks")
-        now = time.monotonic()
         for record, envelope in zip(records, envelopes, strict=True):
             if record.id != envelope.id:
                 raise ProtocolError("an answer to another task than was sent")
@@ -569,7 +461,7 @@ class Dispatcher:
         for link in fed:
             link.flush(self._ledger.take_released(link.region))
         if fed:
-            self._open_entry(desk)
+            desk.entry.open()
 
     def _room_after(self, index: int) -> tuple[int, int]:
         """Count the free places in the fullest queue after a step, now and when all that is in its hands has come."""
@@ -579,12 +471,6 @@ class Dispatcher:
         # A step rests while one after it has all it may hold; the first queue then fills up and callers feel it.
         free = self._queue_size - max(len(desk.queue) for desk in later)
         return free, free - sum(link.in_flight for link in self.desks[index].links)
-
-    def _open_entry(self, desk: StepDesk) -> None:
-        for level, waiting in enumerate(desk.entry):
-            while waiting and desk.queue.waiting(level) + desk.promised[level] < self._queue_size:
-                desk.promised[level] += 1
-                _wake(waiting.popleft())
 
     def _wake_at(self, desk: StepDesk, due_at: float, now: float) -> None:
         assert self._loop is not None

@@ -153,13 +153,18 @@ class WorkerLink:
         self._outbox.append((records, 0.0))
         self._watch_hang()
 
-    def take_back(self, duration: float) -> list[Record]:
-        """Return the oldest batch, which the worker has answered after so many seconds of work."""
+    def take_back(self, duration: float, now: float) -> list[Record]:
+        """Return the oldest batch, which the worker has answered.
+
+        Args:
+            duration: Seconds of work it took.
+            now: The time on the clock of ``time.monotonic``.
+        """
         records = self._pop_batch()
-        self.head_since = time.monotonic()
         self.handled += len(records)
-        self._pace = duration if self._answered == 1 else self._pace + (duration - self._pace) / 8
-        self._ahead = max(1, min(MAX_AHEAD, int(LEAD / self._pace))) if self._pace > 0 else MAX_AHEAD
+        self.head_since = now
+        pace = self._pace = duration if self._answered == 1 else self._pace + (duration - self._pace) / 8
+        self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
         return records
 
     def take_all(self, begun: int) -> tuple[list[list[Record]], list[list[Record]]]:

@@ -18,6 +18,7 @@ class Record:
         future: What the caller waits for.
         content: The task as it travels; its blocks are held as long as it is here.
         priority: Level of the queues.
+        tick: Where its deadline is noted.
         deadline: On the clock of ``time.monotonic``.
         step: The step it waits for or is worked on by.
         arrived_at: When it arrived at that step.
@@ -46,6 +47,7 @@ class Record:
         "started_at",
         "step",
         "task",
+        "tick",
     )
 
     status = Status.OK
@@ -72,6 +74,7 @@ class Record:
         self.started_at = now
         self.holder = 0
         self.deaths = 0
+        self.tick = 0
         self.metrics: list[StepMetrics] = []
         self.is_waiting = False
         self.is_settled = False
