@@ -3,10 +3,12 @@
 # PYTHON  the interpreter; each one gets a virtual environment of its own, made once and reused
 # ARGS    more arguments for pytest:  make test ARGS="-k arena -x"
 # ONCE    make demo ONCE=1 stops after the sample pictures
+# ONLY    make bench ONLY=memory measures a part
 
 PYTHON ?= python3
 ARGS ?=
 ONCE ?=
+ONLY ?=
 
 VENV := $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 RUN := $(VENV)/bin/python -m
@@ -16,7 +18,7 @@ TYPED := $(wildcard fastapi_aqueduct tests example_app)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-long pytest lint layers types docs clean
+.PHONY: help demo test test-long bench pytest lint layers types docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -32,6 +34,9 @@ pytest: $(VENV)/.group-dev $(VENV)/.debian-packages
 
 test-long: $(VENV)/.group-dev $(VENV)/.debian-packages ## the tests that take minutes
 	@$(RUN) pytest -m long --timeout 900 -o faulthandler_timeout=1200 $(ARGS)
+
+bench: $(VENV)/.group-bench ## measure speed and memory (ONLY=throughput, memory or worker)
+	@ONLY=$(ONLY) $(RUN) tests.benchmarks
 
 lint: $(VENV)/.group-dev ## ruff
 	@echo "==> lint"

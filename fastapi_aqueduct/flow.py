@@ -26,7 +26,7 @@ from .engine.supervisor import STOP_TIME, Supervisor
 from .exceptions import ConfigurationError, MPStartMethodValueError, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log
-from .step import FlowStep
+from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
 from .task import BaseTask, shared_memories
 
 T = TypeVar("T", bound=BaseTask)
@@ -216,20 +216,28 @@ class Flow:
             graceful: Wait for tasks in flight first, for ``stop_timeout`` seconds at most, and let
                 workers run `on_stop`. New tasks are refused at once.
 
-        Tasks that are left end with `NotRunningError`. The flow can be started again.
+        Tasks that are left end with `NotRunningError`. The flow can be started again. A graceful stop that is under way
+        is ended by another one that is not.
         """
         engine = self._engine
-        if engine is None or self._state is not FlowState.RUNNING:
+        if engine is None or self._state is FlowState.STARTING:
+            return
+        if self._state is FlowState.STOPPING:
+            if not graceful:
+                engine.dispatcher.abandon("the flow was stopped")
+                await engine.supervisor.kill()
             return
         self._attached()
         self._state = FlowState.STOPPING
         patience: float | None = None
-        if graceful:
-            patience = STOP_TIME
-            if not await engine.dispatcher.wait_idle(self._stop_timeout):
-                log.warning("flow %s stops with %d tasks unfinished", self.name, engine.dispatcher.in_flight)
-                patience = 0.0
-        await asyncio.shield(asyncio.ensure_future(self._discard(engine, patience)))
+        try:
+            if graceful:
+                patience = STOP_TIME if await engine.dispatcher.wait_idle(self._stop_timeout) else 0.0
+                if not patience:
+                    log.warning("flow %s stops with %d tasks unfinished", self.name, engine.dispatcher.in_flight)
+        finally:
+            # Whoever cancels the stop ends the wait for tasks and not the stop.
+            await asyncio.shield(asyncio.ensure_future(self._discard(engine, patience)))
 
     def check_entry(self, priority: int = 0, timeout_sec: float = 5.0) -> None:
         """Refuse a task that comes now if it would have to wait for a place, or could not be done in time.

@@ -97,7 +97,7 @@ class Readany(Protocol):
 shared_memories: list[SharedMemory] = []
 """The arenas of the flows that run in this process, the newest last."""
 
-_ID_PREFIX = os.urandom(8).hex()
+_ID_PREFIX = os.urandom(8).hex() + "-"
 _ids = itertools.count(1)
 
 
@@ -111,19 +111,17 @@ class BaseTask:
         task_id: Unique name of the task, the same in every process.
         priority: From 0 (served last) to ``queue_priorities - 1`` of the flow.
         expiration_time: Deadline on the clock of ``time.monotonic``, None before the task is processed.
-        metrics: Where the time went, set when the task is finished.
     """
 
     task_id: str
     priority: int = 0
     expiration_time: float | None = None
-    metrics: TaskMetrics = TaskMetrics()
 
     # The field is set here and not in __init__, so that a subclass that forgets super().__init__() works
     # and a dataclass needs no ceremony.
     def __new__(cls, *args: Any, **kwargs: Any) -> BaseTask:
-        task = super().__new__(cls)
-        task.task_id = f"{_ID_PREFIX}-{next(_ids)}"
+        task = object.__new__(cls)
+        task.task_id = _ID_PREFIX + str(next(_ids))
         return task
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -133,6 +131,13 @@ class BaseTask:
         super().__init_subclass__(**kwargs)
         if cls.__dict__.get("__slots__"):
             raise ConfigurationError(f"{cls.__qualname__}: a task cannot have __slots__; its fields live in __dict__")
+
+    @property
+    def metrics(self) -> TaskMetrics:
+        """Where the time went, once the task is finished."""
+        # Made when asked for: most callers never look.
+        steps, total_time = self.__dict__.get("_metrics", ((), 0.0))
+        return TaskMetrics(tuple(StepMetrics(*step) for step in steps), total_time)
 
     def set_timeout(self, timeout_sec: float) -> None:
         """Set the deadline.
@@ -265,7 +270,7 @@ class BaseTask:
         super().__delattr__(name)
 
     def _field_names(self) -> str:
-        names = {*self.__dict__, *self.__dict__.get("_deferred", ())} - {"_deferred", "_share", "_failure"}
+        names = {*self.__dict__, *self.__dict__.get("_deferred", ())} - {"_deferred", "_share", "_failure", "_metrics"}
         return ", ".join(sorted(names))
 
     def __repr__(self) -> str:

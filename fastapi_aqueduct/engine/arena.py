@@ -20,11 +20,12 @@ from .mapping import PAGE, Lease, Mapping, address_of
 from .region import Region, RegionFull
 
 STATUS_SIZE = 24
-"""Bytes of one owner's status: what it uses, which batch it has begun, and since when a handler runs. Each word is
-written by its owner alone and is aligned, so a reader sees the old value or the new one."""
+"""Bytes of one owner's status: what it uses, how many batches it has begun, and when its handler was called last. Each
+word is written by its owner alone and is aligned, so a reader sees the old value or the new one."""
 
 _WORD = struct.Struct("Q")
 _TIME = struct.Struct("d")
+_CALL = struct.Struct("Qd")
 
 
 class Ref(NamedTuple):
@@ -101,6 +102,7 @@ class Arena:
         self.leases: dict[int, int] = {}
         self._on_idle = on_idle
         self._status = region * STATUS_SIZE
+        self._call = self._status + _WORD.size
 
     def allocate(self, size: int) -> Ref:
         """Take a block of this process's region; nobody holds it yet.
@@ -227,13 +229,14 @@ class Arena:
         words = self.mapping.writable
         return sum(_WORD.unpack_from(words, region * STATUS_SIZE)[0] for region in range(self.layout.regions))
 
-    def note_batch(self, number: int) -> None:
-        """Write down that this process begins a batch; readable after its death."""
-        _WORD.pack_into(self.mapping.writable, self._status + 8, number)
+    def note_call(self, batch: int, started_at: float) -> None:
+        """Write down that the handler is called; readable after the death of this process.
 
-    def note_call(self, started_at: float) -> None:
-        """Write down since when a handler runs, on the clock of ``time.monotonic``; 0 when none does."""
-        _TIME.pack_into(self.mapping.writable, self._status + 16, started_at)
+        Args:
+            batch: How many batches this process has begun.
+            started_at: The time on the clock of ``time.monotonic``.
+        """
+        _CALL.pack_into(self.mapping.writable, self._call, batch, started_at)
 
     def batch_of(self, region: int) -> int:
         """Tell which batch the owner of a region began last."""
@@ -241,7 +244,7 @@ class Arena:
         return number
 
     def call_of(self, region: int) -> float:
-        """Tell since when a handler of the owner of a region runs; 0 when none does."""
+        """Tell when the owner of a region called its handler last; 0 when it never did."""
         started_at: float = _TIME.unpack_from(self.mapping.writable, region * STATUS_SIZE + 16)[0]
         return started_at
 
@@ -271,3 +274,9 @@ def lease_of(buffer: Any) -> Lease | None:
             owner = owner.base
         else:
             return owner if isinstance(owner, Lease) else None
+
+
+def is_shared(buffer: Any) -> bool:
+    """Tell whether a buffer is a view on a block, of any flow, that may be written in place."""
+    lease = lease_of(buffer)
+    return lease is not None and lease.shared

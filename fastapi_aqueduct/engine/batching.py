@@ -92,6 +92,15 @@ class BatchQueue(Generic[T]):
             return oldest
         return oldest + self.batch_timeout
 
+    def take_many(self, now: float, calls: int) -> list[T]:
+        """Take the next batches, for so many calls of the handler; only the last of them may be short."""
+        batch = self.take(now)
+        for _ in range(calls - 1):
+            if len(batch) % self.batch_size or not self._count or self._alone:
+                break
+            batch += self.take(now)
+        return batch
+
     def take(self, now: float) -> list[T]:
         """Take the next batch: higher priorities first, but waiting long enough raises anybody's."""
         batch: list[T] = []

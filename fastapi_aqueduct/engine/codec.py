@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ..exceptions import HandlerError, TaskNotPicklable, WorkerTraceback
 from ..task import BaseTask, SharedBytes
-from .arena import Arena, Ref, lease_of
+from .arena import Arena, Ref, is_shared, lease_of
 
 THRESHOLD = 16 * 1024
 """Bytes from which a buffer moves to shared memory; below, a copy through the socket is cheaper than a block."""
@@ -164,13 +164,15 @@ class _Writer:
             if found is not None:
                 self._refer(*found, len(view))
                 return False
-            if len(view) < THRESHOLD:
+            # Shared in the arena of another flow: here too it may be written in place.
+            shared = is_shared(view)
+            if len(view) < THRESHOLD and not shared:
                 return True
-            self._copy(view)
+            self._copy(view, shared)
             return False
 
-    def _copy(self, view: memoryview) -> None:
-        ref = self._arena.allocate(len(view))
+    def _copy(self, view: memoryview, shared: bool = False) -> None:
+        ref = self._arena.allocate(len(view))._replace(shared=shared)
         self._allocated.append(ref.offset)
         self._arena.write(ref)[:] = view
         self._refer(ref, 0, len(view))
@@ -197,15 +199,15 @@ def _fields_to_send(task: BaseTask, arena: Arena) -> tuple[dict[str, Any], list[
                 fields.pop(name, None)
                 moved.append((name, value.kind, pickle.PickleBuffer(value.view)))
     large = [name for name, value in fields.items() if type(value) in _BYTES and len(value) >= THRESHOLD]
-    if large or "metrics" in fields:
+    if large or "_metrics" in fields:
         fields = fields.copy()
-        fields.pop("metrics", None)
+        fields.pop("_metrics", None)
         moved += [(name, type(fields[name]), pickle.PickleBuffer(fields.pop(name))) for name in large]
     return fields, moved
 
 
 _BYTES = (bytes, bytearray)
-_PRIVATE = frozenset({"_deferred", "_failure", "_share"})
+_PRIVATE = frozenset({"_deferred", "_failure", "_metrics", "_share"})
 
 
 def _pickle_class(cls: type[BaseTask]) -> bytes:

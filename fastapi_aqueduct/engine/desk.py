@@ -67,21 +67,30 @@ class StepDesk:
         ready = self.ready_links()
         if not ready:
             return 0.0
-        pace = sum(link.time_per_batch() for link in ready) / len(ready)
-        batches = -(-(len(self.queue) + 1) // self.queue.batch_size) + sum(len(link.batches) for link in ready)
+        pace = sum(link.time_per_call() for link in ready) / len(ready)
+        batches = -(-(len(self.queue) + 1) // self.queue.batch_size) + sum(link.calls for link in ready)
         return pace * max(1.0, batches / len(ready))
 
-    def free_link(self, may_wait: bool) -> WorkerLink | None:
-        """Return the worker that should get the next batch; None when all have enough.
+    def free_link(self, may_wait: bool) -> tuple[WorkerLink | None, int]:
+        """Choose the worker that should get the next batches.
 
         Args:
-            may_wait: Whether the batch may wait in a worker's hands until that has done others.
+            may_wait: Whether a batch may wait in a worker's hands until that has done others.
+
+        Returns:
+            The worker, None when all have enough; and for how many calls of its handler it should get tasks.
         """
         best: WorkerLink | None = None
         for link in self.links:
-            if link.has_room() and (best is None or len(link.batches) < len(best.batches)):
+            if link.room() > 0 and (best is None or link.calls < best.calls):
                 best = link
-        return best if best is None or may_wait or not best.batches else None
+        if best is None or (best.calls and not may_wait):
+            return None, 0
+        if not may_wait:
+            return best, 1
+        # With several workers the tasks that are here are dealt out, not poured into the first.
+        share = -(-len(self.queue) // (self.queue.batch_size * len(self.links)))
+        return best, min(best.room(), best.calls_per_batch(), share)
 
     def statistics(self) -> StepStatistics:
         """Return a snapshot."""

@@ -26,7 +26,7 @@ from ..exceptions import (
     WorkerDied,
 )
 from ..step import FlowStep
-from ..task import BaseTask, StepMetrics, TaskMetrics
+from ..task import BaseTask
 from .codec import Codec, Encoded, decode_error
 from .deadlines import Deadlines
 from .desk import StepDesk
@@ -319,17 +319,17 @@ class Dispatcher:
     def _take_answers(self, link: WorkerLink, batch: Batch) -> None:
         if not link.batches:
             raise ProtocolError("an answer to no batch")
-        envelopes, duration = batch
+        envelopes, duration, _ = batch
         now = time.monotonic()
-        records = link.take_back(duration, now)
-        size = len(records)
-        if size != len(envelopes):
-            raise ProtocolError(f"{len(envelopes)} answers to {size} tasks")
+        records, duration = link.take_back(duration, now)
+        size = min(len(records), self.desks[link.step].queue.batch_size)
+        if len(records) != len(envelopes):
+            raise ProtocolError(f"{len(envelopes)} answers to {len(records)} tasks")
         for record, envelope in zip(records, envelopes, strict=True):
             if record.id != envelope.id:
                 raise ProtocolError("an answer to another task than was sent")
             record.holder = 0
-            record.metrics.append(StepMetrics(link.name, record.sent_at - record.arrived_at, duration, size))
+            record.metrics += ((link.name, record.sent_at - record.arrived_at, duration, size),)
             if envelope.status == Status.OK:
                 self._replace_content(record, envelope.content)
             if record.is_settled:
@@ -370,7 +370,7 @@ class Dispatcher:
             error.__cause__ = exc
             self._settle(record, "failed", error)
             return
-        task.metrics = TaskMetrics(tuple(record.metrics), now - record.started_at)
+        task.__dict__["_metrics"] = record.metrics, now - record.started_at
         self._settle(record, "completed", None)
 
     def _settle(self, record: Record, outcome: str, error: Exception | None) -> None:
@@ -443,10 +443,12 @@ class Dispatcher:
     def _feed(self, index: int, now: float) -> None:
         desk = self.desks[index]
         queue = desk.queue
+        if not queue:
+            return
         fed: set[WorkerLink] = set()
         free, room = self._room_after(index)
         while queue and free > 0:
-            link = desk.free_link(may_wait=room > 0)
+            link, calls = desk.free_link(may_wait=room > 0)
             if link is None:
                 break
             if queue.batch_timeout:
@@ -454,7 +456,8 @@ class Dispatcher:
                 if due_at > now:
                     self._wake_at(desk, due_at, now)
                     break
-            batch = queue.take(now)
+                calls = 1
+            batch = queue.take_many(now, calls)
             link.put(batch, now)
             room -= len(batch)
             fed.add(link)

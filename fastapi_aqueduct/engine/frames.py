@@ -22,10 +22,14 @@ FINISHED = -1
 """The next step of a task that has no further step to visit."""
 
 _FRAME = struct.Struct("<IB")
-_BATCH = struct.Struct("<Hf")
+_BATCH = struct.Struct("<IIf")
 _ENVELOPE = struct.Struct("<QdhBHII")
 _BLOCK = struct.Struct("<QQ")
 _SHARED = 1 << 63
+
+
+new_tuple = tuple.__new__
+"""Makes a named tuple in half the time its class needs; for the few that are made for every task."""
 
 
 class Kind(IntEnum):
@@ -93,15 +97,17 @@ class Envelope(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Tasks that a handler gets, or got, in one call.
+    """Tasks that travel and are answered together.
 
     Attributes:
         envelopes: The tasks.
-        duration: Seconds the worker needed for it; 0 on the way to a worker.
+        duration: Seconds the worker needed for them; 0 on the way to a worker.
+        size: How many of them the handler gets in one call; 0 for all.
     """
 
     envelopes: list[Envelope]
     duration: float = 0.0
+    size: int = 0
 
 
 def pack(kind: Kind, payload: bytes = b"") -> bytes:
@@ -111,12 +117,12 @@ def pack(kind: Kind, payload: bytes = b"") -> bytes:
     return _FRAME.pack(len(payload), kind) + payload
 
 
-def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float]]) -> bytes:
-    """Make the payload of a TASKS or ANSWERS frame from batches and their durations."""
+def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int]]) -> bytes:
+    """Make the payload of a TASKS or ANSWERS frame from what a `Batch` holds."""
     parts: list[bytes] = []
     add = parts.append
-    for parcels, duration in batches:
-        add(_BATCH.pack(len(parcels), duration))
+    for parcels, duration, batch_size in batches:
+        add(_BATCH.pack(len(parcels), batch_size, duration))
         for parcel in parcels:
             kind, body, blocks = parcel.content
             add(
@@ -141,7 +147,7 @@ def unpack_batches(payload: bytes) -> list[Batch]:
     position, end = 0, len(payload)
     try:
         while position < end:
-            count, duration = _BATCH.unpack_from(payload, position)
+            count, batch_size, duration = _BATCH.unpack_from(payload, position)
             position += _BATCH.size
             envelopes: list[Envelope] = []
             for _ in range(count):
@@ -158,8 +164,9 @@ def unpack_batches(payload: bytes) -> list[Batch]:
                     )
                 body = payload[position : position + body_size]
                 position += body_size
-                envelopes.append(Envelope(id, deadline, step, status, Encoded(kind, body, blocks)))
-            batches.append(Batch(envelopes, duration))
+                content = new_tuple(Encoded, (kind, body, blocks))
+                envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content)))
+            batches.append(Batch(envelopes, duration, batch_size))
     except struct.error as exc:
         raise ProtocolError(f"malformed batches: {exc}") from exc
     if position != end:

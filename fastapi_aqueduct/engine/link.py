@@ -22,11 +22,15 @@ LEAD = 0.002
 """Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, so
 that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a frame."""
 
+TOGETHER = 0.0002
+"""Seconds of work that is answered together. More would cost less for each task, but the API process would sit idle
+while the worker is busy and the other way round."""
+
 DUMP_TIME = 0.2
 """Seconds that a hung worker gets to write its stack before it is killed."""
 
 MAX_AHEAD = 64
-"""Batches that a worker is given ahead at most."""
+"""Calls of the handler that a worker is given tasks for at most."""
 
 
 class WorkerLink:
@@ -37,12 +41,14 @@ class WorkerLink:
         name: Name of its step.
         region: The number of the region it allocates in.
         sock: The API process's end of the channel.
+        batch_size: The most tasks that one call of the handler gets.
         handle_timeout: Seconds that one call of the handler may take; None: no limit.
-        call_of: Tells since when the handler of the owner of a region runs; 0 when it does not.
+        call_of: Tells when the owner of a region called its handler last; 0 when it never did.
         on_frames: Called with this link and the frames that have arrived.
         on_exit: Called once with this link when the process is gone.
 
     Attributes:
+        pid: The process id; 0 before there is one.
         state: Where it is in its life.
         trace_fd: Descriptor of the file into which it writes its stack.
         launched_at: When its start began, on the clock of ``time.monotonic``.
@@ -50,7 +56,8 @@ class WorkerLink:
         reason: Why we have killed it.
         handled: Tasks it has answered.
         base_memory: Bytes of private memory it had after its first batch.
-        batches: The batches it holds, oldest first.
+        batches: What it was sent and has not answered, oldest first.
+        calls: How many calls of the handler that takes.
         in_flight: The tasks in them.
         retained: Blocks that user code in the worker still looks at.
         failure: Why it could not start, once that is known.
@@ -64,6 +71,7 @@ class WorkerLink:
         name: str,
         region: int,
         sock: socket.socket,
+        batch_size: int,
         handle_timeout: float | None,
         call_of: Callable[[int], float],
         on_frames: Callable[[WorkerLink, list[tuple[Kind, bytes]]], None],
@@ -72,8 +80,10 @@ class WorkerLink:
         self.step = step
         self.name = name
         self.region = region
+        self.pid = 0
         self.state = WorkerState.STARTING
         self.batches: deque[list[Record]] = deque()
+        self.calls = 0
         self.in_flight = 0
         self.retained: set[int] = set()
         self.failure: BaseException | None = None
@@ -85,6 +95,7 @@ class WorkerLink:
         self.base_memory: int | None = None
         self.start_timer: asyncio.TimerHandle | None = None
         self.ready_at = 0.0
+        self._batch_size = batch_size
         self._handle_timeout = handle_timeout
         self._call_of = call_of
         self._hang_timer: asyncio.TimerHandle | None = None
@@ -95,15 +106,11 @@ class WorkerLink:
         self._process: Process | None = None
         self._pidfd: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._outbox: list[tuple[list[Record], float]] = []
+        self._outbox: list[tuple[list[Record], float, int]] = []
         self._pace = LEAD
         self._ahead = 1
+        self._together = 1
         self._answered = 0
-
-    @property
-    def pid(self) -> int:
-        """The process id; 0 before there is one."""
-        return self._process.pid if self._process is not None else 0
 
     @property
     def exit_code(self) -> int | None:
@@ -113,6 +120,7 @@ class WorkerLink:
     def adopt(self, process: Process) -> None:
         """Take charge of the process that was started for this link."""
         self._process = process
+        self.pid = process.pid
         if hasattr(os, "pidfd_open"):
             self._pidfd = os.pidfd_open(process.pid)
 
@@ -135,37 +143,51 @@ class WorkerLink:
             self._hang_timer = None
         self._loop = None
 
-    def has_room(self) -> bool:
-        """Tell whether the worker should get another batch."""
-        return self.state is WorkerState.READY and len(self.batches) < self._ahead
+    def room(self) -> int:
+        """Tell for how many more calls of its handler the worker should get tasks now."""
+        return self._ahead - self.calls if self.state is WorkerState.READY else 0
+
+    def calls_per_batch(self) -> int:
+        """Tell for how many calls tasks should travel together; more would wait for each other's answers."""
+        return self._together
 
     def put(self, records: list[Record], now: float) -> None:
-        """Hand over a batch; it leaves with the next `flush`."""
+        """Hand over tasks that will be answered together; they leave with the next `flush`."""
         if not self.batches:
             self.head_since = now
         self.batches.append(records)
         self.in_flight += len(records)
+        self.calls += self._calls(records)
         pid = self.pid
         for record in records:
             record.is_waiting = False
             record.holder = pid
             record.sent_at = now
-        self._outbox.append((records, 0.0))
-        self._watch_hang()
+        self._outbox.append((records, 0.0, self._batch_size))
+        if self._handle_timeout is not None:
+            self._watch_hang()
 
-    def take_back(self, duration: float, now: float) -> list[Record]:
-        """Return the oldest batch, which the worker has answered.
+    def take_back(self, duration: float, now: float) -> tuple[list[Record], float]:
+        """Return what the worker has been sent first of all and has answered now.
 
         Args:
             duration: Seconds of work it took.
             now: The time on the clock of ``time.monotonic``.
+
+        Returns:
+            The tasks, and the seconds of work for one call of the handler.
         """
         records = self._pop_batch()
         self.handled += len(records)
         self.head_since = now
+        duration /= self._calls(records)
         pace = self._pace = duration if self._answered == 1 else self._pace + (duration - self._pace) / 8
         self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
-        return records
+        self._together = max(1, int(TOGETHER / pace)) if pace else MAX_AHEAD
+        return records, duration
+
+    def _calls(self, records: list[Record]) -> int:
+        return -(-len(records) // self._batch_size)
 
     def take_all(self, begun: int) -> tuple[list[list[Record]], list[list[Record]]]:
         """Return all batches of a worker that is gone: those that were in its hands, and those it never began.
@@ -181,14 +203,14 @@ class WorkerLink:
             untouched.append(self._pop_batch())
         return in_hand, untouched
 
-    def time_per_batch(self) -> float:
-        """Tell how long the worker took for its last batches, in seconds."""
+    def time_per_call(self) -> float:
+        """Tell how long the worker took for its last calls of the handler, in seconds."""
         return self._pace
 
     def _watch_hang(self) -> None:
         if self._handle_timeout is None or self._loop is None or self._hang_timer is not None or not self.batches:
             return
-        running_since = self._call_of(self.region) or self.head_since
+        running_since = max(self._call_of(self.region), self.head_since)
         remaining = running_since + self._handle_timeout - time.monotonic()
         self._hang_timer = self._loop.call_later(max(remaining, 0.001), self._check_hang)
 
@@ -198,7 +220,7 @@ class WorkerLink:
         self._hang_timer = None
         if not self.batches or self._handle_timeout is None:
             return
-        running_since = self._call_of(self.region) or self.head_since
+        running_since = max(self._call_of(self.region), self.head_since)
         if time.monotonic() - running_since >= self._handle_timeout:
             self.kill(f"its handler took longer than handle_timeout={self._handle_timeout:g} s")
         else:
@@ -207,6 +229,7 @@ class WorkerLink:
     def _pop_batch(self) -> list[Record]:
         records = self.batches.popleft()
         self.in_flight -= len(records)
+        self.calls -= self._calls(records)
         self._answered += 1
         return records
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ..task import BaseTask, StepMetrics
+from ..task import BaseTask
 from .codec import Encoded
 from .frames import Status
 
@@ -26,30 +26,18 @@ class Record:
         started_at: When it arrived at the flow.
         holder: Process id of the worker that holds it; 0 while none does.
         deaths: How many workers have died with it in their hands.
-        metrics: What the steps so far have cost.
+        metrics: What the steps so far have cost, as for `StepMetrics`.
         is_waiting: Whether it is in the queue of its step.
         is_settled: Whether the caller has its answer; a worker may still hold the task then.
     """
 
-    __slots__ = (
-        "arrived_at",
-        "content",
-        "deadline",
-        "deaths",
-        "future",
-        "holder",
-        "id",
-        "is_settled",
-        "is_waiting",
-        "metrics",
-        "priority",
-        "sent_at",
-        "started_at",
-        "step",
-        "task",
-        "tick",
-    )
-
+    # On the class, because most tasks never change them.
+    holder = 0
+    deaths = 0
+    tick = 0
+    is_waiting = False
+    is_settled = False
+    metrics: tuple[tuple[str, float, float, int], ...] = ()
     status = Status.OK
 
     def __init__(
@@ -72,9 +60,3 @@ class Record:
         self.arrived_at = now
         self.sent_at = now
         self.started_at = now
-        self.holder = 0
-        self.deaths = 0
-        self.tick = 0
-        self.metrics: list[StepMetrics] = []
-        self.is_waiting = False
-        self.is_settled = False

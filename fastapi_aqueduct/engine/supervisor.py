@@ -198,9 +198,9 @@ class Supervisor:
     async def _wait_gone(self, timeout: float) -> bool:
         if not self._links():
             return True
-        self._gone = asyncio.get_running_loop().create_future()
+        if self._gone is None:
+            self._gone = asyncio.get_running_loop().create_future()
         done, _ = await asyncio.wait([self._gone], timeout=timeout)
-        self._gone = None
         return bool(done)
 
     def _links(self) -> list[WorkerLink]:
@@ -232,6 +232,7 @@ class Supervisor:
             name,
             slot.region,
             ours,
+            step.batch_size,
             step.handle_timeout,
             self._ledger.arena.call_of,
             self._on_frames,

@@ -23,7 +23,18 @@ from ..task import BaseTask, shared_memories
 from .arena import Arena, Layout, Ref
 from .channel import WorkerChannel
 from .codec import Codec, Encoded, encode_error
-from .frames import FINISHED, Batch, Envelope, Kind, Status, pack_batches, pack_offsets, unpack_batches, unpack_offsets
+from .frames import (
+    FINISHED,
+    Batch,
+    Envelope,
+    Kind,
+    Status,
+    new_tuple,
+    pack_batches,
+    pack_offsets,
+    unpack_batches,
+    unpack_offsets,
+)
 from .mapping import Mapping
 from .trace import write_trace_on_faults
 
@@ -184,31 +195,40 @@ class Worker:
     def _work(self, batch: Batch) -> Batch:
         started = time.monotonic()
         self._batches += 1
-        self._arena.note_batch(self._batches)
-        answers = self._answer(batch.envelopes, started)
+        envelopes, _, size = batch
+        if size == 1:
+            answers = [self._answer_one(envelope) for envelope in envelopes]
+        else:
+            answers = []
+            for start in range(0, len(envelopes), size or len(envelopes)):
+                answers += self._answer(envelopes[start : start + size] if size else envelopes)
         self._arena.collect()
         if self._arena.holds:
-            self._note_retained(batch.envelopes)
+            self._note_retained(envelopes)
             self._note_retained(answers)
         return Batch(answers, time.monotonic() - started)
 
-    def _answer(self, envelopes: list[Envelope], now: float) -> list[Envelope]:
+    def _answer(self, envelopes: list[Envelope]) -> list[Envelope]:
+        """Work on what one call of the handler gets."""
+        now = time.monotonic()
         decoded = [self._decode(envelope, now) for envelope in envelopes]
         tasks = [task for task in decoded if isinstance(task, BaseTask)]
-        failure = self._handle(tasks) if tasks else b""
+        failure = self._handle(tasks, now) if tasks else b""
         if failure and len(tasks) > 1 and not any(_has_shared(envelope) for envelope in envelopes):
             # One bad input must not fail its neighbours: everybody again, alone, from an untouched copy.
             del tasks, decoded
-            return [self._answer([envelope], now)[0] for envelope in envelopes]
-        answers: list[Envelope] = []
-        for envelope, task in zip(envelopes, decoded, strict=True):
-            if not isinstance(task, BaseTask):
-                answers.append(task)
-            elif failure:
-                answers.append(_end(envelope, Status.ERROR, failure))
-            else:
-                answers.append(self._finish(envelope, task))
-        return answers
+            return [self._answer_one(envelope) for envelope in envelopes]
+        return [
+            self._finish(envelope, task, failure) if isinstance(task, BaseTask) else task
+            for envelope, task in zip(envelopes, decoded, strict=True)
+        ]
+
+    def _answer_one(self, envelope: Envelope) -> Envelope:
+        now = time.monotonic()
+        task = self._decode(envelope, now)
+        if not isinstance(task, BaseTask):
+            return task
+        return self._finish(envelope, task, self._handle([task], now))
 
     def _decode(self, envelope: Envelope, now: float) -> BaseTask | Envelope:
         """Return the task, or the answer to one that cannot be worked on."""
@@ -221,20 +241,19 @@ class Worker:
         task.expiration_time = envelope.deadline
         return task
 
-    def _handle(self, tasks: list[BaseTask]) -> bytes:
-        self._arena.note_call(time.monotonic())
+    def _handle(self, tasks: list[BaseTask], now: float) -> bytes:
+        self._arena.note_call(self._batches, now)
         try:
             self._setup.handler.handle(*tasks)
         except BaseException as exc:  # also SystemExit: a request must not end its worker
             return encode_error(exc)
-        finally:
-            self._arena.note_call(0.0)
         return b""
 
-    def _finish(self, envelope: Envelope, task: BaseTask) -> Envelope:
-        failure: BaseException | None = task.__dict__.pop("_failure", None)
-        if failure is not None:
-            return _end(envelope, Status.ERROR, encode_error(failure))
+    def _finish(self, envelope: Envelope, task: BaseTask, failure: bytes) -> Envelope:
+        if failure:
+            return _end(envelope, Status.ERROR, failure)
+        if "_failure" in task.__dict__:
+            return _end(envelope, Status.ERROR, encode_error(task.__dict__["_failure"]))
         try:
             step = next_step(self._setup.conditions, self._setup.step + 1, task)
             body, blocks = self._encode(task)
@@ -244,7 +263,9 @@ class Worker:
             if self._arena.owns(ref.offset):
                 self._published.add(ref.offset)
         kind = b"" if step == FINISHED else envelope.content.kind
-        return Envelope(envelope.id, envelope.deadline, step, Status.OK, Encoded(kind, body, blocks))
+        return new_tuple(
+            Envelope, (envelope.id, envelope.deadline, step, 0, new_tuple(Encoded, (kind, body, blocks)))
+        )
 
     def _encode(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         deadline = 0.0
