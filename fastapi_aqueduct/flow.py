@@ -37,6 +37,9 @@ DEFAULT_QUEUE_SIZE = 1024
 DEFAULT_START_TIMEOUT = 300.0
 """Seconds in which all workers must be ready, if the flow does not say."""
 
+LONGEST_TIMEOUT = 1e9
+"""Seconds; stands for "for ever", which clocks and timers cannot count."""
+
 DEFAULT_STOP_TIMEOUT = 25.0
 """Seconds that a graceful stop waits for tasks in flight, if the flow does not say: Kubernetes kills after 30."""
 
@@ -165,8 +168,8 @@ class Flow:
         """
         if self._state is not FlowState.STOPPED:
             raise NotRunningError(f"flow {self.name} cannot be started: it is {self._state}")
-        self._state = FlowState.STARTING
         engine = self._engine = self._build()
+        self._state = FlowState.STARTING
         loop = engine.loop = asyncio.get_running_loop()
         engine.dispatcher.attach(loop)
         try:
@@ -204,9 +207,9 @@ class Flow:
         engine = self._engine
         if engine is None or self._state is not FlowState.RUNNING or engine.loop is not asyncio.get_running_loop():
             engine = self._attached()
-        if timeout_sec is None:
-            raise ConfigurationError("process() needs a number of seconds as timeout_sec, got None")
-        await engine.dispatcher.process(task, timeout_sec)
+        if timeout_sec is None or timeout_sec != timeout_sec:  # NaN is the number that is not itself
+            raise ConfigurationError(f"process() needs a number of seconds as timeout_sec, got {timeout_sec}")
+        await engine.dispatcher.process(task, max(0.0, min(timeout_sec, LONGEST_TIMEOUT)))
         return task
 
     async def stop(self, graceful: bool = True) -> None:
