@@ -1,0 +1,51 @@
+"""Fixtures for every test: the event loop, and the check that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
+
+import pytest
+import uvloop
+
+from .support import Traces, traces, wait_until
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_for_good() -> None:
+    """Make what libraries make once and keep, so that it does not count as left behind."""
+    # Before the first flow does it: it preloads the same, and the first start decides.
+    multiprocessing.set_forkserver_preload(["fastapi_aqueduct.engine.worker"])
+    resource_tracker.ensure_running()
+    forkserver.ensure_running()
+    uvloop.new_event_loop().close()  # its first loop makes a pipe for signals
+    gc.freeze()  # what is there by now is left out of the many collections that follow
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(kept_for_good: None) -> Iterator[None]:
+    """Fail a test that leaves a process, a descriptor or a file in shared memory behind."""
+    if sys.platform != "linux":
+        yield
+        return
+    gc.collect()
+    before = traces()
+    yield
+    left = Traces(set(), set(), set())
+
+    def is_clean() -> bool:
+        nonlocal left
+        gc.collect()
+        left = traces() - before
+        return not any(left)
+
+    # A killed process is there until it is reaped, and its reaper is another process under forkserver.
+    assert wait_until(is_clean, 5.0), f"left behind: {left}"

@@ -1,0 +1,244 @@
+"""The codec alone, in one process: what goes in comes out, and every block is free again."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fastapi_aqueduct import ArenaFull, HandlerError, TaskNotPicklable
+from fastapi_aqueduct.engine.arena import Arena, Layout
+from fastapi_aqueduct.engine.codec import THRESHOLD, Codec, decode_error, encode_error
+from fastapi_aqueduct.engine.mapping import PAGE, Mapping, create_memory
+
+from .. import handlers
+from ..handlers import Job
+
+LIMIT = 8 << 20
+
+
+@pytest.fixture(scope="module")
+def arena() -> Iterator[Arena]:
+    layout = Layout(regions=1, limit=LIMIT)
+    fd = create_memory("test", layout.size)
+    arena: Arena
+    arena = Arena(Mapping(fd, layout.size), layout, 0, lambda offset: arena.free(offset))
+    yield arena
+    os.close(fd)
+
+
+def travel(arena: Arena, task: Job) -> Job:
+    """Encode and decode a task; the blocks are held meanwhile, as the ledger does."""
+    codec = Codec(arena)
+    encoded = codec.encode(task)
+    for ref in encoded.blocks:
+        arena.hold(ref.offset)
+    arrived = codec.decode(encoded)
+    for ref in encoded.blocks:
+        arena.drop(ref.offset)
+    assert isinstance(arrived, Job)
+    return arrived
+
+
+def used(arena: Arena) -> int:
+    gc.collect()
+    arena.collect()
+    assert len(arena.region.blocks) == len(arena.holds)
+    return len(arena.holds)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(max_size=100),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4) | st.tuples(inner, inner),
+    max_leaves=10,
+)
+large = st.integers(THRESHOLD - 2, THRESHOLD + 2).map(lambda size: b"x" * size)
+arrays = hnp.arrays(
+    dtype=hnp.integer_dtypes() | hnp.floating_dtypes() | hnp.datetime64_dtypes() | hnp.boolean_dtypes(),
+    shape=hnp.array_shapes(max_dims=4, max_side=6),
+    fill=st.nothing(),
+)
+fields = st.dictionaries(st.sampled_from("abcdef"), plain | large | large.map(bytearray), max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(fields=fields)
+def test_fields_come_out_as_they_went_in(arena: Arena, fields: dict[str, Any]) -> None:
+    task = Job(**fields)
+    arrived = travel(arena, task)
+    for name, value in fields.items():
+        assert getattr(arrived, name) == value
+        assert type(getattr(arrived, name)) is type(value)
+    assert arrived.task_id == task.task_id
+    again = travel(arena, arrived)
+    assert {name: getattr(again, name) for name in fields} == fields
+    del arrived, again
+    assert used(arena) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(small=arrays, order=st.sampled_from("CFK"), data=st.data(), times=st.sampled_from([1, 3000]))
+def test_arrays_come_out_as_they_went_in(arena: Arena, small: Any, order: Any, data: Any, times: int) -> None:
+    # Repeated along an axis: above the threshold without the cost of drawing as many elements.
+    array = np.concatenate([small] * times, axis=data.draw(st.integers(0, small.ndim - 1))).copy(order=order)
+    array = array.transpose(data.draw(st.permutations(range(array.ndim))))
+    array = array[data.draw(hnp.basic_indices(array.shape, allow_newaxis=True))]
+    if not isinstance(array, np.ndarray):
+        return
+    arrived = travel(arena, Job(array=array))
+    once = arrived.array
+    part = once[data.draw(hnp.basic_indices(once.shape))]
+    twice = travel(arena, Job(array=once, part=part))
+    for result in (once, twice.array):
+        assert result.dtype == array.dtype
+        assert result.shape == array.shape
+        np.testing.assert_array_equal(result, array)
+    np.testing.assert_array_equal(twice.part, part)
+    del arrived, once, part, twice, result
+    assert used(arena) == 0
+
+
+@pytest.mark.parametrize("size", [THRESHOLD - 1, THRESHOLD, THRESHOLD + 1])
+def test_the_threshold_decides_what_moves(arena: Arena, size: int) -> None:
+    for value in (b"x" * size, np.zeros(size, np.uint8)):
+        arrived = travel(arena, Job(value=value))
+        assert used(arena) == (size >= THRESHOLD)
+        del arrived
+
+
+def test_a_long_stream_of_small_values_goes_through_shared_memory(arena: Arena) -> None:
+    codec = Codec(arena)
+    encoded = codec.encode(Job(numbers=list(range(100_000))))
+    assert len(encoded.body) < 100
+    (ref,) = encoded.blocks
+    arena.hold(ref.offset)
+    assert codec.decode(encoded).numbers == list(range(100_000))
+    arena.drop(ref.offset)
+    assert used(arena) == 0
+
+
+def test_many_crops_of_one_array_are_one_block(arena: Arena) -> None:
+    page = travel(arena, Job(page=np.arange(1_000_000, dtype=np.uint32))).page
+    lines = [page[number : number + 3] for number in range(66_000)]  # more than two bytes can count
+    arrived = travel(arena, Job(lines=lines))
+    assert used(arena) == 1
+    assert all((one == other).all() for one, other in zip(arrived.lines, lines, strict=True))
+    del page, lines, arrived
+    assert used(arena) == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "error"), [({"lock": threading.Lock()}, TaskNotPicklable), ({"more": b"x" * LIMIT}, ArenaFull)]
+)
+def test_a_task_that_cannot_be_encoded_leaves_nothing(arena: Arena, extra: Any, error: type[Exception]) -> None:
+    codec = Codec(arena)
+    with pytest.raises(error):
+        codec.encode(Job(image=np.zeros(100_000), payload=b"x" * 100_000, **extra))
+    assert used(arena) == 0
+
+
+def test_the_culprit_is_named_among_fields_that_can_travel(arena: Arena) -> None:
+    task = travel(arena, Job(payload=b"x" * 100_000, image=np.zeros(100_000)))
+    task.__dict__["deep"] = {"list": [1, threading.Lock()]}
+    with pytest.raises(TaskNotPicklable, match=r"Job\.deep of type dict"):
+        Codec(arena).encode(task)
+    del task
+    assert used(arena) == 0
+
+
+def test_a_task_that_contains_itself_travels(arena: Arena) -> None:
+    knot: list[Any] = []
+    knot.append(knot)
+    arrived = travel(arena, Job(knot=knot))
+    assert arrived.knot[0] is arrived.knot
+
+
+def test_a_nesting_that_is_too_deep_is_refused(arena: Arena) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(TaskNotPicklable):
+        Codec(arena).encode(Job(deep=deep))
+    # Taken apart by hand: the interpreter would do it by recursion.
+    while deep:
+        deep = deep.pop()
+
+
+def test_a_task_that_cannot_be_rebuilt_leaves_nothing(arena: Arena) -> None:
+    codec = Codec(arena)
+    value = handlers.NotRebuildable(0)
+    value.pid = os.getpid()
+    encoded = codec.encode(Job(value=value, image=np.zeros(100_000)))
+    for ref in encoded.blocks:
+        arena.hold(ref.offset)
+    task = Job(number=1)
+    with pytest.raises(RuntimeError, match="refuses"):
+        codec.decode_into(task, encoded)
+    assert task.number == 1
+    for ref in encoded.blocks:
+        arena.drop(ref.offset)
+    assert used(arena) == 0
+
+
+def test_the_limit_of_the_arena_holds(arena: Arena) -> None:
+    refs = []
+    with pytest.raises(ArenaFull):
+        while True:
+            refs.append(arena.allocate(1 << 20))
+    assert len(refs) == 8
+    assert arena.usage() <= arena.layout.limit
+    for ref in refs:
+        arena.free(ref.offset)
+    arena.trim()
+    assert arena.usage() == 0
+
+
+def test_memory_that_is_given_back_is_not_held_by_the_system(arena: Arena) -> None:
+    def pages() -> int:
+        return os.stat(f"/proc/self/map_files/{maps[0]}").st_blocks if maps else 0
+
+    ref = arena.allocate(4 << 20)
+    arena.write(ref)[:] = b"x" * (4 << 20)
+    maps = [name for name in os.listdir("/proc/self/map_files") if "memfd:test" in _target(name)]
+    before = pages()
+    arena.free(ref.offset)
+    arena.trim()
+    if not maps:
+        pytest.skip("this system does not show which files are mapped")
+    assert before - pages() >= (4 << 20) // 512 - PAGE // 512
+
+
+def _target(name: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/map_files/{name}")
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("body", [b"", b"text"])
+def test_an_error_survives_with_its_cause(body: bytes) -> None:
+    try:
+        raise UnicodeDecodeError("utf-8", body, 0, 1, "bad")
+    except UnicodeDecodeError as exc:
+        packed = encode_error(exc)
+    error = decode_error(packed, "here")
+    assert type(error) is UnicodeDecodeError
+    assert "test_an_error_survives" in str(error.__cause__)
+
+
+def test_an_error_whose_message_cannot_be_made_is_stood_in_for() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    error = decode_error(encode_error(Mute()), "step x")
+    assert type(error) is HandlerError
+    assert error.type_name.endswith("Mute")

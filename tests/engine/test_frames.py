@@ -1,0 +1,125 @@
+"""The bytes on a channel: whatever is packed comes out again, however the stream is cut."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastapi_aqueduct.engine.arena import Ref
+from fastapi_aqueduct.engine.codec import Encoded
+from fastapi_aqueduct.engine.frames import (
+    FINISHED,
+    MAX_FRAME,
+    Batch,
+    Envelope,
+    FrameReader,
+    Kind,
+    ProtocolError,
+    pack,
+    pack_batches,
+    pack_offsets,
+    unpack_batches,
+    unpack_offsets,
+)
+
+frames = st.lists(st.tuples(st.sampled_from(Kind), st.binary(max_size=200)), max_size=10)
+refs = st.builds(Ref, st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 1), st.booleans())
+contents = st.builds(Encoded, st.binary(max_size=40), st.binary(max_size=200), st.lists(refs, max_size=4).map(tuple))
+envelopes = st.builds(
+    Envelope,
+    st.integers(0, 2**64 - 1),
+    st.floats(allow_nan=False),
+    st.integers(FINISHED, 1000),
+    st.integers(0, 2),
+    contents,
+)
+batches = st.lists(
+    st.builds(Batch, st.lists(envelopes, max_size=4), st.floats(0, 1e6, width=32), st.integers(0, 65_535)),
+    max_size=4,
+)
+
+
+@given(frames, st.data())
+def test_frames_come_out_however_the_stream_is_cut(sent: list[tuple[Kind, bytes]], data: Any) -> None:
+    stream = b"".join(pack(kind, payload) for kind, payload in sent)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    reader, received = FrameReader(), []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        received += reader.feed(stream[start:end])
+    assert received == sent
+    assert not reader.is_inside_frame
+
+
+@given(frames, st.data())
+def test_a_frame_that_a_death_cut_off_is_no_frame(sent: list[tuple[Kind, bytes]], data: Any) -> None:
+    stream = b"".join(pack(kind, payload) for kind, payload in sent)
+    end = data.draw(st.integers(0, len(stream)))
+    reader = FrameReader()
+    received = reader.feed(stream[:end])
+    assert received == sent[: len(received)]
+    complete = len(b"".join(pack(*frame) for frame in received))
+    assert reader.is_inside_frame == (end > complete)
+
+
+def test_a_frame_over_the_limit_is_refused_before_it_is_there() -> None:
+    with pytest.raises(ProtocolError, match="over the limit"):
+        FrameReader().feed(struct.pack("<IB", MAX_FRAME + 1, Kind.TASKS))
+
+
+def test_a_frame_over_the_limit_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastapi_aqueduct.engine.frames.MAX_FRAME", 10)
+    with pytest.raises(ProtocolError, match="11 bytes is over the limit of 10"):
+        pack(Kind.TASKS, b"x" * 11)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="kind 99"):
+        FrameReader().feed(struct.pack("<IB", 0, 99))
+
+
+@given(st.binary(max_size=300))
+def test_a_reader_of_noise_returns_frames_or_refuses(noise: bytes) -> None:
+    try:
+        FrameReader().feed(noise)
+    except ProtocolError:
+        pass
+
+
+@settings(max_examples=50)
+@given(batches)
+def test_batches_come_out_as_they_went_in(sent: list[Batch]) -> None:
+    assert unpack_batches(pack_batches(sent)) == sent
+
+
+@settings(max_examples=50)
+@given(batches, st.data())
+def test_batches_that_are_cut_off_are_refused_or_fewer(sent: list[Batch], data: Any) -> None:
+    payload = pack_batches(sent)
+    end = data.draw(st.integers(0, len(payload)))
+    try:
+        received = unpack_batches(payload[:end])
+    except ProtocolError:
+        return
+    assert received == sent[: len(received)]
+
+
+@given(st.binary(max_size=300))
+def test_noise_in_place_of_batches_is_read_or_refused(noise: bytes) -> None:
+    try:
+        unpack_batches(noise)
+    except ProtocolError:
+        pass
+
+
+@given(st.lists(st.integers(0, 2**64 - 1)))
+def test_offsets_come_out_as_they_went_in(offsets: list[int]) -> None:
+    assert list(unpack_offsets(pack_offsets(offsets))) == offsets
+
+
+def test_offsets_that_are_cut_off_are_refused() -> None:
+    with pytest.raises(ProtocolError, match="7 bytes"):
+        unpack_offsets(b"1234567")

@@ -1,0 +1,185 @@
+"""Which task goes when: batches, priorities, full queues. On real workers; the rules alone are in `test_batching`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep
+from fastapi_aqueduct.exceptions import QueueFull
+
+from .. import handlers
+from ..handlers import Each, Gate, Job, Whole, notes
+from ..support import DEADLINE, busy, eventually, running
+
+
+async def submit(flow: Flow, **fields: Any) -> asyncio.Task[Any]:
+    """Process a task in the background; it is in the queue when this returns."""
+    queued = flow.statistics().steps[0].queued
+    priority = fields.pop("priority", 0)
+    job = Job(**fields)
+    job.set_priority(priority)
+    task = asyncio.create_task(flow.process(job, 60))
+    await eventually(lambda: flow.statistics().steps[0].queued == queued + 1)
+    return task
+
+
+def write_down(path: Path) -> tuple[BaseTaskHandler, dict[str, Any]]:
+    return Each(handlers.enter_gate_if_any, handlers.write_down), {"path": path}
+
+
+# Batches
+
+
+async def test_a_full_batch_goes_without_waiting() -> None:
+    async with running(Flow(FlowStep(Whole(handlers.tell_batch), batch_size=3, batch_timeout=60))) as flow:
+        jobs = [flow.process(Job(number=number), 30) for number in range(6)]
+        tasks = await asyncio.wait_for(asyncio.gather(*jobs), DEADLINE)
+        assert [task.batch for task in tasks] == [[0, 1, 2]] * 3 + [[3, 4, 5]] * 3
+        assert [task.metrics.steps[0].batch_size for task in tasks] == [3] * 6
+
+
+async def test_a_batch_that_does_not_fill_goes_when_its_first_task_has_waited_long_enough() -> None:
+    async with running(Flow(FlowStep(Whole(handlers.tell_batch), batch_size=8, batch_timeout=0.2))) as flow:
+        first, second = await asyncio.gather(flow.process(Job(number=1)), flow.process(Job(number=2)))
+        assert first.batch == second.batch == [1, 2]
+        assert first.metrics.steps[0].queue_time >= 0.19
+
+
+async def test_without_a_timeout_a_batch_is_what_is_there(tmp_path: Path) -> None:
+    async with running(Flow(FlowStep(Whole(handlers.tell_batch_at_gate), batch_size=4))) as flow:
+        async with busy(flow, Gate(tmp_path), number=0):
+            tasks = [await submit(flow, number=number) for number in range(1, 7)]
+        batches = [(await task).batch for task in tasks]
+        assert batches == [[1, 2, 3, 4]] * 4 + [[5, 6]] * 2
+        assert (await flow.process(Job(number=7))).batch == [7]
+
+
+async def test_every_worker_of_a_step_gets_work(tmp_path: Path) -> None:
+    steps = FlowStep(Each(handlers.enter_gate, handlers.tell_pid), nprocs=3)
+    async with running(Flow(steps)) as flow:
+        gates = [Gate(tmp_path, str(number)) for number in range(3)]
+        tasks = [asyncio.create_task(flow.process(Job(gate=gate), 60)) for gate in gates]
+        await eventually(lambda: all(gate.is_entered() for gate in gates))
+        for gate in gates:
+            gate.open()
+        assert len({(await task).pid for task in tasks}) == 3
+
+
+async def test_a_step_of_one_worker_answers_in_the_order_of_arrival(tmp_path: Path) -> None:
+    path = tmp_path / "order"
+    handler, fields = write_down(path)
+    async with running(Flow(handler)) as flow:
+        await asyncio.gather(*[flow.process(Job(number=number, **fields), DEADLINE) for number in range(200)])
+    assert notes(path) == [str(number) for number in range(200)]
+
+
+# Priorities
+
+
+async def test_higher_priorities_go_first(tmp_path: Path) -> None:
+    path = tmp_path / "order"
+    handler, fields = write_down(path)
+    async with running(Flow(handler, queue_priorities=3)) as flow:
+        async with busy(flow, Gate(tmp_path), number="held", **fields):
+            tasks = [
+                await submit(flow, number=f"{priority}{letter}", priority=priority, **fields)
+                for letter in "ab"
+                for priority in (0, 2, 1)
+            ]
+        await asyncio.gather(*tasks)
+    assert notes(path) == ["held", "2a", "2b", "1a", "1b", "0a", "0b"]
+
+
+async def test_a_priority_out_of_range_counts_as_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "order"
+    handler, fields = write_down(path)
+    async with running(Flow(handler, queue_priorities=2)) as flow:
+        async with busy(flow, Gate(tmp_path), number="held", **fields):
+            tasks = [
+                await submit(flow, number=str(priority), priority=priority, **fields) for priority in (-5, 0, 99, 1)
+            ]
+        await asyncio.gather(*tasks)
+    assert notes(path) == ["held", "99", "1", "-5", "0"]
+
+
+# Full queues
+
+
+async def test_callers_wait_for_a_place_in_the_order_they_came(tmp_path: Path) -> None:
+    path = tmp_path / "order"
+    handler, fields = write_down(path)
+    async with running(Flow(handler, queue_size=2)) as flow:
+        async with busy(flow, Gate(tmp_path), number="held", **fields):
+            tasks = [asyncio.create_task(flow.process(Job(number=number, **fields), 60)) for number in range(50)]
+            await eventually(lambda: flow.statistics().steps[0].queued == 2)
+        await asyncio.gather(*tasks)
+    assert notes(path) == ["held", *map(str, range(50))]
+
+
+async def test_a_newcomer_does_not_overtake_those_who_wait_for_a_place(tmp_path: Path) -> None:
+    path = tmp_path / "order"
+    handler, fields = write_down(path)
+    async with running(Flow(handler, queue_size=1)) as flow:
+        late: list[asyncio.Task[Any]] = []
+
+        async def come_back(number: int) -> None:
+            await flow.process(Job(number=number, **fields), 60)
+            # In this turn of the loop there is a place, and others have waited longer for it.
+            late.append(asyncio.create_task(flow.process(Job(number=number + 100, **fields), 60)))
+
+        async with busy(flow, Gate(tmp_path), number="held", **fields):
+            tasks = [asyncio.create_task(come_back(number)) for number in range(20)]
+            await eventually(lambda: flow.statistics().steps[0].queued == 1)
+        await asyncio.gather(*tasks)
+        await asyncio.gather(*late)
+    order = notes(path)
+    assert order[1:21] == [str(number) for number in range(20)]
+
+
+async def test_a_caller_that_leaves_while_it_waits_for_a_place_takes_none(tmp_path: Path) -> None:
+    path = tmp_path / "order"
+    handler, fields = write_down(path)
+    async with running(Flow(handler, queue_size=1)) as flow:
+        async with busy(flow, Gate(tmp_path), number="held", **fields):
+            tasks = [asyncio.create_task(flow.process(Job(number=number, **fields), 60)) for number in range(6)]
+            await eventually(lambda: flow.statistics().steps[0].queued == 1)
+            for task in tasks[1:4]:
+                task.cancel()
+            await asyncio.wait(tasks[1:4])
+        await asyncio.gather(tasks[0], *tasks[4:])
+    assert notes(path) == ["held", "0", "4", "5"]
+
+
+async def test_check_entry_refuses_what_would_wait(tmp_path: Path) -> None:
+    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=2, queue_priorities=2)) as flow:
+        flow.check_entry()
+        async with busy(flow, Gate(tmp_path)):
+            tasks = [await submit(flow) for _ in range(2)]
+            with pytest.raises(QueueFull, match="2 tasks wait for step step1_Each") as caught:
+                flow.check_entry()
+            assert caught.value.retry_after > 0
+            flow.check_entry(priority=1)  # each level has places of its own
+        await asyncio.gather(*tasks)
+        flow.check_entry()
+
+
+async def test_a_full_later_step_makes_the_earlier_rest(tmp_path: Path) -> None:
+    path = tmp_path / "first"
+    flow = Flow(Each(handlers.write_down), Each(handlers.enter_gate), queue_size=2)
+    async with running(flow):
+        gate = Gate(tmp_path)
+        tasks = [
+            asyncio.create_task(flow.process(Job(number=number, path=path, gate=gate), 60)) for number in range(20)
+        ]
+        await eventually(gate.is_entered)
+        await eventually(lambda: [step.queued >= 2 for step in flow.statistics().steps] == [True, True])
+        # One is in the hands of the second step, two wait for it, and what the first was given ahead may follow.
+        await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight == 0)
+        assert len(notes(path)) < 10
+        gate.open()
+        await asyncio.gather(*tasks)
+    assert len(notes(path)) == 20

@@ -1,0 +1,171 @@
+"""The public names: complete, documented, typed."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import fastapi_aqueduct
+from fastapi_aqueduct import exceptions, flow, handler, logger, step, task
+
+from ..support import DEADLINE, script_environment
+
+MODULES = [exceptions, flow, handler, logger, step, task]
+
+
+def public_members(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """List what a module defines itself under a public name."""
+    for name, value in vars(module).items():
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__:
+            yield name, value
+
+
+def described(value: Any) -> Iterator[tuple[str, Any]]:
+    """List a class with the methods and properties that it defines itself, or a function alone."""
+    yield value.__qualname__, value
+    if inspect.isclass(value):
+        for name, member in vars(value).items():
+            if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
+                yield f"{value.__qualname__}.{name}", getattr(member, "fget", None) or getattr(
+                    member, "__func__", member
+                )
+
+
+MEMBERS = [
+    (f"{module.__name__}.{name}", member)
+    for module in MODULES
+    for _, value in public_members(module)
+    if inspect.isclass(value) or inspect.isfunction(value)
+    for name, member in described(value)
+]
+
+
+def test_the_public_names_are_sorted_and_unique() -> None:
+    assert fastapi_aqueduct.__all__ == sorted(set(fastapi_aqueduct.__all__))
+
+
+def test_the_public_names_are_there() -> None:
+    for name in fastapi_aqueduct.__all__:
+        value = getattr(fastapi_aqueduct, name)
+        if inspect.isclass(value):
+            assert value.__name__ == name
+            assert value.__module__.startswith("fastapi_aqueduct.")
+
+
+def test_the_public_names_are_all_that_is_listed() -> None:
+    assert set(fastapi_aqueduct.__all__) == set(dir(fastapi_aqueduct))
+
+
+def test_a_star_import_brings_the_public_names() -> None:
+    names: dict[str, Any] = {}
+    exec("from fastapi_aqueduct import *", names)
+    assert set(fastapi_aqueduct.__all__) <= set(names)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Flwo'"):
+        getattr(fastapi_aqueduct, "Flwo")  # noqa: B009
+
+
+def test_the_names_for_the_type_checker_are_the_public_names() -> None:
+    source = Path(str(fastapi_aqueduct.__file__)).read_text()
+    block = source[source.index("if TYPE_CHECKING:") : source.index("__all__")]
+    imported = re.findall(r"\b([A-Za-z]\w*)(?=,|\n)", re.sub(r"from \S+ import", "", block.split("\n", 1)[1]))
+    assert sorted(imported) == fastapi_aqueduct.__all__
+
+
+def test_what_is_public_has_a_docstring() -> None:
+    for name, member in MEMBERS:
+        # A class must not lean on that of its parent.
+        text = vars(member).get("__doc__") if inspect.isclass(member) else member.__doc__
+        assert text, name
+        assert text.strip(), name
+        # Named tuples and dataclasses get one from their maker.
+        assert not text.startswith(f"{member.__name__}("), name
+
+
+def test_annotations_can_be_resolved_when_the_program_runs() -> None:
+    for name, member in MEMBERS:
+        for target in [member, member.__init__] if inspect.isclass(member) else [member]:
+            hints = typing.get_type_hints(target, include_extras=True)
+            assert all(not isinstance(hint, str) for hint in hints.values()), name
+
+
+def test_functions_are_annotated_throughout() -> None:
+    for name, member in MEMBERS:
+        if not inspect.isclass(member):
+            signature = inspect.signature(member)
+            assert signature.return_annotation is not inspect.Signature.empty, name
+            for parameter in parameters(member):
+                assert parameter.annotation is not inspect.Parameter.empty, name
+
+
+def test_the_parameters_of_the_public_names_are_described() -> None:
+    for public in fastapi_aqueduct.__all__:
+        value = getattr(fastapi_aqueduct, public)
+        if not inspect.isclass(value):
+            continue
+        if value.__module__ not in [module.__name__ for module in MODULES] or issubclass(value, Exception):
+            continue  # an exception says under Attributes what it was made of
+        for name, member in described(value):
+            function = vars(value).get("__init__") if inspect.isclass(member) else member
+            for parameter in parameters(function) if function is not None else []:
+                assert re.search(rf"^\s+\*{{0,2}}{parameter.name}:", member.__doc__ or "", re.M), f"{name}: {parameter}"
+
+
+def parameters(function: Any) -> list[inspect.Parameter]:
+    return [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name not in ("self", "cls", "args", "kwargs")
+    ]
+
+
+def leaves() -> list[str]:
+    return [
+        name
+        for name, value in public_members(exceptions)
+        if inspect.isclass(value) and issubclass(value, exceptions.AqueductError)
+    ]
+
+
+def test_every_exception_is_in_the_tree_under_its_parent() -> None:
+    parents_of: dict[str, list[str]] = {}
+    above: list[str] = []
+    for line in (exceptions.__doc__ or "").splitlines():
+        if found := re.match(r"^( {4}[ │├└─]*)(\w+)( \((.*?)\))?", line):
+            del above[len(found[1]) // 4 - 1 :]
+            parents_of[found[2]] = [parent for parent in [*above[-1:], *(found[4] or "").split(", ")] if parent]
+            above.append(found[2])
+    for name in leaves():
+        bases = [base.__name__ for base in getattr(exceptions, name).__bases__ if base is not Exception]
+        assert parents_of.get(name) == bases, name
+
+
+def test_the_exceptions_of_the_package_are_public() -> None:
+    internal = {"WorkerTraceback", "MPStartMethodValueError"}  # met as a cause; refused start method
+    assert set(leaves()) - internal <= set(fastapi_aqueduct.__all__)
+
+
+def test_the_package_is_typed() -> None:
+    assert (Path(str(fastapi_aqueduct.__file__)).parent / "py.typed").exists()
+
+
+def test_importing_the_package_is_quiet() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "from fastapi_aqueduct import *"],
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,477 @@
+"""What the tests run in worker processes: tasks, handlers, and functions for them.
+
+Imports little, since each worker of each test imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi_aqueduct import BaseTask, BaseTaskHandler
+
+DEADLINE = 30.0
+"""Seconds after which a worker no longer waits for a test that has gone wrong."""
+
+LOCK = threading.Lock()
+"""Held by a thread of the API process while a flow starts."""
+
+
+class Job(BaseTask):
+    """A task with any fields."""
+
+    payload: Any
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__()
+        self.__dict__.update(fields)
+
+
+class Bare(BaseTask):
+    """A task that forgets ``super().__init__()``."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@dataclass
+class Record(BaseTask):
+    """A task that is a dataclass, with a default on the class."""
+
+    number: int
+    payload: bytes = b""
+    seen: list[int] = field(default_factory=list)
+
+
+class Each(BaseTaskHandler):
+    """Calls functions, one after the other, for each task.
+
+    Args:
+        functions: Functions of a module.
+    """
+
+    def __init__(self, *functions: Callable[[Any], object]) -> None:
+        self.functions = functions
+
+    def handle(self, *tasks: Any) -> None:
+        for task in tasks:
+            for function in self.functions:
+                function(task)
+
+
+class Whole(BaseTaskHandler):
+    """Calls a function for a whole batch."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self.function = function
+
+    def handle(self, *tasks: Any) -> None:
+        self.function(*tasks)
+
+
+class Starting(BaseTaskHandler):
+    """Calls a function when a worker starts."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+
+    def on_start(self) -> None:
+        self.function()
+
+    def handle(self, *tasks: Any) -> None:
+        for task in tasks:
+            task.pid = os.getpid()
+
+
+class StartingOnce(Starting):
+    """Calls a function when a worker starts, but only where a file is there."""
+
+    def __init__(self, function: Callable[[], object], path: Path) -> None:
+        super().__init__(function)
+        self.path = path
+
+    def on_start(self) -> None:
+        if self.path.exists():
+            self.function()
+
+
+class Noting(BaseTaskHandler):
+    """Writes the course of its life to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_start(self) -> None:
+        note(self.path, "start")
+
+    def handle(self, *tasks: Any) -> None:
+        note(self.path, "handle")
+
+    def on_stop(self) -> None:
+        note(self.path, "stop")
+
+
+class Keeper(BaseTaskHandler):
+    """Keeps what it is told to keep after the task is over."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def handle(self, *tasks: Any) -> None:
+        for task in tasks:
+            if task.keep:
+                self.kept.append(task.image)
+            task.kept_sums = [int(kept.sum()) for kept in self.kept]
+            if task.let_go:
+                self.kept.clear()
+            task.image = None
+
+
+class Gate:
+    """Holds handlers until the test lets them go.
+
+    Args:
+        directory: A directory of the test.
+        name: Tells the gates of a test apart.
+    """
+
+    def __init__(self, directory: Path, name: str = "gate") -> None:
+        self._entered = directory / f"{name}.entered"
+        self._opened = directory / f"{name}.opened"
+
+    def is_entered(self) -> bool:
+        """Tell whether a handler waits or has waited here."""
+        return self._entered.exists()
+
+    def open(self) -> None:
+        """Let everybody go on."""
+        self._opened.touch()
+
+    def enter(self) -> None:
+        """Wait, in a worker."""
+        self._entered.touch()
+        deadline = time.monotonic() + DEADLINE
+        while not self._opened.exists() and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+
+def note(path: Path, line: object) -> None:
+    """Append a line to a file in one piece."""
+    with open(path, "a") as file:
+        file.write(f"{line}\n")
+
+
+def notes(path: Path) -> list[str]:
+    """Read what was noted."""
+    return path.read_text().split() if path.exists() else []
+
+
+# Functions of tasks
+
+
+def pass_on(task: Any) -> None:
+    pass
+
+
+def add_one(task: Any) -> None:
+    task.number += 1
+
+
+def double(task: Any) -> None:
+    task.number *= 2
+
+
+def enter_gate(task: Any) -> None:
+    task.gate.enter()
+
+
+def enter_gate_if_any(task: Any) -> None:
+    if getattr(task, "gate", None) is not None:
+        task.gate.enter()
+
+
+def write_down(task: Any) -> None:
+    note(task.path, task.number)
+
+
+def tell_pid(task: Any) -> None:
+    task.pid = os.getpid()
+
+
+def wait_for_deadline(task: Any) -> None:
+    note(task.path, task.is_expired())
+    while not task.is_expired():
+        time.sleep(0.002)
+    note(task.path, task.is_expired())
+
+
+def list_modules(task: Any) -> None:
+    task.modules = set(sys.modules)
+
+
+def work_a_while(task: Any) -> None:
+    sum(range(200_000))
+
+
+def spin(task: Any) -> None:
+    Path(task.path).touch()
+    while True:
+        pass
+
+
+def kill_itself(task: Any) -> None:
+    os.kill(os.getpid(), task.signal)
+
+
+def exit_at_once(task: Any) -> None:
+    os._exit(task.code)
+
+
+def set_unpicklable(task: Any) -> None:
+    task.lock = threading.Lock()
+
+
+def set_not_rebuildable(task: Any) -> None:
+    task.result = NotRebuildable(task.pid)
+
+
+def drop_image(task: Any) -> None:
+    task.image = None
+
+
+def describe_image(task: Any) -> None:
+    image = task.image
+    task.seen = {
+        "type": type(image).__name__,
+        "shape": image.shape,
+        "strides": image.strides,
+        "dtype": image.dtype,
+        "writeable": image.flags.writeable,
+        "aligned": image.flags.aligned,
+        "address": image.__array_interface__["data"][0],
+        "owner": image.flags.owndata,
+        "f": image.flags.f_contiguous,
+    }
+
+
+def write_into_image(task: Any) -> None:
+    task.image[...] = 7
+
+
+def replace_image(task: Any) -> None:
+    task.image = task.image + 1
+
+
+def crop_image(task: Any) -> None:
+    task.crop = task.image[10:-10, 20:-20:2]
+    task.image = None
+
+
+def make_large(task: Any) -> None:
+    import numpy as np
+
+    task.image = np.full(task.size, task.number % 251, dtype=np.uint8)
+
+
+def sum_up(task: Any) -> None:
+    task.total = int(task.image.sum())
+
+
+def look_at_payload(task: Any) -> None:
+    task.was_copied = "payload" in vars(task)
+    task.kind = type(task.payload).__name__
+    task.length = len(task.payload)
+
+
+def tell_whether_copied(task: Any) -> None:
+    task.was_copied = "payload" in vars(task)
+
+
+def change_payload(task: Any) -> None:
+    task.payload[:4] = b"HEAD"
+
+
+def replace_payload(task: Any) -> None:
+    task.payload = b"new" * 10_000
+
+
+def delete_payload(task: Any) -> None:
+    del task.payload
+
+
+def share_image(task: Any) -> None:
+    task.share_value("image")
+
+
+def share_anew(task: Any) -> None:
+    task.image = task.image + 5
+    task.share_value("image")
+
+
+def set_result(task: Any) -> None:
+    task.result = task.number * 10
+
+
+def fork_a_child(task: Any) -> None:
+    import multiprocessing
+
+    child = multiprocessing.get_context("spawn").Process(target=note, args=(task.path, "child"))
+    child.start()
+    child.join()
+    task.exit_code = child.exitcode
+
+
+# Functions of batches
+
+
+def tell_batch(*tasks: Any) -> None:
+    for task in tasks:
+        task.batch = [other.number for other in tasks]
+
+
+def tell_batch_at_gate(*tasks: Any) -> None:
+    for task in tasks:
+        enter_gate_if_any(task)
+    tell_batch(*tasks)
+
+
+def fail_odd_ones(*tasks: Any) -> None:
+    for task in tasks:
+        if task.number % 2:
+            task.fail(ValueError(f"{task.number} is odd"))
+        else:
+            task.number *= 10
+
+
+# Functions that raise
+
+
+class OddError(Exception):
+    """An exception whose constructor makes it impossible to rebuild from its ``args``."""
+
+    def __init__(self, first: str, *, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+class PairError(Exception):
+    """An exception with a constructor of its own that can be rebuilt."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
+
+
+class LockedError(Exception):
+    """An exception that cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("holds a lock")
+        self.lock = threading.Lock()
+
+
+class NotRebuildable:
+    """A value that cannot be rebuilt in one process.
+
+    Args:
+        pid: The process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        if os.getpid() == pid:
+            raise RuntimeError("refuses to be here")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NotRebuildable, (self.pid,)
+
+
+def raise_error(task: Any) -> None:
+    errors: dict[str, Callable[[], BaseException]] = {
+        "value": lambda: ValueError("bad picture"),
+        "chained": _chained,
+        "pair": lambda: PairError(7, "seven"),
+        "odd": lambda: OddError("very", second="odd"),
+        "locked": LockedError,
+        "exit": lambda: SystemExit(3),
+        "interrupt": lambda: KeyboardInterrupt("no"),
+        "stop": lambda: StopIteration("over"),
+        "stop_async": lambda: StopAsyncIteration("over"),
+    }
+    raise errors[task.error]()
+
+
+def _chained() -> Exception:
+    try:
+        raise KeyError("inner")
+    except KeyError as inner:
+        error = ValueError("outer")
+        error.__cause__ = inner
+        return error
+
+
+def raise_if_bad(task: Any) -> None:
+    if task.is_bad:
+        raise ValueError("bad")
+
+
+# Functions for the start of a worker
+
+
+def nothing() -> None:
+    pass
+
+
+def fail_to_load() -> None:
+    raise FileNotFoundError("no model here")
+
+
+def exit_with_7() -> None:
+    os._exit(7)
+
+
+def take_lock() -> None:
+    if not LOCK.acquire(timeout=5):
+        raise RuntimeError("the lock was inherited in the hands of nobody")
+
+
+def kill_worker() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def never_end() -> None:
+    threading.Event().wait(DEADLINE)
+
+
+# Conditions
+
+
+class Chosen:
+    """Sends a task to a step that it has chosen by name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, task: Any) -> bool:
+        return bool(task.choice == self.name)
+
+
+def is_even(task: Any) -> bool:
+    return bool(task.number % 2 == 0)
+
+
+def never(task: Any) -> bool:
+    return False
+
+
+def raise_on_negative(task: Any) -> bool:
+    if task.number < 0:
+        raise ValueError("a negative number")
+    return True

@@ -1,0 +1,222 @@
+"""What the tests share on the side of the API process. What runs in workers is in `handlers`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import select
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastapi_aqueduct import Flow
+
+from .handlers import Gate, Job
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Where the package and the tests can be imported from."""
+
+DEADLINE = 20.0
+"""Seconds after which something that should happen at once has not happened, on the slowest machine."""
+
+
+@contextlib.asynccontextmanager
+async def running(flow: Flow) -> AsyncIterator[Flow]:
+    """Run a flow; at the end nobody may hold a block of shared memory.
+
+    Tasks and views that the test still names are holds: they go out of scope first.
+    """
+    await flow.start_async()
+    try:
+        yield flow
+        await eventually(lambda: blocks(flow) == 0)
+    except BaseException:
+        await flow.stop(graceful=False)  # what a failed test left in a handler would be waited for
+        raise
+    await flow.stop()
+
+
+def blocks(flow: Flow) -> int:
+    """Count the blocks of shared memory that somebody holds."""
+    gc.collect()
+    return flow.statistics().arena.blocks
+
+
+def pids(flow: Flow, step: int = 0) -> list[int]:
+    """List the workers of a step that are ready."""
+    return [worker.pid for worker in flow.statistics().steps[step].workers if worker.state == "ready"]
+
+
+async def eventually(condition: Callable[[], object], timeout: float = DEADLINE) -> None:
+    """Wait until something is true that announces itself to nobody."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"did not come about in {timeout} s"
+        await asyncio.sleep(0.005)
+
+
+def wait_until(condition: Callable[[], object], timeout: float) -> bool:
+    """Wait without an event loop; tell whether it came about in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@contextlib.asynccontextmanager
+async def busy(flow: Flow, gate: Gate, **fields: Any) -> AsyncIterator[None]:
+    """Hold the only worker of the first step inside the handler."""
+    held = asyncio.create_task(flow.process(Job(gate=gate, **fields), 60))
+    await eventually(gate.is_entered)
+    yield
+    gate.open()
+    await held
+
+
+async def outcome(awaitable: Any) -> Any:
+    """Return what an awaitable returns or raises."""
+    try:
+        return await awaitable
+    except Exception as exc:
+        return exc
+
+
+class LongestGap:
+    """The longest time that an event loop did not get round, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def __aenter__(self) -> LongestGap:
+        self._watch = asyncio.create_task(self._measure())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._watch.cancel()
+        await asyncio.wait([self._watch])
+
+    async def _measure(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.005)
+            now = time.monotonic()
+            self.seconds = max(self.seconds, now - last - 0.005)
+            last = now
+
+
+def script_environment() -> dict[str, str]:
+    """Return the environment for a script that imports the package and the tests."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def write_script(directory: Path, source: str, name: str = "main.py") -> Path:
+    """Write a script of a user."""
+    path = directory / name
+    path.write_text(textwrap.dedent(source))
+    return path
+
+
+def run_script(directory: Path, source: str, *arguments: str) -> str:
+    """Run a script of a user as ``python main.py`` and return what it prints; it must succeed."""
+    write_script(directory, source)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *(arguments or ["main.py"])],
+        cwd=directory,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+class Ends:
+    """Watches processes that need not be our children, to see when they end.
+
+    Args:
+        pids: Processes that are alive.
+    """
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._pidfds = {os.pidfd_open(pid): pid for pid in pids}
+
+    def __enter__(self) -> Ends:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for pidfd in self._pidfds:
+            os.close(pidfd)
+
+    def wait(self, timeout: float) -> set[int]:
+        """Wait until all have ended and return those that have not in time."""
+        deadline = time.monotonic() + timeout
+        alive = dict(self._pidfds)
+        while alive:
+            ended = select.select(list(alive), [], [], max(0.0, deadline - time.monotonic()))[0]
+            if not ended:
+                break
+            for pidfd in ended:
+                del alive[pidfd]
+        return set(alive.values())
+
+
+class Traces(NamedTuple):
+    """What a test may leave on the machine."""
+
+    processes: set[str]
+    descriptors: set[str]
+    shared_memory: set[str]
+
+    def __sub__(self, other: Traces) -> Traces:
+        return Traces(
+            self.processes - other.processes,
+            self.descriptors - other.descriptors,
+            self.shared_memory - other.shared_memory,
+        )
+
+
+def traces() -> Traces:
+    """List the descendants of this process, its descriptors, and the files in shared memory."""
+    return Traces(_descendants(), _descriptors(), set(os.listdir("/dev/shm")))
+
+
+def _descendants() -> set[str]:
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                # The command, in parentheses, may contain anything.
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    family = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return {_describe(pid) for pid in family - {os.getpid()}}
+
+
+def _describe(pid: int) -> str:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        command = "?"
+    return f"{pid} {command.strip()[:200] or '(zombie)'}"
+
+
+def _descriptors() -> set[str]:
+    found: set[str] = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if not target.startswith("/proc/"):  # the listing itself
+                found.add(f"{name} -> {target}")
+    return found
