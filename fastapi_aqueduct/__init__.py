@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .asgi.dependencies import FlowDep, FlowTask
     from .asgi.endpoint import flow_endpoint
     from .asgi.extension import Aqueduct
+    from .asgi.limits import UploadLimits
+    from .asgi.response import SharedResponse
     from .exceptions import (
         AqueductError,
         ArenaFull,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from .handler import BaseTaskHandler
     from .logger import log
     from .step import FlowStep
-    from .task import BaseTask, Upload
+    from .task import BaseTask, FormField, Upload, UploadInfo
 
 __all__ = [
     "Aqueduct",
@@ -48,16 +50,20 @@ __all__ = [
     "FlowState",
     "FlowStep",
     "FlowTask",
+    "FormField",
     "HandlerError",
     "NotRunningError",
     "Overloaded",
     "QueueFull",
+    "SharedResponse",
     "StartError",
     "StartTimeout",
     "StepUnavailable",
     "TaskNotPicklable",
     "TaskTimeout",
     "Upload",
+    "UploadInfo",
+    "UploadLimits",
     "WorkerDied",
     "flow_endpoint",
     "log",
@@ -69,13 +75,17 @@ _MODULES = {
     "FlowTask": "asgi.dependencies",
     "flow_endpoint": "asgi.endpoint",
     "Aqueduct": "asgi.extension",
+    "UploadLimits": "asgi.limits",
+    "SharedResponse": "asgi.response",
     "Flow": "flow",
     "FlowState": "flow",
     "BaseTaskHandler": "handler",
     "log": "logger",
     "FlowStep": "step",
     "BaseTask": "task",
+    "FormField": "task",
     "Upload": "task",
+    "UploadInfo": "task",
 }
 
 

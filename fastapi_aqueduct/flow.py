@@ -8,6 +8,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Literal, Self, TypeVar
 
 from .engine.arena import Layout
 from .engine.dispatcher import Dispatcher
-from .engine.intake import Intake
+from .engine.intake import NO_CAP, Intake, IntakeCap
 from .engine.ledger import Ledger
 from .engine.limits import check_limits
 from .engine.mapping import Mapping, create_memory
@@ -42,6 +44,11 @@ LONGEST_TIMEOUT = 1e9
 
 DEFAULT_STOP_TIMEOUT = 25.0
 """Seconds that a graceful stop waits for tasks in flight, if the flow does not say: Kubernetes kills after 30."""
+
+caller_guard: ContextVar[Callable[[], AbstractAsyncContextManager[object]] | None] = ContextVar(
+    "caller_guard", default=None
+)
+"""Makes a context for each `Flow.process` of the present caller: who serves callers that may go away cancels there."""
 
 
 class FlowState(StrEnum):
@@ -209,7 +216,13 @@ class Flow:
             engine = self._attached()
         if timeout_sec is None or timeout_sec != timeout_sec:  # NaN is the number that is not itself
             raise ConfigurationError(f"process() needs a number of seconds as timeout_sec, got {timeout_sec}")
-        await engine.dispatcher.process(task, max(0.0, min(timeout_sec, LONGEST_TIMEOUT)))
+        processing = engine.dispatcher.process(task, max(0.0, min(timeout_sec, LONGEST_TIMEOUT)))
+        guard = caller_guard.get()
+        if guard is None:
+            await processing
+        else:
+            async with guard():
+                await processing
         return task
 
     async def stop(self, graceful: bool = True) -> None:
@@ -259,19 +272,20 @@ class Flow:
         """
         self._attached().dispatcher.check_entry(priority, timeout_sec)
 
-    async def reserve(self, size: int, timeout: float) -> Intake:
+    async def reserve(self, size: int, timeout: float, cap: IntakeCap = NO_CAP) -> Intake:
         """Take a block of shared memory to fill, waiting for room.
 
         Args:
             size: Bytes.
             timeout: Seconds to wait at most.
+            cap: How much may be arriving at the same time, here and elsewhere.
 
         Raises:
             NotRunningError: The flow is not running.
             ArenaFull: There was no room in time.
+            Overloaded: Too much is arriving already.
         """
-        ledger = self._attached().ledger
-        return Intake(ledger, await ledger.allocate(size, timeout))
+        return await Intake.open(self._attached().ledger, size, timeout, cap)
 
     def statistics(self) -> FlowStatistics:
         """Return a snapshot of workers, queues and shared memory; from memory only, cheap enough for probes."""

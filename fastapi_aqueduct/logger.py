@@ -24,7 +24,7 @@ def replace_logger(logger: logging.Logger) -> None:
         logger: Its level, handlers, parent and propagation are taken over. The object ``log`` stays the same,
             so modules that imported it keep working.
     """
-    log.level = logger.level
+    log.setLevel(logger.level)  # unlike the attribute, forgets what was enabled before
     log.parent = logger.parent
     log.propagate = logger.propagate
     log.handlers = logger.handlers

@@ -23,6 +23,31 @@ Upload: TypeAlias = Annotated[memoryview, UploadMarker()]
 ``numpy.frombuffer``). A task whose constructor has a parameter of this type receives the body of its request."""
 
 
+class UploadInfo(NamedTuple):
+    """What the client said about an upload. A task receives it in a parameter of its constructor that is named after
+    the upload: ``image_info: UploadInfo`` beside ``image: Upload``.
+
+    Attributes:
+        filename: The name of the file, as the client wrote it: never use it as a path. None when there was none.
+        content_type: The media type, with its parameters, as the client wrote it; None when there was none.
+        size: Bytes that came.
+    """
+
+    filename: str | None
+    content_type: str | None
+    size: int
+
+
+class FormField:
+    """Marks a parameter that comes from a field of the form beside an upload: ``title: Annotated[str, FormField()]``.
+
+    The same as ``Form()`` of FastAPI, which a module that workers import had better not import.
+    """
+
+    def __repr__(self) -> str:
+        return "FormField()"
+
+
 class StepMetrics(NamedTuple):
     """What one step cost one task.
 

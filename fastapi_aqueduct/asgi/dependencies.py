@@ -24,8 +24,8 @@ from ..exceptions import ConfigurationError
 from ..flow import Flow
 from ..task import BaseTask
 from .errors import http_errors
-from .factory import HOW_TO_START, TaskFactory
-from .upload import DEFAULT_MAX_BODY_SIZE
+from .factory import HOW_TO_START, Documented, TaskFactory
+from .limits import BodyRules, UploadLimits, checked_media_types
 
 if TYPE_CHECKING:
     from .extension import Aqueduct
@@ -90,7 +90,10 @@ class FlowTask(params.Depends):
 
     Attributes:
         flow: The flow the task is for; None: the only one of the application.
+        media_type: As for `flow_endpoint`, like the following.
         max_body_size: The most bytes that the body may have.
+        accept_gzip: Whether it may be compressed.
+        upload_limits: Guards while it comes.
     """
 
     # FastAPI fills in the class of the task from the annotation, by dataclasses.replace.
@@ -98,7 +101,10 @@ class FlowTask(params.Depends):
     use_cache: bool = dataclasses.field(default=True, kw_only=True)
     scope: Literal["function", "request"] | None = dataclasses.field(default=None, kw_only=True)
     flow: Flow | None = None
-    max_body_size: int = dataclasses.field(default=DEFAULT_MAX_BODY_SIZE, kw_only=True)
+    media_type: str | tuple[str, ...] | None = dataclasses.field(default=None, kw_only=True)
+    max_body_size: int | None = dataclasses.field(default=None, kw_only=True)
+    accept_gzip: bool = dataclasses.field(default=False, kw_only=True)
+    upload_limits: UploadLimits | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,7 +114,14 @@ class FlowTask(params.Depends):
     def _dependency(self, task_type: type) -> Callable[..., AsyncIterator[BaseTask]]:
         if not issubclass(task_type, BaseTask):
             raise TypeError(f"FlowTask() makes tasks, and {task_type.__qualname__} is not a subclass of BaseTask")
-        factory = TaskFactory(task_type, self.max_body_size, RESERVE_TIMEOUT)
+        rules = BodyRules(
+            media_types=checked_media_types(self.media_type),
+            max_body_size=self.max_body_size,
+            limits=self.upload_limits,
+            accept_gzip=self.accept_gzip,
+            wait=RESERVE_TIMEOUT,
+        )
+        factory = TaskFactory(task_type, rules, RESERVE_TIMEOUT)
         source = get_flow if self.flow is None else GivenFlow(self.flow)
 
         async def make_task(request: Request, flow: Flow, arguments: dict[str, Any]) -> AsyncIterator[BaseTask]:
@@ -116,7 +129,7 @@ class FlowTask(params.Depends):
                 yield await factory.make(request, flow, arguments)
 
         make_task.__signature__ = hidden_parameters(source, factory)  # type: ignore[attr-defined]
-        make_task.__aqueduct__ = factory  # type: ignore[attr-defined]
+        make_task.__aqueduct__ = Documented(factory)  # type: ignore[attr-defined]
         return make_task
 
 

@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
 
 from ..flow import Flow
 from ..task import BaseTask
 from .arguments import read_arguments
-from .dependencies import GivenFlow, hidden_parameters
+from .dependencies import GivenFlow
 from .disconnect import DisconnectWatch
-from .errors import http_errors
-from .factory import TaskFactory, refuse_body_parameters
-from .upload import DEFAULT_MAX_BODY_SIZE
-
-PREFIX = "aqueduct_"
-"""Before the names of the parameters that only FastAPI sees, so that they meet none of the user's."""
+from .errors import http_error
+from .factory import Documented, TaskFactory
+from .form import FormFields
+from .injection import Injected, Injection
+from .limits import BodyRules, UploadLimits, application_setting, checked_media_types
+from .timing import server_timing
 
 
 def flow_endpoint(
-    flow: Flow, *, timeout_sec: float = 5.0, max_body_size: int = DEFAULT_MAX_BODY_SIZE
+    flow: Flow,
+    *,
+    timeout_sec: float = 5.0,
+    media_type: str | Iterable[str] | None = None,
+    max_body_size: int | None = None,
+    accept_gzip: bool = False,
+    upload_limits: UploadLimits | None = None,
+    server_timing: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Awaitable[Any]]]:
     """Make an endpoint of a function that takes a finished task.
 
     Args:
         flow: Where the tasks go.
         timeout_sec: Seconds in which the flow must finish a task.
-        max_body_size: The most bytes that a body may have.
+        media_type: The type of upload that it takes, or several, such as ``"image/*"``; any other is refused with 415.
+        max_body_size: The most bytes that a body may have; default: as ``upload_limits`` says, or FastAPI's own
+            ``max_body_size``.
+        accept_gzip: Whether a body may have the Content-Encoding gzip; ``max_body_size`` counts before and after.
+        upload_limits: Guards while the body comes; default: those of `Aqueduct`.
+        server_timing: Whether the answer has a header Server-Timing; default: as `Aqueduct` says, else yes.
 
     Exactly one parameter of the function is annotated with a subclass of `BaseTask`. The parameters of that class's
     constructor become parameters of the request, declared as in any FastAPI endpoint; one of type `Upload` receives
-    the body. The request is judged first, then a place in the queue is asked for, then the body is read, straight
-    into shared memory; then the task is made, processed and handed to the function, whose other parameters, return
-    annotation and docstring are FastAPI's as always.
+    the body, several receive the parts of a multipart form, beside its ``Form()`` fields (`FormField` where FastAPI is
+    not to be imported). The request is judged first, then a place in the queue is asked for, then the body is read,
+    straight into shared memory; then the task is made, processed and handed to the function, whose other
+    parameters, return annotation and docstring are FastAPI's as always.
 
     Example:
         ::
@@ -57,8 +73,16 @@ def flow_endpoint(
         ConfigurationError: The task asks for more than a request can give.
     """
 
+    rules = BodyRules(
+        media_types=checked_media_types(media_type),
+        max_body_size=max_body_size,
+        limits=upload_limits,
+        accept_gzip=accept_gzip,
+        wait=timeout_sec,
+    )
+
     def decorate(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        return FlowEndpoint(function, flow, timeout_sec, max_body_size).wrapper()
+        return FlowEndpoint(function, flow, rules, timeout_sec, server_timing).wrapper()
 
     return decorate
 
@@ -69,64 +93,85 @@ class FlowEndpoint:
     Args:
         function: Takes the finished task.
         flow: Where the tasks go.
+        rules: What is taken of a body.
         timeout_sec: Seconds in which the flow must finish a task.
-        max_body_size: The most bytes that a body may have.
+        server_timing: Whether the answer says where the time went; None: as the application says.
     """
 
-    def __init__(self, function: Callable[..., Any], flow: Flow, timeout_sec: float, max_body_size: int) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        flow: Flow,
+        rules: BodyRules,
+        timeout_sec: float,
+        server_timing: bool | None,
+    ) -> None:
         signature = _checked_signature(function)
         self._function = function
+        self._is_async = inspect.iscoroutinefunction(function)
         self._flow = flow
         self._timeout = timeout_sec
+        self._server_timing = server_timing
         self._task_name, task_type = _find_task(function, signature)
-        self._factory = TaskFactory(task_type, max_body_size, timeout_sec)
+        self._factory = TaskFactory(task_type, rules, timeout_sec)
         others = [parameter for parameter in signature.parameters.values() if parameter.name != self._task_name]
         self._signature = signature.replace(parameters=others)
-        if self._factory.upload is not None:
-            refuse_body_parameters(function.__qualname__, self._signature)
+        self._fields: FormFields | None = None
+        if self._factory.uploads:
+            self._fields = FormFields(function.__qualname__, self._signature)
+            self._signature = self._fields.rest
 
     def wrapper(self) -> Callable[..., Awaitable[Any]]:
         """Return the endpoint, for FastAPI and for Starlette."""
+        injection = Injection(self._signature, GivenFlow(self._flow), self._factory)
 
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
             if args:
                 return await self._answer_starlette(*args)
-            request = kwargs.pop(f"{PREFIX}request")
-            flow = kwargs.pop(f"{PREFIX}flow")
-            arguments = kwargs.pop(f"{PREFIX}arguments")
-            return await self._answer(request, flow, arguments, kwargs)
+            return await self._answer(injection.split(kwargs))
 
         functools.update_wrapper(endpoint, self._function)
         # FastAPI would look through it, at the user's own parameters.
         del endpoint.__wrapped__  # type: ignore[attr-defined]
-        endpoint.__signature__ = self._injected_signature()  # type: ignore[attr-defined]
-        endpoint.__aqueduct__ = self._factory  # type: ignore[attr-defined]
+        endpoint.__signature__ = injection.signature  # type: ignore[attr-defined]
+        endpoint.__aqueduct__ = Documented(self._factory, self._fields)  # type: ignore[attr-defined]
         return endpoint
 
-    async def _answer(self, request: Request, flow: Flow, arguments: dict[str, Any], others: dict[str, Any]) -> Any:
-        with http_errors(request.scope):
-            task = await self._factory.make(request, flow, arguments)
+    async def _answer(self, injected: Injected) -> Any:
+        request, response, flow, arguments, others = injected
+        started_at = received_at = time.monotonic()
+        try:
+            task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+            received_at = time.monotonic()
             async with DisconnectWatch(request.receive):
                 await flow.process(task, self._timeout)
+        except Exception as exc:
+            answer = http_error(request.scope, exc)
+            if answer is exc:
+                raise
+            raise answer from exc
+        others |= fields
         others[self._task_name] = task
-        if inspect.iscoroutinefunction(self._function):
-            return await self._function(**others)
-        return await run_in_threadpool(self._function, **others)
+        result = await (self._function(**others) if self._is_async else run_in_threadpool(self._function, **others))
+        if self._is_timed(request.scope):
+            upload = received_at - started_at if self._factory.uploads else None
+            timing = server_timing(upload, task.metrics, time.monotonic() - started_at)
+            # FastAPI adds the headers of the response it injected to every answer but one that the function made.
+            (result if isinstance(result, Response) else response).headers.append("Server-Timing", timing)
+        return result
 
     async def _answer_starlette(self, request: Request) -> Any:
         try:
             arguments = await read_arguments(self._factory.signature, request)
             others = await read_arguments(self._signature, request)
-            return await self._answer(request, self._flow, arguments, others)
+            return await self._answer(Injected(request, Response(), self._flow, arguments, others))
         except RequestValidationError as exc:
             return await request_validation_exception_handler(request, exc)
 
-    def _injected_signature(self) -> inspect.Signature:
-        hidden = hidden_parameters(GivenFlow(self._flow), self._factory).parameters.values()
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        own = [parameter.replace(kind=keyword) for parameter in self._signature.parameters.values()]
-        added = [parameter.replace(name=PREFIX + parameter.name) for parameter in hidden]
-        return self._signature.replace(parameters=own + added)
+    def _is_timed(self, scope: Scope) -> bool:
+        if self._server_timing is None:
+            return application_setting(scope, "server_timing") is not False
+        return self._server_timing
 
 
 def _checked_signature(function: Callable[..., Any]) -> inspect.Signature:

@@ -2,8 +2,10 @@
 
 BodyError                the body of a request cannot be used
 ├── BodyTooLarge         it is longer than the endpoint takes
+├── BodyTooSlow          it came too slowly
+├── UnsupportedBody      it is of a type or coding that the endpoint does not take
 ├── BodyLengthMismatch   it is not as long as its Content-Length says
-└── MalformedBody        it is not the multipart form it claims to be
+└── MalformedBody        it is not the multipart form, or not compressed, as it claims to be
 """
 
 from __future__ import annotations
@@ -23,11 +25,27 @@ from ..logger import log
 
 
 class BodyError(AqueductError):
-    """The body of a request cannot be used."""
+    """The body of a request cannot be used.
+
+    Attributes:
+        headers: What the answer says beside it.
+    """
+
+    def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.headers = headers or {}
 
 
 class BodyTooLarge(BodyError):
     """The body is longer than the endpoint takes."""
+
+
+class BodyTooSlow(BodyError):
+    """The client was idle, or slower than the least rate."""
+
+
+class UnsupportedBody(BodyError):
+    """The body is of a type or a coding that the endpoint does not take."""
 
 
 class BodyLengthMismatch(BodyError):
@@ -35,7 +53,7 @@ class BodyLengthMismatch(BodyError):
 
 
 class MalformedBody(BodyError):
-    """The body is not the multipart form that its Content-Type announces."""
+    """The body is not what its Content-Type or Content-Encoding announces."""
 
 
 class Answer(NamedTuple):
@@ -56,6 +74,8 @@ BUSY = "The service is busy; try again later."
 
 ANSWERS: dict[type[Exception], Answer] = {
     BodyTooLarge: Answer(413, None),
+    BodyTooSlow: Answer(408, None),
+    UnsupportedBody: Answer(415, None),
     BodyError: Answer(400, None),
     # Nobody reads this one; the number is the one that access logs know for it.
     ClientDisconnect: Answer(499, "The client closed the connection."),
@@ -79,13 +99,23 @@ def http_errors(scope: Scope) -> Iterator[None]:
     try:
         yield
     except Exception as exc:
-        _log_handler_error(exc)
-        answer = find_answer(exc)
-        if answer is None or scope["type"] != "http" or _is_handled_by_application(scope, exc):
+        answer = http_error(scope, exc)
+        if answer is exc:
             raise
-        _log_answer(scope, exc, answer)
-        headers = {"Retry-After": _retry_after(exc)} if answer.retry_after else None
-        raise HTTPException(answer.status, answer.detail or str(exc), headers) from exc
+        raise answer from exc
+
+
+def http_error(scope: Scope, exc: Exception) -> Exception:
+    """Return the HTTP answer to an exception, or the exception itself where there is none; and log it."""
+    _log_handler_error(exc)
+    answer = find_answer(exc)
+    if answer is None or scope["type"] != "http" or _is_handled_by_application(scope, exc):
+        return exc
+    _log_answer(scope, exc, answer)
+    headers = dict(exc.headers) if isinstance(exc, BodyError) else {}
+    if answer.retry_after:
+        headers["Retry-After"] = _retry_after(exc)
+    return HTTPException(answer.status, answer.detail or str(exc), headers)
 
 
 def find_answer(exc: Exception) -> Answer | None:

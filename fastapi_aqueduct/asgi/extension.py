@@ -13,6 +13,7 @@ from starlette.routing import Mount
 
 from ..exceptions import ConfigurationError
 from ..flow import Flow, FlowState
+from .drain import Drain
 from .openapi import document
 from .probes import Probes
 
@@ -35,6 +36,8 @@ class Aqueduct:
 
     Args:
         *flows: The flows. One that runs already when the application starts is used, and not stopped.
+        drain_delay: Seconds between SIGTERM and the server's own shutdown, in which ``/ready`` says 503 and requests
+            are served as ever, so that load balancers can turn elsewhere. A second SIGTERM, or Ctrl-C, ends it.
 
     Attributes:
         flows: The flows.
@@ -43,11 +46,14 @@ class Aqueduct:
         ConfigurationError: There are no flows, or one is given twice.
     """
 
-    def __init__(self, *flows: Flow) -> None:
+    def __init__(self, *flows: Flow, drain_delay: float = 0.0) -> None:
         if not flows or len(set(flows)) < len(flows):
             raise ConfigurationError("Aqueduct needs at least one flow, and each only once")
+        if drain_delay < 0:
+            raise ConfigurationError(f"drain_delay must not be negative, got {drain_delay}")
         self.flows = flows
-        self._probes = Probes(flows)
+        self._drain = Drain(drain_delay, lambda: self._stop_flows(is_graceful=False))
+        self._probes = Probes(flows, self._drain)
         self._users = 0
         self._lock = asyncio.Lock()
         self._started: list[Flow] = []
@@ -75,13 +81,18 @@ class Aqueduct:
             if not self._users:
                 await self._start()
             self._users += 1
+        is_graceful = True
         try:
             yield self
+        except asyncio.CancelledError:
+            # The server does not wait for the end of its lifespan: it is in haste.
+            is_graceful = False
+            raise
         finally:
             async with self._lock:
                 self._users -= 1
                 if not self._users:
-                    await self._stop()
+                    await self._stop(is_graceful)
 
     def install(self, app: Starlette) -> Self:
         """Put the flows around the lifespan that an application has already.
@@ -116,16 +127,23 @@ class Aqueduct:
             for start in starts:
                 start.cancel()
             await asyncio.gather(*starts, return_exceptions=True)
-            await self._stop()
+            await self._stop(is_graceful=True)
             raise
         self._forget_metrics = _register_metrics(self.flows)
         self._probes.has_started = True
+        self._drain.begin()
 
-    async def _stop(self) -> None:
+    async def _stop(self, is_graceful: bool) -> None:
         self._probes.has_started = False
         forget, self._forget_metrics = self._forget_metrics, lambda: None
         forget()
-        results = await asyncio.gather(*(flow.stop() for flow in self._started), return_exceptions=True)
+        try:
+            await self._stop_flows(is_graceful)
+        finally:
+            self._drain.end()
+
+    async def _stop_flows(self, is_graceful: bool) -> None:
+        results = await asyncio.gather(*(flow.stop(is_graceful) for flow in self._started), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result

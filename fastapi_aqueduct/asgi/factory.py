@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from fastapi import params
-from pydantic import BaseModel
+from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
 from ..exceptions import ConfigurationError
 from ..flow import Flow, FlowState
-from ..task import BaseTask, UploadMarker
-from .upload import receive_upload
+from ..task import BaseTask, FormField, UploadInfo, UploadMarker
+from .form import FormFields
+from .limits import BodyRules
+from .upload import Received, UploadReader, missing
 
 T = TypeVar("T", bound=BaseTask)
 
@@ -31,34 +34,39 @@ class TaskFactory(Generic[T]):
 
     Args:
         task_type: The class of the task.
-        max_body_size: The most bytes that a body may have.
-        timeout: Seconds that an upload may wait for room in shared memory.
+        rules: What is taken of the body.
+        timeout: Seconds that the flow has for a task.
 
     Attributes:
-        upload: Name of the parameter that takes the body, None when the task has none.
+        uploads: Names of the parameters that take the body or parts of it.
+        required: Those of them that must come.
+        fields: The parameters that come from other fields of the form; none when the task has no upload.
         signature: The other parameters, in the form in which FastAPI injects them.
 
     Raises:
         ConfigurationError: The constructor asks for more than a request can give.
     """
 
-    def __init__(self, task_type: type[T], max_body_size: int, timeout: float) -> None:
+    def __init__(self, task_type: type[T], rules: BodyRules, timeout: float) -> None:
         self.task_type = task_type
-        self._max_body_size = max_body_size
+        self.rules = rules
         self._timeout = timeout
         parameters = _constructor_parameters(task_type)
-        uploads = [parameter.name for parameter in parameters if _is_upload(parameter.annotation)]
-        rest = [parameter for parameter in parameters if parameter.name not in uploads]
-        self.upload = uploads[0] if uploads else None
-        self.signature = inspect.Signature(
-            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in rest]
-        )
-        if len(uploads) > 1:
-            raise ConfigurationError(
-                f"{task_type.__qualname__}: a request has one body, but {' and '.join(uploads)} are of type Upload"
-            )
+        uploads = {name: item for name, item in parameters.items() if _is_upload(item.annotation)}
+        infos = {name for name, item in parameters.items() if _is_info(item.annotation)}
+        rest = [item for name, item in parameters.items() if name not in uploads and name not in infos]
+        signature = inspect.Signature([item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in rest])
+        self.uploads = tuple(uploads)
+        self.required = tuple(name for name, item in uploads.items() if item.default is item.empty)
+        self._infos = {name: name.removesuffix("_info") for name in infos}
+        self._check_infos()
+        self.fields: FormFields | None = None
         if uploads:
-            refuse_body_parameters(task_type.__qualname__, self.signature)
+            self.fields = FormFields(task_type.__qualname__, signature)
+            signature = self.fields.rest
+        elif rules.media_types or rules.accept_gzip:
+            raise ConfigurationError(f"{task_type.__qualname__} has no parameter of type Upload to say more about")
+        self.signature = signature
 
     def dependency(self) -> Callable[..., Awaitable[dict[str, Any]]]:
         """Return a dependency through which FastAPI validates the parameters that are not the body."""
@@ -79,51 +87,100 @@ class TaskFactory(Generic[T]):
 
         Raises:
             RuntimeError: The flow was never started.
-            Exception: What `Flow.check_entry` and `receive_upload` raise.
+            Exception: What `Flow.check_entry` and `UploadReader` raise.
+        """
+        task, _ = await self.make_with(request, flow, arguments, None)
+        return task
+
+    async def make_with(
+        self, request: Request, flow: Flow, arguments: dict[str, Any], fields: FormFields | None
+    ) -> tuple[T, dict[str, Any]]:
+        """Make the task as `make` does.
+
+        Args:
+            request: Where the body comes from.
+            flow: Where the task will go.
+            arguments: The other parameters.
+            fields: What somebody else wants from the form.
+
+        Returns:
+            The task, and the values of these fields.
         """
         if flow.state is FlowState.STOPPED:
             raise RuntimeError(f"flow {flow.name} is not running: {HOW_TO_START}")
-        flow.check_entry(self.task_type.priority)
-        if self.upload is None:
-            return self.task_type(**arguments)
-        body = await receive_upload(request, flow, self.upload, self._max_body_size, self._timeout)
-        return self.task_type(**arguments, **{self.upload: body})
+        # The headers cost nothing to judge, and say more than that the flow is busy.
+        reader = UploadReader(request, self.uploads, self.rules) if self.uploads else None
+        flow.check_entry(self.task_type.priority, self._timeout)
+        if reader is None:
+            return self.task_type(**arguments), {}
+        received = await reader.receive(flow)
+        return await self._build(received, arguments, fields)
+
+    async def _build(
+        self, received: Received, arguments: dict[str, Any], fields: FormFields | None
+    ) -> tuple[T, dict[str, Any]]:
+        # As before: an empty file is none.
+        uploads = {name: view for name, view in received.uploads.items() if view}
+        errors: list[Any] = [missing(name) for name in self.required if name not in uploads]
+        groups: list[dict[str, Any]] = []
+        for group in (self.fields, fields):
+            values, wrong = await group.read(received.form) if group else ({}, [])
+            groups.append(values)
+            errors += wrong
+        if errors:
+            raise RequestValidationError(errors)
+        infos = {name: received.infos[of] for name, of in self._infos.items() if of in uploads}
+        return self.task_type(**arguments, **groups[0], **uploads, **infos), groups[1]
+
+    def _check_infos(self) -> None:
+        strays = [name for name, of in self._infos.items() if of not in self.uploads]
+        if strays:
+            raise ConfigurationError(
+                f"{self.task_type.__qualname__}: {' and '.join(strays)} of type UploadInfo must be named after an "
+                "upload: image_info: UploadInfo beside image: Upload"
+            )
 
 
-def refuse_body_parameters(owner: str, signature: inspect.Signature) -> None:
-    """Refuse parameters for which FastAPI would read a body that goes to shared memory.
+def _is_info(annotation: Any) -> bool:
+    return annotation is UploadInfo or (_is_union(annotation) and UploadInfo in get_args(annotation))
 
-    Args:
-        owner: Who declares the parameters.
-        signature: The parameters.
 
-    Raises:
-        ConfigurationError: There are such parameters.
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
+
+
+class Documented(NamedTuple):
+    """What the schema must say about an endpoint or a dependency that takes a task.
+
+    Attributes:
+        factory: Makes the task.
+        fields: What else is wanted from the form.
     """
-    names = [parameter.name for parameter in signature.parameters.values() if _is_body(parameter)]
-    if names:
-        raise ConfigurationError(
-            f"{owner}: the body of the request is the upload, so {' and '.join(names)} must come from the query, "
-            "the path or the headers"
-        )
+
+    factory: TaskFactory[Any]
+    fields: FormFields | None = None
 
 
-def _constructor_parameters(task_type: type[BaseTask]) -> list[inspect.Parameter]:
+def _constructor_parameters(task_type: type[BaseTask]) -> dict[str, inspect.Parameter]:
     # Not the signature of the class: its first word would be BaseTask.__new__.
     # Evaluated, since the task's module may have `from __future__ import annotations`.
     constructor = inspect.signature(task_type.__init__, eval_str=True)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [parameter for parameter in list(constructor.parameters.values())[1:] if parameter.kind not in variable]
+    parameters = list(constructor.parameters.values())[1:]
+    return {parameter.name: _translated(parameter) for parameter in parameters if parameter.kind not in variable}
+
+
+def _translated(parameter: inspect.Parameter) -> inspect.Parameter:
+    if get_origin(parameter.annotation) is not Annotated:
+        return parameter
+    kind, *metadata = get_args(parameter.annotation)
+    if not any(isinstance(item, FormField) for item in metadata):
+        return parameter
+    known = [params.Form() if isinstance(item, FormField) else item for item in metadata]
+    return parameter.replace(annotation=Annotated[kind, *known])
 
 
 def _is_upload(annotation: Any) -> bool:
+    if _is_union(annotation):
+        return any(map(_is_upload, get_args(annotation)))
     return get_origin(annotation) is Annotated and any(isinstance(arg, UploadMarker) for arg in get_args(annotation))
-
-
-def _is_body(parameter: inspect.Parameter) -> bool:
-    annotation = parameter.annotation
-    kind, *metadata = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-    sources = [item for item in (*metadata, parameter.default) if isinstance(item, params.Param | params.Body)]
-    if sources:
-        return isinstance(sources[-1], params.Body)
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,13 +1,52 @@
-"""Takes one part out of a multipart body while it arrives."""
+"""Takes a multipart form apart while it arrives; nothing is stored here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from .errors import MalformedBody
+
+MAX_PARTS = 1000
+"""Parts that a form may have; Starlette allows as many files and as many fields."""
+
+
+@dataclass(frozen=True)
+class PartBegin:
+    """The headers of a part have come.
+
+    Attributes:
+        name: Name of the field.
+        filename: Name of the file, None for a field that is no file.
+        content_type: Type of the content, None when it is not said.
+    """
+
+    name: str
+    filename: str | None
+    content_type: str | None
+
+
+class PartData(NamedTuple):
+    """A piece of the content of a part; to be copied before the next piece of the body is fed."""
+
+    source: bytes
+    start: int
+    end: int
+
+    @property
+    def view(self) -> memoryview:
+        """The piece."""
+        return memoryview(self.source)[self.start : self.end]
+
+
+class PartEnd:
+    """A part is complete."""
+
+
+Event: TypeAlias = PartBegin | PartData | PartEnd
 
 
 def boundary_of(content_type: str) -> bytes | None:
@@ -24,42 +63,41 @@ def boundary_of(content_type: str) -> bytes | None:
     return options[b"boundary"]
 
 
-class FilePart:
-    """Passes the bytes of one part on and drops those of the others; nothing is stored.
+class MultipartForm:
+    """Turns pieces of a form, cut anywhere, into events.
 
     Args:
         boundary: What separates the parts.
-        name: Name of the part.
-        write: Takes a piece of the part; the piece must be copied at once.
 
-    Attributes:
-        is_found: Whether the part has come.
+    Raises:
+        MalformedBody: The boundary cannot be used.
     """
 
-    def __init__(self, boundary: bytes, name: str, write: Callable[[memoryview], None]) -> None:
-        self.is_found = False
-        self._name = name.encode()
-        self._write = write
-        self._is_wanted = False
+    def __init__(self, boundary: bytes) -> None:
+        self._events: list[Event] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._field, self._value = bytearray(), bytearray()
+        self._parts = 0
         self._has_ended = False
-        self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
         try:
             self._parser = MultipartParser(
                 boundary,
                 {
                     "on_part_begin": self._begin_part,
-                    "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
-                    "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
+                    "on_header_field": lambda data, start, end: self._field.extend(data[start:end]),
+                    "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
                     "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_headers,
                     "on_part_data": self._take,
+                    "on_part_end": lambda: self._events.append(PartEnd()),
                     "on_end": self._end,
                 },
             )
         except FormParserError as exc:
             raise MalformedBody("The boundary of the multipart form cannot be used.") from exc
 
-    def feed(self, data: bytes) -> None:
-        """Take in the next piece of the body.
+    def feed(self, data: bytes) -> list[Event]:
+        """Take in the next piece of the body and return what it brings.
 
         Raises:
             MalformedBody: It is not a multipart form.
@@ -68,6 +106,8 @@ class FilePart:
             self._parser.write(data)
         except FormParserError as exc:
             raise MalformedBody("The body is not a valid multipart form.") from exc
+        events, self._events = self._events, []
+        return events
 
     def finish(self) -> None:
         """Check that the form was complete.
@@ -79,23 +119,44 @@ class FilePart:
             raise MalformedBody("The multipart form ends in the middle.")
 
     def _begin_part(self) -> None:
-        self._is_wanted = False
-        self._header = (bytearray(), bytearray())
+        self._headers = {}
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise MalformedBody(f"The multipart form has more than {MAX_PARTS} parts.")
 
     def _end_header(self) -> None:
-        field, value = self._header
-        self._header = (bytearray(), bytearray())
-        if field.lower() != b"content-disposition":
-            return
-        _, options = parse_options_header(bytes(value))
-        self._is_wanted = options.get(b"name") == self._name
-        if self._is_wanted and self.is_found:
-            raise MalformedBody(f"The multipart form has more than one part named {self._name.decode()!r}.")
-        self.is_found = self.is_found or self._is_wanted
+        self._headers[bytes(self._field).lower()] = bytes(self._value)
+        self._field, self._value = bytearray(), bytearray()
+
+    def _end_headers(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        name = options.get(b"name")
+        if name is None:
+            raise MalformedBody("A part of the multipart form has no name.")
+        filename, content_type = options.get(b"filename"), self._headers.get(b"content-type")
+        self._events.append(
+            PartBegin(
+                decoded(name),
+                None if filename is None else decoded(filename),
+                None if content_type is None else decoded(content_type),
+            )
+        )
 
     def _take(self, data: bytes, start: int, end: int) -> None:
-        if self._is_wanted:
-            self._write(memoryview(data)[start:end])
+        last = self._events[-1] if self._events else None
+        # The parser stops at everything that looks like the start of a boundary.
+        if isinstance(last, PartData) and last.source is data and last.end == start:
+            self._events[-1] = PartData(data, last.start, end)
+        else:
+            self._events.append(PartData(data, start, end))
 
     def _end(self) -> None:
         self._has_ended = True
+
+
+def decoded(data: bytes | bytearray) -> str:
+    """Decode a name or a field as browsers and Starlette do."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

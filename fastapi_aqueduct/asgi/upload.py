@@ -3,127 +3,224 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from types import TracebackType
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from ..engine.intake import Intake
 from ..flow import Flow
-from .errors import BodyLengthMismatch, BodyTooLarge, MalformedBody
-from .multipart import FilePart, boundary_of
-
-DEFAULT_MAX_BODY_SIZE = 64 << 20
-"""Bytes that a body may have, if the endpoint does not say."""
+from ..task import UploadInfo
+from .body import Body
+from .errors import BodyTooLarge, MalformedBody, UnsupportedBody
+from .limits import BodyRules, is_acceptable
+from .multipart import Event, MultipartForm, PartBegin, PartData, boundary_of, decoded
+from .pace import Pace
 
 FIRST_BLOCK = 256 << 10
 """Bytes to begin with when the client does not say how many will come."""
 
+MAX_FIELDS_SIZE = 1 << 20
+"""Bytes that the fields of a form beside the uploads may have together; they lie on the heap."""
 
-async def receive_upload(request: Request, flow: Flow, name: str, max_body_size: int, timeout: float) -> memoryview:
-    """Stream the body of a request into shared memory.
 
-    A multipart form gives the part of a name; any other body is taken as it is.
+@dataclass
+class Received:
+    """What came in the body of a request.
+
+    Attributes:
+        uploads: Read-only views on shared memory by the names of the uploads; the memory is free again when the last
+            view of it is gone.
+        infos: What the client said about them.
+        fields: The other parts of a form that are no files.
+    """
+
+    uploads: dict[str, memoryview] = field(default_factory=dict)
+    infos: dict[str, UploadInfo] = field(default_factory=dict)
+    fields: list[tuple[str, str | UploadFile]] = field(default_factory=list)
+
+    @property
+    def form(self) -> FormData:
+        """The fields as FastAPI takes them."""
+        return FormData(self.fields)
+
+
+class UploadReader:
+    """Streams the body of a request into shared memory: a multipart form part by part, anything else as it is.
 
     Args:
         request: Its body must not have been read.
-        flow: Whose shared memory to use.
-        name: Name of the part of a multipart form, and of the field in error messages.
-        max_body_size: The most bytes the body may have.
-        timeout: Seconds to wait for room in shared memory.
-
-    Returns:
-        A read-only view; the memory is free again when the last view of it is gone.
+        names: Names of the uploads, which are those of the parts of a form.
+        rules: What the endpoint takes.
 
     Raises:
-        BodyError: The body is too large, not as long as announced or malformed.
-        RequestValidationError: The body, or the part of it, is missing or empty.
-        ArenaFull: There was no room in time.
-        ClientDisconnect: The client went away.
-
-    However it ends, a body that was not received completely leaves nothing behind.
+        BodyError: The headers say that the body cannot be used; nothing of it was asked for.
+        RequestValidationError: They say that there is none.
     """
-    announced = _content_length(request)
-    if announced is not None and announced > max_body_size:
-        raise _too_large(max_body_size)
-    if announced == 0:
-        raise _missing(name)
-    boundary = boundary_of(request.headers.get("content-type", ""))
-    size = min(FIRST_BLOCK, max_body_size) if announced is None else announced
-    async with _Room(flow, size, timeout) as room:
-        part = None if boundary is None else FilePart(boundary, name, room.write)
-        received = 0
-        async with aclosing(request.stream()) as chunks:
+
+    def __init__(self, request: Request, names: tuple[str, ...], rules: BodyRules) -> None:
+        self._names = names
+        self._rules = rules
+        self._body = Body(request, rules)
+        self._content_type: str | None = request.headers.get("content-type")
+        self._disposition: str | None = request.headers.get("content-disposition")
+        if self._body.size == 0:
+            raise RequestValidationError([missing(name) for name in names])
+        self._boundary = boundary_of(self._content_type or "")
+        if self._boundary is None:
+            _check_type(rules, self._content_type)
+            if len(names) > 1:
+                raise UnsupportedBody(f"{' and '.join(names)} must come as parts of a multipart/form-data body.")
+
+    async def receive(self, flow: Flow) -> Received:
+        """Read the body.
+
+        Args:
+            flow: Whose shared memory to use.
+
+        Raises:
+            BodyError: The body is too large, too slow, not as long as announced or malformed.
+            Overloaded: There was no room in time, or too much is arriving already.
+            ClientDisconnect: The client went away.
+
+        However it ends, what was not received completely leaves nothing behind.
+        """
+        async with Pace(self._body.limits) as pace:
+            room = _Room(flow, self._body, self._rules.wait, pace)
+            try:
+                if self._boundary is None:
+                    return await self._receive_raw(room, pace)
+                return await _FormReader(self._boundary, self._names, self._rules, room).receive(self._body, pace)
+            finally:
+                room.close()
+
+    async def _receive_raw(self, room: _Room, pace: Pace) -> Received:
+        await room.open()
+        async with aclosing(self._body.chunks(pace)) as chunks:
             async for chunk in chunks:
-                received += len(chunk)
-                if announced is not None and received > announced:
-                    raise _mismatch(announced, f"{received} or more")
-                if received > max_body_size:
-                    raise _too_large(max_body_size)
-                # The file is never longer than the body, so this is enough for a part of a form too.
-                await room.extend(received)
-                (room.write if part is None else part.feed)(chunk)
-        if announced is not None and received < announced:
-            raise _mismatch(announced, str(received))
-        if part is not None:
-            part.finish()
-        upload = room.finish()
-    if not upload:
-        raise _missing(name)
-    return upload
+                await room.write(chunk)
+        view = room.finish()
+        name, filename = self._names[0], _filename(self._disposition)
+        return Received({name: view}, {name: UploadInfo(filename, self._content_type, len(view))})
+
+
+class _FormReader:
+    """Sorts the parts of a form: uploads go to shared memory, fields are collected, other files are dropped."""
+
+    def __init__(self, boundary: bytes, names: tuple[str, ...], rules: BodyRules, room: _Room) -> None:
+        self._rules = rules
+        self._parser = MultipartForm(boundary)
+        self._names = names
+        self._room = room
+        self._received = Received()
+        self._fields_size = 0
+        self._part: PartBegin | None = None
+        self._field = bytearray()
+
+    async def receive(self, body: Body, pace: Pace) -> Received:
+        position = 0
+        async with aclosing(body.chunks(pace)) as chunks:
+            async for chunk in chunks:
+                for event in self._parser.feed(chunk):
+                    await self._take(event, position)
+                position += len(chunk)
+        self._parser.finish()
+        return self._received
+
+    async def _take(self, event: Event, position: int) -> None:
+        if isinstance(event, PartData):
+            await self._take_data(event)
+        elif isinstance(event, PartBegin):
+            await self._begin(event, position)
+        else:
+            self._end()
+
+    async def _begin(self, part: PartBegin, position: int) -> None:
+        self._part, self._field = part, bytearray()
+        if part.name in self._names:
+            if part.name in self._received.uploads:
+                raise MalformedBody(f"The multipart form has more than one part named {part.name!r}.")
+            _check_type(self._rules, part.content_type)
+            # What comes behind the part is given back at its end.
+            await self._room.open(position)
+
+    async def _take_data(self, data: PartData) -> None:
+        assert self._part is not None
+        if self._part.name in self._names:
+            await self._room.write(data.view)
+        elif self._part.filename is None:
+            self._fields_size += data.end - data.start
+            if self._fields_size > MAX_FIELDS_SIZE:
+                raise BodyTooLarge(f"The fields of the form may have at most {MAX_FIELDS_SIZE} bytes together.")
+            self._field += data.view
+
+    def _end(self) -> None:
+        part = self._part
+        assert part is not None
+        if part.name in self._names:
+            view = self._room.finish()
+            self._received.uploads[part.name] = view
+            self._received.infos[part.name] = UploadInfo(part.filename, part.content_type, len(view))
+        elif part.filename is None:
+            self._received.fields.append((part.name, decoded(self._field)))
 
 
 class _Room:
-    """The block that fills; it is exchanged for a larger one when nobody said how long the body is."""
+    """The block that fills at present."""
 
-    def __init__(self, flow: Flow, size: int, timeout: float) -> None:
+    def __init__(self, flow: Flow, body: Body, wait: float, pace: Pace) -> None:
         self._flow = flow
-        self._size = size
-        self._timeout = timeout
-        self._intake: Intake
+        self._body = body
+        self._wait = wait
+        self._pace = pace
+        self._intake: Intake | None = None
 
-    async def __aenter__(self) -> Self:
-        self._intake = await self._flow.reserve(self._size, self._timeout)
-        return self
+    async def open(self, position: int = 0) -> None:
+        """Take a block that is enough for all that comes from a position of the body on, if that is known."""
+        size = self._body.size
+        room = min(FIRST_BLOCK, self._body.max_size) if size is None else size - position
+        self._pace.pause()
+        self._intake = await self._flow.reserve(room, self._wait, self._body.limits.cap)
+        self._pace.resume()
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._intake.close()
-
-    async def extend(self, size: int) -> None:
-        if size <= self._size:
-            return
-        self._size = max(size, 2 * self._size)
-        larger = await self._flow.reserve(self._size, self._timeout)
-        larger.write(self._intake.finish())
-        self._intake = larger
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._intake.write(data)
+    async def write(self, data: bytes | memoryview) -> None:
+        intake = self._intake
+        assert intake is not None
+        if len(data) > intake.room:
+            needed = intake.received + len(data)
+            self._pace.pause()
+            await intake.grow(max(needed, min(2 * needed, self._body.max_size)), self._wait)
+            self._pace.resume()
+        intake.write(data)
 
     def finish(self) -> memoryview:
-        return self._intake.finish()
+        assert self._intake is not None
+        view = self._intake.finish()
+        self._intake = None
+        return view
+
+    def close(self) -> None:
+        if self._intake is not None:
+            self._intake.close()
 
 
-def _content_length(request: Request) -> int | None:
-    value = request.headers.get("content-length")
-    if value is None:
-        return None
-    if not value.isdecimal():
-        raise MalformedBody("The Content-Length is not a number.")
-    return int(value)
+def _check_type(rules: BodyRules, content_type: str | None) -> None:
+    if not is_acceptable(content_type, rules.media_types):
+        wanted = ", ".join(rules.media_types)
+        raise UnsupportedBody(
+            f"The upload must be of type {wanted}, not {content_type or 'an unknown one'}.", {"Accept": wanted}
+        )
 
 
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body may have at most {limit} bytes.")
+def missing(name: str) -> dict[str, Any]:
+    """Say what FastAPI says about a required file that did not come."""
+    return {"type": "missing", "loc": ("body", name), "msg": "Field required", "input": None}
 
 
-def _mismatch(announced: int, received: str) -> BodyLengthMismatch:
-    return BodyLengthMismatch(f"The Content-Length is {announced}, but {received} bytes came.")
-
-
-def _missing(name: str) -> RequestValidationError:
-    # What FastAPI says about a required file that did not come.
-    return RequestValidationError([{"type": "missing", "loc": ("body", name), "msg": "Field required", "input": None}])
+def _filename(disposition: str | None) -> str | None:
+    _, options = parse_options_header(disposition)
+    name = options.get(b"filename")
+    return None if name is None else decoded(name)

@@ -20,8 +20,8 @@ from .mapping import PAGE, Lease, Mapping, address_of
 from .region import Region, RegionFull
 
 STATUS_SIZE = 24
-"""Bytes of one owner's status: what it uses, how many batches it has begun, and when its handler was called last. Each
-word is written by its owner alone and is aligned, so a reader sees the old value or the new one."""
+"""Bytes of one owner's status: what it uses, which task it works on, and since when. Each word is written by its owner
+alone and is aligned, so a reader sees the old value or the new one."""
 
 _WORD = struct.Struct("Q")
 _TIME = struct.Struct("d")
@@ -115,16 +115,22 @@ class Arena:
             offset = self.region.allocate(max(size, 1))
         except RegionFull:
             raise self._full(size) from None
-        if self.region.touched > touched:
-            self._publish_usage()
-            # Each process checks its own growth against the sum of all, without a lock: two that grow in the same
-            # instant may together exceed the limit by one block each.
-            if self.usage() > self.layout.limit:
-                self.region.free(offset)
-                self.region.touched = touched
-                self._publish_usage()
-                raise self._full(size)
+        if not self._may_touch(touched):
+            self.region.free(offset)
+            self._untouch(touched)
+            raise self._full(size)
         return Ref(offset, size)
+
+    def grow(self, ref: Ref, size: int) -> Ref | None:
+        """Make a block of this process longer where it is; None when that cannot be done."""
+        touched = self.region.touched
+        if not self.region.grow(ref.offset, size):
+            return None
+        if not self._may_touch(touched):
+            self.region.shrink(ref.offset, ref.size)
+            self._untouch(touched)
+            return None
+        return ref._replace(size=size)
 
     def free(self, offset: int) -> None:
         """Take a block of this process's region back for reuse."""
@@ -229,29 +235,41 @@ class Arena:
         words = self.mapping.writable
         return sum(_WORD.unpack_from(words, region * STATUS_SIZE)[0] for region in range(self.layout.regions))
 
-    def note_call(self, batch: int, started_at: float) -> None:
-        """Write down that the handler is called; readable after the death of this process.
+    def note_call(self, task: int, started_at: float) -> None:
+        """Write down that a call of the handler begins; readable after the death of this process.
 
         Args:
-            batch: How many batches this process has begun.
+            task: Id of the first task of the call.
             started_at: The time on the clock of ``time.monotonic``.
         """
-        _CALL.pack_into(self.mapping.writable, self._call, batch, started_at)
+        _CALL.pack_into(self.mapping.writable, self._call, task, started_at)
 
-    def batch_of(self, region: int) -> int:
-        """Tell which batch the owner of a region began last."""
+    def task_of(self, region: int) -> int:
+        """Tell with which task the last call in the owner of a region began; 0 when there was none."""
         number: int = _WORD.unpack_from(self.mapping.writable, region * STATUS_SIZE + 8)[0]
         return number
 
     def call_of(self, region: int) -> float:
-        """Tell when the owner of a region called its handler last; 0 when it never did."""
+        """Tell when the last call in the owner of a region began; 0 when there was none."""
         started_at: float = _TIME.unpack_from(self.mapping.writable, region * STATUS_SIZE + 16)[0]
         return started_at
 
     def reset_status(self, region: int) -> None:
-        """Forget what an earlier owner of a region wrote down about its batches."""
+        """Forget what an earlier owner of a region wrote down about its calls."""
         start = region * STATUS_SIZE + 8
         self.mapping.writable[start : start + STATUS_SIZE - 8] = bytes(STATUS_SIZE - 8)
+
+    def _may_touch(self, before: int) -> bool:
+        if self.region.touched <= before:
+            return True
+        self._publish_usage()
+        # Each process checks its own growth against the sum of all, without a lock: two that grow in the same
+        # instant may together exceed the limit by one block each.
+        return self.usage() <= self.layout.limit
+
+    def _untouch(self, before: int) -> None:
+        self.region.touched = before
+        self._publish_usage()
 
     def _publish_usage(self) -> None:
         _WORD.pack_into(self.mapping.writable, self._status, self.region.touched - self.region.start)

@@ -47,7 +47,7 @@ class StepDesk:
         self.entry = Entry(self.queue, queue_size)
         self.timer: asyncio.TimerHandle | None = None
         self.max_retries = step.max_retries
-        self.budget = RestartBudget(time.monotonic())
+        self.budget = RestartBudget(time.monotonic(), step.nprocs)
         self.expected_ready_at = 0.0
         self.load_time = 1.0
         self.restarts = 0

@@ -158,7 +158,8 @@ class Dispatcher:
                 f"{waiting} tasks wait for step {desk.name} of flow {self.name}; its queue is full",
                 retry_after=max(1.0, expected),
             )
-        if expected > timeout:
+        # With nothing in flight one is let in, or a slow first call would close the door for good.
+        if expected > timeout and self._records:
             raise DeadlineUnreachable(
                 f"a task of flow {self.name} would take about {expected:.1f} s now and has {timeout:g} s",
                 retry_after=max(1.0, expected - timeout),
@@ -211,13 +212,13 @@ class Dispatcher:
         """
         desk = self.desks[link.step]
         desk.links.remove(link)
-        in_hand, untouched = link.take_all(self._ledger.arena.batch_of(link.region))
-        for records in reversed(untouched):
-            for record in reversed(records):
-                self._put_back(desk, record)
-        for records in in_hand:
-            for record in records:
-                self._retry(desk, record, error)
+        done, in_hand, untouched = link.take_all(self._ledger.arena.task_of(link.region))
+        for record in reversed(untouched):
+            self._put_back(desk, record)
+        for record in in_hand:
+            record.deaths += 1  # what was done already did not kill it
+        for record in done + in_hand:
+            self._retry(desk, record, error)
         for offset in link.retained:
             self._ledger.arena.drop(offset)
         link.retained.clear()
@@ -229,19 +230,24 @@ class Dispatcher:
             self._ledger.drop(record.content.blocks)
             return
         record.is_waiting = True
-        desk.queue.push_back(record)
+        if record.deaths:
+            desk.queue.push_alone(record)
+        else:
+            desk.queue.push_back(record)
 
     def _retry(self, desk: StepDesk, record: Record, error: WorkerDied) -> None:
         record.holder = 0
-        record.deaths += 1
         if record.is_settled:
             self._ledger.drop(record.content.blocks)
-        elif record.deaths > desk.max_retries or any(ref.shared for ref in record.content.blocks):
+        elif record.deaths > desk.max_retries or not self._may_run_again(desk, record):
             self._settle(record, "failed", WorkerDied(error.step, error.pid, error.exit_code, error.reason))
         else:
             desk.retries += 1
             record.is_waiting = True
             desk.queue.push_alone(record)
+
+    def _may_run_again(self, desk: StepDesk, record: Record) -> bool:
+        return desk.max_retries > 0 and not any(ref.shared for ref in record.content.blocks)
 
     def _refuse_unavailable(self, patience: float) -> None:
         now = time.monotonic()

@@ -25,6 +25,8 @@ class Ledger:
     Attributes:
         arena: The shared memory as this process uses it.
         on_full: Called when somebody begins to wait for room.
+        intakes: How many blocks are being filled from outside.
+        receiving: Their bytes.
     """
 
     def __init__(self, mapping: Mapping, layout: Layout) -> None:
@@ -34,6 +36,8 @@ class Ledger:
         self._released: list[list[int]] = [[] for _ in range(layout.regions)]
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.on_full: Callable[[], None] = lambda: None
+        self.intakes = 0
+        self.receiving = 0
 
     def hold(self, refs: Iterable[Ref]) -> None:
         """Hold blocks for a task."""
@@ -123,6 +127,7 @@ class Ledger:
             used=sum(map(self._size, list(self.arena.holds))),
             leased=sum(map(self._size, list(self.arena.leases))),
             retained=sum(map(self._size, retained)),
+            receiving=self.receiving,
             blocks=len(self.arena.holds),
         )
 

@@ -189,19 +189,27 @@ class WorkerLink:
     def _calls(self, records: list[Record]) -> int:
         return -(-len(records) // self._batch_size)
 
-    def take_all(self, begun: int) -> tuple[list[list[Record]], list[list[Record]]]:
-        """Return all batches of a worker that is gone: those that were in its hands, and those it never began.
+    def take_all(self, current: int) -> tuple[list[Record], list[Record], list[Record]]:
+        """Return all tasks of a worker that is gone.
 
         Args:
-            begun: How many batches it had begun in its life.
+            current: Id of the task with which its last call of the handler began.
+
+        Returns:
+            Those it had done without an answer, those of the call in which it died, and those it had not begun.
         """
-        in_hand: list[list[Record]] = []
-        while self.batches and self._answered < begun:
-            in_hand.append(self._pop_batch())
-        untouched: list[list[Record]] = []
+        passed: list[Record] = []
         while self.batches:
-            untouched.append(self._pop_batch())
-        return in_hand, untouched
+            records = self._pop_batch()
+            for index, record in enumerate(records):
+                if record.id == current:
+                    end = index - index % self._batch_size + self._batch_size
+                    untouched = records[end:]
+                    while self.batches:
+                        untouched += self._pop_batch()
+                    return passed + records[:index], records[index:end], untouched
+            passed += records
+        return [], [], passed
 
     def time_per_call(self) -> float:
         """Tell how long the worker took for its last calls of the handler, in seconds."""

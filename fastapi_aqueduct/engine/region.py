@@ -86,6 +86,30 @@ class Region:
             self.used -= rest
             self._add_hole(offset + size, rest)
 
+    def grow(self, offset: int, size: int) -> bool:
+        """Make a block longer where it is, if what lies behind it is free.
+
+        Args:
+            offset: Where the block starts.
+            size: Bytes it must have, no fewer than it has.
+
+        Returns:
+            Whether that was possible.
+        """
+        size = rounded(size)
+        end = offset + self.blocks[offset]
+        more = offset + size - end
+        if end == self._top and offset + size <= self.start + self.capacity:
+            self._top += more
+            self.touched = max(self.touched, self._top)
+        elif more and self._hole_sizes.get(end, 0) >= more:
+            self._cut_hole(bisect_left(self._holes, end), more)
+        elif more:
+            return False
+        self.blocks[offset] = size
+        self.used += more
+        return True
+
     def adopt(self, blocks: dict[int, int]) -> None:
         """Start with blocks that an earlier owner of the region left behind, alive in other processes.
 

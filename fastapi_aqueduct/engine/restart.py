@@ -6,7 +6,7 @@ import random
 from collections import deque
 
 MAX_DEATHS = 5
-"""Deaths in a step that are put up with in one window."""
+"""Deaths in one window that are put up with, for each worker a step should have."""
 
 WINDOW = 300.0
 """Seconds of the window at least; it is longer for models that load slowly."""
@@ -62,9 +62,12 @@ class RestartBudget:
 
     Args:
         now: The time, in seconds on a clock that never goes back.
+        workers: How many workers the step should have. All of them may die at once for one reason, such as want of
+            memory, and that is not five reasons.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, workers: int = 1) -> None:
+        self._most = MAX_DEATHS * workers
         self._deaths: deque[float] = deque()
         self._window = WINDOW
         self._unready_since: float | None = now
@@ -88,7 +91,7 @@ class RestartBudget:
         """Tell whether the step counts as broken."""
         while self._deaths and self._deaths[0] <= now - self._window:
             self._deaths.popleft()
-        return len(self._deaths) > MAX_DEATHS
+        return len(self._deaths) > self._most
 
     def is_given_up(self, now: float) -> bool:
         """Tell whether the step has had no ready worker for too long."""

@@ -76,6 +76,7 @@ class ArenaStatistics:
         leased: Bytes of blocks on which there are views in the API process.
         retained: Bytes of blocks that code in a worker kept after its task had moved on.
         blocks: Number of blocks that somebody holds.
+        receiving: Bytes of blocks for content that is still arriving; nobody holds them yet.
     """
 
     limit: int
@@ -84,11 +85,12 @@ class ArenaStatistics:
     leased: int = 0
     retained: int = 0
     blocks: int = 0
+    receiving: int = 0
 
     @property
     def free(self) -> int:
         """Bytes that are kept warm for reuse."""
-        return max(0, self.touched - self.used)
+        return max(0, self.touched - self.used - self.receiving)
 
 
 @dataclass(frozen=True)

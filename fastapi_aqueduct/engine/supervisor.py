@@ -38,6 +38,9 @@ STOP_TIME = 5.0
 KILL_AFTER = 1.0
 """Seconds from SIGTERM to SIGKILL, and from SIGKILL until nothing more is expected."""
 
+LEAVING = (WorkerState.RETIRING, WorkerState.STOPPING)
+"""States of a worker that has been replaced."""
+
 MEMORY_INTERVAL = 1.0
 """Seconds at least between two looks at the memory of one worker."""
 
@@ -214,11 +217,18 @@ class Supervisor:
 
     def _fill(self) -> None:
         """Launch what is missing in each step."""
-        for index, (_, step) in enumerate(self._steps):
-            slots = [slot for slot in self._slots if slot.step == index]
-            taken = [slot for slot in slots if not slot.is_free and slot.replaces is None]
-            for slot in [slot for slot in slots if slot.is_free][: step.nprocs - len(taken)]:
+        for index in range(len(self._steps)):
+            free = [slot for slot in self._slots if slot.step == index and slot.is_free]
+            for slot in free[: self._missing(index)]:
                 self._launch(slot)
+
+    def _missing(self, index: int) -> int:
+        """Count the workers that a step lacks and that are not on their way."""
+        slots = [slot for slot in self._slots if slot.step == index]
+        coming = [slot for slot in slots if slot.replaces is not None]
+        leaving = [slot for slot in slots if slot.link is not None and slot.link.state in LEAVING]
+        taken = sum(not slot.is_free for slot in slots) - len(coming) - len(leaving)
+        return max(0, self._steps[index][1].nprocs - taken)
 
     def _launch(self, slot: Slot) -> None:
         assert self._loop is not None
@@ -384,16 +394,20 @@ class Supervisor:
                 self._starting.set_exception(self._start_error(link, exit_code))
         elif state is not WorkerState.STOPPING:
             self._replace(slot, link, exit_code, trace)
+        else:
+            for other in self._links():  # one at a time: now it may be another's turn
+                if other.step == link.step:
+                    self._check_wear(other)
 
     def _replace(self, slot: Slot, link: WorkerLink, exit_code: int | None, trace: str) -> None:
         now = time.monotonic()
         desk = self._dispatcher.desks[slot.step]
         desk.budget.note_death(now)
-        heir = next((other for other in self._slots if other.replaces is link), None)
-        if heir is not None:
-            heir.replaces = None  # its replacement is on the way already
-            delay = 0.0
-        else:
+        delay = 0.0
+        for other in self._slots:
+            if other.replaces is link:
+                other.replaces = None
+        if self._missing(slot.step) > 0:  # else it was worn, and its replacement is there or on the way
             delay = slot.policy.delay(now - link.ready_at if link.ready_at else 0.0)
             if desk.budget.is_spent(now):
                 delay = slot.policy.longest_delay()

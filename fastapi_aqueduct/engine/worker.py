@@ -142,7 +142,6 @@ class Worker:
         self._retained: set[int] = set()
         self._newly_retained: list[int] = []
         self._released: list[int] = []
-        self._batches = 0
         shared_memories.append(self._arena)
 
     def run(self) -> None:
@@ -194,7 +193,6 @@ class Worker:
 
     def _work(self, batch: Batch) -> Batch:
         started = time.monotonic()
-        self._batches += 1
         envelopes, _, size = batch
         if size == 1:
             answers = [self._answer_one(envelope) for envelope in envelopes]
@@ -211,9 +209,10 @@ class Worker:
     def _answer(self, envelopes: list[Envelope]) -> list[Envelope]:
         """Work on what one call of the handler gets."""
         now = time.monotonic()
+        self._arena.note_call(envelopes[0].id, now)  # before they are unpacked, which may be fatal, too
         decoded = [self._decode(envelope, now) for envelope in envelopes]
         tasks = [task for task in decoded if isinstance(task, BaseTask)]
-        failure = self._handle(tasks, now) if tasks else b""
+        failure = self._handle(tasks) if tasks else b""
         if failure and len(tasks) > 1 and not any(_has_shared(envelope) for envelope in envelopes):
             # One bad input must not fail its neighbours: everybody again, alone, from an untouched copy.
             del tasks, decoded
@@ -225,10 +224,11 @@ class Worker:
 
     def _answer_one(self, envelope: Envelope) -> Envelope:
         now = time.monotonic()
+        self._arena.note_call(envelope.id, now)
         task = self._decode(envelope, now)
         if not isinstance(task, BaseTask):
             return task
-        return self._finish(envelope, task, self._handle([task], now))
+        return self._finish(envelope, task, self._handle([task]))
 
     def _decode(self, envelope: Envelope, now: float) -> BaseTask | Envelope:
         """Return the task, or the answer to one that cannot be worked on."""
@@ -241,8 +241,7 @@ class Worker:
         task.expiration_time = envelope.deadline
         return task
 
-    def _handle(self, tasks: list[BaseTask], now: float) -> bytes:
-        self._arena.note_call(self._batches, now)
+    def _handle(self, tasks: list[BaseTask]) -> bytes:
         try:
             self._setup.handler.handle(*tasks)
         except BaseException as exc:  # also SystemExit: a request must not end its worker

@@ -38,18 +38,28 @@ class AqueductCollector(Collector):
 
 def _step_metrics(flows: dict[str, FlowStatistics]) -> Iterator[Metric]:
     workers = GaugeMetricFamily("aqueduct_workers", "Worker processes", labels=["flow", "step", "state"])
-    queue = GaugeMetricFamily("aqueduct_queue_length", "Tasks that wait for a step", labels=["flow", "step"])
-    restarts = CounterMetricFamily(
-        "aqueduct_worker_restarts", "Workers that died and were replaced", labels=["flow", "step"]
-    )
     for label, flow in flows.items():
         for step in flow.steps:
             for state in WorkerState:
                 count = sum(worker.state is state for worker in step.workers)
                 workers.add_metric([label, step.name, state], count)
-            queue.add_metric([label, step.name], step.queued)
-            restarts.add_metric([label, step.name], step.restarts)
-    yield from (workers, queue, restarts)
+    yield workers
+    for family, name, text, attribute in _OF_STEPS:
+        metric = family(name, text, labels=["flow", "step"])
+        for label, flow in flows.items():
+            for step in flow.steps:
+                metric.add_metric([label, step.name], getattr(step, attribute))
+        yield metric
+
+
+_OF_STEPS = (
+    (GaugeMetricFamily, "aqueduct_queue_length", "Tasks that wait for a step", "queued"),
+    (CounterMetricFamily, "aqueduct_worker_restarts", "Workers that died and were replaced", "restarts"),
+    (CounterMetricFamily, "aqueduct_worker_recycles", "Workers that were worn and were replaced", "recycled"),
+    (CounterMetricFamily, "aqueduct_task_retries", "Tasks tried again after a worker had died", "retries"),
+    (GaugeMetricFamily, "aqueduct_step_broken", "1 while workers of a step die too often", "is_broken"),
+    (GaugeMetricFamily, "aqueduct_step_given_up", "1 when no worker of a step is expected any more", "is_given_up"),
+)
 
 
 def _flow_metrics(flows: dict[str, FlowStatistics]) -> Iterator[Metric]:
@@ -57,7 +67,7 @@ def _flow_metrics(flows: dict[str, FlowStatistics]) -> Iterator[Metric]:
     in_flight = GaugeMetricFamily("aqueduct_tasks_in_flight", "Tasks that are not finished", labels=["flow"])
     tasks = CounterMetricFamily("aqueduct_tasks", "Tasks that have ended", labels=["flow", "outcome"])
     for label, flow in flows.items():
-        for kind in ("limit", "touched", "used"):
+        for kind in ("limit", "touched", "used", "free", "leased", "retained"):
             arena.add_metric([label, kind], getattr(flow.arena, kind))
         in_flight.add_metric([label], flow.in_flight)
         for outcome in ("completed", "failed", "timed_out", "cancelled"):

@@ -109,6 +109,17 @@ class Hold(BaseTaskHandler):
             task.gate.enter()
 
 
+class Spin(BaseTaskHandler):
+    """Never finishes a task, and never sleeps."""
+
+    def handle(self, *tasks: Held) -> None:
+        for task in tasks:
+            task.gate.open()
+            task.gate.enter()
+        while True:
+            pass
+
+
 class BadPicture(Exception):
     """A picture that is none."""
 

@@ -41,7 +41,7 @@ def check(schema: dict[str, Any]) -> None:
     operation = schema["paths"]["/v1/inner/total/{name}"]["post"]
     assert operation["requestBody"] == BODY
     assert operation["description"] == "Add up the bytes."
-    assert set(operation["responses"]) == {"200", "400", "413", "422", "503", "504"}
+    assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "503", "504"}
     assert operation["responses"]["413"] == {"description": "of the user"}
     assert [parameter["name"] for parameter in operation["parameters"]] == ["name", "factor"]
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep
+from fastapi_aqueduct.asgi.probes import judge
+from fastapi_aqueduct.engine.statistics import (
+    ArenaStatistics,
+    FlowStatistics,
+    StepStatistics,
+    WorkerState,
+    WorkerStatistics,
+)
+from fastapi_aqueduct.flow import FlowState
 from fastapi_aqueduct.testing import client
 
 from ..support import eventually, pids
@@ -29,6 +40,69 @@ async def statuses(http: Any) -> list[int]:
     return [(await http.get(path)).status_code for path in PATHS]
 
 
+def make_step(*states: WorkerState, **fields: Any) -> StepStatistics:
+    workers = tuple(WorkerStatistics(pid, state, 0) for pid, state in enumerate(states, start=1))
+    return StepStatistics("step", workers, nprocs=2, queued=0, **fields)
+
+
+READY = WorkerState.READY
+STARTING = WorkerState.STARTING
+GOOD = make_step(READY, READY)
+HALF = make_step(READY, STARTING)
+NONE = make_step(STARTING, expected_wait=2.5)
+BROKEN = make_step(READY, READY, is_broken=True, restarts=6)
+LOST = make_step(is_given_up=True, is_broken=True)
+RUNNING = FlowStatistics("flow", FlowState.RUNNING, (GOOD, GOOD), ArenaStatistics(1), 0, 0, 0, 0, 0)
+STOPPED = replace(RUNNING, state=FlowState.STOPPED)
+STARTS = replace(RUNNING, state=FlowState.STARTING)
+STOPS = replace(RUNNING, state=FlowState.STOPPING)
+
+
+def run(*steps: StepStatistics) -> FlowStatistics:
+    return replace(RUNNING, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("flows", "has_started", "is_draining", "status", "is_ready", "is_live", "words"),
+    [
+        ([RUNNING], True, False, "ready", True, True, []),
+        ([RUNNING, RUNNING], True, False, "ready", True, True, []),
+        ([RUNNING], False, False, "ready", False, True, []),
+        ([STARTS], False, False, "starting", False, True, ["flow flow is starting"]),
+        ([RUNNING, STARTS], False, False, "starting", False, True, ["is starting"]),
+        ([STOPPED], False, False, "stopped", False, True, ["is stopped"]),
+        ([STOPPED], True, False, "stopped", False, False, ["is stopped"]),
+        ([STOPPED], True, True, "draining", False, True, ["told to stop", "is stopped"]),
+        ([STOPS], True, False, "stopping", False, True, ["is stopping"]),
+        ([STOPS], False, True, "draining", False, True, ["told to stop", "is stopping"]),
+        ([RUNNING], True, True, "draining", False, True, ["told to stop"]),
+        ([run(GOOD, HALF)], True, False, "degraded", True, True, ["step step of flow flow has 1 of 2 workers"]),
+        ([run(HALF)], True, True, "draining", False, True, ["told to stop", "1 of 2"]),
+        ([run(NONE, GOOD)], True, False, "unavailable", False, True, ["no ready worker; one is expected in 2.5 s"]),
+        ([run(HALF, NONE)], True, False, "unavailable", False, True, ["1 of 2", "no ready worker"]),
+        ([RUNNING, run(NONE)], True, False, "unavailable", False, True, ["no ready worker"]),
+        ([run(BROKEN)], True, False, "broken", False, True, ["die too often: 6 restarts"]),
+        ([run(GOOD, LOST)], True, False, "failed", False, False, ["so long", "too often", "no ready worker"]),
+        ([run(LOST)], True, True, "draining", False, False, ["told to stop", "so long", "too often", "no ready"]),
+    ],
+)
+def test_truth_table(
+    flows: list[FlowStatistics],
+    has_started: bool,
+    is_draining: bool,
+    status: str,
+    is_ready: bool,
+    is_live: bool,
+    words: list[str],
+) -> None:
+    """From what flows say about themselves to what they are; the start-up probe says ``has_started`` and no more."""
+    health = judge(flows, has_started, is_draining)
+    assert (health.status, health.is_ready, health.is_live) == (status, is_ready, is_live)
+    assert len(health.reasons) == len(words)
+    for reason, expected in zip(health.reasons, words, strict=True):
+        assert expected in reason
+
+
 async def test_answers() -> None:
     """GET and HEAD, never from a cache, one line for each step, and not in the schema."""
     flow = Flow(FlowStep(Add(), nprocs=2), Adder(), name="both")
@@ -41,6 +115,7 @@ async def test_answers() -> None:
             assert response.headers["cache-control"] == "no-store"
             assert response.json() == {
                 "status": "ready",
+                "reasons": [],
                 "steps": [
                     {"flow": "both", "step": "step1_Add", "workers": 2, "ready": 2, "restarts": 0, "queued": 0},
                     {"flow": "both", "step": "step2_Adder", "workers": 1, "ready": 1, "restarts": 0, "queued": 0},
@@ -106,6 +181,28 @@ async def test_a_step_without_a_worker_is_not_ready() -> None:
         os.kill(second, signal.SIGKILL)
         await eventually(lambda: not pids(flow))
         assert await statuses(http) == [503, 200, 200]
-        assert (await http.get("/ready")).json()["status"] == "unavailable"
+        body = (await http.get("/ready")).json()
+        assert body["status"] == "unavailable"
+        assert "step1_Adder of flow flow has no ready worker" in body["reasons"][0]
         await eventually(lambda: len(pids(flow)) == 2)
         assert await statuses(http) == [200, 200, 200]
+
+
+async def test_workers_that_die_again_and_again() -> None:
+    """Other workers of the step still serve, but nobody should count on them; it is not worth a restart yet."""
+    flow = Flow(FlowStep(Adder(), nprocs=6))
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+    async with client(app) as http:
+        for pid in pids(flow):
+            os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: flow.statistics().steps[0].restarts == 6 and len(pids(flow)) == 5)
+        assert await statuses(http) == [503, 200, 200]
+        assert (await http.get("/ready")).json()["status"] == "broken"
+
+
+async def test_a_flow_that_somebody_stopped() -> None:
+    """Nobody starts it again but who restarts the server."""
+    flow = Flow(Adder())
+    async with client(FastAPI(lifespan=Aqueduct(flow).lifespan)) as http:
+        await flow.stop()
+        assert await statuses(http) == [503, 503, 200]

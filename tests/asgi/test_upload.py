@@ -10,12 +10,8 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
-from fastapi_aqueduct.asgi.errors import MalformedBody
-from fastapi_aqueduct.asgi.multipart import FilePart, boundary_of
 from fastapi_aqueduct.testing import client
 
 from ..handlers import Gate
@@ -192,49 +188,3 @@ async def test_no_room_in_shared_memory(tmp_path: Path) -> None:
         assert (await pending).json() == 3 << 20
         assert (await waiting).json() == 2 << 20
         await eventually(lambda: blocks(flow) == taken(flow) == 0)
-
-
-# The parser
-
-
-def form(*parts: tuple[str, bytes]) -> tuple[bytes, bytes]:
-    request = httpx.Request("POST", "http://test/", files=[(name, data) for name, data in parts])
-    boundary = boundary_of(request.headers["content-type"])
-    assert boundary is not None
-    return boundary, request.read()
-
-
-@given(st.binary(max_size=300), st.binary(max_size=50), st.lists(st.integers(1, 400), max_size=30))
-def test_a_part_survives_any_cuts(data: bytes, other: bytes, cuts: list[int]) -> None:
-    """Wherever the pieces of the body end, also inside the boundary."""
-    boundary, body = form(("other", other), ("image", data), ("last", other))
-    found = bytearray()
-    part = FilePart(boundary, "image", found.extend)
-    position = 0
-    for cut in [*cuts, len(body)]:
-        part.feed(body[position : position + cut])
-        position += cut
-    part.finish()
-    assert part.is_found
-    assert bytes(found) == data
-
-
-@given(st.integers(min_value=0))
-def test_a_form_that_ends_early(end: int) -> None:
-    """Is not taken for a complete one."""
-    boundary, body = form(("image", b"data"))
-    part = FilePart(boundary, "image", bytearray().extend)
-    part.feed(body[: end % (len(body) - 3)])
-    with pytest.raises(MalformedBody):
-        part.finish()
-
-
-@given(st.binary(max_size=200))
-def test_nonsense_raises_one_kind_of_error(body: bytes) -> None:
-    """Whatever comes, it is the client's fault."""
-    part = FilePart(b"b", "image", bytearray().extend)
-    try:
-        part.feed(b"--b\r\n" + body)
-        part.finish()
-    except MalformedBody:
-        pass

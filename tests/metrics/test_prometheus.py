@@ -18,7 +18,7 @@ from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
 from fastapi_aqueduct.metrics.prometheus import AqueductCollector
 from fastapi_aqueduct.testing import client
 
-from ..asgi.handlers import Adder, HeldPicture, Hold, Sum
+from ..asgi.handlers import Adder, Held, HeldPicture, Hold, Sum
 from ..handlers import Gate
 from ..support import DEADLINE, eventually, pids, script_environment
 
@@ -56,9 +56,16 @@ async def test_under_the_instrumentator(tmp_path: Path) -> None:
             assert samples["aqueduct_workers pictures dead step1_Hold"] == 0
             assert samples["aqueduct_queue_length pictures step1_Hold"] == 0
             assert samples["aqueduct_worker_restarts_total pictures step1_Hold"] == 0
+            assert samples["aqueduct_step_broken pictures step1_Hold"] == 0
+            assert samples["aqueduct_step_given_up pictures step1_Hold"] == 0
             assert 100_000 <= samples["aqueduct_arena_bytes pictures used"]
             assert samples["aqueduct_arena_bytes pictures used"] <= samples["aqueduct_arena_bytes pictures touched"]
             assert samples["aqueduct_arena_bytes pictures touched"] < samples["aqueduct_arena_bytes pictures limit"]
+            assert samples["aqueduct_arena_bytes pictures free"] == (
+                samples["aqueduct_arena_bytes pictures touched"] - samples["aqueduct_arena_bytes pictures used"]
+            )
+            assert samples["aqueduct_arena_bytes pictures leased"] >= 0
+            assert samples["aqueduct_arena_bytes pictures retained"] == 0
             assert samples["aqueduct_tasks_in_flight pictures"] == 1
             assert samples["aqueduct_tasks_total pictures completed"] == 0
             gate.open()
@@ -69,19 +76,43 @@ async def test_under_the_instrumentator(tmp_path: Path) -> None:
         assert not read(generate_latest(REGISTRY).decode())
 
 
-async def test_deaths_are_counted() -> None:
-    """A replaced worker, and the tasks it took with it."""
-    flow = Flow(Adder())
+async def test_deaths_are_counted(tmp_path: Path) -> None:
+    """A replaced worker, and the task that was tried again; and that workers die too often."""
+    gate = Gate(tmp_path)
+    flow = Flow(Hold())
     registry = CollectorRegistry()
     registry.register(AqueductCollector([flow]))
     async with flow:
+        held = asyncio.create_task(flow.process(Held(tmp_path), DEADLINE))
+        await eventually(gate.is_entered)
+        gate.open()  # for the second time it is done
         os.kill(pids(flow)[0], signal.SIGKILL)
-        await eventually(lambda: flow.statistics().steps[0].restarts == 1 and pids(flow))
-        assert (await flow.process(Sum(1))).result == 11
+        await held
+        await eventually(lambda: pids(flow))
         samples = read(generate_latest(registry).decode())
-    assert samples["aqueduct_worker_restarts_total flow step1_Adder"] == 1
-    assert samples["aqueduct_workers flow ready step1_Adder"] == 1
-    assert samples["aqueduct_tasks_total flow completed"] == 1
+        assert samples["aqueduct_worker_restarts_total flow step1_Hold"] == 1
+        assert samples["aqueduct_task_retries_total flow step1_Hold"] == 1
+        assert samples["aqueduct_workers flow ready step1_Hold"] == 1
+        assert samples["aqueduct_tasks_total flow completed"] == 1
+
+
+async def test_step_that_is_broken_and_workers_that_are_worn() -> None:
+    """Both at once."""
+    flow = Flow(FlowStep(Adder(), nprocs=6), FlowStep(Adder(), max_tasks=1))
+    registry = CollectorRegistry()
+    registry.register(AqueductCollector([flow]))
+    async with flow:
+        await flow.process(Sum(1))
+        await eventually(lambda: flow.statistics().steps[1].recycled == 1)
+        for pid in pids(flow):
+            os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: flow.statistics().steps[0].restarts == 6)
+        samples = read(generate_latest(registry).decode())
+    assert samples["aqueduct_worker_recycles_total flow step2_Adder"] == 1
+    assert samples["aqueduct_worker_recycles_total flow step1_Adder"] == 0
+    assert samples["aqueduct_step_broken flow step1_Adder"] == 1
+    assert samples["aqueduct_step_broken flow step2_Adder"] == 0
+    assert samples["aqueduct_step_given_up flow step1_Adder"] == 0
 
 
 def test_flows_that_share_a_name() -> None:

@@ -1,0 +1,97 @@
+"""What FastAPI is shown of an endpoint, so that it injects what a task and a function need."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
+
+from fastapi import Depends, params
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..flow import Flow
+from .factory import TaskFactory
+
+PREFIX = "aqueduct_"
+"""Before the names of the parameters that only FastAPI sees, so that they meet none of the user's."""
+
+
+class Injected(NamedTuple):
+    """What FastAPI has injected.
+
+    Attributes:
+        request: The request.
+        response: Carries headers to the answer.
+        flow: The flow.
+        arguments: The parameters of the task.
+        others: Those of the function.
+    """
+
+    request: Request
+    response: Response
+    flow: Flow
+    arguments: dict[str, Any]
+    others: dict[str, Any]
+
+
+class Injection:
+    """Joins the parameters of a function with those of the task that it takes.
+
+    A dependency costs FastAPI as much as all else here, so the parameters of the task are declared beside those of the
+    function; only when they clash they move to a dependency of their own.
+
+    Args:
+        own: The parameters of the function, without the task.
+        source: The dependency that gives the flow: one, since that is what a test overrides.
+        factory: Knows the parameters of the task.
+    """
+
+    def __init__(self, own: inspect.Signature, source: Callable[..., Any], factory: TaskFactory[Any]) -> None:
+        self._own = own
+        self._task_names = tuple(factory.signature.parameters)
+        parameters = list(own.parameters.values())
+        self._is_joined = not _clash(parameters, list(factory.signature.parameters.values()))
+        hidden: dict[str, Any] = {"flow": Annotated[Flow, Depends(source)]}
+        if self._is_joined:
+            parameters += factory.signature.parameters.values()
+        else:
+            hidden["arguments"] = Annotated[dict[str, Any], Depends(factory.dependency())]
+        # FastAPI injects these into one parameter of a function only, which may be the user's.
+        self._request, self._response = _find(parameters, Request), _find(parameters, Response)
+        if self._request is None:
+            hidden["request"] = Request
+        if self._response is None:
+            hidden["response"] = Response
+        self._hidden = tuple(hidden)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        shown = [parameter.replace(kind=keyword) for parameter in parameters]
+        shown += [inspect.Parameter(PREFIX + name, keyword, annotation=hint) for name, hint in hidden.items()]
+        self.signature = own.replace(parameters=shown)
+
+    def split(self, values: dict[str, Any]) -> Injected:
+        """Sort what FastAPI has injected."""
+        hidden = {name: values.pop(PREFIX + name) for name in self._hidden}
+        request = values[self._request] if self._request else hidden["request"]
+        response = values[self._response] if self._response else hidden["response"]
+        arguments = hidden.get("arguments")
+        if arguments is None:
+            arguments = {name: values.pop(name) for name in self._task_names}
+        return Injected(request, response, hidden["flow"], arguments, values)
+
+
+def _clash(own: list[inspect.Parameter], others: list[inspect.Parameter]) -> bool:
+    if {parameter.name for parameter in own} & {parameter.name for parameter in others}:
+        return True
+    both = [*own, *others]
+    return any(len([item for item in both if _is_a(item.annotation, kind)]) > 1 for kind in (Request, Response))
+
+
+def _find(parameters: list[inspect.Parameter], kind: type) -> str | None:
+    return next((parameter.name for parameter in parameters if _is_a(parameter.annotation, kind)), None)
+
+
+def _is_a(annotation: Any, kind: type) -> bool:
+    found, *metadata = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    is_given = any(isinstance(item, params.Depends) for item in metadata)
+    return not is_given and isinstance(found, type) and issubclass(found, kind)

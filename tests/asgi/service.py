@@ -1,0 +1,149 @@
+"""A server in a process of its own, as it is started from a shell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ..handlers import Gate
+from ..support import DEADLINE, script_environment, wait_until, write_script
+
+SOURCE = """
+    import os
+
+    from fastapi import FastAPI
+
+    from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
+    from tests.asgi.handlers import Held, Hold, Spin
+
+    flow = Flow(FlowStep({handler}(), nprocs=2))
+    app = FastAPI(lifespan=Aqueduct(flow, drain_delay={delay}).lifespan)
+
+    @app.get("/hold")
+    @flow_endpoint(flow, timeout_sec=60)
+    async def hold(task: Held) -> str:
+        return "finished"
+"""
+
+SERVERS = {
+    "uvicorn": ["uvicorn", "main:app", "--port={port}"],
+    "uvicorn-reload": ["uvicorn", "main:app", "--port={port}", "--reload"],
+    "uvicorn-workers": ["uvicorn", "main:app", "--port={port}", "--workers=2"],
+    "hypercorn": ["hypercorn", "main:app", "--bind=127.0.0.1:{port}"],
+    "hypercorn-alone": ["hypercorn", "main:app", "--bind=127.0.0.1:{port}", "--workers=0"],
+    "granian": ["granian", "main:app", "--interface=asgi", "--port={port}"],
+}
+"""How each is started."""
+
+
+class Service:
+    """A server that runs `SOURCE`.
+
+    Args:
+        directory: Where its module and its gates are.
+        process: The server.
+        port: Where it listens.
+    """
+
+    def __init__(self, directory: Path, process: subprocess.Popen[bytes], port: int) -> None:
+        self.directory = directory
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+
+    def probe(self, path: str = "/ready") -> int | None:
+        """Ask in a connection of its own, as a probe does; None when nobody answers."""
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(self.url + path, timeout=1).status_code
+        return None
+
+    def hold(self, name: str = "gate") -> Request:
+        """Send a request that is held at a gate, and wait until it is."""
+        request = Request(f"{self.url}/hold?gate={self.directory}&name={name}")
+        assert wait_until(Gate(self.directory, name).is_entered, DEADLINE)
+        return request
+
+    def log(self) -> str:
+        """Return what the server has printed."""
+        return (self.directory / "log").read_text()
+
+    def processes(self, below: int = 0) -> set[int]:
+        """List the processes below the server, or below another."""
+        found: set[int] = set()
+        new = {below or self.process.pid}
+        while new:
+            new = {child for pid in new for child in _children(pid)} - found
+            found |= new
+        return found
+
+    def interrupt(self) -> None:
+        """Do what a terminal does on Ctrl-C."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+
+class Request:
+    """A request that somebody waits for, in a thread.
+
+    Args:
+        url: What is asked for.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._result: Any = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = httpx.get(self._url, timeout=DEADLINE)
+        except httpx.TransportError as exc:
+            self._result = exc
+
+    def result(self) -> Any:
+        """Return the answer, or the exception when there was none."""
+        self._thread.join(DEADLINE)
+        return self._result
+
+
+@contextlib.contextmanager
+def serving(directory: Path, server: str, handler: str = "Hold", delay: float = 0.0) -> Iterator[Service]:
+    """Run a server; whatever it leaves behind is killed at the end."""
+    write_script(directory, SOURCE.format(handler=handler, delay=delay))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", *(word.format(port=port) for word in SERVERS[server])]
+    with (
+        open(directory / "log", "wb") as log,
+        subprocess.Popen(
+            command, cwd=directory, env=script_environment(), stdout=log, stderr=log, start_new_session=True
+        ) as process,
+    ):
+        service = Service(directory, process, port)
+        try:
+            assert wait_until(lambda: process.poll() is not None or service.probe() == 200, DEADLINE)
+            assert process.poll() is None
+            yield service
+        except BaseException:
+            print(service.log())
+            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> set[int]:
+    children: set[int] = set()
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children |= {int(child) for child in (task / "children").read_text().split()}
+    return children
