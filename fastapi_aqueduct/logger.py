@@ -1,6 +1,7 @@
 """The logger of the package.
 
-Attach handlers or forward records as with any logger, for example to send errors to Sentry::
+An application that configures no logging sees warnings and errors on stderr, as Python does it for any logger. Attach
+handlers or forward records as with any logger, for example to send errors to Sentry::
 
     from fastapi_aqueduct.logger import log
 
@@ -13,8 +14,8 @@ import logging
 
 LOGGER_NAME = "fastapi_aqueduct"
 
+# No NullHandler: that a worker has died must be seen also under a server that configures its own loggers only.
 log = logging.getLogger(LOGGER_NAME)
-log.addHandler(logging.NullHandler())
 
 
 def replace_logger(logger: logging.Logger) -> None:

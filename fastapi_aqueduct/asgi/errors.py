@@ -11,7 +11,6 @@ BodyError                the body of a request cannot be used
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from ..exceptions import AqueductError, NotRunningError, Overloaded, TaskTimeout, WorkerDied, WorkerTraceback
+from ..exceptions import AqueductError, NotRunningError, Overloaded, TaskTimeout, WorkerDied
 from ..logger import log
 
 
@@ -89,9 +88,10 @@ ANSWERS: dict[type[Exception], Answer] = {
 
 @contextmanager
 def http_errors(scope: Scope) -> Iterator[None]:
-    """Turn the package's exceptions into HTTP answers, and log what went wrong in a worker.
+    """Turn the package's exceptions into HTTP answers.
 
-    Exceptions for which the application has a handler are left to it.
+    Exceptions for which the application has a handler are left to it. So is what a handler raised: an application
+    that maps it answers, and one that does not has it logged by the server, with the worker's traceback as its cause.
 
     Args:
         scope: Of the request. On a websocket the exceptions stay what they are: there is no answer to give.
@@ -106,8 +106,7 @@ def http_errors(scope: Scope) -> Iterator[None]:
 
 
 def http_error(scope: Scope, exc: Exception) -> Exception:
-    """Return the HTTP answer to an exception, or the exception itself where there is none; and log it."""
-    _log_handler_error(exc)
+    """Return the HTTP answer to an exception, or the exception itself where there is none."""
     answer = find_answer(exc)
     if answer is None or scope["type"] != "http" or _is_handled_by_application(scope, exc):
         return exc
@@ -134,17 +133,6 @@ def _is_handled_by_application(scope: Scope, exc: Exception) -> bool:
     return any(cls in handlers for cls in type(exc).__mro__)
 
 
-# An exception passes several places that log: the dependencies of one request are nested in each other.
-_logged: weakref.WeakSet[WorkerTraceback] = weakref.WeakSet()
-
-
-def _log_handler_error(exc: Exception) -> None:
-    cause = exc.__cause__
-    if isinstance(cause, WorkerTraceback) and cause not in _logged:
-        _logged.add(cause)
-        log.error("a handler raised %s: %s", type(exc).__name__, exc, exc_info=exc)
-
-
 def _log_answer(scope: Scope, exc: Exception, answer: Answer) -> None:
-    level = "warning" if answer.status >= 500 else "info"
-    getattr(log, level)("%s %s: %d: %s", scope["method"], scope["path"], answer.status, str(exc) or answer.detail)
+    # For who wants to know: under overload there are many, and metrics count them.
+    log.info("%s %s: %d: %s", scope["method"], scope["path"], answer.status, str(exc) or answer.detail)

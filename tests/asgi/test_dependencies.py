@@ -14,7 +14,7 @@ from fastapi_aqueduct.asgi.dependencies import get_flow
 from fastapi_aqueduct.testing import client
 
 from ..support import blocks, eventually
-from .handlers import Add, Adder, Case, Join, Picture, Suffer, Sum, Text
+from .handlers import Add, Adder, Join, Picture, Sum, Text
 
 
 async def test_an_endpoint_drives_the_flow_itself() -> None:
@@ -92,20 +92,6 @@ async def test_a_generator_endpoint() -> None:
         response = await http.post("/stream", content=b"\1" * 5000)
         assert response.text.split() == ["1000"] * 5
         await eventually(lambda: blocks(flow) == 0)
-
-
-async def test_a_handlers_exception_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Although it passes two dependencies."""
-    flow = Flow(Suffer())
-    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
-
-    @app.get("/case")
-    async def case(task: Annotated[Case, FlowTask()], flow: FlowDep) -> None:
-        await flow.process(task)
-
-    async with client(app, raise_app_exceptions=False) as http:
-        assert (await http.get("/case?fate=raised")).status_code == 500
-    assert [record.name for record in caplog.records if record.exc_info] == ["fastapi_aqueduct"]
 
 
 async def test_the_flow_can_be_replaced_in_tests() -> None:
