@@ -1,0 +1,104 @@
+"""A storm: clients that check every answer, and somebody who kills and stops workers at random."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import statistics
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastapi_aqueduct import Flow, WorkerDied
+
+from ..handlers import Job
+from ..support import pids
+from .support import all_pids, until
+
+CLIENTS = 24
+
+CALL_TIMEOUT = 60.0
+"""Seconds that a call has; one that takes longer still is a hung one."""
+
+
+@dataclass
+class Storm:
+    """What happened in a storm.
+
+    Attributes:
+        calls: How many calls ended how: answered, refused, cancelled, wrong, hung, or the name of another error.
+        signals: How many signals of each kind were sent.
+        latencies: Seconds that calls took.
+    """
+
+    calls: Counter[str] = field(default_factory=Counter)
+    signals: Counter[str] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+
+    async def rage(self, flow: Flow, seconds: float, chance: random.Random) -> None:
+        """Have clients call while workers of every step are killed and stopped."""
+        is_over = asyncio.Event()
+        seeds = [chance.random() for _ in range(CLIENTS)]
+        clients = [asyncio.create_task(self._call(flow, random.Random(seed), is_over)) for seed in seeds]
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await until(is_over, chance.uniform(0.02, 0.12))
+            step = chance.randrange(len(flow.statistics().steps))
+            # Mostly those at work: a worker that is never let up to work proves little.
+            if workers := (pids if chance.random() < 0.9 else all_pids)(flow, step):
+                kind = signal.SIGKILL if chance.random() < 0.8 else signal.SIGSTOP
+                os.kill(chance.choice(workers), kind)
+                self.signals[kind.name] += 1
+        is_over.set()
+        _, hung = await asyncio.wait(clients, timeout=CALL_TIMEOUT + 15)
+        self.calls["hung"] += len(hung)
+        for client in hung:
+            client.cancel()
+        for client in clients:
+            if client not in hung:
+                client.result()
+
+    async def _call(self, flow: Flow, chance: random.Random, is_over: asyncio.Event) -> None:
+        while not is_over.is_set():
+            size = chance.randrange(17 * 1024, 64 * 1024)
+            picture = np.frombuffer(chance.randbytes(size), np.uint8)
+            job = Job(image=picture, number=chance.randrange(1 << 30))
+            began = time.monotonic()
+            if chance.random() < 0.05:
+                self.calls[await _give_up(flow, job, chance.uniform(0, 0.05))] += 1
+                continue
+            self.calls[await _check(flow, job, picture)] += 1
+            self.latencies.append(time.monotonic() - began)
+
+    def __str__(self) -> str:
+        slow = statistics.quantiles(self.latencies, n=100)[98] if len(self.latencies) > 1 else 0.0
+        signals = ", ".join(f"{count} {name}" for name, count in sorted(self.signals.items()))
+        calls = ", ".join(f"{count} {name}" for name, count in sorted(self.calls.items()))
+        return f"{signals}; calls: {calls}; 99 % within {slow:.2f} s"
+
+
+async def _check(flow: Flow, job: Any, picture: Any) -> str:
+    number = job.number
+    try:
+        await flow.process(job, CALL_TIMEOUT)
+    except WorkerDied:
+        return "refused"
+    except Exception as exc:
+        return type(exc).__name__
+    is_right = job.number == number + 2 and np.array_equal(job.image, 255 - picture)
+    return "answered" if is_right else "wrong"
+
+
+async def _give_up(flow: Flow, job: Any, seconds: float) -> str:
+    try:
+        await asyncio.wait_for(flow.process(job, CALL_TIMEOUT), seconds)
+    except TimeoutError:
+        return "cancelled"
+    except WorkerDied:
+        return "refused"
+    return "answered"

@@ -1,0 +1,52 @@
+"""What the tests of reliability share on the side of the API process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+from fastapi_aqueduct import Flow
+
+from ..support import eventually, pids
+
+
+def all_pids(flow: Flow, step: int = 0) -> list[int]:
+    """List the workers of a step of any state that have a process."""
+    return [worker.pid for worker in flow.statistics().steps[step].workers if worker.pid]
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process was stopped by a signal."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of memory that a process has for itself."""
+    found = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+def descriptors() -> int:
+    """Count the descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def complete(flow: Flow, nprocs: int, step: int = 0) -> None:
+    """Wait until a step has exactly its number of workers, all ready."""
+    await eventually(
+        lambda: len(pids(flow, step)) == len(flow.statistics().steps[step].workers) == nprocs,
+    )
+
+
+async def until(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, but no longer than so many seconds."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        pass

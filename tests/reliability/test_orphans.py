@@ -1,0 +1,103 @@
+"""What becomes of workers whose server is killed, and of children that workers start themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastapi_aqueduct import Flow, FlowStep, WorkerDied
+
+from ..handlers import Each, Job, notes
+from ..support import DEADLINE, Ends, outcome, pids, running, script_environment, wait_until, write_script
+from . import handlers
+
+SERVER = """
+    import asyncio
+    from pathlib import Path
+    from fastapi_aqueduct import Flow, FlowStep
+    from tests import handlers as common
+    from tests.handlers import Each, Job
+    from tests.reliability import handlers
+
+    async def main():
+        async with Flow(FlowStep(Each({function}), nprocs=2), mp_start_method="{method}") as flow:
+            calls = [asyncio.create_task(flow.process(Job(path=Path("begun"), rounds={rounds}), 300))
+                     for _ in range({calls})]
+            while {calls} and not Path("begun").exists():
+                await asyncio.sleep(0.005)
+            print(*[worker.pid for worker in flow.statistics().steps[0].workers], flush=True)
+            await asyncio.Event().wait()
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
+
+
+@contextlib.contextmanager
+def server(directory: Path, **settings: Any) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Run a server in a process of its own; give the process and its workers."""
+    script = write_script(directory, SERVER.format(**{"method": "spawn", "rounds": 0, "calls": 2, **settings}))
+    with subprocess.Popen(
+        [sys.executable, script.name], cwd=directory, env=script_environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process, [int(pid) for pid in process.stdout.readline().split()]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize(
+    ("function", "calls"),
+    [("handlers.work", 0), ("common.spin", 2), ("handlers.fork_and_spin", 2)],
+    ids=["idle", "busy in Python", "with a child that holds its channel"],
+)
+def test_a_second_after_the_server_was_killed_no_worker_is_alive(
+    tmp_path: Path, method: str, function: str, calls: int
+) -> None:
+    with server(tmp_path, function=function, calls=calls, method=method) as (process, workers), Ends(workers) as ends:
+        process.kill()
+        assert ends.wait(1.0) == set()
+    for child in notes(tmp_path / "begun"):  # not ours to end, nor to wait for
+        os.kill(int(child), signal.SIGKILL)
+        assert wait_until(lambda: not Path(f"/proc/{child}").exists(), DEADLINE)  # noqa: B023
+
+
+def test_a_worker_in_one_long_call_goes_when_the_call_ends(tmp_path: Path) -> None:
+    with (
+        server(tmp_path, function="handlers.hold_the_interpreter", rounds=100_000_000) as (process, workers),
+        Ends(workers) as ends,
+    ):
+        process.kill()
+        assert ends.wait(DEADLINE) == set()
+
+
+async def test_a_worker_may_start_processes_of_its_own() -> None:
+    async with running(Flow(Each(handlers.use_children))) as flow:
+        job = await flow.process(Job(), 60)
+        assert (job.echo, job.power, job.message, job.exit_code) == (b"42\n", 1024, "hello", 0)
+
+
+async def test_a_death_is_seen_although_a_child_holds_the_channel(tmp_path: Path) -> None:
+    path = tmp_path / "child"
+    async with running(Flow(FlowStep(Each(handlers.fork_and_spin), max_retries=0))) as flow:
+        (pid,) = pids(flow)
+        held = asyncio.create_task(outcome(flow.process(Job(path=path), 300)))
+        while not notes(path):
+            await asyncio.sleep(0.005)
+        started = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        assert isinstance(await held, WorkerDied)
+        assert time.monotonic() - started < 1.0
+        os.kill(int(notes(path)[0]), signal.SIGKILL)

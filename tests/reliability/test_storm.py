@@ -1,0 +1,76 @@
+"""Storms, short and long; with the same seed the same storm, as far as the machine allows."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastapi_aqueduct import Flow, FlowStep
+
+from ..handlers import Each, Job, add_one
+from ..support import DEADLINE, blocks, eventually, pids, running
+from . import handlers
+from .conftest import Note
+from .storm import CLIENTS, Storm
+from .support import complete, is_stopped
+
+pytestmark = pytest.mark.usefixtures("quick_restarts")
+
+NPROCS = 4
+
+
+async def weather(seconds: float, chance: random.Random, method: Any) -> Storm:
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    steps = (
+        FlowStep(Each(handlers.invert, add_one), nprocs=NPROCS, handle_timeout=0.5),
+        FlowStep(Each(add_one), nprocs=2, batch_size=4, handle_timeout=0.5),
+    )
+    storm = Storm()
+    # One that is stopped while it loads its model is noticed only by the time that takes.
+    async with running(Flow(*steps, mp_start_method=method, start_timeout=5.0)) as flow:
+        await storm.rage(flow, seconds, chance)
+        await eventually(lambda: flow.statistics().in_flight == 0)
+        assert blocks(flow) == 0
+        await calm(flow)
+        await complete(flow, NPROCS, 0)
+        await complete(flow, 2, 1)
+        arena = flow.statistics().arena
+        assert (arena.used, arena.leased, arena.retained) == (0, 0, 0)
+    assert failures == []
+    return storm
+
+
+async def calm(flow: Flow) -> None:
+    """Give every worker something to do: one that was stopped while it was idle is noticed then."""
+
+    while any(map(is_stopped, [*pids(flow, 0), *pids(flow, 1)])):
+        jobs = [Job(image=np.zeros(20_000, np.uint8), number=0) for _ in range(40)]
+        await asyncio.gather(*[flow.process(job, DEADLINE) for job in jobs])
+        del jobs
+
+
+def judge(storm: Storm) -> None:
+    print(storm)
+    assert set(storm.calls) <= {"answered", "refused", "cancelled", "hung"}, storm
+    assert storm.calls["hung"] == 0
+    assert storm.calls["answered"] >= CLIENTS // 2
+
+
+async def test_a_storm_loses_no_call_and_gives_no_wrong_answer(seeded: random.Random) -> None:
+    """With the start method that is quick enough to have workers ready between the strikes on a small machine."""
+    storm = await weather(8.0, seeded, "forkserver")
+    judge(storm)
+    assert storm.calls["answered"] > 100
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+async def test_a_long_storm(seeded: random.Random, note_figure: Note, method: str) -> None:
+    storm = await weather(150.0, seeded, method)
+    note_figure(f"storm of 150 s ({method})", str(storm))
+    judge(storm)
