@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,7 +45,7 @@ LONGEST_TIMEOUT = 1e9
 DEFAULT_STOP_TIMEOUT = 25.0
 """Seconds that a graceful stop waits for tasks in flight, if the flow does not say: Kubernetes kills after 30."""
 
-caller_guard: ContextVar[Callable[[], AbstractAsyncContextManager[object]] | None] = ContextVar(
+caller_guard: ContextVar[Callable[[], AbstractContextManager[object]] | None] = ContextVar(
     "caller_guard", default=None
 )
 """Makes a context for each `Flow.process` of the present caller: who serves callers that may go away cancels there."""
@@ -221,7 +221,7 @@ class Flow:
         if guard is None:
             await processing
         else:
-            async with guard():
+            with guard():
                 await processing
         return task
 

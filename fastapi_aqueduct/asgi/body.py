@@ -43,18 +43,16 @@ class Body:
             raise self._too_large()
         self.size = None if self._is_compressed else self._announced
 
-    async def chunks(self, pace: Pace) -> AsyncGenerator[bytes, None]:
+    def chunks(self, pace: Pace) -> AsyncGenerator[bytes, None]:
         """Give the body in pieces, decompressed.
 
         Raises:
             BodyError: It is not what the headers say, or too large.
             ClientDisconnect: The client went away.
         """
-        if not self._is_compressed:
-            async with aclosing(self._received(pace)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-            return
+        return self._decompressed(pace) if self._is_compressed else self._received(pace)
+
+    async def _decompressed(self, pace: Pace) -> AsyncGenerator[bytes, None]:
         inflation, size = _Inflation(), 0
         async with aclosing(self._received(pace)) as chunks:
             async for chunk in chunks:

@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Depends, Request, params
+from fastapi.dependencies.utils import get_dependant, solve_dependencies
+from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
 from ..exceptions import ConfigurationError
 from ..flow import Flow
 from ..task import BaseTask
+from .disconnect import watch_caller
 from .errors import http_errors
 from .factory import HOW_TO_START, Documented, TaskFactory
 from .limits import BodyRules, UploadLimits, checked_media_types
@@ -44,6 +47,7 @@ async def get_flow(connection: HTTPConnection) -> AsyncIterator[Flow]:
         ConfigurationError: It has several flows.
     """
     flow = _only_flow(connection)
+    watch_caller(connection)
     with http_errors(connection.scope):
         yield flow
 
@@ -54,7 +58,7 @@ FlowDep = Annotated[Flow, Depends(get_flow)]
 
 @dataclass(frozen=True)
 class GivenFlow:
-    """The dependency through which an endpoint gets a flow that it names.
+    """Stands for the flow that an endpoint names.
 
     Two of the same flow are equal, so ``app.dependency_overrides[GivenFlow(flow)]`` replaces it in tests.
 
@@ -67,6 +71,29 @@ class GivenFlow:
     async def __call__(self) -> Flow:
         """Return the flow."""
         return self.flow
+
+
+async def solve(dependency: Callable[..., Any], request: Request) -> Any:
+    """Return what a dependency gives for a request: called late, but by FastAPI.
+
+    Raises:
+        RequestValidationError: Its own parameters are missing or wrong.
+    """
+
+    def ask(value: Any) -> None: ...
+
+    ask.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("value", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(dependency)])]
+    )
+    solved = await solve_dependencies(
+        request=request,
+        dependant=get_dependant(path="", call=ask),
+        async_exit_stack=request.scope["fastapi_inner_astack"],
+        embed_body_fields=False,
+    )
+    if solved.errors:
+        raise RequestValidationError(solved.errors)
+    return solved.values["value"]
 
 
 async def get_request(request: Request) -> Request:
@@ -83,7 +110,8 @@ class FlowTask(params.Depends):
     """Makes a task from the request: ``task: Annotated[OcrTask, FlowTask()]``.
 
     The parameters of the task's constructor become parameters of the request, and one of type `Upload` receives the
-    body, streamed into shared memory before the endpoint is called. The task is not processed.
+    body, streamed into shared memory before the endpoint is called. The task is not processed. While the endpoint
+    processes it, with `Flow.process`, a client that goes away ends that call with ``ClientDisconnect``.
 
     FastAPI runs dependencies before it judges the endpoint's own parameters, so a request whose query is wrong is
     refused only after its body has come; `flow_endpoint` refuses it before.
@@ -125,6 +153,7 @@ class FlowTask(params.Depends):
         source = get_flow if self.flow is None else GivenFlow(self.flow)
 
         async def make_task(request: Request, flow: Flow, arguments: dict[str, Any]) -> AsyncIterator[BaseTask]:
+            watch_caller(request)
             with http_errors(request.scope):
                 yield await factory.make(request, flow, arguments)
 

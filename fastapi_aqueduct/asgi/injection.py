@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from fastapi import Depends, params
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..flow import Flow
 from .factory import TaskFactory
 
 PREFIX = "aqueduct_"
@@ -23,14 +21,12 @@ class Injected(NamedTuple):
     Attributes:
         request: The request.
         response: Carries headers to the answer.
-        flow: The flow.
         arguments: The parameters of the task.
         others: Those of the function.
     """
 
     request: Request
     response: Response
-    flow: Flow
     arguments: dict[str, Any]
     others: dict[str, Any]
 
@@ -43,16 +39,15 @@ class Injection:
 
     Args:
         own: The parameters of the function, without the task.
-        source: The dependency that gives the flow: one, since that is what a test overrides.
         factory: Knows the parameters of the task.
     """
 
-    def __init__(self, own: inspect.Signature, source: Callable[..., Any], factory: TaskFactory[Any]) -> None:
+    def __init__(self, own: inspect.Signature, factory: TaskFactory[Any]) -> None:
         self._own = own
         self._task_names = tuple(factory.signature.parameters)
         parameters = list(own.parameters.values())
         self._is_joined = not _clash(parameters, list(factory.signature.parameters.values()))
-        hidden: dict[str, Any] = {"flow": Annotated[Flow, Depends(source)]}
+        hidden: dict[str, Any] = {}
         if self._is_joined:
             parameters += factory.signature.parameters.values()
         else:
@@ -77,7 +72,7 @@ class Injection:
         arguments = hidden.get("arguments")
         if arguments is None:
             arguments = {name: values.pop(name) for name in self._task_names}
-        return Injected(request, response, hidden["flow"], arguments, values)
+        return Injected(request, response, arguments, values)
 
 
 def _clash(own: list[inspect.Parameter], others: list[inspect.Parameter]) -> bool:

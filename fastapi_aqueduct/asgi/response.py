@@ -9,8 +9,8 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-PIECE = 256 << 10
-"""Bytes that are handed to the server at once: what it cannot send yet it may have to copy."""
+PIECE = 4 << 20
+"""Bytes that are handed to the server at once: asyncio before 3.12 and h11 copy what they cannot send yet."""
 
 
 class SharedResponse(Response):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from ..task import TaskMetrics
 
@@ -20,4 +21,9 @@ def server_timing(upload: float | None, metrics: TaskMetrics, total: float) -> s
     queue = sum(step.queue_time for step in metrics.steps)
     entries = [] if upload is None else [("upload", upload)]
     entries += [("queue", queue), *((step.step, step.handle_time) for step in metrics.steps), ("total", total)]
-    return ", ".join(f"{_NO_TOKEN.sub('_', name)};dur={seconds * 1000:.3f}" for name, seconds in entries)
+    return ", ".join([f"{_token(name)};dur={seconds * 1000:.3f}" for name, seconds in entries])
+
+
+@cache
+def _token(name: str) -> str:
+    return _NO_TOKEN.sub("_", name)

@@ -88,7 +88,7 @@ class UploadReader:
 
         However it ends, what was not received completely leaves nothing behind.
         """
-        async with Pace(self._body.limits) as pace:
+        with Pace(self._body.limits) as pace:
             room = _Room(flow, self._body, self._rules.wait, pace)
             try:
                 if self._boundary is None:
@@ -101,7 +101,8 @@ class UploadReader:
         await room.open()
         async with aclosing(self._body.chunks(pace)) as chunks:
             async for chunk in chunks:
-                await room.write(chunk)
+                if not room.write(chunk):
+                    await room.grow(chunk)
         view = room.finish()
         name, filename = self._names[0], _filename(self._disposition)
         return Received({name: view}, {name: UploadInfo(filename, self._content_type, len(view))})
@@ -150,7 +151,9 @@ class _FormReader:
     async def _take_data(self, data: PartData) -> None:
         assert self._part is not None
         if self._part.name in self._names:
-            await self._room.write(data.view)
+            view = data.view
+            if not self._room.write(view):
+                await self._room.grow(view)
         elif self._part.filename is None:
             self._fields_size += data.end - data.start
             if self._fields_size > MAX_FIELDS_SIZE:
@@ -186,14 +189,23 @@ class _Room:
         self._intake = await self._flow.reserve(room, self._wait, self._body.limits.cap)
         self._pace.resume()
 
-    async def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | memoryview) -> bool:
+        """Take data in, and tell whether there was room for it."""
         intake = self._intake
         assert intake is not None
         if len(data) > intake.room:
-            needed = intake.received + len(data)
-            self._pace.pause()
-            await intake.grow(max(needed, min(2 * needed, self._body.max_size)), self._wait)
-            self._pace.resume()
+            return False
+        intake.write(data)
+        return True
+
+    async def grow(self, data: bytes | memoryview) -> None:
+        """Make room for data, and for more, and take it in."""
+        intake = self._intake
+        assert intake is not None
+        needed = intake.received + len(data)
+        self._pace.pause()
+        await intake.grow(max(needed, min(2 * needed, self._body.max_size)), self._wait)
+        self._pace.resume()
         intake.write(data)
 
     def finish(self) -> memoryview:

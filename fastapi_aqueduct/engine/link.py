@@ -26,7 +26,7 @@ TOGETHER = 0.0002
 """Seconds of work that is answered together. More would cost less for each task, but the API process would sit idle
 while the worker is busy and the other way round."""
 
-DUMP_TIME = 0.2
+DUMP_TIME = 0.5
 """Seconds that a hung worker gets to write its stack before it is killed."""
 
 MAX_AHEAD = 64

@@ -93,7 +93,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         raise AssertionError
 
     async def request() -> None:
-        async with DisconnectWatch(receive):
+        with DisconnectWatch(receive):
             await never.wait()
 
     task = asyncio.create_task(request())
@@ -111,7 +111,7 @@ async def test_an_error_of_receive_is_not_a_disconnect() -> None:
         has_failed.set()
         raise RuntimeError("too much")
 
-    async with DisconnectWatch(receive):
+    with DisconnectWatch(receive):
         await has_failed.wait()
         asyncio.get_running_loop().call_soon(release.set)
         await release.wait()

@@ -39,7 +39,7 @@ def make_app(flow: Flow, **options: Any) -> FastAPI:
 # Media types
 
 
-TYPES = [
+TYPES: list[tuple[dict[str, Any], int]] = [
     ({"content": b"\1", "headers": {"content-type": "image/png"}}, 200),
     ({"content": b"\1", "headers": {"content-type": "IMAGE/JPEG; q=1"}}, 200),
     ({"content": b"\1", "headers": {"content-type": "application/pdf"}}, 200),
