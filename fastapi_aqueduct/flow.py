@@ -24,7 +24,7 @@ from .engine.limits import check_limits
 from .engine.mapping import Mapping, create_memory
 from .engine.process import StartMethod
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
-from .engine.supervisor import STOP_TIME, Supervisor
+from .engine.supervisor import Supervisor
 from .exceptions import ConfigurationError, MPStartMethodValueError, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log
@@ -182,7 +182,7 @@ class Flow:
         try:
             await engine.supervisor.start(self._start_timeout if timeout is None else timeout)
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(self._discard(engine, None)))
+            await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
             raise
         _running.add(self)
         shared_memories.append(engine.ledger.arena)
@@ -245,15 +245,15 @@ class Flow:
             return
         self._attached()
         self._state = FlowState.STOPPING
-        patience: float | None = None
+        has_waited = False
         try:
             if graceful:
-                patience = STOP_TIME if await engine.dispatcher.wait_idle(self._stop_timeout) else 0.0
-                if not patience:
+                if not await engine.dispatcher.wait_idle(self._stop_timeout):
                     log.warning("flow %s stops with %d tasks unfinished", self.name, engine.dispatcher.in_flight)
+                has_waited = True
         finally:
             # Whoever cancels the stop ends the wait for tasks and not the stop.
-            await asyncio.shield(asyncio.ensure_future(self._discard(engine, patience)))
+            await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=not has_waited)))
 
     def check_entry(self, priority: int = 0, timeout_sec: float = 5.0) -> None:
         """Refuse a task that comes now if it would have to wait for a place, or could not be done in time.
@@ -350,12 +350,12 @@ class Flow:
         )
         return _Engine(memory_fd, layout, ledger, dispatcher, supervisor)
 
-    async def _discard(self, engine: _Engine, patience: float | None) -> None:
+    async def _discard(self, engine: _Engine, kill: bool) -> None:
         _running.discard(self)
         if engine.ledger.arena in shared_memories:
             shared_memories.remove(engine.ledger.arena)
         engine.dispatcher.detach("the flow was stopped")
-        await (engine.supervisor.kill() if patience is None else engine.supervisor.stop(patience))
+        await (engine.supervisor.kill() if kill else engine.supervisor.stop())
         engine.supervisor.detach()
         os.close(engine.memory_fd)
         self._engine = None

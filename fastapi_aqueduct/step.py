@@ -24,8 +24,9 @@ class FlowStep:
         batch_timeout: Seconds to wait for a batch to fill, counted from the arrival of its first task;
             0 takes what is there and never waits.
         max_retries: How often a task is tried again, alone, after the worker that held it has died; 0 for a step that
-            must run at most once. A task that carries a field shared with ``share_value`` is never tried again, because
-            its input may be half changed.
+            must run at most once. An exception from a batch then fails all of it, where otherwise the batch runs again
+            one by one and only the task that raises fails. A task that carries a field shared with ``share_value`` is
+            never run again, because its input may be half changed.
         handle_timeout: Seconds that one call of ``handle`` may take. A worker that takes longer has its stack logged
             and is killed and replaced; longer than the slowest honest batch, therefore. None: no limit.
         max_tasks: Replace a worker after so many tasks. The new one is ready before the old one goes.

@@ -59,6 +59,7 @@ class Setup:
         name: Name of its step.
         handler: Its handler.
         conditions: ``handle_condition`` of every step of the flow.
+        may_run_again: Whether a batch whose handler raised is run again, one task at a time.
         layout: How the arena is divided.
         region: The number of the worker's region.
         blocks: Blocks that an earlier worker left in that region: size by offset.
@@ -68,6 +69,7 @@ class Setup:
     name: str
     handler: BaseTaskHandler
     conditions: list[Callable[[Any], Any]]
+    may_run_again: bool
     layout: Layout
     region: int
     blocks: dict[int, int]
@@ -213,7 +215,7 @@ class Worker:
         decoded = [self._decode(envelope, now) for envelope in envelopes]
         tasks = [task for task in decoded if isinstance(task, BaseTask)]
         failure = self._handle(tasks) if tasks else b""
-        if failure and len(tasks) > 1 and not any(_has_shared(envelope) for envelope in envelopes):
+        if failure and len(tasks) > 1 and self._may_run_again(envelopes):
             # One bad input must not fail its neighbours: everybody again, alone, from an untouched copy.
             del tasks, decoded
             return [self._answer_one(envelope) for envelope in envelopes]
@@ -221,6 +223,10 @@ class Worker:
             self._finish(envelope, task, failure) if isinstance(task, BaseTask) else task
             for envelope, task in zip(envelopes, decoded, strict=True)
         ]
+
+    def _may_run_again(self, envelopes: list[Envelope]) -> bool:
+        # What was shared for writing may be half changed.
+        return self._setup.may_run_again and not any(ref.shared for item in envelopes for ref in item.content.blocks)
 
     def _answer_one(self, envelope: Envelope) -> Envelope:
         now = time.monotonic()
@@ -302,10 +308,6 @@ def next_step(conditions: list[Callable[[Any], Any]], start: int, task: BaseTask
         if conditions[index](task):
             return index
     return FINISHED
-
-
-def _has_shared(envelope: Envelope) -> bool:
-    return any(ref.shared for ref in envelope.content.blocks)
 
 
 def _end(envelope: Envelope, status: Status, body: bytes = b"") -> Envelope:

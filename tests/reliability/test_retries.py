@@ -150,6 +150,13 @@ async def test_a_batch_that_failed_is_done_again_from_fresh_copies() -> None:
         del jobs, ends
 
 
+async def test_a_batch_of_a_step_that_must_run_at_most_once_is_not_done_again() -> None:
+    step = FlowStep(Whole(handlers.fail_together_work_alone), batch_size=4, batch_timeout=5.0, max_retries=0)
+    async with running(Flow(step)) as flow:
+        ends = await asyncio.gather(*[outcome(flow.process(Job(number=number), DEADLINE)) for number in range(4)])
+        assert [type(end) for end in ends] == [ValueError] * 4
+
+
 async def test_a_batch_with_a_shared_field_is_not_done_again() -> None:
     step = FlowStep(Whole(handlers.fail_together_work_alone), batch_size=2, batch_timeout=5.0)
     async with running(Flow(step)) as flow:
