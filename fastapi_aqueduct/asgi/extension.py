@@ -14,6 +14,7 @@ from starlette.routing import Mount
 from ..exceptions import ConfigurationError
 from ..flow import Flow, FlowState
 from .drain import Drain
+from .limits import UploadLimits
 from .openapi import document
 from .probes import Probes
 
@@ -38,20 +39,33 @@ class Aqueduct:
         *flows: The flows. One that runs already when the application starts is used, and not stopped.
         drain_delay: Seconds between SIGTERM and the server's own shutdown, in which ``/ready`` says 503 and requests
             are served as ever, so that load balancers can turn elsewhere. A second SIGTERM, or Ctrl-C, ends it.
+        upload_limits: Guards while bodies come, for endpoints that do not have their own; default: `UploadLimits()`.
+        server_timing: Whether answers say in a header Server-Timing where the time went, unless an endpoint says
+            otherwise.
 
     Attributes:
         flows: The flows.
+        upload_limits: As given.
+        server_timing: As given.
 
     Raises:
         ConfigurationError: There are no flows, or one is given twice.
     """
 
-    def __init__(self, *flows: Flow, drain_delay: float = 0.0) -> None:
+    def __init__(
+        self,
+        *flows: Flow,
+        drain_delay: float = 0.0,
+        upload_limits: UploadLimits | None = None,
+        server_timing: bool = True,
+    ) -> None:
         if not flows or len(set(flows)) < len(flows):
             raise ConfigurationError("Aqueduct needs at least one flow, and each only once")
         if drain_delay < 0:
             raise ConfigurationError(f"drain_delay must not be negative, got {drain_delay}")
         self.flows = flows
+        self.upload_limits = upload_limits
+        self.server_timing = server_timing
         self._drain = Drain(drain_delay, lambda: self._stop_flows(is_graceful=False))
         self._probes = Probes(flows, self._drain)
         self._users = 0

@@ -6,7 +6,7 @@ import random
 from collections import deque
 
 MAX_DEATHS = 5
-"""Deaths in one window that are put up with, for each worker a step should have."""
+"""Deaths in one window that are put up with, beside one of each further worker."""
 
 WINDOW = 300.0
 """Seconds of the window at least; it is longer for models that load slowly."""
@@ -63,11 +63,11 @@ class RestartBudget:
     Args:
         now: The time, in seconds on a clock that never goes back.
         workers: How many workers the step should have. All of them may die at once for one reason, such as want of
-            memory, and that is not five reasons.
+            memory.
     """
 
     def __init__(self, now: float, workers: int = 1) -> None:
-        self._most = MAX_DEATHS * workers
+        self._most = MAX_DEATHS + workers - 1
         self._deaths: deque[float] = deque()
         self._window = WINDOW
         self._unready_since: float | None = now

@@ -183,7 +183,7 @@ async def test_where_the_time_went() -> None:
             assert all(float(entry.partition("dur=")[2]) >= 0 for entry in entries[-1].split(", "))
             assert (entries[0] == "mine;dur=1") == (path == "own")
         assert "server-timing" not in (await http.post("/off", content=b"\1")).headers
-        aqueduct.server_timing = False  # type: ignore[attr-defined,unused-ignore]
+        aqueduct.server_timing = False
         assert "server-timing" not in (await http.post("/value", content=b"\1")).headers
 
 

@@ -166,8 +166,7 @@ async def test_the_limit_of_fastapi() -> None:
 async def test_the_limit_of_the_application() -> None:
     """Is that of its Aqueduct; an endpoint may have another."""
     flow = Flow(Add())
-    aqueduct = Aqueduct(flow)
-    aqueduct.upload_limits = UploadLimits(max_body_size=10)  # type: ignore[attr-defined,unused-ignore]
+    aqueduct = Aqueduct(flow, upload_limits=UploadLimits(max_body_size=10))
     app = FastAPI(lifespan=aqueduct.lifespan)
 
     @app.post("/usual")

@@ -193,9 +193,14 @@ async def test_workers_that_die_again_and_again() -> None:
     flow = Flow(FlowStep(Adder(), nprocs=6))
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     async with client(app) as http:
-        for pid in pids(flow):
-            os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: flow.statistics().steps[0].restarts == 6 and len(pids(flow)) == 5)
+        for _ in range(2):
+            await eventually(lambda: len(pids(flow)) == 6)
+            assert await statuses(http) == [200, 200, 200]
+            for pid in pids(flow):
+                os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: not pids(flow))
+        await eventually(lambda: pids(flow))
+        assert flow.statistics().steps[0].restarts == 12
         assert await statuses(http) == [503, 200, 200]
         assert (await http.get("/ready")).json()["status"] == "broken"
 
