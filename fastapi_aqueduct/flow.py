@@ -214,9 +214,9 @@ class Flow:
         engine = self._engine
         if engine is None or self._state is not FlowState.RUNNING or engine.loop is not asyncio.get_running_loop():
             engine = self._attached()
-        if timeout_sec is None or timeout_sec != timeout_sec:  # NaN is the number that is not itself
-            raise ConfigurationError(f"process() needs a number of seconds as timeout_sec, got {timeout_sec}")
-        processing = engine.dispatcher.process(task, max(0.0, min(timeout_sec, LONGEST_TIMEOUT)))
+        if timeout_sec is None or not 0.0 <= timeout_sec <= LONGEST_TIMEOUT:
+            timeout_sec = _checked_timeout(timeout_sec)
+        processing = engine.dispatcher.process(task, timeout_sec)
         guard = caller_guard.get()
         if guard is None:
             await processing
@@ -421,6 +421,12 @@ def _check_numbers(queue_size: int, priorities: int, memory_limit: int | None, s
             raise ConfigurationError(f"{name} must be at least {least}, got {value}")
     if start_timeout <= 0:
         raise ConfigurationError(f"start_timeout must be positive, got {start_timeout}")
+
+
+def _checked_timeout(timeout: float | None) -> float:
+    if timeout is None or timeout != timeout:  # NaN is the number that is not itself
+        raise ConfigurationError(f"process() needs a number of seconds as timeout_sec, got {timeout}")
+    return max(0.0, min(timeout, LONGEST_TIMEOUT))
 
 
 def _run_in_thread(function: Callable[[], object]) -> None:

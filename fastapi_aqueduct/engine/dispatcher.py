@@ -17,20 +17,18 @@ import time
 
 from ..exceptions import (
     ArenaFull,
-    DeadlineUnreachable,
     HandlerError,
     NotRunningError,
-    QueueFull,
-    StepUnavailable,
     TaskTimeout,
     WorkerDied,
 )
 from ..step import FlowStep
 from ..task import BaseTask
+from .admission import Admission
 from .codec import Codec, Encoded, decode_error
 from .deadlines import Deadlines
 from .desk import StepDesk
-from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, pack, unpack_batches, unpack_offsets
+from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, pack, unpack_batches, unpack_offsets
 from .ledger import Ledger
 from .link import WorkerLink
 from .record import Record
@@ -70,7 +68,7 @@ class Dispatcher:
         self._deadlines = Deadlines(self._time_out)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn_is_scheduled = False
-        self._unavailable: set[int] = set()
+        self._admission = Admission(name, self.desks, queue_size)
         self._trim_timer: asyncio.TimerHandle | None = None
         self._last_settled_at = 0.0
         self._idle: asyncio.Future[None] | None = None
@@ -112,12 +110,14 @@ class Dispatcher:
         step = next_step(self._conditions, 0, task)
         if step == FINISHED:
             return
-        if self._unavailable:
-            self._refuse_unavailable(timeout)
+        if self._admission.unavailable:
+            self._admission.check_workers(timeout)
         deadline = started_at + timeout
         desk = self.desks[step]
-        level = desk.queue.level(task.priority)
-        if not desk.entry.has_place(level):
+        queue = desk.queue
+        level = queue.level(task.priority) if task.priority else 0
+        # The first two questions are cheap, and nearly always enough.
+        if (desk.entry.contenders or len(queue) >= self._queue_size) and not desk.entry.has_place(level):
             await self._wait_for_entry(desk, level, deadline)
         try:
             content = self._codec.encode(task)
@@ -148,31 +148,11 @@ class Dispatcher:
             QueueFull: The queue of the first step is full.
             DeadlineUnreachable: At the measured rate it would take longer than ``timeout`` seconds.
         """
-        if self._unavailable:
-            self._refuse_unavailable(0.0)
-        desk = self.desks[0]
-        expected = sum(desk.expected_time() for desk in self.desks)
-        waiting = desk.queue.waiting(desk.queue.level(priority))
-        if waiting >= self._queue_size:
-            raise QueueFull(
-                f"{waiting} tasks wait for step {desk.name} of flow {self.name}; its queue is full",
-                retry_after=max(1.0, expected),
-            )
-        # With nothing in flight one is let in, or a slow first call would close the door for good.
-        if expected > timeout and self._records:
-            raise DeadlineUnreachable(
-                f"a task of flow {self.name} would take about {expected:.1f} s now and has {timeout:g} s",
-                retry_after=max(1.0, expected - timeout),
-            )
+        self._admission.check(priority, timeout, is_idle=not self._records)
 
     def note_workers(self, index: int) -> None:
         """Take in that a step has got or lost a worker."""
-        is_ready = bool(self.desks[index].ready_links())
-        self.desks[index].budget.note_ready(time.monotonic(), is_ready)
-        if is_ready:
-            self._unavailable.discard(index)
-        else:
-            self._unavailable.add(index)
+        self._admission.note_workers(index)
         self._schedule_turn()
 
     def receive(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
@@ -248,17 +228,6 @@ class Dispatcher:
 
     def _may_run_again(self, desk: StepDesk, record: Record) -> bool:
         return desk.max_retries > 0 and not any(ref.shared for ref in record.content.blocks)
-
-    def _refuse_unavailable(self, patience: float) -> None:
-        now = time.monotonic()
-        for index in self._unavailable:
-            desk = self.desks[index]
-            wait = desk.expected_wait(now)
-            if wait > patience:
-                raise StepUnavailable(
-                    f"step {desk.name} of flow {self.name} has no ready worker; one is expected in {wait:.1f} s",
-                    retry_after=wait,
-                )
 
     def relieve(self, waiting: WorkerLink | None = None) -> None:
         """Make room in shared memory: tell everybody what is free, and have the others give idle memory back."""
@@ -336,31 +305,33 @@ class Dispatcher:
                 raise ProtocolError("an answer to another task than was sent")
             record.holder = 0
             record.metrics += ((link.name, record.sent_at - record.arrived_at, duration, size),)
-            if envelope.status == Status.OK:
-                self._replace_content(record, envelope.content)
+            _, _, step, status, content = envelope
+            if not status:
+                self._replace_content(record, content)
             if record.is_settled:
                 self._ledger.drop(record.content.blocks)
             elif now >= record.deadline:
                 self._time_out(record)
-            elif envelope.status != Status.OK:
+            elif status:
                 self._take_failure(link, record, envelope)
-            elif envelope.step == FINISHED:
+            elif step == FINISHED:
                 self._finish(record, now)
             else:
-                self._enqueue(record, envelope.step, now)
+                self._enqueue(record, step, now)
 
     def _take_failure(self, link: WorkerLink, record: Record, envelope: Envelope) -> None:
         where = f"step {link.name} of flow {self.name} (pid {link.pid})"
         self._settle(record, "failed", decode_error(envelope.content.body, where))
 
     def _replace_content(self, record: Record, content: Encoded) -> None:
-        old = record.content
+        old = record.content.blocks
+        new = content.blocks
         record.content = content
         # In this order: a block that is in both must not become free between the two.
-        if content.blocks:
-            self._ledger.hold(content.blocks)
-        if old.blocks:
-            self._ledger.drop(old.blocks)
+        if new:
+            self._ledger.hold(new)
+        if old:
+            self._ledger.drop(old)
 
     def _finish(self, record: Record, now: float) -> None:
         task = record.task

@@ -19,9 +19,13 @@ class Entry:
     Args:
         queue: The queue behind the door.
         size: Tasks that may wait in each level of it.
+
+    Attributes:
+        contenders: How many callers wait, or were woken and have not come in.
     """
 
     def __init__(self, queue: BatchQueue[Record], size: int) -> None:
+        self.contenders = 0
         self._queue = queue
         self._size = size
         self._callers: list[deque[asyncio.Future[None]]] = [deque() for _ in range(queue.levels)]
@@ -45,6 +49,7 @@ class Entry:
         turn: asyncio.Future[None] = loop.create_future()
         callers = self._callers[level]
         callers.append(turn)
+        self.contenders += 1
         timer = loop.call_later(deadline - time.monotonic(), turn.cancel)
         try:
             await asyncio.wait([turn])
@@ -55,6 +60,7 @@ class Entry:
             raise
         finally:
             timer.cancel()
+            self.contenders -= 1
             if turn in callers:
                 callers.remove(turn)
         if turn.cancelled():

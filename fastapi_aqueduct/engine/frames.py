@@ -52,7 +52,7 @@ class Kind(IntEnum):
 
 
 class Status(IntEnum):
-    """How a worker ended its work on a task."""
+    """How a worker ended its work on a task; anything but `OK` is true, and looked at only then."""
 
     OK = 0
     ERROR = 1  # the body is a packed exception

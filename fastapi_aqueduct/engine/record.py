@@ -38,7 +38,7 @@ class Record:
     is_waiting = False
     is_settled = False
     metrics: tuple[tuple[str, float, float, int], ...] = ()
-    status = Status.OK
+    status = int(Status.OK)
 
     def __init__(
         self,

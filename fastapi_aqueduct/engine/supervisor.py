@@ -12,7 +12,6 @@ import pickle
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
 
 from ..exceptions import ConfigurationError, StartError, StartTimeout, WorkerDied, describe_exit
 from ..logger import log
@@ -25,10 +24,10 @@ from .dispatcher import Dispatcher
 from .frames import Kind, ProtocolError, pack
 from .ledger import Ledger
 from .link import WorkerLink
-from .memory import OutOfMemory, private_memory
+from .memory import OutOfMemory
 from .process import StartMethod, start_process, thread_environment
 from .recycling import Wear
-from .restart import RestartPolicy
+from .slot import Slot
 from .statistics import WorkerState
 from .worker import Setup
 
@@ -41,40 +40,6 @@ KILL_AFTER = 1.0
 
 LEAVING = (WorkerState.RETIRING, WorkerState.STOPPING)
 """States of a worker that has been replaced."""
-
-MEMORY_INTERVAL = 1.0
-"""Seconds at least between two looks at the memory of one worker."""
-
-
-@dataclass(eq=False)
-class Slot:
-    """A place for one worker; the processes in it come and go.
-
-    Attributes:
-        step: Index of the step.
-        region: The number of the region its worker allocates in.
-        policy: When a dead worker is replaced.
-        link: The worker now in it.
-        replaces: The worn worker that goes when the one in this slot is ready.
-        restart: The replacement that is waited for.
-        wear: When the worker now in it is worn.
-        looked_at: When its memory was looked at last.
-    """
-
-    step: int
-    region: int
-    policy: RestartPolicy = field(default_factory=RestartPolicy)
-    link: WorkerLink | None = None
-    replaces: WorkerLink | None = None
-    restart: asyncio.TimerHandle | None = None
-    age: asyncio.TimerHandle | None = None
-    wear: Wear | None = None
-    looked_at: float = 0.0
-
-    @property
-    def is_free(self) -> bool:
-        """Whether nobody is in it or about to be."""
-        return self.link is None and self.restart is None
 
 
 class Supervisor:
@@ -154,7 +119,7 @@ class Supervisor:
         for slot in self._slots:
             if slot.link is not None:
                 slot.link.detach()
-            self._cancel_timers(slot)
+            slot.cancel_timers()
         self._loop = None
 
     async def stop(self) -> None:
@@ -193,7 +158,7 @@ class Supervisor:
     async def _begin_stop(self) -> None:
         self._is_stopping = True
         for slot in self._slots:
-            self._cancel_timers(slot)
+            slot.cancel_timers()
         if self._launches:
             await asyncio.wait(self._launches)
         for link in self._links():
@@ -211,12 +176,6 @@ class Supervisor:
 
     def _links(self) -> list[WorkerLink]:
         return [slot.link for slot in self._slots if slot.link is not None]
-
-    def _cancel_timers(self, slot: Slot) -> None:
-        for timer in (slot.restart, slot.age):
-            if timer is not None:
-                timer.cancel()
-        slot.restart = slot.age = None
 
     def _fill(self) -> None:
         """Launch what is missing in each step."""
@@ -349,10 +308,7 @@ class Supervisor:
         step = self._steps[link.step][1]
         if self._is_stopping or (step.max_tasks is step.max_age is step.max_memory_growth is None):
             return
-        now = time.monotonic()
-        slot = self._slot_of(link)
-        assert slot.wear is not None
-        reason = slot.wear.reason(link.handled, now - link.ready_at, self._growth(slot, link, now))
+        reason = self._slot_of(link).wear_of(link, time.monotonic())
         busy = any(other.replaces is not None for other in self._slots if other.step == link.step)
         if reason and link.state is WorkerState.READY and not busy:
             spare = next((other for other in self._slots if other.step == link.step and other.is_free), None)
@@ -360,18 +316,6 @@ class Supervisor:
                 log.info("worker of %s (pid %d) will be replaced: %s", link.name, link.pid, reason)
                 spare.replaces = link
                 self._launch(spare)
-
-    def _growth(self, slot: Slot, link: WorkerLink, now: float) -> int:
-        assert slot.wear is not None
-        if not slot.wear.watches_memory or not link.handled or now - slot.looked_at < MEMORY_INTERVAL:
-            return 0
-        slot.looked_at = now
-        memory = private_memory(link.pid)
-        if memory is None:
-            return 0
-        if link.base_memory is None:
-            link.base_memory = memory
-        return memory - link.base_memory
 
     def _retire(self, link: WorkerLink) -> None:
         if link.state is not WorkerState.READY:
@@ -395,7 +339,7 @@ class Supervisor:
             link.reason = "the kernel was out of memory"
         self._dispatcher.remove(link, WorkerDied(link.name, link.pid, exit_code, link.reason))
         slot = self._slot_of(link)
-        self._cancel_timers(slot)
+        slot.cancel_timers()
         slot.link = None
         trace = link.trace()
         link.close()

@@ -75,7 +75,7 @@ async def load_until(flow: Flow, enough: Any) -> list[Any]:
 async def test_no_request_notices_that_workers_are_replaced(
     monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.supervisor.MEMORY_INTERVAL", 0.02)
+    monkeypatch.setattr("fastapi_aqueduct.engine.slot.MEMORY_INTERVAL", 0.02)
     step = FlowStep(Leaking(1 << 20) if "max_memory_growth" in limits else Each(common.tell_pid), nprocs=2, **limits)
     async with running(Flow(step)) as flow, Watch(flow) as watch:
         before = set(pids(flow))
