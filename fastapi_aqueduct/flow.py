@@ -255,6 +255,14 @@ class Flow:
             # Whoever cancels the stop ends the wait for tasks and not the stop.
             await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=not has_waited)))
 
+    def kill_workers(self) -> None:
+        """Kill the workers without waiting, as the first act of a stop that is not graceful; `stop` must follow.
+
+        For an event loop that may not turn again.
+        """
+        if self._engine is not None:
+            self._engine.supervisor.kill_at_once()
+
     def check_entry(self, priority: int = 0, timeout_sec: float = 5.0) -> None:
         """Refuse a task that comes now if it would have to wait for a place, or could not be done in time.
 

@@ -86,16 +86,16 @@ class Drain:
         self.is_draining = True
         if is_repeated and self._haste is None:
             log.warning("%s, and not the first signal: stopping at once", signum.name)
-            self._haste = asyncio.ensure_future(self._hasten())
+            self._haste = asyncio.ensure_future(self._hasten(self._stop_at_once()))
         elif is_first and signum == signal.SIGTERM and self._delay > 0:
             log.info("SIGTERM: not ready any more, and serving for another %g s", self._delay)
             self._timer = self._loop.call_later(self._delay, self._pass_on, signum)
         elif is_first:
             self._pass_on(signum)
 
-    async def _hasten(self) -> None:
+    async def _hasten(self, stop: Awaitable[None]) -> None:
         try:
-            await self._stop_at_once()
+            await stop
         finally:
             if self._timer is not None:
                 self._timer.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any, Self
@@ -66,7 +66,7 @@ class Aqueduct:
         self.flows = flows
         self.upload_limits = upload_limits
         self.server_timing = server_timing
-        self._drain = Drain(drain_delay, lambda: self._stop_flows(is_graceful=False))
+        self._drain = Drain(drain_delay, self._stop_at_once)
         self._probes = Probes(flows, self._drain)
         self._users = 0
         self._lock = asyncio.Lock()
@@ -155,6 +155,12 @@ class Aqueduct:
             await self._stop_flows(is_graceful)
         finally:
             self._drain.end()
+
+    def _stop_at_once(self) -> Awaitable[None]:
+        # The workers now, and not when the loop turns next: granian may have stopped its loop by then.
+        for flow in self._started:
+            flow.kill_workers()
+        return self._stop_flows(is_graceful=False)
 
     async def _stop_flows(self, is_graceful: bool) -> None:
         results = await asyncio.gather(*(flow.stop(is_graceful) for flow in self._started), return_exceptions=True)

@@ -141,6 +141,12 @@ class Supervisor:
                 link.signal(signum)
         await self._wait_gone(KILL_AFTER)
 
+    def kill_at_once(self) -> None:
+        """Send every worker SIGKILL without waiting; `kill` or `stop` may follow."""
+        self._is_stopping = True
+        for link in self._links():
+            link.signal(signal.SIGKILL)
+
     async def kill(self) -> None:
         """End every worker at once."""
         await self._begin_stop()

@@ -85,6 +85,11 @@ class Service:
             found |= new
         return found
 
+    def workers(self) -> set[int]:
+        """List the workers of the flow among them."""
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.processes()}
+        return {pid for pid, command in commands.items() if b"bootstrap.py" in command}
+
     def interrupt(self) -> None:
         """Do what a terminal does on Ctrl-C."""
         os.killpg(self.process.pid, signal.SIGINT)

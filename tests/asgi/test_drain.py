@@ -112,7 +112,7 @@ def test_a_second_sigterm_ends_at_once(tmp_path: Path, server: str, delay: float
         assert "Traceback" not in service.log()
 
 
-@pytest.mark.parametrize("server", ["uvicorn", long("uvicorn-workers"), long("granian")])
+@pytest.mark.parametrize("server", ["uvicorn", long("uvicorn-workers")])
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, server: str) -> None:
     with serving(tmp_path, server) as service, Ends(service.processes()) as ends:
         request = service.hold()
@@ -122,6 +122,17 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, server: str) -> None:
         service.process.wait(AT_ONCE)
         assert ends.wait(1.0) == set()
         assert is_refused(request.result())
+
+
+@pytest.mark.long
+def test_a_second_ctrl_c_ends_the_work_under_granian_at_once(tmp_path: Path) -> None:
+    """Its own processes do not always end on it, with any application; ours do."""
+    with serving(tmp_path, "granian") as service, Ends(service.workers()) as ends:
+        service.hold()
+        service.interrupt()
+        assert wait_until(lambda: service.probe() != 200, DEADLINE)
+        service.interrupt()
+        assert ends.wait(AT_ONCE) == set()
 
 
 @pytest.mark.parametrize("handler", ["Hold", "Spin"])
