@@ -150,8 +150,7 @@ class Supervisor:
     async def kill(self) -> None:
         """End every worker at once."""
         await self._begin_stop()
-        for link in self._links():
-            link.signal(signal.SIGKILL)
+        self.kill_at_once()
         await self._wait_gone(KILL_AFTER)
 
     def let_go(self) -> None:
