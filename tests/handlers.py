@@ -336,6 +336,11 @@ def tell_batch(*tasks: Any) -> None:
         task.batch = [other.number for other in tasks]
 
 
+def tell_batch_in_a_while(*tasks: Any) -> None:
+    time.sleep(0.02)
+    tell_batch(*tasks)
+
+
 def tell_batch_at_gate(*tasks: Any) -> None:
     for task in tasks:
         enter_gate_if_any(task)

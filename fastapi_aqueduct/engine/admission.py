@@ -69,7 +69,8 @@ class Admission:
             QueueFull: The queue of the first step is full.
             DeadlineUnreachable: At the measured rate it would take longer.
         """
-        self.check_workers(0.0)
+        if self.unavailable:
+            self.check_workers(0.0)
         first = self._desks[0]
         waiting = first.queue.waiting(first.queue.level(priority))
         expected = sum(desk.expected_time() for desk in self._desks)

@@ -10,6 +10,7 @@ owner of the region, and the owner reuses it. A block that user code still looks
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -285,13 +286,14 @@ class Arena:
 def lease_of(buffer: Any) -> Lease | None:
     """Find the lease behind a memoryview or an array, through any chain of views; None when there is none."""
     owner = buffer
-    while True:
+    while not isinstance(owner, Lease):
         if isinstance(owner, memoryview):
             owner = owner.obj
-        elif hasattr(owner, "__array_interface__"):
+        elif (numpy := sys.modules.get("numpy")) is not None and isinstance(owner, numpy.ndarray):
             owner = owner.base
         else:
-            return owner if isinstance(owner, Lease) else None
+            return None
+    return owner
 
 
 def is_shared(buffer: Any) -> bool:

@@ -56,6 +56,11 @@ class BatchQueue(Generic[T]):
         """Count the tasks that wait in one level."""
         return self._counts[level]
 
+    @property
+    def has_alone(self) -> bool:
+        """Whether the next batch is a task that goes alone."""
+        return self._skip_settled(self._alone)
+
     def push(self, item: T) -> None:
         """Add a task behind those of its priority, which must be a level."""
         self._levels[item.priority].append(item)
@@ -85,7 +90,7 @@ class BatchQueue(Generic[T]):
 
     def due_at(self) -> float:
         """Tell when the next batch should go: a time in the past means now. Something must be waiting."""
-        if self._skip_settled(self._alone):
+        if self.has_alone:
             return self._alone[0].arrived_at
         oldest = min(level[0].arrived_at for level in self._levels if self._skip_settled(level))
         if self._count >= self.batch_size:

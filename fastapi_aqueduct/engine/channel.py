@@ -6,8 +6,10 @@ nobody else. Nothing but this module knows that there is a socket.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,6 +20,9 @@ if TYPE_CHECKING:  # a worker uses this module too and needs no event loop
     import asyncio
 
 _READ_SIZE = 256 * 1024
+"""Bytes of the buffer each end reads into. Made once: memory of this size comes from the system and goes back to it, so
+a new one for each read costs more than the read."""
+
 _BUFFER_SIZE = 1 << 20
 
 
@@ -46,6 +51,7 @@ class Channel:
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
+        self._buffer = memoryview(bytearray(_READ_SIZE))
         self._reader = FrameReader()
         self._unsent: deque[memoryview] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,14 +93,14 @@ class Channel:
         frames: list[tuple[Kind, bytes]] = []
         while True:
             try:
-                data = self._socket.recv(_READ_SIZE)
+                size = self._socket.recv_into(self._buffer)
             except ConnectionResetError:
                 continue  # reported once when the worker left something unread; its answers come after
             except OSError:
                 return frames
-            if not data:
+            if not size:
                 return frames
-            frames += self._reader.feed(data)
+            frames += self._reader.feed(self._buffer[:size])
 
     def close(self) -> None:
         """Close this end; the worker sees it and exits."""
@@ -104,14 +110,14 @@ class Channel:
 
     def _on_readable(self) -> None:
         try:
-            data = self._socket.recv(_READ_SIZE)
+            size = self._socket.recv_into(self._buffer)
         except (BlockingIOError, ConnectionResetError):
             return
-        if not data:
+        if not size:
             self.detach()
             self._on_end()
             return
-        frames = self._reader.feed(data)
+        frames = self._reader.feed(self._buffer[:size])
         if frames:
             self._on_frames(frames)
 
@@ -142,17 +148,21 @@ class WorkerChannel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         self._socket = sock
+        self._buffer = memoryview(bytearray(_READ_SIZE))
         self._reader = FrameReader()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     def fileno(self) -> int:
         """Return the descriptor, to watch for the end of the API process."""
         return self._socket.fileno()
 
-    def receive(self, timeout: float | None = None) -> list[tuple[Kind, bytes]]:
+    def receive(self, timeout: float | None = None, busy_poll: float = 0.0) -> list[tuple[Kind, bytes]]:
         """Wait for frames.
 
         Args:
             timeout: Seconds to wait for the first bytes; None waits for ever.
+            busy_poll: Seconds of it to stay awake.
 
         Returns:
             At least one frame; none when the time is over.
@@ -161,16 +171,23 @@ class WorkerChannel:
             EOFError: The API process is gone.
         """
         while True:
-            if timeout is not None and not select.select([self._socket], [], [], timeout)[0]:
+            if busy_poll:
+                self._stay_awake(time.monotonic() + busy_poll)
+            if timeout is not None and not self._poll.poll(timeout * 1000):
                 return []
             try:
-                data = self._socket.recv(_READ_SIZE)
+                size = self._socket.recv_into(self._buffer)
             except ConnectionResetError:
-                data = b""
-            if not data:
+                size = 0
+            if not size:
                 raise EOFError("the API process is gone")
-            if frames := self._reader.feed(data):
+            if frames := self._reader.feed(self._buffer[:size]):
                 return frames
+
+    def _stay_awake(self, until: float) -> None:
+        # Not a non-blocking read: the exception for nothing costs three times what the question costs.
+        while not self._poll.poll(0) and time.monotonic() < until:
+            os.sched_yield()  # where cores are short it is the API process that wants this one, with the next task
 
     def send(self, kind: Kind, payload: bytes = b"") -> None:
         """Send a frame.

@@ -1,73 +1,102 @@
-"""Finds the tasks whose time is over."""
+"""Finds those whose time is over."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
+import math
 import time
 from collections.abc import Callable
-
-from .record import Record
+from typing import Any, Generic, Protocol, TypeVar
 
 RESOLUTION = 0.001
-"""Seconds. Tasks that end within the same tick share one entry, so a timer is set seldom and cancelled never: an
-event loop's own timer for each task costs more than the rest of its bookkeeping."""
+"""Seconds by which a deadline may be noticed late: those that end together are found by one timer."""
+
+SPANS = 64
+"""Deadlines that lie in the same span of time are noted together; so many spans make a second."""
+
+FEWEST = 128
+"""Spans that are kept although nobody is left in them, before it is worth looking for those."""
 
 
-class Deadlines:
-    """Calls a function for every task that is still here when its deadline passes.
+class Expiring(Protocol):
+    """What has a deadline.
 
-    Args:
-        on_expired: Gets the task, at most `RESOLUTION` after its deadline.
+    Attributes:
+        id: Its number.
+        deadline: On the clock of ``time.monotonic``.
+        span: Where it is noted; for `Deadlines` alone.
     """
 
-    def __init__(self, on_expired: Callable[[Record], None]) -> None:
+    id: int
+    deadline: float
+    span: dict[int, Any]
+
+
+T = TypeVar("T", bound=Expiring)
+
+
+class Deadlines(Generic[T]):
+    """Calls a function for everybody who is still here when his deadline passes.
+
+    Nearly all are gone long before. So to come and to go costs a dictionary's entry each, and a timer is set only for
+    the first of all deadlines; an event loop's own timer for each costs more than the rest of a task's bookkeeping.
+
+    Args:
+        on_expired: Gets him, at most `RESOLUTION` after his deadline; he is forgotten then.
+    """
+
+    def __init__(self, on_expired: Callable[[T], None]) -> None:
         self._on_expired = on_expired
-        self._ticks: dict[int, dict[int, Record]] = {}
-        self._order: list[int] = []
+        self._spans: dict[int, dict[int, T]] = {}
+        self._most = FEWEST
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_tick = 0
+        self._timer_at = math.inf
 
-    def add(self, record: Record, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch a task."""
-        tick = record.tick = int(record.deadline / RESOLUTION) + 1
-        records = self._ticks.get(tick)
-        if records is not None:
-            records[record.id] = record
-            return
-        self._ticks[tick] = {record.id: record}
-        heapq.heappush(self._order, tick)
-        if self._timer is None or tick < self._timer_tick:
-            self._set_timer(tick, loop)
+    def add(self, item: T, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch somebody."""
+        deadline = item.deadline
+        span = self._spans.get(int(deadline * SPANS))
+        if span is None:
+            span = self._open(int(deadline * SPANS))
+        span[item.id] = item
+        item.span = span
+        if deadline < self._timer_at:
+            self._set_timer(deadline, loop)
 
-    def remove(self, record: Record) -> None:
-        """Forget a task that was settled."""
-        records = self._ticks.get(record.tick)
-        if records is not None and records.pop(record.id, None) is not None and not records:
-            del self._ticks[record.tick]
+    def remove(self, item: T) -> None:
+        """Forget somebody, if he is watched."""
+        item.span.pop(item.id, None)
 
     def clear(self) -> None:
-        """Forget all tasks."""
+        """Forget everybody."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._ticks.clear()
-        self._order.clear()
+        self._timer_at = math.inf
+        self._spans.clear()
 
-    def _set_timer(self, tick: int, loop: asyncio.AbstractEventLoop) -> None:
+    def _open(self, number: int) -> dict[int, T]:
+        if len(self._spans) >= self._most:
+            self._spans = {number: span for number, span in self._spans.items() if span}
+            self._most = FEWEST + 2 * len(self._spans)
+        span = self._spans[number] = {}
+        return span
+
+    def _set_timer(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_tick = tick
-        self._timer = loop.call_later(max(0.0, tick * RESOLUTION - time.monotonic()), self._expire, loop)
+        self._timer_at = deadline
+        self._timer = loop.call_later(max(0.0, deadline - time.monotonic()) + RESOLUTION / 2, self._expire, loop)
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
+        self._timer_at = math.inf
         now = time.monotonic()
-        while self._order and self._order[0] * RESOLUTION <= now:
-            for record in self._ticks.pop(heapq.heappop(self._order), {}).values():
-                self._on_expired(record)
-        while self._order and self._order[0] not in self._ticks:
-            heapq.heappop(self._order)
-        if self._order and self._timer is None:
-            self._set_timer(self._order[0], loop)
-
+        for number, span in sorted(self._spans.items()):
+            for item in [item for item in span.values() if item.deadline <= now]:
+                if span.pop(item.id, None) is not None:  # he may have gone while others were told
+                    self._on_expired(item)
+            if span:
+                self._set_timer(min(item.deadline for item in span.values()), loop)
+                return
+            self._spans.pop(number, None)

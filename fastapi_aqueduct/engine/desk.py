@@ -9,6 +9,7 @@ from ..step import FlowStep
 from .batching import BatchQueue
 from .entry import Entry
 from .link import WorkerLink
+from .patience import Patience
 from .record import Record
 from .restart import RestartBudget
 from .statistics import StepStatistics, WorkerState
@@ -27,8 +28,10 @@ class StepDesk:
         name: Name of the step.
         nprocs: How many workers it should have.
         queue: The tasks that wait for it.
+        patience: Decides how long a batch waits; None when a fixed time does.
         links: Its workers, of any state.
         entry: Where callers wait for a place in the queue.
+        takes_at_once: Whether nothing can be gained by waiting, however shortly, for others than the first who comes.
         timer: Wakes the dispatcher when a batch that is not full is due.
         max_retries: How often a task is tried again after a worker has died with it.
         budget: Whether workers die too often.
@@ -42,9 +45,13 @@ class StepDesk:
     def __init__(self, name: str, step: FlowStep, queue_size: int, priorities: int) -> None:
         self.name = name
         self.nprocs = step.nprocs
-        self.queue: BatchQueue[Record] = BatchQueue(step.batch_size, step.batch_timeout, priorities)
+        is_patient = step.batch_timeout == "auto"
+        timeout = 0.0 if step.batch_timeout == "auto" else step.batch_timeout
+        self.queue: BatchQueue[Record] = BatchQueue(step.batch_size, timeout, priorities)
+        self.patience = Patience(step.batch_size) if is_patient and step.batch_size > 1 else None
         self.links: list[WorkerLink] = []
         self.entry = Entry(self.queue, queue_size)
+        self.takes_at_once = step.batch_size == 1 and timeout == 0 and priorities == 1
         self.timer: asyncio.TimerHandle | None = None
         self.max_retries = step.max_retries
         self.budget = RestartBudget(time.monotonic(), step.nprocs)
@@ -64,12 +71,23 @@ class StepDesk:
 
     def expected_time(self) -> float:
         """Tell how long a task that comes now should take here at the measured rate, in seconds."""
+        waiting = -(-(len(self.queue) + 1) // self.queue.batch_size)
+        if len(self.links) == 1:
+            link = self.links[0]
+            return link.time_per_call() * (waiting + link.calls) if link.state is WorkerState.READY else 0.0
         ready = self.ready_links()
         if not ready:
             return 0.0
         pace = sum(link.time_per_call() for link in ready) / len(ready)
-        batches = -(-(len(self.queue) + 1) // self.queue.batch_size) + sum(link.calls for link in ready)
+        batches = waiting + sum(link.calls for link in ready)
         return pace * max(1.0, batches / len(ready))
+
+    def idle_link(self) -> WorkerLink | None:
+        """Find a worker that has nothing to do."""
+        for link in self.links:
+            if not link.calls and link.state is WorkerState.READY:
+                return link
+        return None
 
     def free_link(self, may_wait: bool) -> tuple[WorkerLink | None, int]:
         """Choose the worker that should get the next batches.
@@ -91,6 +109,14 @@ class StepDesk:
         # With several workers the tasks that are here are dealt out, not poured into the first.
         share = -(-len(self.queue) // (self.queue.batch_size * len(self.links)))
         return best, min(best.room(), best.calls_per_batch(), share)
+
+    def share(self) -> float:
+        """Tell which part of a call's fixed time a task saves that joins a batch in time.
+
+        Whoever comes too late waits for the worker that is free next; while one is idle, for none.
+        """
+        ready = self.ready_links()
+        return 0.0 if sum(not link.calls for link in ready) > 1 else 1 / len(ready)
 
     def statistics(self) -> StepStatistics:
         """Return a snapshot."""

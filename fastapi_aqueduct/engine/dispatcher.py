@@ -3,8 +3,9 @@
     process() ─▶ submit ─▶ queue of a step ─▶ worker ─▶ answer ─┬─▶ queue of the next step ─▶ ...
                                                                 └─▶ settle ─▶ the caller's task is filled in
 
-Runs in the event loop of the API process: no locks, no threads. Whatever happens in one turn of the loop (tasks that
-arrive, answers, deaths) is followed by one `_turn`, which forms batches and writes once to each worker.
+Runs in the event loop of the API process: no locks, no threads. A task that finds an idle worker and nobody before it
+goes there at once. Whatever else happens in one turn of the loop (tasks that arrive, answers, deaths) is followed by
+one `_turn`, which forms batches and writes once to each worker.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import sys
 import time
 
@@ -25,12 +27,14 @@ from ..exceptions import (
 from ..step import FlowStep
 from ..task import BaseTask
 from .admission import Admission
+from .arena import Ref
 from .codec import Codec, Encoded, decode_error
 from .deadlines import Deadlines
 from .desk import StepDesk
 from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, pack, unpack_batches, unpack_offsets
 from .ledger import Ledger
-from .link import WorkerLink
+from .link import LEAD, WorkerLink
+from .patience import Patience
 from .record import Record
 from .worker import next_step
 
@@ -60,6 +64,7 @@ class Dispatcher:
         self.desks = [StepDesk(step_name, step, queue_size, priorities) for step_name, step in steps]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         self._conditions = [step.handle_condition for _, step in steps]
+        self._last = len(steps) - 1
         self._ledger = ledger
         self._codec = Codec(ledger.arena)
         self._queue_size = queue_size
@@ -107,7 +112,7 @@ class Dispatcher:
         dropped.
         """
         started_at = time.monotonic()
-        step = next_step(self._conditions, 0, task)
+        step = 0 if self._conditions[0](task) else next_step(self._conditions, 1, task)
         if step == FINISHED:
             return
         if self._admission.unavailable:
@@ -119,6 +124,8 @@ class Dispatcher:
         # The first two questions are cheap, and nearly always enough.
         if (desk.entry.contenders or len(queue) >= self._queue_size) and not desk.entry.has_place(level):
             await self._wait_for_entry(desk, level, deadline)
+        if self._ledger.arena.mapping.dropped:
+            self._ledger.arena.collect()  # results that callers have let go make room for this one, warm
         try:
             content = self._codec.encode(task)
         except ArenaFull as exc:
@@ -133,7 +140,6 @@ class Dispatcher:
         self._records[record.id] = record
         self._deadlines.add(record, loop)
         self._enqueue(record, step, started_at)
-        self._schedule_turn()
         try:
             await record.future
         except asyncio.CancelledError:
@@ -164,7 +170,11 @@ class Dispatcher:
         if kind is Kind.ANSWERS:
             for batch in unpack_batches(payload):
                 self._take_answers(link, batch)
-            self._schedule_turn()
+            self._refill(link)
+            for desk in self.desks:
+                if desk.queue:
+                    self._schedule_turn()
+                    break
         elif kind is Kind.RETAINED:
             for offset in unpack_offsets(payload):
                 if offset not in link.retained:
@@ -277,8 +287,17 @@ class Dispatcher:
     def _enqueue(self, record: Record, step: int, now: float) -> None:
         record.step = step
         record.arrived_at = now
+        desk = self.desks[step]
+        if desk.takes_at_once and not desk.queue and (step == self._last or self._room_after(step)[0] > 0):
+            # A turn of the loop later others could go in the same frame, but this worker would stand idle until then.
+            link = desk.idle_link()
+            if link is not None:
+                link.put([record], now)
+                link.flush(self._ledger.take_released(link.region))
+                return
         record.is_waiting = True
-        self.desks[step].queue.push(record)
+        desk.queue.push(record)
+        self._schedule_turn()
 
     async def _wait_for_entry(self, desk: StepDesk, level: int, deadline: float) -> None:
         has_place = await desk.entry.wait(level, deadline)
@@ -297,17 +316,22 @@ class Dispatcher:
         envelopes, duration, _ = batch
         now = time.monotonic()
         records, duration = link.take_back(duration, now)
-        size = min(len(records), self.desks[link.step].queue.batch_size)
+        desk = self.desks[link.step]
+        size = min(len(records), desk.queue.batch_size)
         if len(records) != len(envelopes):
             raise ProtocolError(f"{len(envelopes)} answers to {len(records)} tasks")
+        if desk.patience is not None and link.handled > len(records):  # the first call may be slower by far
+            desk.patience.note_call(size, duration)
         for record, envelope in zip(records, envelopes, strict=True):
-            if record.id != envelope.id:
+            id, _, step, status, content = envelope
+            if record.id != id:
                 raise ProtocolError("an answer to another task than was sent")
             record.holder = 0
             record.metrics += ((link.name, record.sent_at - record.arrived_at, duration, size),)
-            _, _, step, status, content = envelope
             if not status:
-                self._replace_content(record, content)
+                if content.blocks != record.content.blocks:
+                    self._replace_blocks(record, content.blocks)
+                record.content = content
             if record.is_settled:
                 self._ledger.drop(record.content.blocks)
             elif now >= record.deadline:
@@ -323,15 +347,10 @@ class Dispatcher:
         where = f"step {link.name} of flow {self.name} (pid {link.pid})"
         self._settle(record, "failed", decode_error(envelope.content.body, where))
 
-    def _replace_content(self, record: Record, content: Encoded) -> None:
-        old = record.content.blocks
-        new = content.blocks
-        record.content = content
+    def _replace_blocks(self, record: Record, blocks: tuple[Ref, ...]) -> None:
         # In this order: a block that is in both must not become free between the two.
-        if new:
-            self._ledger.hold(new)
-        if old:
-            self._ledger.drop(old)
+        self._ledger.hold(blocks)
+        self._ledger.drop(record.content.blocks)
 
     def _finish(self, record: Record, now: float) -> None:
         task = record.task
@@ -361,7 +380,10 @@ class Dispatcher:
         self._deadlines.remove(record)
         if record.is_waiting:
             record.is_waiting = False
-            self.desks[record.step].queue.forget(record)
+            desk = self.desks[record.step]
+            desk.queue.forget(record)
+            if desk.entry.contenders:
+                desk.entry.open()
         if not record.holder and record.content.blocks:
             self._ledger.drop(record.content.blocks)
         future = record.future
@@ -417,31 +439,69 @@ class Dispatcher:
         for index in range(len(self.desks) - 1, -1, -1):  # the last step first: it makes room for those before
             self._feed(index, now)
 
+    def _refill(self, link: WorkerLink) -> None:
+        """Give a worker that stands idle its next batch before the callers of the last one get their turn.
+
+        All they do with their answers, such as sending responses, would be lost time for it.
+        """
+        queue = self.desks[link.step].queue
+        if not link.calls and len(queue) >= queue.batch_size and link.time_per_call() > LEAD:
+            self._feed(link.step, time.monotonic())
+
     def _feed(self, index: int, now: float) -> None:
         desk = self.desks[index]
         queue = desk.queue
         if not queue:
             return
+        patience = desk.patience
+        if patience is not None and not patience.is_worthwhile:
+            patience = None
         fed: set[WorkerLink] = set()
         free, room = self._room_after(index)
         while queue and free > 0:
             link, calls = desk.free_link(may_wait=room > 0)
+            if link is None and room > 0 and len(queue) >= queue.batch_size:
+                link, calls = self._nearly_free_link(desk, now), 1
             if link is None:
+                if patience is not None:
+                    patience.note_busy(len(queue), now)
                 break
-            if queue.batch_timeout:
-                due_at = queue.due_at()
+            if queue.batch_timeout or patience is not None:
+                due_at = queue.due_at() if patience is None else self._due_at(index, patience, now)
                 if due_at > now:
                     self._wake_at(desk, due_at, now)
                     break
                 calls = 1
             batch = queue.take_many(now, calls)
             link.put(batch, now)
+            if patience is not None:
+                patience.note_taken(len(queue), now)
             room -= len(batch)
             fed.add(link)
         for link in fed:
             link.flush(self._ledger.take_released(link.region))
         if fed:
             desk.entry.open()
+
+    def _nearly_free_link(self, desk: StepDesk, now: float) -> WorkerLink | None:
+        """Choose a worker that should be free in a moment, for a full batch: it then loses no time between two."""
+        link = min(desk.links, key=WorkerLink.free_at, default=None)
+        ready_at = link.free_at() - LEAD if link is not None else math.inf
+        if ready_at <= now:
+            return link
+        if ready_at < math.inf:
+            self._wake_at(desk, ready_at, now)
+        return None
+
+    def _due_at(self, index: int, patience: Patience, now: float) -> float:
+        desk = self.desks[index]
+        if desk.queue.has_alone:
+            return now
+        if index:
+            is_expected = any(before.queue or any(link.calls for link in before.links) for before in self.desks[:index])
+        else:
+            is_expected = self._ledger.intakes > 0
+        return patience.due_at(len(desk.queue), is_expected, desk.share(), now)
 
     def _room_after(self, index: int) -> tuple[int, int]:
         """Count the free places in the fullest queue after a step, now and when all that is in its hands has come."""

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import itertools
 from collections import deque
 
 from .batching import BatchQueue
+from .deadlines import Deadlines
 from .record import Record
+
+
+class _Caller:
+    """Somebody who waits.
+
+    Attributes:
+        turn: Whether he was let in, once that is known.
+    """
+
+    def __init__(self, id: int, level: int, deadline: float, turn: asyncio.Future[bool]) -> None:
+        self.id = id
+        self.level = level
+        self.deadline = deadline
+        self.turn = turn
+        self.span: dict[int, _Caller]
 
 
 class Entry:
@@ -28,8 +44,10 @@ class Entry:
         self.contenders = 0
         self._queue = queue
         self._size = size
-        self._callers: list[deque[asyncio.Future[None]]] = [deque() for _ in range(queue.levels)]
+        self._callers: list[deque[_Caller]] = [deque() for _ in range(queue.levels)]
         self._promised = [0] * queue.levels
+        self._deadlines = Deadlines(self._send_away)
+        self._ids = itertools.count()
 
     def has_place(self, level: int) -> bool:
         """Tell whether a task may come in now, overtaking nobody."""
@@ -46,27 +64,20 @@ class Entry:
             Whether there was one in time.
         """
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        callers = self._callers[level]
-        callers.append(turn)
+        caller = _Caller(next(self._ids), level, deadline, loop.create_future())
+        self._callers[level].append(caller)
+        self._deadlines.add(caller, loop)
         self.contenders += 1
-        timer = loop.call_later(deadline - time.monotonic(), turn.cancel)
         try:
-            await asyncio.wait([turn])
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._promised[level] -= 1
-                self.open()
+            is_let_in = await caller.turn
+        except BaseException:  # cancelled, or thrown away together with its event loop
+            self._give_up(caller)
             raise
         finally:
-            timer.cancel()
             self.contenders -= 1
-            if turn in callers:
-                callers.remove(turn)
-        if turn.cancelled():
-            return False
-        self._promised[level] -= 1
-        return True
+        if is_let_in:
+            self._promised[level] -= 1
+        return is_let_in
 
     def open(self) -> None:
         """Promise the places that are free."""
@@ -79,9 +90,26 @@ class Entry:
         for level, callers in enumerate(self._callers):
             while callers:
                 self._let_in(level)
+        self._deadlines.clear()
 
     def _let_in(self, level: int) -> None:
-        turn = self._callers[level].popleft()
-        if not turn.done() and not turn.get_loop().is_closed():
+        caller = self._callers[level].popleft()
+        self._deadlines.remove(caller)
+        if not caller.turn.done() and not caller.turn.get_loop().is_closed():
             self._promised[level] += 1
-            turn.set_result(None)
+            caller.turn.set_result(True)
+
+    def _give_up(self, caller: _Caller) -> None:
+        if caller.turn.done() and not caller.turn.cancelled():
+            if caller.turn.result():
+                self._promised[caller.level] -= 1
+                self.open()
+            return
+        self._deadlines.remove(caller)
+        if caller in self._callers[caller.level]:
+            self._callers[caller.level].remove(caller)
+
+    def _send_away(self, caller: _Caller) -> None:
+        if not caller.turn.done():
+            self._callers[caller.level].remove(caller)
+            caller.turn.set_result(False)

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from ..exceptions import AqueductError
 from .arena import Ref
-from .codec import Encoded
+from .codec import Encoded, new_tuple
 
 MAX_FRAME = 1 << 30
 """Bytes. Large payloads travel in shared memory, so a longer frame is a defect and not a need."""
@@ -26,10 +26,6 @@ _BATCH = struct.Struct("<IIf")
 _ENVELOPE = struct.Struct("<QdhBHII")
 _BLOCK = struct.Struct("<QQ")
 _SHARED = 1 << 63
-
-
-new_tuple = tuple.__new__
-"""Makes a named tuple in half the time its class needs; for the few that are made for every task."""
 
 
 class Kind(IntEnum):
@@ -49,6 +45,9 @@ class Kind(IntEnum):
     RELEASED = 10  # retained blocks that it has let go
     TRIMMED = 11
     FULL = 12  # waiting for room in shared memory
+
+
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 class Status(IntEnum):
@@ -120,16 +119,12 @@ def pack(kind: Kind, payload: bytes = b"") -> bytes:
 def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int]]) -> bytes:
     """Make the payload of a TASKS or ANSWERS frame from what a `Batch` holds."""
     parts: list[bytes] = []
-    add = parts.append
+    add, envelope = parts.append, _ENVELOPE.pack
     for parcels, duration, batch_size in batches:
         add(_BATCH.pack(len(parcels), batch_size, duration))
         for parcel in parcels:
             kind, body, blocks = parcel.content
-            add(
-                _ENVELOPE.pack(
-                    parcel.id, parcel.deadline, parcel.step, parcel.status, len(kind), len(blocks), len(body)
-                )
-            )
+            add(envelope(parcel.id, parcel.deadline, parcel.step, parcel.status, len(kind), len(blocks), len(body)))
             add(kind)
             for offset, size, shared in blocks:
                 add(_BLOCK.pack(offset, size | _SHARED if shared else size))
@@ -145,16 +140,19 @@ def unpack_batches(payload: bytes) -> list[Batch]:
     """
     batches: list[Batch] = []
     position, end = 0, len(payload)
+    unpack_envelope, envelope_size = _ENVELOPE.unpack_from, _ENVELOPE.size
     try:
         while position < end:
             count, batch_size, duration = _BATCH.unpack_from(payload, position)
             position += _BATCH.size
             envelopes: list[Envelope] = []
             for _ in range(count):
-                id, deadline, step, status, kind_size, block_count, body_size = _ENVELOPE.unpack_from(payload, position)
-                position += _ENVELOPE.size
-                kind = payload[position : position + kind_size]
-                position += kind_size
+                id, deadline, step, status, kind_size, block_count, body_size = unpack_envelope(payload, position)
+                position += envelope_size
+                kind = b""
+                if kind_size:
+                    kind = payload[position : position + kind_size]
+                    position += kind_size
                 blocks: tuple[Ref, ...] = ()
                 if block_count:
                     table = payload[position : position + block_count * _BLOCK.size]
@@ -166,7 +164,7 @@ def unpack_batches(payload: bytes) -> list[Batch]:
                 position += body_size
                 content = new_tuple(Encoded, (kind, body, blocks))
                 envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content)))
-            batches.append(Batch(envelopes, duration, batch_size))
+            batches.append(new_tuple(Batch, (envelopes, duration, batch_size)))
     except struct.error as exc:
         raise ProtocolError(f"malformed batches: {exc}") from exc
     if position != end:
@@ -192,8 +190,8 @@ class FrameReader:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[tuple[Kind, bytes]]:
-        """Take what has arrived and return the frames that are complete.
+    def feed(self, data: bytes | memoryview) -> list[tuple[Kind, bytes]]:
+        """Take what has arrived and return the frames that are complete; nothing of ``data`` is kept.
 
         Raises:
             ProtocolError: A frame is too long or of no known kind.
@@ -210,11 +208,11 @@ class FrameReader:
             if end - start < size:
                 break
             try:
-                frames.append((Kind(kind), data[start : start + size]))
-            except ValueError as exc:
+                frames.append((_KINDS[kind], bytes(data[start : start + size])))
+            except KeyError as exc:
                 raise ProtocolError(f"no frame is of kind {kind}") from exc
             position = start + size
-        self._rest = data[position:]
+        self._rest = bytes(data[position:]) if position < end else b""
         return frames
 
     @property

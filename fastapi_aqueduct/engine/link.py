@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -19,8 +20,9 @@ from .statistics import WorkerState, WorkerStatistics
 from .trace import DUMP_SIGNAL, create_trace, read_trace
 
 LEAD = 0.002
-"""Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, so
-that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a frame."""
+"""Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, or is
+about to be, so that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a
+frame."""
 
 TOGETHER = 0.0002
 """Seconds of work that is answered together. More would cost less for each task, but the API process would sit idle
@@ -46,6 +48,7 @@ class WorkerLink:
         call_of: Tells when the owner of a region called its handler last; 0 when it never did.
         on_frames: Called with this link and the frames that have arrived.
         on_exit: Called once with this link when the process is gone.
+        busy_poll: Seconds for which the event loop stays awake for an answer.
 
     Attributes:
         pid: The process id; 0 before there is one.
@@ -76,6 +79,7 @@ class WorkerLink:
         call_of: Callable[[int], float],
         on_frames: Callable[[WorkerLink, list[tuple[Kind, bytes]]], None],
         on_exit: Callable[[WorkerLink], None],
+        busy_poll: float = 0.0,
     ) -> None:
         self.step = step
         self.name = name
@@ -102,12 +106,16 @@ class WorkerLink:
         self._kill_timer: asyncio.TimerHandle | None = None
         self._on_frames = on_frames
         self._on_exit = on_exit
+        self._busy_poll = busy_poll
+        self._awake_until = 0.0
+        self._is_awake = False
         self._channel = Channel(sock, self._receive, self._on_channel_end)
         self._process: Process | None = None
         self._pidfd: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: list[tuple[list[Record], float, int]] = []
         self._pace = LEAD
+        self._deviation = 8 * LEAD  # unknown at first
         self._ahead = 1
         self._together = 1
         self._answered = 0
@@ -141,6 +149,7 @@ class WorkerLink:
         if self._hang_timer is not None:
             self._hang_timer.cancel()
             self._hang_timer = None
+        self._is_awake = False
         self._loop = None
 
     def room(self) -> int:
@@ -184,6 +193,8 @@ class WorkerLink:
         pace = self._pace = duration if self._answered == 1 else self._pace + (duration - self._pace) / 8
         self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
         self._together = max(1, int(TOGETHER / pace)) if pace else MAX_AHEAD
+        if pace > LEAD:
+            self._deviation += (abs(duration - pace) - self._deviation) / 8
         return records, duration
 
     def _calls(self, records: list[Record]) -> int:
@@ -214,6 +225,13 @@ class WorkerLink:
     def time_per_call(self) -> float:
         """Tell how long the worker took for its last calls of the handler, in seconds."""
         return self._pace
+
+    def free_at(self) -> float:
+        """Tell when the worker should be free, if it works on one batch and its calls take a steady time."""
+        is_steady = self._deviation < LEAD < self._pace
+        if not is_steady or self.calls != 1 or self.state is not WorkerState.READY:
+            return math.inf
+        return self.head_since + self._pace
 
     def _watch_hang(self) -> None:
         if self._handle_timeout is None or self._loop is None or self._hang_timer is not None or not self.batches:
@@ -247,8 +265,23 @@ class WorkerLink:
         if self._outbox:
             frames += pack(Kind.TASKS, pack_batches(self._outbox))
             self._outbox.clear()
+            if self._busy_poll:
+                self._wake_up()
         if frames:
             self._channel.send(frames)
+
+    def _wake_up(self) -> None:
+        self._awake_until = time.monotonic() + self._busy_poll
+        if not self._is_awake:
+            self._stay_awake()
+
+    def _stay_awake(self) -> None:
+        # An event loop that has something to call in its next turn asks for events and does not wait for them. So it
+        # sees the answer without being woken, and everybody else is served as always.
+        self._is_awake = bool(self.batches) and self._loop is not None and time.monotonic() < self._awake_until
+        if self._is_awake and self._loop is not None:
+            os.sched_yield()  # where cores are short it may be the worker itself that wants this one
+            self._loop.call_soon(self._stay_awake)
 
     def send(self, data: bytes) -> None:
         """Send bytes that are packed already."""

@@ -6,7 +6,6 @@ import ctypes
 import fcntl
 import mmap
 import os
-import secrets
 import sys
 from collections.abc import Callable
 
@@ -35,6 +34,7 @@ if sys.platform == "linux":
         return fd
 
 else:
+    import secrets
     from _posixshmem import shm_open, shm_unlink
 
     def create_memory(name: str, size: int) -> int:

@@ -18,7 +18,7 @@ class Record:
         future: What the caller waits for.
         content: The task as it travels; its blocks are held as long as it is here.
         priority: Level of the queues.
-        tick: Where its deadline is noted.
+        span: Where its deadline is noted.
         deadline: On the clock of ``time.monotonic``.
         step: The step it waits for or is worked on by.
         arrived_at: When it arrived at that step.
@@ -31,10 +31,12 @@ class Record:
         is_settled: Whether the caller has its answer; a worker may still hold the task then.
     """
 
-    # On the class, because most tasks never change them.
+    # On the class, because most tasks never change them, or they are set with the first step.
+    step = 0
+    arrived_at = 0.0
+    sent_at = 0.0
     holder = 0
     deaths = 0
-    tick = 0
     is_waiting = False
     is_settled = False
     metrics: tuple[tuple[str, float, float, int], ...] = ()
@@ -56,7 +58,5 @@ class Record:
         self.content = content
         self.priority = priority
         self.deadline = deadline
-        self.step = 0
-        self.arrived_at = now
-        self.sent_at = now
         self.started_at = now
+        self.span: dict[int, Record]

@@ -214,6 +214,7 @@ class Supervisor:
             self._ledger.arena.call_of,
             self._on_frames,
             self._on_exit,
+            step.busy_poll,
         )
         slot.wear = Wear(step)
         desk = self._dispatcher.desks[slot.step]
@@ -256,6 +257,7 @@ class Supervisor:
             layout=self._layout,
             region=slot.region,
             blocks=blocks,
+            busy_poll=step.busy_poll,
         )
         return pickle.dumps(setup, 5)
 

@@ -6,7 +6,6 @@ import faulthandler
 import os
 import signal
 import sys
-import tempfile
 
 MAX_TRACE = 64 * 1024
 """Bytes of a trace that are kept."""
@@ -22,6 +21,7 @@ if sys.platform == "linux":
         return os.memfd_create("aqueduct-trace", os.MFD_CLOEXEC)
 
 else:
+    import tempfile
 
     def create_trace() -> int:
         """Make the file; the worker inherits its descriptor."""

@@ -22,14 +22,13 @@ from ..handler import BaseTaskHandler
 from ..task import BaseTask, shared_memories
 from .arena import Arena, Layout, Ref
 from .channel import WorkerChannel
-from .codec import Codec, Encoded, encode_error
+from .codec import Codec, Encoded, encode_error, new_tuple
 from .frames import (
     FINISHED,
     Batch,
     Envelope,
     Kind,
     Status,
-    new_tuple,
     pack_batches,
     pack_offsets,
     unpack_batches,
@@ -63,6 +62,7 @@ class Setup:
         layout: How the arena is divided.
         region: The number of the worker's region.
         blocks: Blocks that an earlier worker left in that region: size by offset.
+        busy_poll: Seconds to stay awake when there is nothing to do.
     """
 
     step: int
@@ -73,6 +73,7 @@ class Setup:
     layout: Layout
     region: int
     blocks: dict[int, int]
+    busy_poll: float = 0.0
 
 
 def main(sock: Any, memory_fd: int, trace_fd: int) -> None:
@@ -159,7 +160,7 @@ class Worker:
                 if not self._pending or time.monotonic() - self._flushed_at > FLUSH_INTERVAL:
                     self._flush()
                 if not self._pending and not self._stopping:
-                    self.take(self._channel.receive())
+                    self.take(self._channel.receive(busy_poll=self._setup.busy_poll))
                     self._flushed_at = time.monotonic()
         finally:
             self._setup.handler.on_stop()
@@ -187,7 +188,8 @@ class Worker:
         if self._answers:
             self._channel.send(Kind.ANSWERS, pack_batches(self._answers))
             self._answers.clear()
-        self._arena.collect()
+        if self._arena.mapping.dropped:
+            self._arena.collect()
         if self._released:
             self._channel.send(Kind.RELEASED, pack_offsets(self._released))
             self._released.clear()
@@ -202,11 +204,12 @@ class Worker:
             answers = []
             for start in range(0, len(envelopes), size or len(envelopes)):
                 answers += self._answer(envelopes[start : start + size] if size else envelopes)
-        self._arena.collect()
+        if self._arena.mapping.dropped:
+            self._arena.collect()
         if self._arena.holds:
             self._note_retained(envelopes)
             self._note_retained(answers)
-        return Batch(answers, time.monotonic() - started)
+        return new_tuple(Batch, (answers, time.monotonic() - started, 0))
 
     def _answer(self, envelopes: list[Envelope]) -> list[Envelope]:
         """Work on what one call of the handler gets."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,6 +144,50 @@ def test_a_task_that_cannot_be_encoded_leaves_nothing(arena: Arena, extra: Any, 
     codec = Codec(arena)
     with pytest.raises(error):
         codec.encode(Job(image=np.zeros(100_000), payload=b"x" * 100_000, **extra))
+    assert used(arena) == 0
+
+
+@pytest.mark.parametrize("before", [[], [b"x" * 100_000], [list(range(50_000))], [np.ones(20_000), (1, 2)]])
+def test_a_codec_goes_on_after_a_task_that_could_not_be_encoded(arena: Arena, before: list[Any]) -> None:
+    codec = Codec(arena)
+    good = Job(image=np.arange(9_000), words=["a", "b"], nested=[before])
+    wanted = codec.decode(codec.encode(good))
+    with pytest.raises(TaskNotPicklable):
+        codec.encode(Job(nested=[before], culprit=threading.Lock()))
+    again = codec.decode(codec.encode(good))
+    assert (again.image == wanted.image).all() and again.words == wanted.words
+    del wanted, again
+    assert used(arena) == 0
+
+
+def test_a_codec_remembers_nothing_of_a_task(arena: Arena) -> None:
+    codec = Codec(arena)
+    image, word = np.ones(10_000), handlers.Gate(Path("nowhere"))
+    seen = weakref.ref(image), weakref.ref(word)
+    codec.decode(codec.encode(Job(image=image, word=word)))
+    del image, word
+    gc.collect()
+    assert [ref() for ref in seen] == [None, None]
+    assert used(arena) == 0
+
+
+def test_whether_a_small_array_may_be_written_travels_with_it(arena: Arena) -> None:
+    image = np.arange(5)
+    image.flags.writeable = False
+    task = travel(arena, Job(fixed=image, free=np.arange(5), scalar=np.array(7), none=np.ones((0, 3), ">f4")))
+    assert not task.fixed.flags.writeable and task.free.flags.writeable
+    assert task.scalar.shape == () and task.scalar == 7
+    assert task.none.shape == (0, 3) and task.none.dtype == np.dtype(">f4")
+
+
+def test_what_an_array_type_carries_beside_its_name_travels(arena: Arena) -> None:
+    noted = np.dtype(np.int32, metadata={"unit": "mm"})
+    days = np.array(["2020-01-01"] * 3_000, "datetime64[D]")
+    pairs = np.zeros(3_000, [("a", "i4"), ("b", "f8")])
+    task = travel(arena, Job(noted=np.ones(9_000, noted), days=days, pairs=pairs, bits=np.ones(20_000, bool)))
+    assert dict(task.noted.dtype.metadata or {}) == {"unit": "mm"}
+    assert task.days.dtype == days.dtype and task.pairs.dtype == pairs.dtype and task.bits.dtype == np.bool_
+    del task
     assert used(arena) == 0
 
 

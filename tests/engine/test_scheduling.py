@@ -27,6 +27,11 @@ async def submit(flow: Flow, **fields: Any) -> asyncio.Task[Any]:
     return task
 
 
+def is_asleep(pid: int) -> bool:
+    """Tell whether a process waits for something (proc_pid_stat(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def write_down(path: Path) -> tuple[BaseTaskHandler, dict[str, Any]]:
     return Each(handlers.enter_gate_if_any, handlers.write_down), {"path": path}
 
@@ -165,6 +170,70 @@ async def test_check_entry_refuses_what_would_wait(tmp_path: Path) -> None:
             flow.check_entry(priority=1)  # each level has places of its own
         await asyncio.gather(*tasks)
         flow.check_entry()
+
+
+async def test_places_that_become_free_because_tasks_end_unworked_are_given_to_those_who_wait(tmp_path: Path) -> None:
+    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=1)) as flow:
+        async with busy(flow, Gate(tmp_path)):
+            queued = await submit(flow, number=1)
+            waiting = [asyncio.create_task(flow.process(Job(number=number), 60)) for number in (2, 3)]
+            await eventually(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 2)
+            queued.cancel()  # while the worker is busy nothing else makes a place
+            await eventually(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 1)
+            assert flow.statistics().steps[0].queued == 1
+        await asyncio.gather(*waiting)
+
+
+async def test_one_who_gives_up_waiting_for_a_place_takes_none(tmp_path: Path) -> None:
+    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=1)) as flow:
+        async with busy(flow, Gate(tmp_path)):
+            queued = await submit(flow, number=1)
+            first, second = (asyncio.create_task(flow.process(Job(number=number), 60)) for number in (2, 3))
+            await eventually(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 2)
+            queued.cancel()
+            await asyncio.wait([queued])  # the place is promised to the first, who has not come in
+            first.cancel()
+            await eventually(lambda: flow.statistics().steps[0].queued == 1)
+            assert not second.done()
+        await second
+        assert first.cancelled()
+
+
+async def test_a_task_goes_to_an_idle_worker_at_once(tmp_path: Path) -> None:
+    async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
+        await flow.process(Job())
+        job = asyncio.create_task(flow.process(Job()))
+        asyncio.get_running_loop().call_soon(lambda: seen.append(flow.statistics().steps[0].workers[0].in_flight))
+        seen: list[int] = []
+        await asyncio.sleep(0)  # one turn of the loop: the task of the caller, then the look
+        assert seen == [1]
+        await job
+
+
+async def test_a_worker_that_stays_awake_works_sleeps_and_works_again(tmp_path: Path) -> None:
+    flow = Flow(
+        FlowStep(Each(handlers.add_one), busy_poll=0.02), FlowStep(Each(handlers.double), nprocs=2, busy_poll=0.01)
+    )
+    async with running(flow):
+        links = [link for desk in flow._engine.dispatcher.desks for link in desk.links] if flow._engine else []
+        for _ in range(3):
+            jobs = await asyncio.gather(*[flow.process(Job(number=number)) for number in range(100)])
+            assert [job.number for job in jobs] == [(number + 1) * 2 for number in range(100)]
+            await eventually(lambda: not any(link._is_awake for link in links))
+            await eventually(lambda: all(is_asleep(link.pid) for link in links))
+
+
+async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_path: Path) -> None:
+    async with running(Flow(FlowStep(Each(handlers.enter_gate), busy_poll=0.05))) as flow:
+        gate = Gate(tmp_path)
+        task = asyncio.create_task(flow.process(Job(gate=gate), 60))
+        await eventually(gate.is_entered)
+        link = flow._engine.dispatcher.desks[0].links[0] if flow._engine else None
+        assert link is not None
+        await eventually(lambda: not link._is_awake)
+        assert not task.done()
+        gate.open()
+        await task
 
 
 async def test_a_full_later_step_makes_the_earlier_rest(tmp_path: Path) -> None:
