@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import zlib
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from typing import Protocol
 
 from starlette.requests import Request
 
 from .errors import BodyLengthMismatch, BodyTooLarge, MalformedBody, UnsupportedBody
 from .limits import BodyRules
 from .pace import Pace
+from .tap import Tap
 
 PIECE = 256 << 10
 """Bytes that are decompressed in one turn of the event loop."""
+
+
+class Sink(Protocol):
+    """Where a body goes."""
+
+    def take(self, data: bytes | bytearray) -> None:
+        """Take in the next piece, without waiting for anything."""
+
+    def is_full(self) -> bool:
+        """Tell whether pieces wait for `settle`."""
+
+    async def settle(self) -> None:
+        """Find room for the pieces that wait."""
 
 
 class Body:
@@ -42,43 +58,74 @@ class Body:
         if self._announced is not None and self._announced > self.max_size:
             raise self._too_large()
         self.size = None if self._is_compressed else self._announced
+        self._received = 0
 
-    def chunks(self, pace: Pace) -> AsyncGenerator[bytes, None]:
-        """Give the body in pieces, decompressed.
+    async def pour(self, sink: Sink, pace: Pace) -> None:
+        """Give the body to a sink as it comes, decompressed.
 
         Raises:
             BodyError: It is not what the headers say, or too large.
             ClientDisconnect: The client went away.
+            Exception: What the sink raises.
         """
-        return self._decompressed(pace) if self._is_compressed else self._received(pace)
+        if self._is_compressed:
+            await self._pour_decompressed(sink, pace)
+        elif Tap.fits(self._request):
+            await self._pour_tapped(sink, pace)
+        else:
+            await self._pour_received(sink, pace)
+        if self._announced is not None and self._received < self._announced:
+            raise BodyLengthMismatch(f"The Content-Length is {self._announced}, but {self._received} bytes came.")
 
-    async def _decompressed(self, pace: Pace) -> AsyncGenerator[bytes, None]:
+    async def _pour_tapped(self, sink: Sink, pace: Pace) -> None:
+        def take(data: bytes | bytearray) -> None:
+            self._count(data)
+            sink.take(data)
+
+        with Tap(self._request, take, sink.is_full) as tap:
+            has_more = True
+            while has_more:
+                has_more = await tap.wait()
+                pace.note(self._received)
+                if sink.is_full():
+                    await sink.settle()
+
+    async def _pour_received(self, sink: Sink, pace: Pace) -> None:
+        async with aclosing(self._chunks(pace)) as chunks:
+            async for chunk in chunks:
+                sink.take(chunk)
+                if sink.is_full():
+                    await sink.settle()
+
+    async def _pour_decompressed(self, sink: Sink, pace: Pace) -> None:
         inflation, size = _Inflation(), 0
-        async with aclosing(self._received(pace)) as chunks:
+        async with aclosing(self._chunks(pace)) as chunks:
             async for chunk in chunks:
                 for piece in inflation.pieces(chunk):
                     size += len(piece)
                     if size > self.max_size:
                         raise self._too_large()
-                    yield piece
+                    sink.take(piece)
+                    if sink.is_full():
+                        await sink.settle()
                     await asyncio.sleep(0)
         inflation.finish()
 
-    async def _received(self, pace: Pace) -> AsyncGenerator[bytes, None]:
-        announced, received = self._announced, 0
+    async def _chunks(self, pace: Pace) -> AsyncGenerator[bytes, None]:
         # Not `request.receive`: if FastAPI has read the body for somebody else, the stream gives it once more.
         async with aclosing(self._request.stream()) as chunks:
             async for chunk in chunks:
-                received += len(chunk)
-                if announced is not None and received > announced:
-                    raise BodyLengthMismatch(f"The Content-Length is {announced}, but {received} or more bytes came.")
-                if received > self.max_size:
-                    raise self._too_large()
-                pace.note(received)
+                self._count(chunk)
+                pace.note(self._received)
                 if chunk:
                     yield chunk
-        if announced is not None and received < announced:
-            raise BodyLengthMismatch(f"The Content-Length is {announced}, but {received} bytes came.")
+
+    def _count(self, data: bytes | bytearray) -> None:
+        received = self._received = self._received + len(data)
+        if self._announced is not None and received > self._announced:
+            raise BodyLengthMismatch(f"The Content-Length is {self._announced}, but {received} or more bytes came.")
+        if received > self.max_size:
+            raise self._too_large()
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body may have at most {self.max_size} bytes.")
@@ -110,7 +157,7 @@ class _Inflation:
 
 
 def _is_compressed(request: Request, accept_gzip: bool) -> bool:
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    coding = request.headers.get("content-encoding", "identity").strip(" \t").lower()
     if coding in ("identity", ""):
         return False
     if coding not in ("gzip", "x-gzip") or not accept_gzip:
@@ -125,4 +172,6 @@ def _content_length(request: Request) -> int | None:
         return None
     if not (value.isascii() and value.isdecimal()):
         raise MalformedBody("The Content-Length is not a number.")
-    return int(value)
+    digits = value.lstrip("0")
+    # Python refuses to convert thousands of digits, and no body has as many bytes as twenty of them say.
+    return int(digits or "0") if len(digits) < 20 else sys.maxsize

@@ -45,6 +45,8 @@ class DisconnectWatch:
         self._receive = None
         if self._listener is not None:
             self._listener.cancel()
+            # Its frame refers to this watch: as a cycle it would wait for the garbage collector, with the request.
+            self._listener = None
         # As in asyncio.timeout: a cancellation from elsewhere, such as the end of the server, goes on.
         if self._has_gone and self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
             raise ClientDisconnect from exc

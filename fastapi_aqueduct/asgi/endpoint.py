@@ -141,17 +141,19 @@ class FlowEndpoint:
 
     async def _answer(self, injected: Injected, flow: Flow) -> Any:
         request, response, arguments, others = injected
-        started_at = received_at = time.monotonic()
+        started_at = time.monotonic()
         try:
-            task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
-            received_at = time.monotonic()
-            with DisconnectWatch(request.receive):
-                await flow.process(task, self._timeout)
+            task, fields, received_at = await self._process(request, flow, arguments)
         except Exception as exc:
             answer = http_error(request.scope, exc)
             if answer is exc:
                 raise
-            raise answer from exc
+            try:
+                raise answer from exc
+            finally:
+                # It refers to this frame: as a cycle it would keep the request, and under granian the connection,
+                # until the garbage collector comes.
+                del answer
         others |= fields
         others[self._task_name] = task
         result = await (self._function(**others) if self._is_async else run_in_threadpool(self._function, **others))
@@ -162,6 +164,15 @@ class FlowEndpoint:
             carrier = result if isinstance(result, Response) else response
             carrier.raw_headers.append((b"server-timing", timing.encode("latin-1")))
         return result
+
+    async def _process(
+        self, request: Request, flow: Flow, arguments: dict[str, Any]
+    ) -> tuple[BaseTask, dict[str, Any], float]:
+        task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+        received_at = time.monotonic()
+        with DisconnectWatch(request.receive):
+            await flow.process(task, self._timeout)
+        return task, fields, received_at
 
     async def _answer_starlette(self, request: Request) -> Any:
         try:

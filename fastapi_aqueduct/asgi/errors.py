@@ -102,7 +102,11 @@ def http_errors(scope: Scope) -> Iterator[None]:
         answer = http_error(scope, exc)
         if answer is exc:
             raise
-        raise answer from exc
+        try:
+            raise answer from exc
+        finally:
+            # It refers to this frame, and a cycle lives until the garbage collector comes.
+            del answer
 
 
 def http_error(scope: Scope, exc: Exception) -> Exception:
@@ -111,6 +115,7 @@ def http_error(scope: Scope, exc: Exception) -> Exception:
     if answer is None or scope["type"] != "http" or _is_handled_by_application(scope, exc):
         return exc
     _log_answer(scope, exc, answer)
+    _forget_frames(exc)
     headers = dict(exc.headers) if isinstance(exc, BodyError) else {}
     if answer.retry_after:
         headers["Retry-After"] = _retry_after(exc)
@@ -120,6 +125,17 @@ def http_error(scope: Scope, exc: Exception) -> Exception:
 def find_answer(exc: Exception) -> Answer | None:
     """Find what a client is told about an exception; None when the table does not know it."""
     return next((ANSWERS[cls] for cls in type(exc).__mro__ if cls in ANSWERS), None)
+
+
+def _forget_frames(exc: BaseException) -> None:
+    # The answer keeps its cause as long as it is sent, which hypercorn never ends when the client of an HTTP/2
+    # connection has gone; the frames hold the task and its blocks of shared memory.
+    chain: list[BaseException] = []
+    found: BaseException | None = exc
+    while found is not None and found not in chain:
+        chain.append(found)
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__
 
 
 def _retry_after(exc: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
@@ -17,6 +18,10 @@ from .drain import Drain
 from .limits import UploadLimits
 from .openapi import document
 from .probes import Probes
+
+GC_THRESHOLD = 20_000
+"""New objects after which Python looks for garbage while an application runs. Its own 700 are seven requests in
+flight: each burst of requests is looked through and grows old by that, until a full collection holds everybody up."""
 
 
 class Aqueduct:
@@ -72,6 +77,7 @@ class Aqueduct:
         self._lock = asyncio.Lock()
         self._started: list[Flow] = []
         self._forget_metrics: Callable[[], None] = lambda: None
+        self._restore_collector: Callable[[], None] = lambda: None
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Aqueduct]]:
@@ -144,6 +150,7 @@ class Aqueduct:
             await self._stop(is_graceful=True)
             raise
         self._forget_metrics = _register_metrics(self.flows)
+        self._restore_collector = _relax_collector()
         self._probes.has_started = True
         self._drain.begin()
 
@@ -151,6 +158,8 @@ class Aqueduct:
         self._probes.has_started = False
         forget, self._forget_metrics = self._forget_metrics, lambda: None
         forget()
+        restore, self._restore_collector = self._restore_collector, lambda: None
+        restore()
         try:
             await self._stop_flows(is_graceful)
         finally:
@@ -192,3 +201,10 @@ def _register_metrics(flows: tuple[Flow, ...]) -> Callable[[], None]:
     collector = AqueductCollector(flows)
     REGISTRY.register(collector)
     return lambda: REGISTRY.unregister(collector)
+
+
+def _relax_collector() -> Callable[[], None]:
+    found = gc.get_threshold()
+    if 0 < found[0] < GC_THRESHOLD:  # 0: somebody has switched it off
+        gc.set_threshold(GC_THRESHOLD, *found[1:])
+    return lambda: gc.set_threshold(*found)

@@ -109,7 +109,7 @@ class TaskFactory(Generic[T]):
         if flow.state is FlowState.STOPPED:
             raise RuntimeError(f"flow {flow.name} is not running: {HOW_TO_START}")
         # The headers cost nothing to judge, and say more than that the flow is busy.
-        reader = UploadReader(request, self.uploads, self.rules) if self.uploads else None
+        reader = UploadReader(request, self.uploads, self.required, self.rules) if self.uploads else None
         flow.check_entry(self.task_type.priority, self._timeout)
         if reader is None:
             return self.task_type(**arguments), {}

@@ -104,6 +104,6 @@ def is_acceptable(content_type: str | None, media_types: tuple[str, ...]) -> boo
     """Tell whether content of a type is taken; any is when no types are named."""
     if not media_types:
         return True
-    found = (content_type or "").partition(";")[0].strip().lower()
+    found = (content_type or "").partition(";")[0].strip(" \t").lower()
     kind, slash, _ = found.partition("/")
     return bool(slash) and any(name in (found, f"{kind}/*", "*/*") for name in media_types)

@@ -30,9 +30,9 @@ class PartBegin:
 
 
 class PartData(NamedTuple):
-    """A piece of the content of a part; to be copied before the next piece of the body is fed."""
+    """A piece of the content of a part."""
 
-    source: bytes
+    source: bytes | bytearray
     start: int
     end: int
 
@@ -96,14 +96,14 @@ class MultipartForm:
         except FormParserError as exc:
             raise MalformedBody("The boundary of the multipart form cannot be used.") from exc
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes | bytearray) -> list[Event]:
         """Take in the next piece of the body and return what it brings.
 
         Raises:
             MalformedBody: It is not a multipart form.
         """
         try:
-            self._parser.write(data)
+            self._parser.write(data)  # type: ignore[arg-type]  # takes any bytes-like object
         except FormParserError as exc:
             raise MalformedBody("The body is not a valid multipart form.") from exc
         events, self._events = self._events, []
@@ -142,7 +142,7 @@ class MultipartForm:
             )
         )
 
-    def _take(self, data: bytes, start: int, end: int) -> None:
+    def _take(self, data: bytes | bytearray, start: int, end: int) -> None:
         last = self._events[-1] if self._events else None
         # The parser stops at everything that looks like the start of a boundary.
         if isinstance(last, PartData) and last.source is data and last.end == start:

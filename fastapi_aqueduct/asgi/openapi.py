@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
+from fastapi.openapi.utils import validation_error_definition, validation_error_response_definition
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 
@@ -16,12 +17,22 @@ _RESPONSES = {
     "503": "The service is busy or not ready; the header Retry-After says when to try again",
     "504": "The request was not finished in time",
 }
+_BODY_RESPONSES = {"400": "The body is malformed or not as long as announced"}
 _UPLOAD_RESPONSES = {
-    "400": "The body is malformed or not as long as announced",
     "408": "The body came too slowly",
     "413": "The body is too large",
     "415": "The body is of a type or a coding that is not taken",
     "422": "The body is missing or empty, or a parameter is wrong",
+}
+
+_DETAIL = {
+    "type": "object",
+    "properties": {"detail": {"type": "string", "title": "Detail"}},
+    "required": ["detail"],
+}
+_INVALID = {"$ref": "#/components/schemas/HTTPValidationError"}
+_HEADERS = {
+    "503": {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}},
 }
 
 
@@ -64,12 +75,33 @@ def _documented(route: RouteContext) -> Iterator[Documented]:
 
 
 def _describe(operation: dict[str, Any], documented: Documented, schema: dict[str, Any]) -> None:
+    wanted = dict(_RESPONSES)
+    if documented.factory.uploads:
+        wanted |= _BODY_RESPONSES | _UPLOAD_RESPONSES
+        operation.setdefault("requestBody", _request_body(documented, schema))
+    elif "requestBody" in operation:
+        wanted |= _BODY_RESPONSES
     responses = operation.setdefault("responses", {})
-    has_upload = bool(documented.factory.uploads)
-    for status, description in (_RESPONSES | (_UPLOAD_RESPONSES if has_upload else {})).items():
-        responses.setdefault(status, {"description": description})
-    if has_upload and "requestBody" not in operation:
-        operation["requestBody"] = _request_body(documented, schema)
+    for status in sorted(wanted.keys() - responses.keys()):
+        responses[status] = _response(status, wanted[status], schema)
+
+
+def _response(status: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Describe an answer of `errors`; its body is the one FastAPI gives to every error."""
+    if status == "422":
+        components = _components(schema)
+        components.setdefault("ValidationError", validation_error_definition)
+        components.setdefault("HTTPValidationError", validation_error_response_definition)
+    body = _INVALID if status == "422" else _DETAIL
+    response: dict[str, Any] = {"description": description, "content": {"application/json": {"schema": body}}}
+    if status in _HEADERS:
+        response["headers"] = _HEADERS[status]
+    return response
+
+
+def _components(schema: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = schema.setdefault("components", {}).setdefault("schemas", {})
+    return found
 
 
 def _request_body(documented: Documented, schema: dict[str, Any]) -> dict[str, Any]:
@@ -79,20 +111,20 @@ def _request_body(documented: Documented, schema: dict[str, Any]) -> dict[str, A
     encoding = {name: {"contentType": ", ".join(media_types)} for name in factory.uploads}
     content: dict[str, Any] = {}
     if len(factory.uploads) == 1:
-        content = {name: {"schema": _file(name)} for name in media_types}
+        content = {name: {"schema": _file(name, bool(factory.required))} for name in media_types}
     content["multipart/form-data"] = {"schema": form}
     if factory.rules.media_types:
         content["multipart/form-data"]["encoding"] = encoding
-    return {"required": True, "content": content}
+    return {"required": bool(form["required"]), "content": content}
 
 
 def _form(documented: Documented, schema: dict[str, Any]) -> dict[str, Any]:
     factory = documented.factory
     media_types = factory.rules.media_types
-    file = _file(media_types[0] if len(media_types) == 1 else "application/octet-stream")
+    kind = media_types[0] if len(media_types) == 1 else "application/octet-stream"
     form: dict[str, Any] = {
         "type": "object",
-        "properties": dict.fromkeys(factory.uploads, file),
+        "properties": {name: _file(kind, name in factory.required) for name in factory.uploads},
         "required": list(factory.required),
     }
     for fields in (factory.fields, documented.fields):
@@ -100,12 +132,12 @@ def _form(documented: Documented, schema: dict[str, Any]) -> dict[str, Any]:
             found = fields.schema()
             form["properties"] |= found["properties"]
             form["required"] += found["required"]
-            if found["$defs"]:
-                components = schema.setdefault("components", {}).setdefault("schemas", {})
-                for name, definition in found["$defs"].items():
-                    components.setdefault(name, definition)
+            for name, definition in found["$defs"].items():
+                _components(schema).setdefault(name, definition)
     return form
 
 
-def _file(media_type: str) -> dict[str, Any]:
-    return {"type": "string", "contentMediaType": media_type}
+def _file(media_type: str, is_required: bool) -> dict[str, Any]:
+    file: dict[str, Any] = {"type": "string", "contentMediaType": media_type}
+    # An empty file is none, as in a browser's form in which no file was chosen.
+    return {**file, "minLength": 1} if is_required else file

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from .disconnect import DisconnectWatch
 
 PIECE = 4 << 20
 """Bytes that are handed to the server at once: asyncio before 3.12 and h11 copy what they cannot send yet."""
@@ -58,11 +62,18 @@ class SharedResponse(Response):
         view, self._view = self._view, None
         if view is None:
             raise RuntimeError("a SharedResponse can be sent only once: its memory is let go then")
+        if scope.get("method") == "HEAD":
+            view = view[:0]  # granian, with HTTP/2, would send it
+        # Not every server ends a send when the client has gone: hypercorn, with HTTP/2, waits for ever.
+        with suppress(ClientDisconnect), DisconnectWatch(receive):
+            await self._send(view, send)
+        del view
+        if self.background is not None:
+            await self.background()
+
+    async def _send(self, view: memoryview, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         # Cut, so that a slow client does not make the server copy all of it: each piece waits until it can be written.
         for start in range(0, max(len(view), 1), PIECE):
             end = start + PIECE
             await send({"type": "http.response.body", "body": view[start:end], "more_body": end < len(view)})
-        del view
-        if self.background is not None:
-            await self.background()

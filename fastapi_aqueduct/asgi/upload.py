@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,7 @@ class UploadReader:
     Args:
         request: Its body must not have been read.
         names: Names of the uploads, which are those of the parts of a form.
+        required: Those of them that must come.
         rules: What the endpoint takes.
 
     Raises:
@@ -61,16 +62,19 @@ class UploadReader:
         RequestValidationError: They say that there is none.
     """
 
-    def __init__(self, request: Request, names: tuple[str, ...], rules: BodyRules) -> None:
+    def __init__(
+        self, request: Request, names: tuple[str, ...], required: tuple[str, ...], rules: BodyRules
+    ) -> None:
         self._names = names
         self._rules = rules
         self._body = Body(request, rules)
         self._content_type: str | None = request.headers.get("content-type")
         self._disposition: str | None = request.headers.get("content-disposition")
-        if self._body.size == 0:
-            raise RequestValidationError([missing(name) for name in names])
+        self._is_empty = self._body.size == 0
+        if self._is_empty and required:
+            raise RequestValidationError([missing(name) for name in required])
         self._boundary = boundary_of(self._content_type or "")
-        if self._boundary is None:
+        if self._boundary is None and not self._is_empty:
             _check_type(rules, self._content_type)
             if len(names) > 1:
                 raise UnsupportedBody(f"{' and '.join(names)} must come as parts of a multipart/form-data body.")
@@ -88,21 +92,22 @@ class UploadReader:
 
         However it ends, what was not received completely leaves nothing behind.
         """
+        if self._is_empty:
+            return Received()
         with Pace(self._body.limits) as pace:
             room = _Room(flow, self._body, self._rules.wait, pace)
             try:
                 if self._boundary is None:
                     return await self._receive_raw(room, pace)
-                return await _FormReader(self._boundary, self._names, self._rules, room).receive(self._body, pace)
+                form = _FormReader(self._boundary, self._names, self._rules, room)
+                await self._body.pour(form, pace)
+                return form.finish()
             finally:
                 room.close()
 
     async def _receive_raw(self, room: _Room, pace: Pace) -> Received:
         await room.open()
-        async with aclosing(self._body.chunks(pace)) as chunks:
-            async for chunk in chunks:
-                if not room.write(chunk):
-                    await room.grow(chunk)
+        await self._body.pour(room, pace)
         view = room.finish()
         name, filename = self._names[0], _filename(self._disposition)
         return Received({name: view}, {name: UploadInfo(filename, self._content_type, len(view))})
@@ -118,47 +123,67 @@ class _FormReader:
         self._room = room
         self._received = Received()
         self._fields_size = 0
+        self._position = 0
         self._part: PartBegin | None = None
         self._field = bytearray()
+        self._waiting: deque[tuple[Event, int]] = deque()
 
-    async def receive(self, body: Body, pace: Pace) -> Received:
-        position = 0
-        async with aclosing(body.chunks(pace)) as chunks:
-            async for chunk in chunks:
-                for event in self._parser.feed(chunk):
-                    await self._take(event, position)
-                position += len(chunk)
+    def take(self, data: bytes | bytearray) -> None:
+        for event in self._parser.feed(data):
+            if self._waiting or not self._take(event):
+                self._waiting.append((event, self._position))
+        self._position += len(data)
+
+    def is_full(self) -> bool:
+        return bool(self._waiting)
+
+    async def settle(self) -> None:
+        # More may come while room is waited for.
+        while self._waiting:
+            event, position = self._waiting[0]
+            if not self._take(event):
+                await self._make_room(event, position)
+            self._waiting.popleft()
+
+    def finish(self) -> Received:
         self._parser.finish()
         return self._received
 
-    async def _take(self, event: Event, position: int) -> None:
+    def _take(self, event: Event) -> bool:
+        """Do what can be done without waiting for room, and tell whether that was all."""
         if isinstance(event, PartData):
-            await self._take_data(event)
-        elif isinstance(event, PartBegin):
-            await self._begin(event, position)
-        else:
-            self._end()
+            return self._take_data(event)
+        if isinstance(event, PartBegin):
+            return self._begin(event)
+        self._end()
+        return True
 
-    async def _begin(self, part: PartBegin, position: int) -> None:
-        self._part, self._field = part, bytearray()
-        if part.name in self._names:
-            if part.name in self._received.uploads:
-                raise MalformedBody(f"The multipart form has more than one part named {part.name!r}.")
-            _check_type(self._rules, part.content_type)
+    async def _make_room(self, event: Event, position: int) -> None:
+        if isinstance(event, PartData):
+            await self._room.grow(event.view)
+        else:
             # What comes behind the part is given back at its end.
             await self._room.open(position)
 
-    async def _take_data(self, data: PartData) -> None:
+    def _begin(self, part: PartBegin) -> bool:
+        self._part, self._field = part, bytearray()
+        if part.name not in self._names:
+            return True
+        if part.name in self._received.uploads:
+            raise MalformedBody(f"The multipart form has more than one part named {part.name!r}.")
+        _check_type(self._rules, part.content_type)
+        return False
+
+    def _take_data(self, data: PartData) -> bool:
         assert self._part is not None
         if self._part.name in self._names:
-            view = data.view
-            if not self._room.write(view):
-                await self._room.grow(view)
-        elif self._part.filename is None:
+            return self._room.write(data.view)
+        if self._part.filename is None:
             self._fields_size += data.end - data.start
             if self._fields_size > MAX_FIELDS_SIZE:
                 raise BodyTooLarge(f"The fields of the form may have at most {MAX_FIELDS_SIZE} bytes together.")
             self._field += data.view
+        return True
 
     def _end(self) -> None:
         part = self._part
@@ -180,6 +205,7 @@ class _Room:
         self._wait = wait
         self._pace = pace
         self._intake: Intake | None = None
+        self._waiting: deque[bytes | bytearray] = deque()
 
     async def open(self, position: int = 0) -> None:
         """Take a block that is enough for all that comes from a position of the body on, if that is known."""
@@ -189,7 +215,22 @@ class _Room:
         self._intake = await self._flow.reserve(room, self._wait, self._body.limits.cap)
         self._pace.resume()
 
-    def write(self, data: bytes | memoryview) -> bool:
+    def take(self, data: bytes | bytearray) -> None:
+        if self._waiting or not self.write(data):
+            self._waiting.append(data)
+
+    def is_full(self) -> bool:
+        return bool(self._waiting)
+
+    async def settle(self) -> None:
+        # More may come while room is waited for.
+        while self._waiting:
+            data = self._waiting[0]
+            if not self.write(data):
+                await self.grow(data)
+            self._waiting.popleft()
+
+    def write(self, data: bytes | bytearray | memoryview) -> bool:
         """Take data in, and tell whether there was room for it."""
         intake = self._intake
         assert intake is not None
@@ -198,7 +239,7 @@ class _Room:
         intake.write(data)
         return True
 
-    async def grow(self, data: bytes | memoryview) -> None:
+    async def grow(self, data: bytes | bytearray | memoryview) -> None:
         """Make room for data, and for more, and take it in."""
         intake = self._intake
         assert intake is not None

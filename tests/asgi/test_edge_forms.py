@@ -119,6 +119,24 @@ async def test_a_model_of_fields() -> None:
         assert [error["loc"] for error in response.json()["detail"]] == [["body", "text"]]
 
 
+async def test_no_body_for_an_upload_that_need_not_come() -> None:
+    """Is none, whether the request says so or not; other fields are then missing as ever."""
+    flow = Flow(Pass())
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+
+    @app.post("/size")
+    @flow_endpoint(flow, media_type="image/*")
+    async def size(task: Maybe) -> int:
+        return task.size
+
+    async with client(app) as http:
+        for headers in ({}, {"content-length": "0"}, {"content-length": "0", "content-type": "text/html"}):
+            assert (await http.post("/size", headers=headers)).json() == -1
+        assert (await http.post("/size", content=b"abc", headers={"content-type": "image/png"})).json() == 3
+    body = app.openapi()["paths"]["/size"]["post"]["requestBody"]
+    assert not body["required"] and "minLength" not in body["content"]["image/*"]["schema"]
+
+
 async def test_the_description_of_an_upload() -> None:
     """Also of a raw body."""
     flow = Flow(Look())
@@ -218,6 +236,14 @@ async def test_everything_else_a_request_has(has_same_names: bool) -> None:
         assert response.json()[1] == "other"
 
 
+class Maybe(BaseTask):
+    """A file that need not come."""
+
+    def __init__(self, image: Upload | None = None) -> None:
+        super().__init__()
+        self.size = -1 if image is None else len(image)
+
+
 class Stray(BaseTask):
     """A description of nothing."""
 
@@ -279,7 +305,8 @@ async def test_the_schema_of_a_form() -> None:
     schema = body["content"]["multipart/form-data"]["schema"]
     assert schema["required"] == ["front", "back", "title"]
     assert set(schema["properties"]) == {"front", "back", "title", "numbers", "note"}
-    assert schema["properties"]["front"] == {"type": "string", "contentMediaType": "application/octet-stream"}
+    file = {"type": "string", "contentMediaType": "application/octet-stream", "minLength": 1}
+    assert schema["properties"]["front"] == file
     assert [parameter["name"] for parameter in paths["/pair"]["post"]["parameters"]] == ["quality"]
     assert {"400", "408", "413", "415", "422", "503", "504"} <= set(paths["/pair"]["post"]["responses"])
     content = paths["/label"]["post"]["requestBody"]["content"]

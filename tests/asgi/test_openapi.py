@@ -11,7 +11,7 @@ from fastapi_aqueduct.testing import client
 
 from .handlers import Add, Adder, Picture, Sum
 
-FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
+FILE = {"type": "string", "contentMediaType": "application/octet-stream", "minLength": 1}
 BODY = {
     "required": True,
     "content": {

@@ -1,0 +1,96 @@
+"""Takes the body of a request from uvicorn where its parser leaves it, before it is copied for the application.
+
+Between the socket and `receive` uvicorn copies every byte twice: into a buffer of the request, and out of it when the
+application asks; and it stops and restarts reading whenever 64 KiB lie there. For uploads of megabytes that costs more
+than all else here. So the buffer is replaced by a `Tap`: what the parser appends goes straight on, and `receive` is
+awaited as always (it answers ``Expect: 100-continue``, sees the client leave and wakes us), with nothing left to copy.
+The HTTP protocol itself stays wholly with the server. Any other server, or a middleware that wraps ``receive``, is
+served through ASGI's messages alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from starlette.requests import ClientDisconnect, Request
+
+_SERVERS = ("uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl")
+_FULL = 1 << 30
+
+
+class Tap:
+    """Stands in for the buffer of one request.
+
+    Use it as a context manager: afterwards the server has a buffer of its own again.
+
+    Args:
+        request: Its body must not have been read, and `fits` must have said yes.
+        take: Called with each piece. It must not await; what it raises is raised by `wait`.
+        is_full: Asked after each piece; while it says yes the server reads no more from the socket.
+    """
+
+    def __init__(
+        self, request: Request, take: Callable[[bytes | bytearray], None], is_full: Callable[[], bool]
+    ) -> None:
+        self._request = request
+        self._receive = request.receive
+        self._cycle: Any = getattr(request.receive, "__self__", None)
+        self._take = take
+        self._is_full = is_full
+        self._error: Exception | None = None
+
+    @staticmethod
+    def fits(request: Request) -> bool:
+        """Tell whether the body of a request comes from a server whose buffer is known, and is still there."""
+        cycle = getattr(request.receive, "__self__", None)
+        return (
+            type(cycle).__module__ in _SERVERS
+            and type(getattr(cycle, "body", None)) is bytearray
+            and not hasattr(request, "_body")
+            and not getattr(request, "_stream_consumed", True)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._cycle.body is self:
+            self._cycle.body = bytearray()
+
+    async def wait(self) -> bool:
+        """Wait for the next pieces, which have been taken when it returns.
+
+        Returns:
+            Whether there will be more.
+
+        Raises:
+            ClientDisconnect: The client went away.
+            Exception: What taking them has raised.
+        """
+        early, self._cycle.body = self._cycle.body, self
+        if early:  # what came together with the headers
+            self += early
+        if self._error is None:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            self._request._stream_consumed = not message.get("more_body", False)
+        if self._error is not None:
+            raise self._error
+        return not self._request._stream_consumed
+
+    def __iadd__(self, data: bytes | bytearray) -> Self:
+        # Called from within the server's parser, which must not see our errors.
+        if self._error is None:
+            try:
+                self._take(data)
+            except Exception as exc:
+                self._error = exc
+        return self
+
+    def __len__(self) -> int:
+        return _FULL if self._is_full() else 0
+
+    def __bytes__(self) -> bytes:
+        return b""
