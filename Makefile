@@ -3,30 +3,37 @@
 # PYTHON  the interpreter; each one gets a virtual environment of its own, made once and reused
 # ARGS    more arguments for pytest:  make test ARGS="-k arena -x"
 # ONCE    make demo ONCE=1 stops after the sample pictures
-# ONLY    make bench ONLY=memory measures a part
+# ONLY    make bench ONLY=noop measures a part and renews its section of docs/benchmarks.md; tests/benchmarks names the parts
+# SECONDS make fuzz SECONDS=60 looks for a minute
+# RENEW   make bench-check RENEW=1 takes the engine of today as what later ones are compared with
 
 PYTHON ?= python3
 ARGS ?=
 ONCE ?=
 ONLY ?=
+SECONDS ?= 600
+RENEW ?=
 
 VENV := $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 RUN := $(VENV)/bin/python -m
-# The browser that the tests of the example's page drive.
-DEBIAN_PACKAGES := chromium chromium-driver
+# The browser that the tests of the example's page drive; a client and a proxy for those of the HTTP edge;
+# what counts the instructions of the engine.
+DEBIAN_PACKAGES := chromium chromium-driver curl nginx valgrind
+# The client of the benchmarks.
+BENCH_DEBIAN_PACKAGES := wrk
 TYPED := $(wildcard fastapi_aqueduct tests example_app)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-long bench pytest lint layers types docs clean
+.PHONY: help demo test test-long bench measure bench-check fuzz pytest lint layers types docs clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.group-example ## start the example application and read its sample pictures (ONCE=1: then stop)
 	@$(RUN) example_app $(if $(filter-out 0,$(ONCE)),--once)
 
-test: lint layers types pytest ## everything CI asks for, the quick checks first
+test: lint layers types bench-check pytest ## everything CI asks for, the quick checks first
 
 pytest: $(VENV)/.group-dev $(VENV)/.debian-packages
 	@echo "==> tests"
@@ -35,8 +42,19 @@ pytest: $(VENV)/.group-dev $(VENV)/.debian-packages
 test-long: $(VENV)/.group-dev $(VENV)/.debian-packages ## the tests that take minutes
 	@$(RUN) pytest -m long --timeout 900 -o faulthandler_timeout=1200 $(ARGS)
 
-bench: $(VENV)/.group-bench ## measure speed and memory (ONLY=throughput, memory or worker)
-	@ONLY=$(ONLY) $(RUN) tests.benchmarks
+# In an environment of its own: what others need must not decide which versions are developed and tested with.
+bench: ## measure speed and memory beside others and renew docs/benchmarks.md (ONLY=noop: that part and its section)
+	@$(MAKE) --no-print-directory VENV=$(VENV)-bench measure
+
+measure: $(VENV)/.group-bench $(VENV)/.debian-packages-bench
+	@ONLY=$(ONLY) $(RUN) tests.benchmarks --page
+
+bench-check: $(VENV)/.group-dev $(VENV)/.debian-packages ## has the engine become slower? (RENEW=1: let it be so)
+	@echo "==> bench-check"
+	@RENEW=$(filter-out 0,$(RENEW)) $(RUN) tests.benchmarks.check
+
+fuzz: $(VENV)/.group-fuzz ## look for input that breaks something (SECONDS=600)
+	@$(RUN) tests.fuzz $(SECONDS)
 
 lint: $(VENV)/.group-dev ## ruff
 	@echo "==> lint"
@@ -71,6 +89,9 @@ $(VENV)/.group-%: pyproject.toml $(VENV)/pyvenv.cfg
 	@$(RUN) pip install --quiet --disable-pip-version-check --group $* --editable .
 	@touch $@
 
-# Without them the tests still run: those that need a browser say so themselves.
+# Without them the tests still run: those that need a browser, curl or nginx say so themselves.
 $(VENV)/.debian-packages: Makefile | $(VENV)/pyvenv.cfg
 	@if .ci/debian-packages $(DEBIAN_PACKAGES); then touch $@; fi
+
+$(VENV)/.debian-packages-bench: Makefile | $(VENV)/pyvenv.cfg
+	@.ci/debian-packages $(BENCH_DEBIAN_PACKAGES) && touch $@

@@ -1,0 +1,99 @@
+"""What every server serves: each kind of body and of answer, as a FastAPI and as a plain Starlette application."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fastapi_aqueduct import Aqueduct, Flow, FlowStep, SharedResponse, UploadLimits, flow_endpoint
+
+from ..asgi.edge_handlers import Pair, Pixels
+from ..asgi.handlers import Held, HeldPicture, Text
+from ..asgi.support import taken
+from ..support import blocks
+from .pipeline import Everything, Parcel
+
+LIMIT = 4 << 20
+"""Bytes that a body may have."""
+
+QUEUE_SIZE = 4
+"""Tasks that may wait for the only worker."""
+
+# So that the log says why something was refused.
+logging.basicConfig(level=logging.INFO)
+
+flow = Flow(FlowStep(Everything()), queue_size=QUEUE_SIZE, memory_limit=256 << 20)
+aqueduct = Aqueduct(flow)
+app = FastAPI(lifespan=aqueduct.lifespan, max_body_size=LIMIT)
+plain = Starlette(lifespan=aqueduct.lifespan)
+
+
+async def inspect(task: Parcel) -> dict[str, Any]:
+    return task.report
+
+
+async def pair(task: Pair) -> list[Any]:
+    return task.report
+
+
+async def join(task: Text) -> str:
+    return task.text
+
+
+async def hold(task: HeldPicture) -> str:
+    return "through"
+
+
+async def wait(task: Held) -> str:
+    return "through"
+
+
+async def pixels(task: Pixels) -> SharedResponse:
+    return SharedResponse(task.array)
+
+
+async def figures(request: Request) -> JSONResponse:
+    """Tell what the flow holds and has done."""
+    statistics = flow.statistics()
+    names = ("in_flight", "completed", "cancelled", "timed_out")
+    counts = {name: getattr(statistics, name) for name in names}
+    queued = statistics.steps[0].queued
+    memory = {"blocks": blocks(flow), "taken": taken(flow), "receiving": statistics.arena.receiving}
+    return JSONResponse({**counts, "queued": queued, **memory})
+
+
+def answering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a response of what a function returns, as FastAPI does by itself."""
+
+    @functools.wraps(function)
+    async def answer(**arguments: Any) -> Response:
+        result = await function(**arguments)
+        return result if isinstance(result, Response) else JSONResponse(result)
+
+    return answer
+
+
+def add(methods: list[str], path: str, function: Callable[..., Any], **options: Any) -> None:
+    """Add an endpoint to both applications."""
+    app.add_api_route(path, flow_endpoint(flow, **options)(function), methods=methods)
+    plain.add_route(path, flow_endpoint(flow, max_body_size=LIMIT, **options)(answering(function)), methods=methods)
+
+
+add(["POST"], "/inspect", inspect, accept_gzip=True)
+add(["POST"], "/image", inspect, media_type="image/*")
+add(["POST"], "/patient", inspect, upload_limits=UploadLimits(idle_timeout=0.2))
+add(["POST"], "/pair", pair)
+add(["POST"], "/join", join)
+add(["POST"], "/hold", hold, timeout_sec=30)
+add(["POST"], "/late", hold, timeout_sec=0.1)
+add(["GET"], "/wait", wait, timeout_sec=30)
+add(["GET", "HEAD"], "/pixels", pixels)
+for application in (app, plain):
+    application.add_route("/figures", figures)
