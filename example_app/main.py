@@ -1,6 +1,7 @@
 """The web service of the example: a picture in, its text out."""
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse
@@ -43,6 +44,12 @@ class Problem(BaseModel):
     detail: str
 
 
+class Mistakes(BaseModel):
+    """What is wrong with the parameters of a request, as FastAPI says it."""
+
+    detail: list[dict[str, Any]]
+
+
 aqueduct = Aqueduct(flow)
 app = FastAPI(
     title="Text from photographs",
@@ -54,7 +61,7 @@ app.mount("/static", StaticFiles(directory=HERE / "static"))
 app.mount("/samples", StaticFiles(directory=HERE / "samples"))
 
 
-@app.post("/ocr", responses={413: {"model": Problem}, 415: {"model": Problem}})
+@app.post("/ocr", responses={413: {"model": Problem}, 415: {"model": Problem}, 422: {"model": Problem | Mistakes}})
 @flow_endpoint(flow, timeout_sec=TIMEOUT)
 async def ocr(task: OcrTask) -> OcrResult:
     """Read the text of a picture."""
