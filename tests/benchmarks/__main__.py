@@ -1,20 +1,57 @@
-"""Measures everything, or what ONLY names, and prints tables; the exit status tells whether every promise held."""
+"""Measures everything, or what ONLY names, and prints tables; the exit status tells whether every promise held.
+
+With ``--page`` it also writes what it measured into the documentation.
+"""
 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from . import memory, throughput, worker
+from . import (
+    batching,
+    calls,
+    growth,
+    memory,
+    noop,
+    recovery,
+    response,
+    slow_clients,
+    startup,
+    steps,
+    upload,
+    waiting,
+    worker,
+)
+from .contest import SUBJECTS
 from .report import Report
+from .surroundings import surroundings
+
+if TYPE_CHECKING:
+    from .page import Page
 
 BENCHMARKS: dict[str, Callable[[], Report]] = {
-    "throughput": throughput.measure,
+    "calls": calls.measure,
+    "calls-uvloop": calls.measure_uvloop,
     "memory": memory.measure,
     "worker": worker.measure,
+    "noop": noop.measure,
+    "latency": noop.measure_latency,
+    "upload-1mib": upload.measure_small,
+    "upload-16mib": upload.measure_large,
+    "response-16mib": response.measure,
+    "batching": batching.measure,
+    "steps": steps.measure,
+    "waiting": waiting.measure,
+    "startup": startup.measure,
+    "recovery": recovery.measure,
+    "slow-clients": slow_clients.measure,
+    "growth-depth": growth.measure_depth,
+    "growth-workers": growth.measure_workers,
+    "growth-steps": growth.measure_steps,
+    "growth-payload": growth.measure_payload,
 }
 
 
@@ -23,23 +60,28 @@ def main() -> int:
     if only is not None and only not in BENCHMARKS:
         print(f"ONLY={only} names no benchmark; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
-    print(_surroundings(), flush=True)
+    where = surroundings()
+    page = _page(where)
+    print(where, flush=True)
     holds = True
     for name, measure in BENCHMARKS.items():
         if only in (None, name):
             report = measure()
             print(f"\n{report}", flush=True)
             holds = holds and report.holds
+            if page is not None:
+                page.put(name, report)
     return 0 if holds else 1
 
 
-def _surroundings() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("aqueduct", "fastapi", "uvicorn", "numpy"))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return (
-        f"Python {platform.python_version()}, {packages}\n"
-        f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, load {load}"
-    )
+def _page(where: str) -> Page | None:
+    if sys.argv[1:] != ["--page"]:
+        return None
+    if SUBJECTS:
+        raise SystemExit("the page shows all subjects: leave SUBJECTS or --page away")
+    from .page import Page  # needs matplotlib, which a quick look at a few numbers does not
+
+    return Page(list(BENCHMARKS), where)
 
 
 if __name__ == "__main__":

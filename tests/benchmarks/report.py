@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .plot import Plot
 
 
 @dataclass(frozen=True)
@@ -14,11 +22,13 @@ class Series:
         name: Of the quantity.
         values: In the order of the rounds.
         digits: Decimal places to print.
+        unit: What is counted, where a report has several quantities; rows of one unit make a table.
     """
 
     name: str
     values: list[float]
     digits: int = 0
+    unit: str = ""
 
     @property
     def median(self) -> float:
@@ -27,7 +37,13 @@ class Series:
 
     def over(self, other: Series, name: str) -> Series:
         """Divide by another series, round by round: what disturbed both in a round cancels out."""
-        return Series(name, [one / two for one, two in zip(self.values, other.values, strict=True)], digits=2)
+        pairs = zip(self.values, other.values, strict=True)
+        return Series(name, [one / two if two else math.inf for one, two in pairs], digits=2)
+
+    def minus(self, other: Series, name: str) -> Series:
+        """Subtract another series, round by round."""
+        differences = [one - two for one, two in zip(self.values, other.values, strict=True)]
+        return Series(name, differences, digits=2, unit=self.unit)
 
     def cells(self) -> list[str]:
         """Return its row of a table: name, median, minimum, maximum."""
@@ -63,6 +79,33 @@ class Promise:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Quantities of one unit.
+
+    Attributes:
+        rows: The quantities.
+        references: Names of rows that the others are divided by, a column for each.
+    """
+
+    rows: list[Series]
+    references: list[str]
+
+    def lines(self) -> list[list[str]]:
+        """Return the cells, the header first."""
+        bases = [row for name in self.references for row in self.rows if row.name == name]
+        header = [self.rows[0].unit, f"median of {len(self.rows[0].values)}", "min", "max"]
+        return [
+            [*header, *(f"/ {base.name}" for base in bases)],
+            *([*row.cells(), *(f"{row.over(base, '').median:.2f}" for base in bases)] for row in self.rows),
+        ]
+
+    def __str__(self) -> str:
+        lines = self.lines()
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(_padded(cells, widths) for cells in lines)
+
+
+@dataclass(frozen=True)
 class Report:
     """The outcome of one benchmark.
 
@@ -71,30 +114,32 @@ class Report:
         notes: The conditions.
         rows: The quantities.
         promises: What is judged.
+        references: Names of rows that the others are compared with.
+        plots: Pictures of it.
     """
 
     title: str
     notes: list[str]
     rows: list[Series]
     promises: list[Promise]
+    references: list[str] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
 
     @property
     def holds(self) -> bool:
         """Whether every promise is kept."""
         return all(promise.holds for promise in self.promises)
 
+    @property
+    def tables(self) -> list[Table]:
+        """The rows, sorted by unit."""
+        return [Table(list(rows), self.references) for _, rows in groupby(self.rows, attrgetter("unit"))]
+
     def __str__(self) -> str:
-        rounds = len(self.rows[0].values)
-        head = [self.title, *(f"  {note}" for note in self.notes)]
-        table = _table(["", f"median of {rounds}", "min", "max"], [row.cells() for row in self.rows])
-        return "\n".join([*head, "", *table, "", *(str(promise) for promise in self.promises)])
+        parts = ["\n".join([self.title, *(f"  {note}" for note in self.notes)]), *map(str, self.tables)]
+        return "\n\n".join([*parts, "\n".join(map(str, self.promises))])
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [_line(row, widths) for row in (header, *rows)]
-
-
-def _line(cells: list[str], widths: list[int]) -> str:
+def _padded(cells: Iterable[str], widths: Iterable[int]) -> str:
     name, *numbers = zip(cells, widths, strict=True)
     return "  ".join(["", name[0].ljust(name[1]), *(cell.rjust(width) for cell, width in numbers)])

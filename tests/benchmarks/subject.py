@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from typing import IO, Any, Self
 
 DEADLINE = 60.0
@@ -23,13 +24,15 @@ class Subject:
 
     Args:
         *arguments: For the interpreter.
+        log: Where to put what it writes; it cannot say anything then.
     """
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, log: IO[str] | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=log or subprocess.PIPE,
+            stderr=log,
             start_new_session=True,
         )
         self.pid = self._process.pid
@@ -42,6 +45,32 @@ class Subject:
             os.killpg(self.pid, signal.SIGKILL)
         with self._process:
             self._process.wait()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def wait(self, timeout: float) -> None:
+        """Wait so long for its process group to end."""
+        deadline = time.monotonic() + timeout
+        while (self.is_alive or self._has_group()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _has_group(self) -> bool:
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to it; SIGSTOP and SIGCONT to its whole process group."""
+        if number in (signal.SIGSTOP, signal.SIGCONT):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+        else:
+            self._process.send_signal(number)
 
     def read(self) -> Any:
         """Wait for the next thing it says.

@@ -7,8 +7,8 @@ import sys
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep
 
-from ..subject import say
-from .callers import drive
+from ..subject import say, wait_for_end
+from .callers import Callers, make_loop
 
 
 class Task(BaseTask):
@@ -26,8 +26,10 @@ class Copy(BaseTaskHandler):
 
 async def main(callers: int) -> None:
     async with Flow(FlowStep(Copy())) as flow:
-        say(await drive(lambda: flow.process(Task(1), timeout_sec=60), callers))
+        say(await Callers(lambda: flow.process(Task(1), timeout_sec=60), callers).drive())
+        wait_for_end()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    with asyncio.Runner(loop_factory=lambda: make_loop(sys.argv[1])) as runner:
+        runner.run(main(int(sys.argv[2])))

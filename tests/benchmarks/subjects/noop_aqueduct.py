@@ -8,8 +8,8 @@ import sys
 
 from aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep
 
-from ..subject import say
-from .callers import drive
+from ..subject import say, wait_for_end
+from .callers import Callers, make_loop
 
 
 class Task(BaseTask):  # type: ignore[misc]  # the package has no types
@@ -25,15 +25,16 @@ class Copy(BaseTaskHandler):  # type: ignore[misc]
             task.result = task.value
 
 
-def main(callers: int) -> None:
+def main(loop_name: str, callers: int) -> None:
     logging.getLogger("aqueduct").setLevel(logging.WARNING)
     flow = Flow(FlowStep(Copy()))
-    loop = asyncio.new_event_loop()
+    loop = make_loop(loop_name)
     # It asks for the loop of the thread, before that loop runs.
     asyncio.set_event_loop(loop)
     flow.start()
-    say(loop.run_until_complete(drive(lambda: flow.process(Task(1), timeout_sec=60), callers)))
+    say(loop.run_until_complete(Callers(lambda: flow.process(Task(1), timeout_sec=60), callers).drive()))
+    wait_for_end()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,96 @@
+"""An HTTP server that is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Self
+
+from .client import Request
+from .processes import Footprint, tree
+from .subject import DEADLINE, Subject
+
+STOP_TIMEOUT = 6.0
+"""Seconds to end in; one package sleeps for three of them."""
+
+
+class Server:
+    """One of `servers`, in processes of its own, that rests when it is not used.
+
+    Its processes are stopped by a signal while another one is measured, since some packages poll even when idle.
+    Use it as a context manager.
+
+    Args:
+        module: Name in `servers`.
+        work: What it is to do.
+    """
+
+    def __init__(self, module: str, work: str) -> None:
+        self.name = f"{module} {work}"
+        self.port = _free_port()
+        # Not a pipe, which would be full one day.
+        self._log = tempfile.TemporaryFile("w+")
+        self._subject = Subject("-m", f"{__package__}.servers.{module}", work, self.port, log=self._log)
+
+    def __enter__(self) -> Self:
+        self._subject.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            self.dismiss()
+            self._subject.wait(STOP_TIMEOUT)
+        finally:
+            self._subject.__exit__(*exc_info)
+            self._log.close()
+
+    def dismiss(self) -> None:
+        """Ask it to end: what is only killed leaves files and named memory behind."""
+        self._subject.signal(signal.SIGCONT)
+        self._subject.signal(signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let it work in this context, and rest after it."""
+        self._subject.signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._subject.signal(signal.SIGSTOP)
+
+    def wait(self, request: Request) -> None:
+        """Wait until it answers a request.
+
+        Raises:
+            RuntimeError: It does not, or the answer is wrong.
+        """
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            try:
+                answer = request.send(self.port)
+                break
+            except OSError as exc:  # nobody listens yet; a server may also listen before its workers are ready
+                if time.monotonic() > deadline or not self._subject.is_alive:
+                    raise RuntimeError(f"{self.name} does not answer: {exc}\n{self._written()}") from exc
+                time.sleep(0.05)
+        if answer != request.expected:
+            came, expected = str(answer)[:80], str(request.expected)[:80]
+            raise RuntimeError(f"{self.name} answers {came} in place of {expected}\n{self._written()}")
+
+    def _written(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def footprint(self) -> int:
+        """Return the bytes that all its processes use."""
+        return Footprint(tree(self._subject.pid)).total
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port

@@ -1,0 +1,39 @@
+"""The work that every server does, whatever carries it there."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.uint8]
+
+PAGE = 4096
+ARRAY_SIZE = 256 << 10
+LARGE_ARRAY_SIZE = 16 << 20
+BATCH_SIZE = 16
+BATCH_WAIT = 0.010
+CALL_TIME = 0.010
+TASK_TIME = 0.001
+
+
+def touch(body: Any) -> int:
+    """Look at every page of a body."""
+    return int(np.frombuffer(body, np.uint8)[::PAGE].sum())
+
+
+def run_model(count: int) -> None:
+    """Take as long as a model that works on a batch."""
+    time.sleep(CALL_TIME + TASK_TIME * count)
+
+
+def make_array(value: int, size: int = ARRAY_SIZE) -> Array:
+    """Make what goes from step to step."""
+    return np.full(size, value, np.uint8)
+
+
+def last_of(array: Array) -> int:
+    """Look at the end of what came."""
+    return int(array[-1])

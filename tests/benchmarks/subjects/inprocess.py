@@ -1,0 +1,113 @@
+"""The whole engine in one process, so that the work of a task's trip can be counted without a process switch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from fastapi_aqueduct import BaseTask, FlowStep
+from fastapi_aqueduct.engine.arena import Layout
+from fastapi_aqueduct.engine.channel import WorkerChannel, make_pair
+from fastapi_aqueduct.engine.dispatcher import Dispatcher
+from fastapi_aqueduct.engine.frames import Kind
+from fastapi_aqueduct.engine.ledger import Ledger
+from fastapi_aqueduct.engine.link import WorkerLink
+from fastapi_aqueduct.engine.mapping import Mapping, create_memory
+from fastapi_aqueduct.engine.worker import Setup, Worker
+
+MEMORY_LIMIT = 64 << 20
+QUEUE_SIZE = 1024
+
+
+class LocalWorker:
+    """A worker that works when it is asked to.
+
+    Args:
+        setup: What to run.
+        memory_fd: Descriptor of the shared memory.
+
+    Attributes:
+        sock: The other end of its channel.
+    """
+
+    def __init__(self, setup: Setup, memory_fd: int) -> None:
+        self.sock, theirs = make_pair()
+        self.channel = WorkerChannel(theirs)
+        self._worker = Worker(setup, self.channel, Mapping(memory_fd, setup.layout.size))
+        # Told to stop, it returns when everything that is there has been answered, and may be run again.
+        self._worker.take([(Kind.STOP, b"")])
+
+    def serve(self) -> None:
+        """Work on what has arrived; something must have."""
+        self._worker.take(self.channel.receive())
+        self._worker.run()
+
+
+class LocalFlow:
+    """A dispatcher, one link for each step, and the workers at the other ends of them.
+
+    Args:
+        *steps: The stages.
+    """
+
+    def __init__(self, *steps: FlowStep) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._layout = Layout(1 + len(steps), MEMORY_LIMIT)
+        self._memory_fd = create_memory("local", self._layout.size)
+        ledger = Ledger(Mapping(self._memory_fd, self._layout.size), self._layout)
+        named = [(f"step{number}", step) for number, step in enumerate(steps, start=1)]
+        self._dispatcher = Dispatcher("local", named, ledger, QUEUE_SIZE, 1)
+        self._dispatcher.attach(self._loop)
+        for index in range(len(steps)):
+            self._add(make_setup(steps, self._layout, index), steps[index].batch_size, ledger)
+
+    async def start(self) -> None:
+        """Wait until the dispatcher has heard from all workers."""
+        while not all(desk.ready_links() for desk in self._dispatcher.desks):
+            await asyncio.sleep(0)
+
+    async def process(self, task: BaseTask) -> None:
+        """Take a task through the steps."""
+        await self._dispatcher.process(task, 60.0)
+
+    def _add(self, setup: Setup, batch_size: int, ledger: Ledger) -> None:
+        worker = LocalWorker(setup, self._memory_fd)
+        link = WorkerLink(
+            setup.step,
+            setup.name,
+            setup.region,
+            worker.sock,
+            batch_size,
+            None,
+            ledger.arena.call_of,
+            self._receive,
+            _never,
+        )
+        link.pid = os.getpid()
+        link.attach(self._loop)
+        self._dispatcher.desks[setup.step].links.append(link)
+        self._loop.add_reader(worker.channel.fileno(), worker.serve)
+        worker.channel.send(Kind.READY)
+
+    def _receive(self, link: WorkerLink, frames: list[tuple[Kind, bytes]]) -> None:
+        for kind, payload in frames:
+            self._dispatcher.receive(link, kind, payload)
+
+
+def make_setup(steps: Sequence[FlowStep], layout: Layout, index: int = 0) -> Setup:
+    """Tell the worker of a step what to run."""
+    return Setup(
+        step=index,
+        name=f"step{index + 1}",
+        handler=steps[index].handler,
+        conditions=[step.handle_condition for step in steps],
+        may_run_again=True,
+        layout=layout,
+        region=1 + index,
+        blocks={},
+    )
+
+
+def _never(link: WorkerLink) -> None:
+    raise RuntimeError(f"the worker of {link.name} is gone, but it is this process")

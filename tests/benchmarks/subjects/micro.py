@@ -1,0 +1,290 @@
+"""The engine's microbenchmarks: small pieces of it, each beside a loop that does what the engine is made of.
+
+    python -m tests.benchmarks.subjects.micro clock   says how much longer than the loop each takes
+    python -m tests.benchmarks.subjects.micro marks   is run by a tool that counts instructions between two marks
+
+In both cases the engine sees a clock that goes by so much each time it is looked at. What the engine decides by the
+clock (how far ahead a worker is fed, when answers are sent) is then the same in every run and under every tool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import os
+import pickle
+import socket
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from statistics import median
+
+from fastapi_aqueduct import BaseTask, BaseTaskHandler, FlowStep
+from fastapi_aqueduct.engine.arena import Arena, Layout
+from fastapi_aqueduct.engine.batching import BatchQueue
+from fastapi_aqueduct.engine.codec import Codec
+from fastapi_aqueduct.engine.frames import Batch, Envelope, FrameReader, Kind, pack, pack_batches, unpack_batches
+from fastapi_aqueduct.engine.mapping import Mapping, create_memory
+from fastapi_aqueduct.engine.record import Record
+
+from ..subject import say
+from .inprocess import MEMORY_LIMIT, LocalFlow, LocalWorker, make_setup
+
+TOGETHER = 32
+"""Tasks that are on their way at the same time, where there are several."""
+
+LARGE = 16 * 1024
+"""Bytes of a payload that moves to shared memory: no more, because the machine decides what copying costs."""
+
+CLOCK_STEP = 5e-6
+"""Seconds between two looks at the clock. A trip looks at it some eight times and takes 40 us."""
+
+ROUNDS = 25
+
+
+class Task(BaseTask):
+    def __init__(self, number: int, payload: bytes | None = None) -> None:
+        super().__init__()
+        self.number = number
+        self.name = "a name"
+        self.score = 0.5
+        self.payload = payload
+        self.result: int | None = None
+
+
+class Copy(BaseTaskHandler):
+    def handle(self, *tasks: Task) -> None:
+        for task in tasks:
+            task.result = task.number
+
+
+class Item:
+    """What the reference loop works on: attributes on the class and on the object."""
+
+    is_done = False
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name = "a name"
+        self.score = 0.5
+
+    def finish(self, number: int) -> bool:
+        if self.number != number:
+            return False
+        self.is_done = True
+        return True
+
+
+class Reference:
+    """Does what the engine is made of, and nothing of the engine."""
+
+    def __init__(self) -> None:
+        self._struct = struct.Struct("<QdhBHII")
+        self._waiting: deque[Item] = deque()
+        self._items: dict[int, Item] = {}
+        self._numbers = itertools.count(1)
+        self._near, self._far = socket.socketpair()
+
+    def run(self, count: int) -> None:
+        for _ in range(count):
+            parts = [self._send(next(self._numbers)) for _ in range(TOGETHER)]
+            self._near.send(b"".join(parts))
+            data = self._far.recv(1 << 16)
+            position = 0
+            for _ in range(TOGETHER):
+                position = self._receive(data, position)
+
+    def _send(self, number: int) -> bytes:
+        item = Item(number)
+        self._items[number] = item
+        self._waiting.append(item)
+        body = pickle.dumps(item.__dict__, 5)
+        return self._struct.pack(number, item.score, 1, 2, 3, 4, len(body)) + body
+
+    def _receive(self, data: bytes, position: int) -> int:
+        number, score, _, _, _, _, size = self._struct.unpack_from(data, position)
+        start = position + self._struct.size
+        end: int = start + size
+        fields = pickle.loads(data[start:end])
+        item = self._items.pop(number)
+        if self._waiting.popleft() is not item or not item.finish(fields["number"]):
+            raise RuntimeError(f"{number} came back as {fields} with {score}")
+        return end
+
+
+class CodecBench:
+    """Tasks to bytes and back."""
+
+    def __init__(self, payload: bytes | None = None) -> None:
+        layout = Layout(1, MEMORY_LIMIT)
+        self._arena = Arena(Mapping(create_memory("micro", layout.size), layout.size), layout, 0, self._free)
+        self._codec = Codec(self._arena)
+        self._task = Task(1, payload)
+
+    def run(self, count: int) -> None:
+        for _ in range(count):
+            self._codec.decode(self._codec.encode(self._task))
+            self._arena.collect()
+
+    def _free(self, offset: int) -> None:
+        self._arena.free(offset)
+
+
+class FramesBench:
+    """Tasks in frames to the bytes of a channel and back."""
+
+    def __init__(self) -> None:
+        content = CodecBench()._codec.encode(Task(1))
+        self._batches = [Batch([Envelope(number, 1e3, 1, 0, content)], 0.0, 1) for number in range(TOGETHER)]
+
+    def run(self, count: int) -> None:
+        reader = FrameReader()
+        for _ in range(count):
+            for _, payload in reader.feed(pack(Kind.TASKS, pack_batches(self._batches))):
+                unpack_batches(payload)
+
+
+class QueueBench:
+    """A queue of a step that fills and is emptied."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        content = CodecBench()._codec.encode(Task(1))
+        self._queue: BatchQueue[Record] = BatchQueue(4, 0.0, 2)
+        self._records = [
+            Record(number, Task(number), loop.create_future(), content, number % 2, 1e3, 0.0)
+            for number in range(TOGETHER)
+        ]
+
+    def run(self, count: int) -> None:
+        queue = self._queue
+        for _ in range(count):
+            for record in self._records:
+                queue.push(record)
+            while queue:
+                queue.take_many(1.0, 2)
+
+
+class WorkerBench:
+    """A worker between the frame that brings tasks and the one that takes the answers."""
+
+    def __init__(self) -> None:
+        layout = Layout(2, MEMORY_LIMIT)
+        content = CodecBench()._codec.encode(Task(1))
+        batches = [Batch([Envelope(number, 1e6, 1, 0, content)], 0.0, 1) for number in range(TOGETHER)]
+        self._worker = LocalWorker(make_setup([FlowStep(Copy())], layout), create_memory("micro", layout.size))
+        self._frame = pack(Kind.TASKS, pack_batches(batches))
+
+    def run(self, count: int) -> None:
+        for _ in range(count):
+            self._worker.sock.send(self._frame)
+            self._worker.serve()
+            self._worker.sock.recv(1 << 18)
+
+
+class TripBench:
+    """Tasks through the whole engine: dispatcher, channel, worker and back.
+
+    Args:
+        runner: Runs the event loop.
+        steps: How many.
+        callers: How many tasks are on their way.
+        payload: A large field that travels with each.
+    """
+
+    def __init__(self, runner: asyncio.Runner, steps: int, callers: int, payload: bytes | None = None) -> None:
+        self._runner = runner
+        self._callers = callers
+        self._payload = payload
+        self._flow = runner.run(_start(steps))
+
+    def run(self, count: int) -> None:
+        self._runner.run(self._drive(count))
+
+    async def _drive(self, count: int) -> None:
+        await asyncio.gather(*[self._call(count) for _ in range(self._callers)])
+
+    async def _call(self, count: int) -> None:
+        for number in range(count):
+            task = Task(number, self._payload)
+            await self._flow.process(task)
+            if task.result != number:
+                raise RuntimeError(f"{number} came back as {task.result}")
+
+
+async def _start(steps: int) -> LocalFlow:
+    flow = LocalFlow(*[FlowStep(Copy()) for _ in range(steps)])
+    await flow.start()
+    return flow
+
+
+Piece = tuple[Callable[[int], None], int]
+"""Runs so many times; and how many times take some ten milliseconds."""
+
+
+def make_pieces(runner: asyncio.Runner) -> dict[str, Piece]:
+    """Set up everything, the reference first."""
+    large = bytes(LARGE)
+    return {
+        "reference": (Reference().run, 30),
+        "a task to bytes and back": (CodecBench().run, 1000),
+        "a task of 16 KiB to shared memory and back": (CodecBench(large).run, 250),
+        "32 tasks to a frame and back": (FramesBench().run, 40),
+        "32 tasks in and out of a queue": (QueueBench(runner.get_loop()).run, 60),
+        "32 tasks through a worker": (WorkerBench().run, 16),
+        "the trip of one task": (TripBench(runner, 1, 1).run, 100),
+        "the trips of 32 tasks": (TripBench(runner, 1, TOGETHER).run, 10),
+        "the trips of 32 tasks through three steps": (TripBench(runner, 3, TOGETHER).run, 5),
+        "the trips of 32 tasks of 16 KiB": (TripBench(runner, 1, TOGETHER, large).run, 3),
+    }
+
+
+def count(pieces: dict[str, Piece]) -> None:
+    """Run each piece between two marks, and say what stands between them."""
+    gc.disable()
+    for run, times in pieces.values():
+        run(1 + times // 5)  # what is made at the first use is there
+        gc.collect()
+        _mark()
+        run(times)
+        _mark()
+    say({name: times for name, (_, times) in pieces.items()})
+
+
+def _mark() -> None:
+    os.getpriority(os.PRIO_PROCESS, 0)  # a function of the C library that nobody else calls
+
+
+def clock(pieces: dict[str, Piece]) -> None:
+    """Run each piece next to the reference, again and again, and say the ratios."""
+    (reference, reference_times), *_ = pieces.values()
+    ratios: dict[str, list[float]] = {name: [] for name in list(pieces)[1:]}
+    for _ in range(ROUNDS):
+        for name, values in ratios.items():
+            run, times = pieces[name]
+            before = _seconds(reference, reference_times)
+            needed = _seconds(run, times) / times
+            after = _seconds(reference, reference_times)
+            values.append(needed / ((before + after) / 2 / reference_times))
+    say({name: median(values) for name, values in ratios.items()})
+
+
+def _seconds(run: Callable[[int], None], times: int) -> float:
+    started = time.process_time()
+    run(times)
+    return time.process_time() - started
+
+
+def main(way: str) -> None:
+    time.monotonic = itertools.count(1000.0, CLOCK_STEP).__next__
+    with asyncio.Runner() as runner:
+        pieces = make_pieces(runner)
+        {"clock": clock, "marks": count}[way](pieces)
+        sys.stdout.flush()
+        os._exit(0)  # nothing of this has to be put away
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
