@@ -130,7 +130,11 @@ class FlowEndpoint:
             if args:
                 return await self._answer_starlette(*args)
             injected = injection.split(kwargs)
-            return await self._answer(injected, await self._chosen_flow(injected.request))
+            # A dependency only for the sake of tests would cost every request a fifth of what FastAPI costs altogether.
+            overrides = getattr(injected.request.app, "dependency_overrides", None)
+            override = overrides.get(self._given) if overrides else None
+            flow = self._flow if override is None else await solve(override, injected.request)
+            return await self._answer(injected, flow)
 
         functools.update_wrapper(endpoint, self._function)
         # FastAPI would look through it, at the user's own parameters.
@@ -168,7 +172,10 @@ class FlowEndpoint:
     async def _process(
         self, request: Request, flow: Flow, arguments: dict[str, Any]
     ) -> tuple[BaseTask, dict[str, Any], float]:
-        task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+        if self._factory.uploads:
+            task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+        else:
+            task, fields = self._factory.make_at_once(flow, arguments), {}
         received_at = time.monotonic()
         with DisconnectWatch(request.receive):
             await flow.process(task, self._timeout)
@@ -181,12 +188,6 @@ class FlowEndpoint:
             return await self._answer(Injected(request, Response(), arguments, others), self._flow)
         except RequestValidationError as exc:
             return await request_validation_exception_handler(request, exc)
-
-    async def _chosen_flow(self, request: Request) -> Flow:
-        # A dependency only for the sake of tests would cost every request a fifth of what FastAPI costs altogether.
-        overrides = getattr(request.app, "dependency_overrides", None)
-        override = overrides.get(self._given) if overrides else None
-        return self._flow if override is None else await solve(override, request)
 
     def _is_timed(self, scope: Scope) -> bool:
         if self._server_timing is None:

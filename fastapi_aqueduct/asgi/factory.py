@@ -89,13 +89,20 @@ class TaskFactory(Generic[T]):
             RuntimeError: The flow was never started.
             Exception: What `Flow.check_entry` and `UploadReader` raise.
         """
+        if not self.uploads:
+            return self.make_at_once(flow, arguments)
         task, _ = await self.make_with(request, flow, arguments, None)
         return task
+
+    def make_at_once(self, flow: Flow, arguments: dict[str, Any]) -> T:
+        """Make a task that has no upload, as `make` does."""
+        self._check_entry(flow)
+        return self.task_type(**arguments)
 
     async def make_with(
         self, request: Request, flow: Flow, arguments: dict[str, Any], fields: FormFields | None
     ) -> tuple[T, dict[str, Any]]:
-        """Make the task as `make` does.
+        """Make a task that has an upload, as `make` does.
 
         Args:
             request: Where the body comes from.
@@ -106,15 +113,16 @@ class TaskFactory(Generic[T]):
         Returns:
             The task, and the values of these fields.
         """
-        if flow.state is FlowState.STOPPED:
-            raise RuntimeError(f"flow {flow.name} is not running: {HOW_TO_START}")
         # The headers cost nothing to judge, and say more than that the flow is busy.
-        reader = UploadReader(request, self.uploads, self.required, self.rules) if self.uploads else None
-        flow.check_entry(self.task_type.priority, self._timeout)
-        if reader is None:
-            return self.task_type(**arguments), {}
+        reader = UploadReader(request, self.uploads, self.required, self.rules)
+        self._check_entry(flow)
         received = await reader.receive(flow)
         return await self._build(received, arguments, fields)
+
+    def _check_entry(self, flow: Flow) -> None:
+        if flow.state is FlowState.STOPPED:
+            raise RuntimeError(f"flow {flow.name} is not running: {HOW_TO_START}")
+        flow.check_entry(self.task_type.priority, self._timeout)
 
     async def _build(
         self, received: Received, arguments: dict[str, Any], fields: FormFields | None

@@ -14,6 +14,8 @@ from .factory import TaskFactory
 PREFIX = "aqueduct_"
 """Before the names of the parameters that only FastAPI sees, so that they meet none of the user's."""
 
+_REQUEST, _RESPONSE, _ARGUMENTS = PREFIX + "request", PREFIX + "response", PREFIX + "arguments"
+
 
 class Injected(NamedTuple):
     """What FastAPI has injected.
@@ -51,27 +53,26 @@ class Injection:
         if self._is_joined:
             parameters += factory.signature.parameters.values()
         else:
-            hidden["arguments"] = Annotated[dict[str, Any], Depends(factory.dependency())]
+            hidden[_ARGUMENTS] = Annotated[dict[str, Any], Depends(factory.dependency())]
         # FastAPI injects these into one parameter of a function only, which may be the user's.
         self._request, self._response = _find(parameters, Request), _find(parameters, Response)
         if self._request is None:
-            hidden["request"] = Request
+            hidden[_REQUEST] = Request
         if self._response is None:
-            hidden["response"] = Response
-        self._hidden = tuple(hidden)
+            hidden[_RESPONSE] = Response
         keyword = inspect.Parameter.KEYWORD_ONLY
         shown = [parameter.replace(kind=keyword) for parameter in parameters]
-        shown += [inspect.Parameter(PREFIX + name, keyword, annotation=hint) for name, hint in hidden.items()]
+        shown += [inspect.Parameter(name, keyword, annotation=hint) for name, hint in hidden.items()]
         self.signature = own.replace(parameters=shown)
 
     def split(self, values: dict[str, Any]) -> Injected:
         """Sort what FastAPI has injected."""
-        hidden = {name: values.pop(PREFIX + name) for name in self._hidden}
-        request = values[self._request] if self._request else hidden["request"]
-        response = values[self._response] if self._response else hidden["response"]
-        arguments = hidden.get("arguments")
-        if arguments is None:
+        request = values[self._request] if self._request else values.pop(_REQUEST)
+        response = values[self._response] if self._response else values.pop(_RESPONSE)
+        if self._is_joined:
             arguments = {name: values.pop(name) for name in self._task_names}
+        else:
+            arguments = values.pop(_ARGUMENTS)
         return Injected(request, response, arguments, values)
 
 

@@ -18,10 +18,12 @@ def server_timing(upload: float | None, metrics: TaskMetrics, total: float) -> s
         metrics: What the steps took.
         total: Seconds from the first look at the request.
     """
-    queue = sum(step.queue_time for step in metrics.steps)
-    entries = [] if upload is None else [("upload", upload)]
-    entries += [("queue", queue), *((step.step, step.handle_time) for step in metrics.steps), ("total", total)]
-    return ", ".join([f"{_token(name)};dur={seconds * 1000:.3f}" for name, seconds in entries])
+    queue, steps = 0.0, ""
+    for name, queue_time, handle_time, _ in metrics.steps:
+        queue += queue_time
+        steps += f", {_token(name)};dur={handle_time * 1000:.3f}"
+    first = "" if upload is None else f"upload;dur={upload * 1000:.3f}, "
+    return f"{first}queue;dur={queue * 1000:.3f}{steps}, total;dur={total * 1000:.3f}"
 
 
 @cache
