@@ -15,6 +15,9 @@ from .support import script_environment
 PATIENCE = 40
 """Seconds in which it must have ended; one more for each example."""
 
+FEW = 100
+"""Fewer examples than this are the same in every run: who changes something else is not to find what has been there."""
+
 
 class Verdict(NamedTuple):
     """What schemathesis found.
@@ -46,6 +49,8 @@ def check_service(url: str, examples: int, hooks: str = "", settings: str = "") 
         report = directory / "report.har"
         options = [f"--max-examples={examples}", "--continue-on-failure", "--no-color", "--suppress-health-check=all"]
         options += ["--generation-database=none", f"--report-har-path={report}"]
+        if examples < FEW:
+            options.append("--generation-deterministic")
         done = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks=all", *options],
             cwd=directory,

@@ -23,6 +23,10 @@ SETTINGS = """
     include-path = ["/json", "/label", "/pair"]
     checks.positive_data_acceptance.expected-statuses = ["2xx", "422"]
     checks.negative_data_rejection.expected-statuses = ["2xx", "400", "405", "415", "422"]
+
+    [[operations]]
+    include-path = ["/by_hand", "/gzip", "/look", "/total/{name}"]
+    checks.negative_data_rejection.expected-statuses = ["2xx", "400", "404", "405", "415", "422"]
 """
 
 
