@@ -48,9 +48,8 @@ def check_service(url: str, examples: int, hooks: str = "", settings: str = "") 
         (directory / "schemathesis.toml").write_text(settings)
         report = directory / "report.har"
         options = [f"--max-examples={examples}", "--continue-on-failure", "--no-color", "--suppress-health-check=all"]
-        options += ["--generation-database=none", f"--report-har-path={report}"]
-        if examples < FEW:
-            options.append("--generation-deterministic")
+        options.append("--generation-deterministic" if examples < FEW else "--generation-database=none")
+        options.append(f"--report-har-path={report}")
         done = subprocess.run(
             [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks=all", *options],
             cwd=directory,
