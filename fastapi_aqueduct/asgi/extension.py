@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
@@ -18,10 +17,7 @@ from .drain import Drain
 from .limits import UploadLimits
 from .openapi import document
 from .probes import Probes
-
-GC_THRESHOLD = 20_000
-"""New objects after which Python looks for garbage while an application runs. Its own 700 are seven requests in
-flight: each burst of requests is looked through and grows old by that, until a full collection holds everybody up."""
+from .tuning import keep_freed_memory, relax_collector
 
 
 class Aqueduct:
@@ -150,7 +146,8 @@ class Aqueduct:
             await self._stop(is_graceful=True)
             raise
         self._forget_metrics = _register_metrics(self.flows)
-        self._restore_collector = _relax_collector()
+        self._restore_collector = relax_collector()
+        keep_freed_memory()
         self._probes.has_started = True
         self._drain.begin()
 
@@ -201,10 +198,3 @@ def _register_metrics(flows: tuple[Flow, ...]) -> Callable[[], None]:
     collector = AqueductCollector(flows)
     REGISTRY.register(collector)
     return lambda: REGISTRY.unregister(collector)
-
-
-def _relax_collector() -> Callable[[], None]:
-    found = gc.get_threshold()
-    if 0 < found[0] < GC_THRESHOLD:  # 0: somebody has switched it off
-        gc.set_threshold(GC_THRESHOLD, *found[1:])
-    return lambda: gc.set_threshold(*found)

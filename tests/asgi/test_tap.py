@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
-from fastapi_aqueduct.asgi.extension import GC_THRESHOLD
 from fastapi_aqueduct.asgi.tap import Tap
 from fastapi_aqueduct.testing import client
 
@@ -80,18 +78,3 @@ async def test_the_connection_is_good_for_the_next_request(http: Any) -> None:
         await connection.send("/read", "Content-Length: 4", body=b"more")
         assert (await connection.read_head()).startswith("HTTP/1.1 200")
         await eventually(lambda: blocks(flow) == taken(flow) == 0)
-
-
-async def test_the_collector_is_relaxed_while_the_application_runs() -> None:
-    """And as it was before afterwards; one that is switched off stays off."""
-    before = gc.get_threshold()
-    app = make_app(Flow(FlowStep(Add())))
-    async with client(app):
-        assert gc.get_threshold() == (GC_THRESHOLD, *before[1:])
-    assert gc.get_threshold() == before
-    gc.set_threshold(0)
-    try:
-        async with client(app):
-            assert gc.get_threshold()[0] == 0
-    finally:
-        gc.set_threshold(*before)
