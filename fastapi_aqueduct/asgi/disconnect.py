@@ -36,7 +36,7 @@ class DisconnectWatch:
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        _lookout_of(asyncio.get_running_loop()).add(self)
+        _lookout_of(task.get_loop()).add(self)
         return self
 
     def __exit__(

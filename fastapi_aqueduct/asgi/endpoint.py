@@ -20,7 +20,7 @@ from ..task import BaseTask
 from .arguments import read_arguments
 from .dependencies import GivenFlow, solve
 from .disconnect import DisconnectWatch
-from .errors import http_error
+from .errors import raise_http_error
 from .factory import Documented, TaskFactory
 from .form import FormFields
 from .injection import Injected, Injection
@@ -147,17 +147,15 @@ class FlowEndpoint:
         request, response, arguments, others = injected
         started_at = time.monotonic()
         try:
-            task, fields, received_at = await self._process(request, flow, arguments)
+            if self._factory.uploads:
+                task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+            else:
+                task, fields = self._factory.make_at_once(flow, arguments), {}
+            received_at = time.monotonic()
+            with DisconnectWatch(request.receive):
+                await flow.process(task, self._timeout)
         except Exception as exc:
-            answer = http_error(request.scope, exc)
-            if answer is exc:
-                raise
-            try:
-                raise answer from exc
-            finally:
-                # It refers to this frame: as a cycle it would keep the request, and under granian the connection,
-                # until the garbage collector comes.
-                del answer
+            raise_http_error(request.scope, exc)
         others |= fields
         others[self._task_name] = task
         result = await (self._function(**others) if self._is_async else run_in_threadpool(self._function, **others))
@@ -168,18 +166,6 @@ class FlowEndpoint:
             carrier = result if isinstance(result, Response) else response
             carrier.raw_headers.append((b"server-timing", timing.encode("latin-1")))
         return result
-
-    async def _process(
-        self, request: Request, flow: Flow, arguments: dict[str, Any]
-    ) -> tuple[BaseTask, dict[str, Any], float]:
-        if self._factory.uploads:
-            task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
-        else:
-            task, fields = self._factory.make_at_once(flow, arguments), {}
-        received_at = time.monotonic()
-        with DisconnectWatch(request.receive):
-            await flow.process(task, self._timeout)
-        return task, fields, received_at
 
     async def _answer_starlette(self, request: Request) -> Any:
         try:

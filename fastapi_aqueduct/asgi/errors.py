@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -99,14 +99,20 @@ def http_errors(scope: Scope) -> Iterator[None]:
     try:
         yield
     except Exception as exc:
-        answer = http_error(scope, exc)
+        raise_http_error(scope, exc)
+
+
+def raise_http_error(scope: Scope, exc: Exception) -> NoReturn:
+    """Raise the HTTP answer to an exception, or the exception itself where there is none."""
+    answer = http_error(scope, exc)
+    try:
         if answer is exc:
-            raise
-        try:
-            raise answer from exc
-        finally:
-            # It refers to this frame, and a cycle lives until the garbage collector comes.
-            del answer
+            raise exc
+        raise answer from exc
+    finally:
+        # They refer to this frame: as a cycle they would keep the request, and under granian the connection, until the
+        # garbage collector comes.
+        del answer, exc
 
 
 def http_error(scope: Scope, exc: Exception) -> Exception:
