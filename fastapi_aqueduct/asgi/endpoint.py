@@ -147,13 +147,7 @@ class FlowEndpoint:
         request, response, arguments, others = injected
         started_at = time.monotonic()
         try:
-            if self._factory.uploads:
-                task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
-            else:
-                task, fields = self._factory.make_at_once(flow, arguments), {}
-            received_at = time.monotonic()
-            with DisconnectWatch(request.receive):
-                await flow.process(task, self._timeout)
+            task, fields, received_at = await self._process(request, flow, arguments)
         except Exception as exc:
             raise_http_error(request.scope, exc)
         others |= fields
@@ -166,6 +160,20 @@ class FlowEndpoint:
             carrier = result if isinstance(result, Response) else response
             carrier.raw_headers.append((b"server-timing", timing.encode("latin-1")))
         return result
+
+    async def _process(
+        self, request: Request, flow: Flow, arguments: dict[str, Any]
+    ) -> tuple[BaseTask, dict[str, Any], float]:
+        # A frame of its own, to which the answer to an error does not refer: hypercorn keeps the answer when the client
+        # of an HTTP/2 connection has gone, and with it would be kept the task and its blocks.
+        if self._factory.uploads:
+            task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+        else:
+            task, fields = self._factory.make_at_once(flow, arguments), {}
+        received_at = time.monotonic()
+        with DisconnectWatch(request.receive):
+            await flow.process(task, self._timeout)
+        return task, fields, received_at
 
     async def _answer_starlette(self, request: Request) -> Any:
         try:
