@@ -14,8 +14,8 @@ RESOLUTION = 0.001
 SPANS = 64
 """Deadlines that lie in the same span of time are noted together; so many spans make a second."""
 
-FEWEST = 128
-"""Spans that are kept although nobody is left in them, before it is worth looking for those."""
+FEWEST = 16
+"""Spans that are kept although nobody is left in them, before it is worth looking for those: each may hold 2 KiB."""
 
 
 class Expiring(Protocol):
