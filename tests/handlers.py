@@ -6,6 +6,7 @@ Imports little, since each worker of each test imports it.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -480,3 +481,16 @@ def raise_on_negative(task: Any) -> bool:
     if task.number < 0:
         raise ValueError("a negative number")
     return True
+
+
+BUFFERS = [40 << 20, 3 << 20, 20 << 20, 40 << 20]
+
+
+def knead(job: Any) -> None:
+    """Take and free buffers as a network does, and count the page faults."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    buffers = [bytearray(size) for size in BUFFERS]
+    for buffer in buffers:
+        buffer[::4096] = b"x" * (len(buffer) // 4096)
+    del buffers, buffer
+    job.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

@@ -17,7 +17,7 @@ from .drain import Drain
 from .limits import UploadLimits
 from .openapi import document
 from .probes import Probes
-from .tuning import keep_freed_memory, relax_collector
+from .tuning import keep_pieces, relax_collector
 
 
 class Aqueduct:
@@ -147,7 +147,7 @@ class Aqueduct:
             raise
         self._forget_metrics = _register_metrics(self.flows)
         self._restore_collector = relax_collector()
-        keep_freed_memory()
+        keep_pieces()
         self._probes.has_started = True
         self._drain.begin()
 

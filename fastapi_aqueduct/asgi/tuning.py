@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import os
 from collections.abc import Callable
+
+from ..engine.heap import keep_freed_memory
 
 GC_THRESHOLD = 20_000
 """New objects after which Python looks for garbage while an application runs. Its own 700 are seven requests in
@@ -14,9 +14,8 @@ flight: each burst of requests is looked through and grows old by that, until a 
 KEPT = 16 << 20
 """Bytes of freed memory at the end of the heap that stay with the process."""
 
-_LARGE = 1 << 20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+LARGE = 1 << 20
+"""Bytes of a piece that is no part of that: a body comes in pieces of up to 256 KiB."""
 
 
 def relax_collector() -> Callable[[], None]:
@@ -31,17 +30,10 @@ def relax_collector() -> Callable[[], None]:
     return lambda: gc.set_threshold(*found)
 
 
-def keep_freed_memory() -> bool:
+def keep_pieces() -> bool:
     """Have the C library keep what the pieces of a body have used for the next pieces; it cannot be taken back.
 
-    A server reads bodies in pieces of up to 256 KiB. glibc gives such a piece back to the system as soon as it is
-    freed, and takes the next one with all its pages from there: that costs as much as everything else that is done
-    with an upload. Other allocators keep it by themselves (mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD).
-
     Returns:
-        Whether it was done: not without glibc, nor where the environment has settings of its own for it.
+        Whether it was done; see `heap.keep_freed_memory`.
     """
-    if any(name in os.environ for name in _OWN_SETTINGS):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(_M_TRIM_THRESHOLD, KEPT) and mallopt(_M_MMAP_THRESHOLD, _LARGE))
+    return keep_freed_memory(KEPT, LARGE)

@@ -411,6 +411,9 @@ class Dispatcher:
             return
         if idle >= IDLE_TIME:
             self.relieve()
+            for desk in self.desks:
+                for link in desk.links:
+                    link.send(pack(Kind.REST))
         else:
             self._trim_timer = self._loop.call_later(IDLE_TIME - idle, self._trim_idle)
 

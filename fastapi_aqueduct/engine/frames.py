@@ -35,7 +35,8 @@ class Kind(IntEnum):
     SETUP = 1  # what to run, pickled
     TASKS = 2  # batches to work on
     RELEASE = 3  # blocks of the worker's region that are free again
-    TRIM = 4  # give free memory back to the system
+    TRIM = 4  # give free shared memory back to the system
+    REST = 13  # no task has come for a while: give the heap's free memory back, too
     STOP = 5  # finish what is there, run on_stop, leave
     # from a worker
     READY = 6

@@ -34,6 +34,7 @@ from .frames import (
     unpack_batches,
     unpack_offsets,
 )
+from .heap import give_back, keep_freed_memory
 from .mapping import Mapping
 from .trace import write_trace_on_faults
 
@@ -45,6 +46,13 @@ ROOM_TIMEOUT = 1.0
 
 START_FAILURE = 3
 """Exit code of a worker whose `on_start` failed."""
+
+KEPT = 1 << 30
+"""Bytes of freed memory that a worker keeps for its next batch until it is idle. Models take and free buffers of many
+megabytes in each call; a worker has nothing else to do with that memory."""
+
+LARGE = 256 << 20
+"""Bytes of a buffer that goes back to the system nevertheless."""
 
 _NOTHING = Encoded(b"", b"", ())
 
@@ -110,6 +118,8 @@ def _set_up(channel: WorkerChannel, memory_fd: int) -> Worker:
         channel.send(Kind.FAILED, encode_error(exc))
         sys.exit(START_FAILURE)
     channel.send(Kind.READY)
+    # Not before: what loading has freed is not needed again.
+    keep_freed_memory(KEPT, LARGE)
     return worker
 
 
@@ -177,6 +187,8 @@ class Worker:
             elif kind is Kind.TRIM:
                 self._arena.trim()
                 self._channel.send(Kind.TRIMMED)
+            elif kind is Kind.REST:
+                give_back()
             elif kind is Kind.STOP:
                 self._stopping = True
 

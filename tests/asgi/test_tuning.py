@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep
-from fastapi_aqueduct.asgi.tuning import GC_THRESHOLD, keep_freed_memory
+from fastapi_aqueduct.asgi.tuning import GC_THRESHOLD, keep_pieces
 from fastapi_aqueduct.testing import client
 
 from ..support import script_environment
@@ -19,9 +19,9 @@ from .handlers import Add
 # Frees pieces as large as a server reads, and counts the page faults of taking them again.
 FAULTS = """
 import resource, sys
-from fastapi_aqueduct.asgi.tuning import keep_freed_memory
+from fastapi_aqueduct.asgi.tuning import keep_pieces
 if sys.argv[1] == "keep":
-    keep_freed_memory()
+    keep_pieces()
 
 def read():
     for _ in range(50):
@@ -68,4 +68,4 @@ def test_freed_pieces_are_used_again() -> None:
 
 def test_settings_in_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
-    assert keep_freed_memory() is False
+    assert keep_pieces() is False

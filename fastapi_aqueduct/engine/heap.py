@@ -1,0 +1,40 @@
+"""The C library's heap: how much freed memory it keeps for the next time."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_OF_OLD_GLIBC = 32 << 20
+_OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+
+
+def keep_freed_memory(kept: int, large: int) -> bool:
+    """Have the C library keep freed memory instead of giving it back to the system; it cannot be taken back.
+
+    By itself glibc gives large pieces back as soon as they are freed, and takes the next ones from the system with a
+    fault for each of their pages, which then is cleared: for buffers that come and go all the time this costs as much
+    as to fill them. Other allocators keep them by themselves (mallopt(3): M_TRIM_THRESHOLD, M_MMAP_THRESHOLD).
+
+    Args:
+        kept: Bytes at the end of the heap that stay.
+        large: Bytes from which on a piece is taken from the system by itself and goes back when it is freed; before
+            glibc 2.35 at most 32 MiB.
+
+    Returns:
+        Whether it was done: not without glibc, nor where the environment has settings of its own for it.
+    """
+    if any(name in os.environ for name in _OWN_SETTINGS):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None or not mallopt(_M_TRIM_THRESHOLD, kept):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, large) or mallopt(_M_MMAP_THRESHOLD, min(large, _LARGEST_OF_OLD_GLIBC)))
+
+
+def give_back() -> None:
+    """Give freed memory back to the system now (malloc_trim(3)); nothing happens without glibc."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(ctypes.c_size_t(0))

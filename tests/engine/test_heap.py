@@ -1,0 +1,49 @@
+"""A worker keeps the memory that a batch has freed for the next one, until it is idle."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from fastapi_aqueduct import Flow
+from fastapi_aqueduct.engine.heap import keep_freed_memory
+from fastapi_aqueduct.engine.memory import private_memory
+
+from .. import handlers
+from ..handlers import DEADLINE, Each, Job
+from ..support import eventually, pids, running
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+
+PAGES = sum(handlers.BUFFERS) // 4096
+
+
+async def faults(flow: Flow) -> int:
+    return int((await flow.process(Job(faults=0), DEADLINE)).faults)
+
+
+async def test_the_buffers_of_a_batch_are_used_again_by_the_next() -> None:
+    async with running(Flow(Each(handlers.knead))) as flow:
+        first = await faults(flow)
+        assert first >= PAGES / 2
+        again = [await faults(flow) for _ in range(3)]
+        assert max(again) < first / 20
+
+
+async def test_an_idle_worker_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastapi_aqueduct.engine.dispatcher.IDLE_TIME", 0.2)
+    async with running(Flow(Each(handlers.knead))) as flow:
+        (pid,) = pids(flow)
+        at_rest = private_memory(pid) or 0
+        await faults(flow)
+        await eventually(lambda: (private_memory(pid) or 0) < at_rest + (8 << 20))
+        assert await faults(flow) >= PAGES / 2
+
+
+async def test_the_environment_decides_where_it_says_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert keep_freed_memory(1 << 20, 1 << 20) is False
+    async with running(Flow(Each(handlers.knead))) as flow:
+        await faults(flow)
+        assert await faults(flow) >= PAGES / 2
