@@ -4,6 +4,7 @@ Worker processes import this module, so nothing in here imports a web framework,
 in ``on_start``, so that a worker holds only what its own step needs.
 """
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,9 @@ from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, Upload
 if TYPE_CHECKING:
     from example_app.finder import LineFinder
     from example_app.reader import LineReader
+
+NICE = 10
+"""By how much the workers with models let others go first: the web server answers quickly while they use all cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Detect(BaseTaskHandler):
         """Load the detector."""
         from example_app.finder import LineFinder
 
+        os.nice(NICE)
         self.finder = LineFinder()
 
     def handle(self, *tasks: OcrTask) -> None:
@@ -92,6 +97,7 @@ class Recognise(BaseTaskHandler):
         """Load the classifier and the recogniser."""
         from example_app.reader import LineReader
 
+        os.nice(NICE)
         self.reader = LineReader()
 
     def handle(self, *tasks: OcrTask) -> None:
