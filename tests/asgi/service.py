@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +122,9 @@ class Request:
 
 @contextlib.contextmanager
 def serving(directory: Path, server: str, handler: str = "Hold", delay: float = 0.0) -> Iterator[Service]:
-    """Run a server; whatever it leaves behind is killed at the end."""
+    """Run a server until the end of the context."""
     write_script(directory, SOURCE.format(handler=handler, delay=delay))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", *(word.format(port=port) for word in SERVERS[server])]
-    with (
-        open(directory / "log", "wb") as log,
-        subprocess.Popen(
-            command, cwd=directory, env=script_environment(), stdout=log, stderr=log, start_new_session=True
-        ) as process,
-    ):
+    with launched(directory, SERVERS[server]) as (process, port):
         service = Service(directory, process, port)
         try:
             assert wait_until(lambda: process.poll() is not None or service.probe() == 200, DEADLINE)
@@ -141,6 +133,27 @@ def serving(directory: Path, server: str, handler: str = "Hold", delay: float = 
         except BaseException:
             print(service.log())
             raise
+
+
+@contextlib.contextmanager
+def launched(directory: Path, module: Iterable[str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start a server without waiting for it; whatever it leaves behind is killed at the end.
+
+    Args:
+        directory: Where it runs, and where its log comes.
+        module: The module that is run, and its arguments, with a place for the port.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", *(word.format(port=port) for word in module)]
+    with (
+        open(directory / "log", "wb") as log,
+        subprocess.Popen(
+            command, cwd=directory, env=script_environment(), stdout=log, stderr=log, start_new_session=True
+        ) as process,
+    ):
+        try:
+            yield process, port
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
-import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..asgi.service import Service
-from ..support import DEADLINE, script_environment
+from ..asgi.service import Service, launched
+from ..support import DEADLINE
 
 START_DEADLINE = 50.0
 """Seconds in which all of them, started at the same time, listen."""
@@ -44,11 +40,11 @@ class Server:
     asks_first: bool = True
     flaw: str | None = None
 
-    def arguments(self, port: int) -> list[str]:
-        """Return what is executed."""
-        words = (word.format(port=port) for word in self.command)
-        module, *options = words
-        return [sys.executable, "-m", module, f"tests.edge.application:{self.application}", *options]
+    @property
+    def module(self) -> list[str]:
+        """The module that is run, and all its arguments."""
+        module, *options = self.command
+        return [module, f"tests.edge.application:{self.application}", *options]
 
 
 def uvicorn(name: str, http: str, loop: str, application: str = "app") -> Server:
@@ -119,21 +115,5 @@ class EdgeService(Service):
 @contextlib.contextmanager
 def started(server: Server, directory: Path) -> Iterator[EdgeService]:
     """Start a server, without waiting for it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with (
-        open(directory / "log", "wb") as log,
-        subprocess.Popen(
-            server.arguments(port),
-            cwd=directory,
-            env=script_environment(),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            yield EdgeService(directory, process, port, server.flaw)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    with launched(directory, server.module) as (process, port):
+        yield EdgeService(directory, process, port, server.flaw)
