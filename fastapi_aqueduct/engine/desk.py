@@ -102,6 +102,8 @@ class StepDesk:
         for link in self.links:
             if link.room() > 0 and (best is None or link.calls < best.calls):
                 best = link
+                if not link.calls:  # nobody has less in hand
+                    break
         if best is None or (best.calls and not may_wait):
             return None, 0
         if not may_wait:

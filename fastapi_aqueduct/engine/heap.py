@@ -6,6 +6,7 @@ import ctypes
 import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_DEFAULT = 128 << 10
 _LARGEST_OF_OLD_GLIBC = 32 << 20
 _OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 
@@ -23,9 +24,10 @@ def keep_freed_memory(kept: int, large: int) -> bool:
             glibc 2.35 at most 32 MiB.
 
     Returns:
-        Whether it was done: not without glibc, nor where the environment has settings of its own for it.
+        Whether it was done: not without glibc, nor where the environment has settings of its own for it, nor for less
+        than glibc keeps by itself.
     """
-    if any(name in os.environ for name in _OWN_SETTINGS):
+    if min(kept, large) < _DEFAULT or any(name in os.environ for name in _OWN_SETTINGS):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or not mallopt(_M_TRIM_THRESHOLD, kept):

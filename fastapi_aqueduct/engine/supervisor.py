@@ -29,7 +29,7 @@ from .process import StartMethod, start_process, thread_environment
 from .recycling import Wear
 from .slot import Slot
 from .statistics import WorkerState
-from .worker import Setup
+from .worker import KEPT, Setup
 
 STOP_TIME = 3.0
 """Seconds from being told to stop until an idle worker gets SIGTERM; `on_stop` runs in them. With the 25 that a
@@ -258,6 +258,8 @@ class Supervisor:
             region=slot.region,
             blocks=blocks,
             busy_poll=step.busy_poll,
+            # What is kept must not look like a leak.
+            kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,
         )
         return pickle.dumps(setup, 5)
 

@@ -48,8 +48,8 @@ START_FAILURE = 3
 """Exit code of a worker whose `on_start` failed."""
 
 KEPT = 1 << 30
-"""Bytes of freed memory that a worker keeps for its next batch until it is idle. Models take and free buffers of many
-megabytes in each call; a worker has nothing else to do with that memory."""
+"""Bytes of freed memory that a worker keeps if nothing else is said. Models take and free buffers of many megabytes in
+each call; a worker has nothing else to do with that memory."""
 
 LARGE = 256 << 20
 """Bytes of a buffer that goes back to the system nevertheless."""
@@ -71,6 +71,7 @@ class Setup:
         region: The number of the worker's region.
         blocks: Blocks that an earlier worker left in that region: size by offset.
         busy_poll: Seconds to stay awake when there is nothing to do.
+        kept: Bytes of freed memory that the worker keeps for its next batch until it is idle.
     """
 
     step: int
@@ -82,6 +83,7 @@ class Setup:
     region: int
     blocks: dict[int, int]
     busy_poll: float = 0.0
+    kept: int = KEPT
 
 
 def main(sock: Any, memory_fd: int, trace_fd: int) -> None:
@@ -119,7 +121,7 @@ def _set_up(channel: WorkerChannel, memory_fd: int) -> Worker:
         sys.exit(START_FAILURE)
     channel.send(Kind.READY)
     # Not before: what loading has freed is not needed again.
-    keep_freed_memory(KEPT, LARGE)
+    keep_freed_memory(setup.kept, min(setup.kept, LARGE))
     return worker
 
 

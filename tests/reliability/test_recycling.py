@@ -15,7 +15,7 @@ from fastapi_aqueduct import Flow, FlowStep
 from .. import handlers as common
 from ..handlers import Each, Gate, Job, Noting, notes
 from ..support import DEADLINE, eventually, outcome, pids, running
-from .handlers import Leaking
+from .handlers import Leaking, fill
 from .support import complete
 
 CLIENTS = 8
@@ -88,6 +88,14 @@ async def test_no_request_notices_that_workers_are_replaced(
         assert not before & set(pids(flow))
         assert flow.statistics().steps[0].restarts == 0
         assert flow.statistics().failed == 0
+
+
+async def test_memory_that_is_kept_for_the_next_batch_is_no_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastapi_aqueduct.engine.slot.MEMORY_INTERVAL", 0.02)
+    async with running(Flow(FlowStep(Each(fill), max_memory_growth=30 << 20))) as flow:
+        for size in [0] + [80] * 40:
+            await flow.process(Job(size=size), DEADLINE)
+        assert flow.statistics().steps[0].recycled == 0
 
 
 async def test_idle_workers_grow_old_too() -> None:
