@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 
 from ..step import FlowStep
@@ -13,6 +14,33 @@ from .patience import Patience
 from .record import Record
 from .restart import RestartBudget
 from .statistics import StepStatistics, WorkerState
+
+
+class Rota:
+    """The workers of a step that take more, who has least in hand first, for as long as only the rota gives them work.
+
+    Made once for many batches: to look through 64 workers for each of them would be the dearest part of a task.
+
+    Args:
+        links: The workers, of any state.
+    """
+
+    def __init__(self, links: list[WorkerLink]) -> None:
+        self._heap = [(link.calls, number, link) for number, link in enumerate(links) if link.room() > 0]
+        heapq.heapify(self._heap)
+
+    def first(self) -> WorkerLink | None:
+        """Return the worker that has least in hand; None when all have enough."""
+        return self._heap[0][2] if self._heap else None
+
+    def note_put(self, link: WorkerLink) -> None:
+        """The first worker, if it is this one, has got a batch."""
+        if not self._heap or self._heap[0][2] is not link:
+            return
+        if link.room() > 0:
+            heapq.heapreplace(self._heap, (link.calls, self._heap[0][1], link))
+        else:
+            heapq.heappop(self._heap)
 
 
 class StepDesk:
@@ -89,28 +117,24 @@ class StepDesk:
                 return link
         return None
 
-    def free_link(self, may_wait: bool) -> tuple[WorkerLink | None, int]:
+    def free_link(self, rota: Rota, may_wait: bool) -> tuple[WorkerLink | None, int]:
         """Choose the worker that should get the next batches.
 
         Args:
+            rota: Of its workers.
             may_wait: Whether a batch may wait in a worker's hands until that has done others.
 
         Returns:
             The worker, None when all have enough; and for how many calls of its handler it should get tasks.
         """
-        best: WorkerLink | None = None
-        for link in self.links:
-            if link.room() > 0 and (best is None or link.calls < best.calls):
-                best = link
-                if not link.calls:  # nobody has less in hand
-                    break
-        if best is None or (best.calls and not may_wait):
+        link = rota.first()
+        if link is None or (link.calls and not may_wait):
             return None, 0
         if not may_wait:
-            return best, 1
+            return link, 1
         # With several workers the tasks that are here are dealt out, not poured into the first.
         share = -(-len(self.queue) // (self.queue.batch_size * len(self.links)))
-        return best, min(best.room(), best.calls_per_batch(), share)
+        return link, min(link.room(), link.calls_per_batch(), share)
 
     def share(self) -> float:
         """Tell which part of a call's fixed time a task saves that joins a batch in time.

@@ -30,7 +30,7 @@ from .admission import Admission
 from .arena import Ref
 from .codec import Codec, Encoded, decode_error
 from .deadlines import Deadlines
-from .desk import StepDesk
+from .desk import Rota, StepDesk
 from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, pack, unpack_batches, unpack_offsets
 from .ledger import Ledger
 from .link import LEAD, WorkerLink
@@ -461,8 +461,9 @@ class Dispatcher:
             patience = None
         fed: set[WorkerLink] = set()
         free, room = self._room_after(index)
+        rota = Rota(desk.links)
         while queue and free > 0:
-            link, calls = desk.free_link(may_wait=room > 0)
+            link, calls = desk.free_link(rota, may_wait=room > 0)
             if link is None and room > 0 and len(queue) >= queue.batch_size:
                 link, calls = self._nearly_free_link(desk, now), 1
             if link is None:
@@ -477,6 +478,7 @@ class Dispatcher:
                 calls = 1
             batch = queue.take_many(now, calls)
             link.put(batch, now)
+            rota.note_put(link)
             if patience is not None:
                 patience.note_taken(len(queue), now)
             room -= len(batch)
