@@ -17,7 +17,7 @@ from .statistics import StepStatistics, WorkerState
 
 
 class Rota:
-    """The workers of a step that take more, who has least in hand first, for as long as only the rota gives them work.
+    """The workers of a step that take more, who has least in hand first, as long as they are only given work.
 
     Made once for many batches: to look through 64 workers for each of them would be the dearest part of a task.
 
@@ -31,16 +31,15 @@ class Rota:
 
     def first(self) -> WorkerLink | None:
         """Return the worker that has least in hand; None when all have enough."""
-        return self._heap[0][2] if self._heap else None
-
-    def note_put(self, link: WorkerLink) -> None:
-        """The first worker, if it is this one, has got a batch."""
-        if not self._heap or self._heap[0][2] is not link:
-            return
-        if link.room() > 0:
-            heapq.heapreplace(self._heap, (link.calls, self._heap[0][1], link))
-        else:
-            heapq.heappop(self._heap)
+        while self._heap:
+            calls, number, link = self._heap[0]
+            if link.calls == calls:
+                return link
+            if link.room() > 0:
+                heapq.heapreplace(self._heap, (link.calls, number, link))
+            else:
+                heapq.heappop(self._heap)
+        return None
 
 
 class StepDesk:

@@ -478,7 +478,6 @@ class Dispatcher:
                 calls = 1
             batch = queue.take_many(now, calls)
             link.put(batch, now)
-            rota.note_put(link)
             if patience is not None:
                 patience.note_taken(len(queue), now)
             room -= len(batch)
