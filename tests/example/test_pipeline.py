@@ -4,6 +4,7 @@ import io
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -26,6 +27,14 @@ from example_app.pipeline import Decode, Detect, Line, OcrTask, Recognise
 from example_app.reader import LineReader
 
 SAMPLES = {sample.path.name: sample for sample in load_samples()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def usual_priority() -> Iterator[None]:
+    """The handlers let others go first, and here the process they run in is that of all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("example_app.pipeline.NICE", 0)
+        yield
 
 
 @pytest.fixture(scope="module")
