@@ -15,7 +15,7 @@ import dataclasses
 import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request, params
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
@@ -29,9 +29,6 @@ from .disconnect import watch_caller
 from .errors import http_errors
 from .factory import HOW_TO_START, Documented, TaskFactory
 from .limits import BodyRules, UploadLimits, checked_media_types
-
-if TYPE_CHECKING:
-    from .extension import Aqueduct
 
 RESERVE_TIMEOUT = 5.0
 """Seconds that the upload of a `FlowTask` may wait for room in shared memory."""
@@ -179,16 +176,12 @@ def hidden_parameters(source: Callable[..., Any], factory: TaskFactory[Any]) -> 
 
 
 def _only_flow(connection: HTTPConnection) -> Flow:
-    aqueduct = _find_aqueduct(connection)
+    # The state of the lifespan reaches mounted applications, app.state reaches clients that know no lifespan.
+    aqueduct = getattr(connection.state, "aqueduct", None) or getattr(connection.app.state, "aqueduct", None)
     if aqueduct is None:
         raise RuntimeError(f"no flow is known to this application: {HOW_TO_START}")
-    if len(aqueduct.flows) > 1:
-        names = ", ".join(flow.name for flow in aqueduct.flows)
+    flows: tuple[Flow, ...] = aqueduct.flows
+    if len(flows) > 1:
+        names = ", ".join(flow.name for flow in flows)
         raise ConfigurationError(f"the application has several flows ({names}); name one: FlowTask(flow)")
-    return aqueduct.flows[0]
-
-
-def _find_aqueduct(connection: HTTPConnection) -> Aqueduct | None:
-    # The state of the lifespan reaches mounted applications, app.state reaches clients that know no lifespan.
-    found = getattr(connection.state, "aqueduct", None) or getattr(connection.app.state, "aqueduct", None)
-    return found
+    return flows[0]

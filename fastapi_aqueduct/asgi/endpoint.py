@@ -96,6 +96,9 @@ class FlowEndpoint:
         rules: What is taken of a body.
         timeout_sec: Seconds in which the flow must finish a task.
         server_timing: Whether the answer says where the time went; None: as the application says.
+
+    Attributes:
+        task_names: Names of the parameters that the task is made of, but for uploads and the fields of a form.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class FlowEndpoint:
         self._server_timing = server_timing
         self._task_name, task_type = _find_task(function, signature)
         self._factory = TaskFactory(task_type, rules, timeout_sec)
+        self.task_names = tuple(self._factory.signature.parameters)
         others = [parameter for parameter in signature.parameters.values() if parameter.name != self._task_name]
         self._signature = signature.replace(parameters=others)
         self._fields: FormFields | None = None
@@ -129,22 +133,33 @@ class FlowEndpoint:
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
             if args:
                 return await self._answer_starlette(*args)
-            injected = injection.split(kwargs)
-            # A dependency only for the sake of tests would cost every request a fifth of what FastAPI costs altogether.
-            overrides = getattr(injected.request.app, "dependency_overrides", None)
-            override = overrides.get(self._given) if overrides else None
-            flow = self._flow if override is None else await solve(override, injected.request)
-            return await self._answer(injected, flow)
+            return await self.answer(injection.split(kwargs))
 
         functools.update_wrapper(endpoint, self._function)
         # FastAPI would look through it, at the user's own parameters.
         del endpoint.__wrapped__  # type: ignore[attr-defined]
         endpoint.__signature__ = injection.signature  # type: ignore[attr-defined]
         endpoint.__aqueduct__ = Documented(self._factory, self._fields)  # type: ignore[attr-defined]
+        endpoint.__flow_endpoint__ = self  # type: ignore[attr-defined]
         return endpoint
 
-    async def _answer(self, injected: Injected, flow: Flow) -> Any:
-        request, response, arguments, others = injected
+    async def answer(self, injected: Injected) -> Any:
+        """Make the task, process it and call the function.
+
+        Args:
+            injected: What it takes.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            HTTPException: There is no finished task to call it with.
+        """
+        request, headers, arguments, others = injected
+        # A dependency only for the sake of tests would cost every request a fifth of what FastAPI costs altogether.
+        overrides = getattr(request.app, "dependency_overrides", None)
+        override = overrides.get(self._given) if overrides else None
+        flow = self._flow if override is None else await solve(override, request)
         started_at = time.monotonic()
         try:
             task, fields, received_at = await self._process(request, flow, arguments)
@@ -157,8 +172,8 @@ class FlowEndpoint:
             upload = received_at - started_at if self._factory.uploads else None
             timing = server_timing(upload, task.metrics, time.monotonic() - started_at)
             # FastAPI adds the headers of the response it injected to every answer but one that the function made.
-            carrier = result if isinstance(result, Response) else response
-            carrier.raw_headers.append((b"server-timing", timing.encode("latin-1")))
+            target = result.raw_headers if isinstance(result, Response) else headers
+            target.append((b"server-timing", timing.encode("latin-1")))
         return result
 
     async def _process(
@@ -179,7 +194,7 @@ class FlowEndpoint:
         try:
             arguments = await read_arguments(self._factory.signature, request)
             others = await read_arguments(self._signature, request)
-            return await self._answer(Injected(request, Response(), arguments, others), self._flow)
+            return await self.answer(Injected(request, [], arguments, others))
         except RequestValidationError as exc:
             return await request_validation_exception_handler(request, exc)
 

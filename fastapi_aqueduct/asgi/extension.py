@@ -17,6 +17,7 @@ from .drain import Drain
 from .limits import UploadLimits
 from .openapi import document
 from .probes import Probes
+from .shortcut import shorten
 from .tuning import keep_pieces, relax_collector
 
 
@@ -129,6 +130,7 @@ class Aqueduct:
     def _introduce(self, app: Starlette) -> None:
         app.state.aqueduct = self
         document(app)
+        shorten(app)
         for route in app.routes:
             if isinstance(route, Mount) and isinstance(route.app, Starlette):
                 self._introduce(route.app)

@@ -11,7 +11,7 @@ from fastapi import params
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
-from ..exceptions import ConfigurationError
+from ..exceptions import ConfigurationError, NotRunningError
 from ..flow import Flow, FlowState
 from ..task import BaseTask, FormField, UploadInfo, UploadMarker
 from .form import FormFields
@@ -120,9 +120,12 @@ class TaskFactory(Generic[T]):
         return await self._build(received, arguments, fields)
 
     def _check_entry(self, flow: Flow) -> None:
-        if flow.state is FlowState.STOPPED:
-            raise RuntimeError(f"flow {flow.name} is not running: {HOW_TO_START}")
-        flow.check_entry(self.task_type.priority, self._timeout)
+        try:
+            flow.check_entry(self.task_type.priority, self._timeout)
+        except NotRunningError:
+            if flow.state is FlowState.STOPPED:
+                raise RuntimeError(f"flow {flow.name} is not running: {HOW_TO_START}") from None
+            raise
 
     async def _build(
         self, received: Received, arguments: dict[str, Any], fields: FormFields | None

@@ -14,7 +14,7 @@ from .factory import TaskFactory
 PREFIX = "aqueduct_"
 """Before the names of the parameters that only FastAPI sees, so that they meet none of the user's."""
 
-_REQUEST, _RESPONSE, _ARGUMENTS = PREFIX + "request", PREFIX + "response", PREFIX + "arguments"
+REQUEST, RESPONSE, _ARGUMENTS = PREFIX + "request", PREFIX + "response", PREFIX + "arguments"
 
 
 class Injected(NamedTuple):
@@ -22,13 +22,13 @@ class Injected(NamedTuple):
 
     Attributes:
         request: The request.
-        response: Carries headers to the answer.
+        headers: What is added here becomes headers of the answer.
         arguments: The parameters of the task.
         others: Those of the function.
     """
 
     request: Request
-    response: Response
+    headers: list[tuple[bytes, bytes]]
     arguments: dict[str, Any]
     others: dict[str, Any]
 
@@ -57,9 +57,9 @@ class Injection:
         # FastAPI injects these into one parameter of a function only, which may be the user's.
         self._request, self._response = _find(parameters, Request), _find(parameters, Response)
         if self._request is None:
-            hidden[_REQUEST] = Request
+            hidden[REQUEST] = Request
         if self._response is None:
-            hidden[_RESPONSE] = Response
+            hidden[RESPONSE] = Response
         keyword = inspect.Parameter.KEYWORD_ONLY
         shown = [parameter.replace(kind=keyword) for parameter in parameters]
         shown += [inspect.Parameter(name, keyword, annotation=hint) for name, hint in hidden.items()]
@@ -67,13 +67,13 @@ class Injection:
 
     def split(self, values: dict[str, Any]) -> Injected:
         """Sort what FastAPI has injected."""
-        request = values[self._request] if self._request else values.pop(_REQUEST)
-        response = values[self._response] if self._response else values.pop(_RESPONSE)
+        request = values[self._request] if self._request else values.pop(REQUEST)
+        response: Response = values[self._response] if self._response else values.pop(RESPONSE)
         if self._is_joined:
             arguments = {name: values.pop(name) for name in self._task_names}
         else:
             arguments = values.pop(_ARGUMENTS)
-        return Injected(request, response, arguments, values)
+        return Injected(request, response.raw_headers, arguments, values)
 
 
 def _clash(own: list[inspect.Parameter], others: list[inspect.Parameter]) -> bool:

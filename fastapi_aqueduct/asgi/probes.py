@@ -10,7 +10,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Host, Match, Route
 
 from ..engine.statistics import FlowStatistics, StepStatistics
 from ..flow import Flow, FlowState
@@ -109,12 +109,14 @@ class Probes:
         ]
 
     def add_to(self, app: Starlette) -> None:
-        """Put the probes before the other routes, so that an application mounted at ``/`` does not hide them.
+        """Put the probes after the other routes, which are asked in order, but before one that would hide them.
 
         Doing it again changes nothing. A path for which the application has a route of its own stays as it is.
         """
         taken = {getattr(route.original_route, "path", None) for route in iter_route_contexts(app.routes)}
-        app.router.routes[:0] = [route for route in self._routes if route.path not in taken]
+        routes = [route for route in self._routes if route.path not in taken]
+        place = next((index for index, route in enumerate(app.routes) if _hides(route, routes)), len(app.routes))
+        app.router.routes[place:place] = routes
 
     async def ready(self, request: Request) -> Response:
         """Answer ``/ready``."""
@@ -134,6 +136,14 @@ class Probes:
     def _look(self) -> tuple[list[FlowStatistics], Health]:
         statistics = [flow.statistics() for flow in self._flows]
         return statistics, judge(statistics, self.has_started, self._drain.is_draining)
+
+
+def _hides(route: BaseRoute, others: list[Route]) -> bool:
+    """Tell whether a route answers to the path of another: an application mounted at ``/``, or ``/{name}``."""
+    request = {"type": "http", "method": "GET", "root_path": "", "headers": [], "query_string": b""}
+    return isinstance(route, Host) or any(
+        route.matches({**request, "path": other.path})[0] is not Match.NONE for other in others
+    )
 
 
 def _respond(statistics: list[FlowStatistics], health: Health, is_fine: bool) -> Response:

@@ -73,7 +73,9 @@ class Admission:
             self.check_workers(0.0)
         first = self._desks[0]
         waiting = first.queue.waiting(first.queue.level(priority))
-        expected = sum(desk.expected_time() for desk in self._desks)
+        expected = 0.0
+        for desk in self._desks:
+            expected += desk.expected_time()
         if waiting >= self._queue_size:
             raise QueueFull(
                 f"{waiting} tasks wait for step {first.name} of flow {self._name}; its queue is full",

@@ -1,0 +1,198 @@
+"""The short way through FastAPI for endpoints of flows.
+
+For every request FastAPI takes the content type apart with the parser for e-mails, looks for dependencies and for what
+replaces them, for parameters in four places, for observers, and makes an answer that nobody sees; without that a
+request costs a third less, which is more than all that the flow costs. What is left to do for an endpoint without
+dependencies is to have FastAPI's own fields validate the parameters and the JSON, to call the endpoint, and to have
+FastAPI serialize what it returns. Whatever is not as usual (another content type, something that is not valid,
+telemetry that listens) goes to FastAPI's own handler with the same request, so that it answers as ever.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from operator import attrgetter
+from types import FunctionType
+from typing import Any
+
+import fastapi
+from fastapi import FastAPI, params, routing
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import request_params_to_args
+from fastapi.utils import is_body_allowed_for_status_code
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .endpoint import FlowEndpoint
+from .injection import REQUEST, RESPONSE, Injected
+
+_KNOWN_VERSION = "0.165."
+"""What a handler of FastAPI does for a request changes from version to version; only what is known is shortened."""
+
+_JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
+
+_SOURCES = tuple(map(attrgetter, ("path_params", "query_params", "headers", "cookies")))
+
+# What it makes its handlers of is no part of FastAPI's interface; that it is as expected is what `_is_known` asks.
+_fastapi: Any = routing
+
+
+def shorten(app: Starlette) -> None:
+    """Have the endpoints of an application answer by the short way where there is one; again changes nothing."""
+    if not isinstance(app, FastAPI) or not _is_known():
+        return
+    for context in routing.iter_route_contexts(app.routes):
+        route: Any = context._effective_route
+        endpoint = getattr(getattr(route, "endpoint", None), "__flow_endpoint__", None)
+        is_usual = type(context.original_route) is routing.APIRoute
+        if isinstance(endpoint, FlowEndpoint) and is_usual and _is_plain(route):
+            shortcut = Shortcut(route, endpoint, _own_handler(route))
+            application = _fastapi.request_response(shortcut.answer)
+            route.app = _fastapi.wrap_app_with_body_limit(application, route.max_body_size)
+
+
+class Shortcut:
+    """Answers the requests to one route.
+
+    Args:
+        route: The route, or what stands for it in an application that includes its router.
+        endpoint: What it calls.
+        handler: FastAPI's own way to answer.
+    """
+
+    def __init__(self, route: Any, endpoint: FlowEndpoint, handler: Callable[[Request], Awaitable[Response]]) -> None:
+        wanted = route.dependant
+        self._endpoint = endpoint
+        self._handler = handler
+        self._request_name = None if wanted.request_param_name == REQUEST else wanted.request_param_name
+        self._body = wanted.body_params[0] if wanted.body_params else None
+        self._sources = [
+            (fields, source) for fields, source in zip(_parameters(wanted), _SOURCES, strict=True) if fields
+        ]
+        self._serialize = partial(
+            _fastapi.serialize_response,
+            field=route.response_field,
+            include=route.response_model_include,
+            exclude=route.response_model_exclude,
+            by_alias=route.response_model_by_alias,
+            exclude_unset=route.response_model_exclude_unset,
+            exclude_defaults=route.response_model_exclude_defaults,
+            exclude_none=route.response_model_exclude_none,
+            endpoint_ctx={**_fastapi._extract_endpoint_context(route.endpoint), "path": _name_of(route)},
+            dump_json=True,
+        )
+        self._status_code = route.status_code or 200
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request."""
+        values = None if request.scope.get("fastapi.telemetry") is not None else await self._read(request)
+        if values is None:
+            return await self._handler(request)
+        headers: list[tuple[bytes, bytes]] = []
+        arguments = {name: values.pop(name) for name in self._endpoint.task_names}
+        result = await self._endpoint.answer(Injected(request, headers, arguments, values))
+        if isinstance(result, Response):
+            return result
+        content = await self._serialize(response_content=result)
+        response = Response(content, self._status_code, media_type="application/json")
+        response.raw_headers += headers
+        return response
+
+    async def _read(self, request: Request) -> dict[str, Any] | None:
+        """Read and validate the parameters; None when FastAPI should say what it thinks of the request."""
+        values: dict[str, Any] = {}
+        if self._body is not None:
+            value, is_valid = await _read_json(request, self._body)
+            if not is_valid:
+                return None
+            values[self._body.name] = value
+        for fields, source in self._sources:
+            found, errors = request_params_to_args(fields, source(request))
+            if errors:
+                return None
+            values |= found
+        if self._request_name is not None:
+            values[self._request_name] = request
+        return values
+
+
+async def _read_json(request: Request, field: Any) -> tuple[Any, bool]:
+    if _content_type(request) not in _JSON:
+        return None, False
+    try:
+        body = await request.body()
+    except Exception as exc:
+        # FastAPI knows what to answer to that, and must not take what is left for the body.
+        request.body = partial(_fail, exc)  # type: ignore[method-assign]
+        return None, False
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, False
+    value, errors = field.validate(content, {}, loc=("body",))
+    return value, not errors
+
+
+def _is_known() -> bool:
+    # Whoever has put something of his own in place of FastAPI's function, to observe requests, wants to be called.
+    handler: Any = routing.get_request_handler
+    is_own = type(handler) is FunctionType and handler.__module__ == routing.__name__
+    return fastapi.__version__.startswith(_KNOWN_VERSION) and is_own
+
+
+def _is_plain(route: Any) -> bool:
+    wanted = route.dependant
+    specials = (
+        wanted.dependencies,
+        wanted.websocket_param_name,
+        wanted.http_connection_param_name,
+        wanted.background_tasks_param_name,
+        wanted.security_scopes_param_name,
+        wanted.response_param_name != RESPONSE,
+        route._embed_body_fields,
+        route.is_sse_stream or route.is_json_stream,
+    )
+    return (
+        not any(specials)
+        and [type(field.field_info) for field in wanted.body_params] in ([], [params.Body])
+        and isinstance(route.response_class, DefaultPlaceholder)
+        and route.response_field is not None
+        and is_body_allowed_for_status_code(route.status_code)
+    )
+
+
+def _parameters(dependant: Dependant) -> tuple[list[Any], ...]:
+    return dependant.path_params, dependant.query_params, dependant.header_params, dependant.cookie_params
+
+
+def _content_type(request: Request) -> bytes | None:
+    # Not through request.headers, which makes an object and decodes every name on the way to this one.
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            found: bytes = value
+            return found
+    return None
+
+
+def _name_of(route: Any) -> str:
+    return f"{', '.join(sorted(route.methods))} {route.path}"
+
+
+def _own_handler(route: Any) -> Callable[[Request], Awaitable[Response]]:
+    if isinstance(route, routing.APIRoute):
+        return route.get_route_handler()
+    # As FastAPI does where a router is included: the handler is that of what stands for the route there.
+    token = _fastapi._effective_route_context_var.set(route)
+    try:
+        handler: Callable[[Request], Awaitable[Response]] = route.original_route.get_route_handler()
+    finally:
+        _fastapi._effective_route_context_var.reset(token)
+    return handler
+
+
+async def _fail(exc: Exception) -> bytes:
+    raise exc

@@ -1,0 +1,359 @@
+"""The short way gives the same answers as FastAPI's own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+
+import fastapi
+import httpx
+import pytest
+from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute, get_request_handler, iter_route_contexts
+from fastapi.telemetry import get_telemetry_data
+from opentelemetry import trace
+from pydantic import BaseModel, field_validator
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
+from fastapi_aqueduct.asgi import shortcut
+from fastapi_aqueduct.testing import client
+
+from .handlers import Add, Join, Picture, Text
+
+pytestmark = pytest.mark.skipif(
+    not fastapi.__version__.startswith(shortcut._KNOWN_VERSION),
+    reason="endpoints go FastAPI's own way with this version",
+)
+
+
+class Answer(BaseModel):
+    """What a client sees."""
+
+    text: str
+    note: str | None = None
+
+    @field_validator("text")
+    @classmethod
+    def refuse_nonsense(cls, text: str) -> str:
+        """Refuse one word."""
+        if text == "nonsense":
+            raise ValueError("nonsense")
+        return text
+
+
+class PlainRoute(APIRoute):
+    """A class of route of the user's own."""
+
+
+def make_router(flow: Flow) -> APIRouter:
+    """Declare endpoints of every kind that goes the short way."""
+    router = APIRouter()
+
+    @router.post("/join")
+    @flow_endpoint(flow)
+    async def join(task: Text) -> Answer:
+        if task.text == "teapot":
+            raise HTTPException(418, "a teapot", {"x-tea": "none"})
+        if task.text == "error":
+            raise RuntimeError("broken")
+        return Answer.model_construct(text=task.text)
+
+    @router.put("/items/{item}", status_code=201, response_model_exclude_none=True)
+    @flow_endpoint(flow)
+    async def items(
+        task: Text,
+        request: Request,
+        item: Annotated[int, Path(le=9)],
+        page: Annotated[list[int], Query()],
+        limit: int = 3,
+        x_user: Annotated[str | None, Header()] = None,
+        session: Annotated[str | None, Cookie()] = None,
+    ) -> Answer:
+        return Answer(text=f"{task.text} {item} {page} {limit} {x_user} {session} {request.url.path}")
+
+    @router.post("/response")
+    @flow_endpoint(flow)
+    async def response(task: Text) -> Any:
+        return PlainTextResponse(task.text, 202)
+
+    @router.post("/any")
+    @flow_endpoint(flow)
+    def anything(task: Text) -> Any:
+        return {"text": task.text, "numbers": {1, 2}}
+
+    return router
+
+
+def make_others(flow: Flow) -> APIRouter:
+    """Declare endpoints that have something that only FastAPI does."""
+    router = APIRouter()
+
+    @router.post("/dependency")
+    @flow_endpoint(flow)
+    async def dependency(task: Text, word: Annotated[str, Depends(lambda: "word")]) -> Answer:
+        return Answer(text=task.text + word)
+
+    @router.post("/embedded")
+    @flow_endpoint(flow)
+    async def embedded(task: Text, more: Annotated[int, Body()]) -> Answer:
+        return Answer(text=f"{task.text} {more}")
+
+    @router.post("/cookie")
+    @flow_endpoint(flow)
+    async def cookie(task: Text, response: Response) -> Answer:
+        response.set_cookie("a", "b")
+        return Answer(text=task.text)
+
+    @router.post("/class", response_class=JSONResponse)
+    @flow_endpoint(flow)
+    async def response_class(task: Text) -> Answer:
+        return Answer(text=task.text)
+
+    @router.post("/empty", status_code=204)
+    @flow_endpoint(flow)
+    async def empty(task: Text) -> None:
+        pass
+
+    return router
+
+
+def paths_on_short_way(app: FastAPI) -> set[str | None]:
+    """Tell which routes have another application than FastAPI made."""
+    found = set()
+    for context in iter_route_contexts(app.routes):
+        inner = getattr(context._effective_route, "app", None)
+        cells = getattr(inner, "__closure__", None) or ()
+        if any(getattr(cell.cell_contents, "__func__", None) is shortcut.Shortcut.answer for cell in cells):
+            found.add(context.path)
+    return found
+
+
+def make_app(flow: Flow, **settings: Any) -> FastAPI:
+    """Make an application that has every endpoint twice: by itself and in a router that is included."""
+    app = FastAPI(**settings)
+    for router in (make_router(flow), make_others(flow)):
+        app.router.routes += router.routes
+        app.include_router(router, prefix="/in")
+    return app
+
+
+JSON = {"content-type": "application/json"}
+BODIES = [
+    b'{"words": ["a", "b"]}',
+    b' {"words": ["a"], "times": "2", "times": 3, "other": NaN}\n',
+    '{"words": ["ä"]}'.encode("utf-16"),
+    b'{"words": ["\\ud800"]}',
+    b'{"words": ["teapot"]}',
+    b'{"words": ["error"]}',
+    b'{"words": ["nonsense"]}',
+    b'{"words": 1, "times": "x"}',
+    b'{"words": ["a"]',
+    b'{"words": ["a"]} x',
+    b"\xff",
+    b"[" * 100_000,
+    b"null",
+    b"[]",
+    b"",
+]
+TYPES = [
+    {"content-type": "Application/JSON; charset=latin-1"},
+    {"content-type": "application/json; charset=utf-8"},
+    {"content-type": "application/merge-patch+json"},
+    {"content-type": "text/plain"},
+    {"content-type": "application/x-www-form-urlencoded"},
+    {},
+]
+QUERIES = ["/items/3?page=1&page=2&limit=5", "/items/3?page=x", "/items/10?page=1&limit=y", "/items/3"]
+
+
+def requests() -> Iterator[tuple[str, dict[str, str], bytes]]:
+    """List requests, usual and not."""
+    for path in ("/join", "/response", "/any"):
+        for body in BODIES:
+            yield path, JSON, body
+    for headers in TYPES:
+        yield "/join", headers, BODIES[0]
+        yield "/join", headers, BODIES[7]
+    for path in QUERIES:
+        yield path, {**JSON, "x-user": "me", "cookie": "session=s"}, BODIES[0]
+        yield path, JSON, BODIES[7]
+
+
+async def ask(http: httpx.AsyncClient, path: str, headers: dict[str, str], body: bytes) -> tuple[Any, ...]:
+    """Return all of an answer that does not depend on time."""
+    method = "PUT" if path.startswith(("/items", "/in/items")) else "POST"
+    response = await http.request(method, path, headers=headers, content=body)
+    kept = [(name, value) for name, value in response.headers.multi_items() if name != "server-timing"]
+    return response.status_code, kept, "server-timing" in response.headers, response.content
+
+
+@pytest.mark.parametrize("prefix", ["", "/in"], ids=["own", "included"])
+async def test_every_answer_is_the_same(prefix: str) -> None:
+    """Whatever is sent; and an unusual request finds FastAPI itself."""
+    flow = Flow(Join())
+    short, own = make_app(flow, lifespan=Aqueduct(flow).lifespan), make_app(flow)
+    short.router.redirect_slashes = own.router.redirect_slashes = False
+    transport = httpx.ASGITransport(own, raise_app_exceptions=False)
+    async with client(short), httpx.AsyncClient(transport=transport, base_url="http://test") as theirs:
+        transport = httpx.ASGITransport(short, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as ours:
+            statuses = set()
+            for path, headers, body in requests():
+                found = await ask(ours, prefix + path, headers, body)
+                assert found == await ask(theirs, prefix + path, headers, body), (path, headers, body)
+                statuses.add(found[0])
+            assert statuses == {200, 201, 202, 400, 418, 422, 500}
+    assert prefix + "/join" in paths_on_short_way(short)
+    assert not paths_on_short_way(own)
+
+
+async def test_what_goes_the_short_way() -> None:
+    """Every endpoint for which FastAPI would do nothing that we do not know; also after a second start."""
+    flow = Flow(Join())
+    app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
+    short = {"/join", "/items/{item}", "/response", "/any"}
+    for _ in range(2):
+        async with client(app) as http:
+            assert paths_on_short_way(app) == short | {"/in" + path for path in short}
+            assert (await http.post("/join", json={"words": ["a"]})).json() == {"text": "a", "note": None}
+            for path, text in (("/dependency", "aword"), ("/class", "a")):
+                assert (await http.post(path, json={"words": ["a"]})).json()["text"] == text
+            answer = await http.post("/embedded", json={"order": {"words": ["a"]}, "more": 1})
+            assert answer.json()["text"] == "a 1"
+            assert (await http.post("/cookie", json={"words": ["a"]})).cookies["a"] == "b"
+            assert (await http.post("/empty", json={"words": ["a"]})).status_code == 204
+
+
+async def test_a_body_that_is_too_large() -> None:
+    """Is refused by FastAPI, as it refuses it elsewhere, announced or not."""
+    flow = Flow(Join())
+    short, own = (
+        make_app(flow, lifespan=Aqueduct(flow).lifespan, max_body_size=1000),
+        make_app(flow, max_body_size=1000),
+    )
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 100
+
+    transport = httpx.ASGITransport(own)
+    async with client(short) as ours, httpx.AsyncClient(transport=transport, base_url="http://test") as theirs:
+        for make in (lambda: b" " * 2000, pieces):
+            answers = [await http.post("/join", headers=JSON, content=make()) for http in (ours, theirs)]
+            assert [answer.status_code for answer in answers] == [413, 413]
+            assert answers[0].content == answers[1].content
+        assert (await ours.post("/join", json={"words": ["a"]})).status_code == 200
+
+
+class Stumble:
+    """Middleware whose ``receive`` raises an error once, in the middle of a body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        count = itertools.count()
+
+        async def stumbling() -> Message:
+            if next(count) == 1:
+                raise ValueError("once")
+            return await receive()
+
+        await self._app(scope, stumbling, send)
+
+
+async def test_a_body_that_broke_off() -> None:
+    """Is not read on."""
+    flow = Flow(Join())
+    app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b" "
+        yield b"{"
+        yield b'{"words": ["a"]}'
+
+    async with (
+        client(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(Stumble(app)), base_url="http://test") as http,
+    ):
+        response = await http.post("/join", headers=JSON, content=pieces())
+        assert (response.status_code, response.json()) == (400, {"detail": "There was an error parsing the body"})
+
+
+async def test_an_upload_goes_the_short_way() -> None:
+    """With its parameters; what is wrong is refused before the body."""
+    flow = Flow(Add())
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+
+    @app.post("/total")
+    @flow_endpoint(flow)
+    async def total(task: Picture) -> int:
+        return task.total
+
+    async with client(app) as http:
+        assert paths_on_short_way(app) == {"/total"}
+        assert (await http.post("/total?factor=3", content=b"\1\2")).json() == 9
+        refused = await http.post("/total?factor=0", content=b"\1\2")
+        assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["query", "factor"]
+
+
+async def test_a_route_of_another_class() -> None:
+    """Goes its own way."""
+    flow = Flow(Join())
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+    app.router.route_class = PlainRoute
+
+    @app.post("/join")
+    @flow_endpoint(flow)
+    async def join(task: Text) -> Answer:
+        return Answer(text=task.text)
+
+    async with client(app) as http:
+        assert not paths_on_short_way(app)
+        assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
+
+
+async def test_somebody_has_replaced_the_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As packages do that observe requests: FastAPI's own way is theirs."""
+
+    def observed(*args: Any, **kwargs: Any) -> Any:
+        return get_request_handler(*args, **kwargs)
+
+    monkeypatch.setattr("fastapi.routing.get_request_handler", observed)
+    flow = Flow(Join())
+    app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
+    async with client(app) as http:
+        assert not paths_on_short_way(app)
+        assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
+
+
+class Provider(trace.TracerProvider):
+    """Has FastAPI believe that somebody listens."""
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
+        """Return a tracer that records nothing."""
+        return trace.NoOpTracer()
+
+
+async def test_telemetry_that_listens() -> None:
+    """Sees the parameters that FastAPI has found."""
+    flow = Flow(Join())
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan, telemetry={"tracer_provider": Provider()})
+    seen: list[Any] = []
+
+    @app.post("/join")
+    @flow_endpoint(flow)
+    async def join(task: Text) -> Answer:
+        data = get_telemetry_data()
+        assert data is not None
+        seen.append(data.body)
+        return Answer(text=task.text)
+
+    async with client(app) as http:
+        assert paths_on_short_way(app) == {"/join"}
+        assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
+    assert seen == [{"words": ["a"]}]
