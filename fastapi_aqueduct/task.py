@@ -162,7 +162,7 @@ class BaseTask:
         """Where the time went, once the task is finished."""
         # Made when asked for: most callers never look.
         steps, total_time = self.__dict__.get("_metrics", ((), 0.0))
-        return TaskMetrics(tuple(StepMetrics(*step) for step in steps), total_time)
+        return TaskMetrics(tuple([StepMetrics(*step) for step in steps]), total_time)
 
     def set_timeout(self, timeout_sec: float) -> None:
         """Set the deadline.

@@ -26,6 +26,8 @@ from fastapi.utils import is_body_allowed_for_status_code
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import request_response
+from starlette.types import ASGIApp
 
 from .endpoint import FlowEndpoint
 from .injection import REQUEST, RESPONSE, Injected
@@ -50,9 +52,10 @@ def shorten(app: Starlette) -> None:
         endpoint = getattr(getattr(route, "endpoint", None), "__flow_endpoint__", None)
         is_usual = type(context.original_route) is routing.APIRoute
         if isinstance(endpoint, FlowEndpoint) and is_usual and _is_plain(route):
-            shortcut = Shortcut(route, endpoint, _own_handler(route))
-            application = _fastapi.request_response(shortcut.answer)
-            route.app = _fastapi.wrap_app_with_body_limit(application, route.max_body_size)
+            # Any: an answer may be any application, though Starlette only says so of a response.
+            answer: Any = Shortcut(route, endpoint, _own_handler(route)).answer
+            # Starlette's function, since nothing here needs FastAPI's two stacks of what is to be closed afterwards.
+            route.app = _fastapi.wrap_app_with_body_limit(request_response(answer), route.max_body_size)
 
 
 class Shortcut:
@@ -87,11 +90,11 @@ class Shortcut:
         )
         self._status_code = route.status_code or 200
 
-    async def answer(self, request: Request) -> Response:
-        """Answer a request."""
-        values = None if request.scope.get("fastapi.telemetry") is not None else await self._read(request)
+    async def answer(self, request: Request) -> ASGIApp:
+        """Answer a request, with a response or with whatever FastAPI makes of it."""
+        values = None if _is_special(request) else await self._read(request)
         if values is None:
-            return await self._handler(request)
+            return self._own_answer(request)
         headers: list[tuple[bytes, bytes]] = []
         arguments = {name: values.pop(name) for name in self._endpoint.task_names}
         result = await self._endpoint.answer(Injected(request, headers, arguments, values))
@@ -101,6 +104,13 @@ class Shortcut:
         response = Response(content, self._status_code, media_type="application/json")
         response.raw_headers += headers
         return response
+
+    def _own_answer(self, request: Request) -> ASGIApp:
+        async def answer(_: Request) -> Response:
+            return await self._handler(request)  # which keeps the body, if it has been read
+
+        application: ASGIApp = _fastapi.request_response(answer)
+        return application
 
     async def _read(self, request: Request) -> dict[str, Any] | None:
         """Read and validate the parameters; None when FastAPI should say what it thinks of the request."""
@@ -118,6 +128,10 @@ class Shortcut:
         if self._request_name is not None:
             values[self._request_name] = request
         return values
+
+
+def _is_special(request: Request) -> bool:
+    return request.scope.get("fastapi.telemetry") is not None or bool(request.app.dependency_overrides)
 
 
 async def _read_json(request: Request, field: Any) -> tuple[Any, bool]:

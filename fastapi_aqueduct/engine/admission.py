@@ -71,6 +71,8 @@ class Admission:
         """
         if self.unavailable:
             self.check_workers(0.0)
+        if is_idle:
+            return
         first = self._desks[0]
         waiting = first.queue.waiting(first.queue.level(priority))
         expected = 0.0
@@ -81,7 +83,7 @@ class Admission:
                 f"{waiting} tasks wait for step {first.name} of flow {self._name}; its queue is full",
                 retry_after=max(1.0, expected),
             )
-        if expected > timeout and not is_idle:
+        if expected > timeout:
             raise DeadlineUnreachable(
                 f"a task of flow {self._name} would take about {expected:.1f} s now and has {timeout:g} s",
                 retry_after=max(1.0, expected - timeout),
