@@ -99,6 +99,8 @@ class BatchQueue(Generic[T]):
 
     def take_many(self, now: float, calls: int) -> list[T]:
         """Take the next batches, for so many calls of the handler; only the last of them may be short."""
+        if len(self._levels) == 1 and not self._alone:
+            return self._take_oldest(calls * self.batch_size)
         batch = self.take(now)
         for _ in range(calls - 1):
             if len(batch) % self.batch_size or not self._count or self._alone:
@@ -112,16 +114,24 @@ class BatchQueue(Generic[T]):
         if self._alone and self._skip_settled(self._alone):
             batch.append(self._alone.popleft())
         elif len(self._levels) == 1:
-            level = self._levels[0]
-            while level and len(batch) < self.batch_size:
-                item = level.popleft()
-                if not item.is_settled:
-                    batch.append(item)
+            return self._take_oldest(self.batch_size)
         else:
             while len(batch) < self.batch_size and (urgent := self._most_urgent(now)) is not None:
                 batch.append(urgent.popleft())
         for item in batch:
             self._counts[item.priority] -= 1
+        self._count -= len(batch)
+        return batch
+
+    def _take_oldest(self, most: int) -> list[T]:
+        """Take so many tasks of the only level."""
+        level = self._levels[0]
+        batch: list[T] = []
+        while level and len(batch) < most:
+            item = level.popleft()
+            if not item.is_settled:
+                batch.append(item)
+        self._counts[0] -= len(batch)
         self._count -= len(batch)
         return batch
 
