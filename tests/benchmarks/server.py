@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import socket
 import tempfile
@@ -16,6 +17,9 @@ from .subject import DEADLINE, Subject
 
 STOP_TIMEOUT = 6.0
 """Seconds to end in; one package sleeps for three of them."""
+
+_ports = itertools.count(20_000)
+"""Below those that the system gives out by itself."""
 
 
 class Server:
@@ -91,6 +95,8 @@ class Server:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    # Not any port that is free now: the system could give it to a client, or to another server, before ours has it.
+    while True:
+        port = next(_ports)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
