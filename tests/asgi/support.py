@@ -57,7 +57,9 @@ class Connection:
 
     async def __aexit__(self, *exc_info: Any) -> None:
         self._writer.close()
-        await self._writer.wait_closed()
+        # The server may have reset it: what was sent after its answer finds nobody.
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
 
     async def send(self, path: str, *headers: str, body: bytes = b"") -> None:
         """Send a POST request, or the beginning of one."""
