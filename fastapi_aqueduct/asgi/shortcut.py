@@ -131,7 +131,8 @@ class Shortcut:
 
 
 def _is_special(request: Request) -> bool:
-    return request.scope.get("fastapi.telemetry") is not None or bool(request.app.dependency_overrides)
+    overrides = getattr(request.app, "dependency_overrides", None)
+    return bool(overrides) or request.scope.get("fastapi.telemetry") is not None
 
 
 async def _read_json(request: Request, field: Any) -> tuple[Any, bool]:

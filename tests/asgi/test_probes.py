@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Host, Mount, Route
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep
 from fastapi_aqueduct.asgi.probes import judge
@@ -141,6 +141,30 @@ async def test_a_mount_at_the_root_does_not_hide_them() -> None:
         async with client(app) as http:
             assert await statuses(http) == [200, 200, 200]
             assert (await http.get("/other")).text == "caught"
+
+
+async def test_a_path_that_fits_all_does_not_hide_them() -> None:
+    """Also in a router that is included; routes that hide nothing are asked first."""
+
+    async def named(name: str) -> str:
+        return name
+
+    flow = Flow(Adder())
+    own, included = FastAPI(lifespan=Aqueduct(flow).lifespan), FastAPI(lifespan=Aqueduct(flow).lifespan)
+    router = APIRouter()
+    router.add_api_route("/{name}", named)
+    own.add_api_route("/{name}", named)
+    included.include_router(router)
+    host = Starlette(routes=[Host("{host}", catch_all)], lifespan=Aqueduct(flow).lifespan)
+    for app in (own, included, host):
+        async with client(app) as http:
+            assert await statuses(http) == [200, 200, 200]
+            assert (await http.get("/other")).text in ('"other"', "caught")
+    plain = FastAPI(lifespan=Aqueduct(flow).lifespan)
+    plain.add_api_route("/named/{name}", named)
+    async with client(plain) as http:
+        assert await statuses(http) == [200, 200, 200]
+        assert [getattr(route, "path", "") for route in plain.routes][-4:-2] == ["/named/{name}", "/ready"]
 
 
 async def test_a_route_of_the_application_stays() -> None:
