@@ -35,6 +35,14 @@ from .injection import REQUEST, RESPONSE, Injected
 _KNOWN_VERSION = "0.165."
 """What a handler of FastAPI does for a request changes from version to version; only what is known is shortened."""
 
+_PASSED = (
+    "get_request_handler",
+    "request_response",
+    "solve_dependencies",
+    "run_endpoint_function",
+    "serialize_response",
+)
+
 _JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 
 _SOURCES = tuple(map(attrgetter, ("path_params", "query_params", "headers", "cookies")))
@@ -153,10 +161,13 @@ async def _read_json(request: Request, field: Any) -> tuple[Any, bool]:
 
 
 def _is_known() -> bool:
-    # Whoever has put something of his own in place of FastAPI's function, to observe requests, wants to be called.
-    handler: Any = routing.get_request_handler
-    is_own = type(handler) is FunctionType and handler.__module__ == routing.__name__
-    return fastapi.__version__.startswith(_KNOWN_VERSION) and is_own
+    # Whoever has put something of his own in place of FastAPI's functions, to observe requests, wants to be called.
+    return fastapi.__version__.startswith(_KNOWN_VERSION) and all(_is_own(getattr(routing, name)) for name in _PASSED)
+
+
+def _is_own(function: Any) -> bool:
+    # Not __module__, which a wrapper takes over, as it does the class of what it wraps.
+    return type(function) is FunctionType and function.__globals__["__name__"].startswith("fastapi.")
 
 
 def _is_plain(route: Any) -> bool:
@@ -173,6 +184,7 @@ def _is_plain(route: Any) -> bool:
     )
     return (
         not any(specials)
+        and wanted.call is route.endpoint
         and [type(field.field_info) for field in wanted.body_params] in ([], [params.Body])
         and isinstance(route.response_class, DefaultPlaceholder)
         and route.response_field is not None

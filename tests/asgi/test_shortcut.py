@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
@@ -9,9 +10,22 @@ from typing import Annotated, Any
 import fastapi
 import httpx
 import pytest
-from fastapi import APIRouter, Body, Cookie, Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
+from fastapi import (
+    APIRouter,
+    Body,
+    Cookie,
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Path,
+    Query,
+    Request,
+    Response,
+    routing,
+)
 from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.routing import APIRoute, get_request_handler, iter_route_contexts
+from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.telemetry import get_telemetry_data
 from opentelemetry import trace
 from pydantic import BaseModel, field_validator
@@ -317,18 +331,24 @@ async def test_a_route_of_another_class() -> None:
         assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
 
 
-async def test_somebody_has_replaced_the_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", shortcut._PASSED)
+async def test_somebody_has_replaced_a_function(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As packages do that observe requests: FastAPI's own way is theirs."""
+    function: Any = getattr(routing, name)
+    calls = []
 
+    @functools.wraps(function)
     def observed(*args: Any, **kwargs: Any) -> Any:
-        return get_request_handler(*args, **kwargs)
+        calls.append(name)
+        return function(*args, **kwargs)
 
-    monkeypatch.setattr("fastapi.routing.get_request_handler", observed)
+    monkeypatch.setattr(routing, name, observed)
     flow = Flow(Join())
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
     async with client(app) as http:
         assert not paths_on_short_way(app)
         assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
+    assert calls
 
 
 class Provider(trace.TracerProvider):
