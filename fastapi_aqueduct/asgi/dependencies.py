@@ -28,7 +28,7 @@ from ..task import BaseTask
 from .disconnect import watch_caller
 from .errors import http_errors
 from .factory import HOW_TO_START, Documented, TaskFactory
-from .limits import BodyRules, UploadLimits, checked_media_types
+from .limits import BodyRules, UploadLimits, application_setting, checked_media_types
 
 RESERVE_TIMEOUT = 5.0
 """Seconds that the upload of a `FlowTask` may wait for room in shared memory."""
@@ -176,11 +176,9 @@ def hidden_parameters(source: Callable[..., Any], factory: TaskFactory[Any]) -> 
 
 
 def _only_flow(connection: HTTPConnection) -> Flow:
-    # The state of the lifespan reaches mounted applications, app.state reaches clients that know no lifespan.
-    aqueduct = getattr(connection.state, "aqueduct", None) or getattr(connection.app.state, "aqueduct", None)
-    if aqueduct is None:
+    flows: tuple[Flow, ...] | None = application_setting(connection.scope, "flows")
+    if flows is None:
         raise RuntimeError(f"no flow is known to this application: {HOW_TO_START}")
-    flows: tuple[Flow, ...] = aqueduct.flows
     if len(flows) > 1:
         names = ", ".join(flow.name for flow in flows)
         raise ConfigurationError(f"the application has several flows ({names}); name one: FlowTask(flow)")

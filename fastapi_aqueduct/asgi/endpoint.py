@@ -98,6 +98,7 @@ class FlowEndpoint:
         server_timing: Whether the answer says where the time went; None: as the application says.
 
     Attributes:
+        flow: Where the tasks go, unless a test has replaced it.
         task_names: Names of the parameters that the task is made of, but for uploads and the fields of a form.
     """
 
@@ -112,7 +113,7 @@ class FlowEndpoint:
         signature = _checked_signature(function)
         self._function = function
         self._is_async = inspect.iscoroutinefunction(function)
-        self._flow = flow
+        self.flow = flow
         self._given = GivenFlow(flow)
         self._timeout = timeout_sec
         self._server_timing = server_timing
@@ -133,7 +134,12 @@ class FlowEndpoint:
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
             if args:
                 return await self._answer_starlette(*args)
-            return await self.answer(injection.split(kwargs))
+            injected = injection.split(kwargs)
+            # A dependency only for the sake of tests would cost every request a fifth of what FastAPI costs altogether.
+            overrides = getattr(injected.request.app, "dependency_overrides", None)
+            override = overrides.get(self._given) if overrides else None
+            flow = self.flow if override is None else await solve(override, injected.request)
+            return await self.answer(injected, flow)
 
         functools.update_wrapper(endpoint, self._function)
         # FastAPI would look through it, at the user's own parameters.
@@ -143,11 +149,12 @@ class FlowEndpoint:
         endpoint.__flow_endpoint__ = self  # type: ignore[attr-defined]
         return endpoint
 
-    async def answer(self, injected: Injected) -> Any:
+    async def answer(self, injected: Injected, flow: Flow) -> Any:
         """Make the task, process it and call the function.
 
         Args:
             injected: What it takes.
+            flow: Where the task goes.
 
         Returns:
             What the function returns.
@@ -156,10 +163,6 @@ class FlowEndpoint:
             HTTPException: There is no finished task to call it with.
         """
         request, headers, arguments, others = injected
-        # A dependency only for the sake of tests would cost every request a fifth of what FastAPI costs altogether.
-        overrides = getattr(request.app, "dependency_overrides", None)
-        override = overrides.get(self._given) if overrides else None
-        flow = self._flow if override is None else await solve(override, request)
         started_at = time.monotonic()
         try:
             task, fields, received_at = await self._process(request, flow, arguments)
@@ -194,7 +197,7 @@ class FlowEndpoint:
         try:
             arguments = await read_arguments(self._factory.signature, request)
             others = await read_arguments(self._signature, request)
-            return await self.answer(Injected(request, [], arguments, others))
+            return await self.answer(Injected(request, [], arguments, others), self.flow)
         except RequestValidationError as exc:
             return await request_validation_exception_handler(request, exc)
 

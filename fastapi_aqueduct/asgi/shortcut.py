@@ -20,7 +20,6 @@ from typing import Any
 import fastapi
 from fastapi import FastAPI, params, routing
 from fastapi.datastructures import DefaultPlaceholder
-from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import request_params_to_args
 from fastapi.utils import is_body_allowed_for_status_code
 from starlette.applications import Starlette
@@ -45,7 +44,13 @@ _PASSED = (
 
 _JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 
-_SOURCES = tuple(map(attrgetter, ("path_params", "query_params", "headers", "cookies")))
+_SOURCES = {
+    "path_params": attrgetter("path_params"),
+    "query_params": attrgetter("query_params"),
+    "header_params": attrgetter("headers"),
+    "cookie_params": attrgetter("cookies"),
+}
+"""Where a request has what FastAPI keeps under these names of an endpoint's parameters."""
 
 # What it makes its handlers of is no part of FastAPI's interface; that it is as expected is what `_is_known` asks.
 _fastapi: Any = routing
@@ -81,9 +86,7 @@ class Shortcut:
         self._handler = handler
         self._request_name = None if wanted.request_param_name == REQUEST else wanted.request_param_name
         self._body = wanted.body_params[0] if wanted.body_params else None
-        self._sources = [
-            (fields, source) for fields, source in zip(_parameters(wanted), _SOURCES, strict=True) if fields
-        ]
+        self._sources = [(fields, source) for name, source in _SOURCES.items() if (fields := getattr(wanted, name))]
         self._serialize = partial(
             _fastapi.serialize_response,
             field=route.response_field,
@@ -105,7 +108,7 @@ class Shortcut:
             return self._own_answer(request)
         headers: list[tuple[bytes, bytes]] = []
         arguments = {name: values.pop(name) for name in self._endpoint.task_names}
-        result = await self._endpoint.answer(Injected(request, headers, arguments, values))
+        result = await self._endpoint.answer(Injected(request, headers, arguments, values), self._endpoint.flow)
         if isinstance(result, Response):
             return result
         content = await self._serialize(response_content=result)
@@ -190,10 +193,6 @@ def _is_plain(route: Any) -> bool:
         and route.response_field is not None
         and is_body_allowed_for_status_code(route.status_code)
     )
-
-
-def _parameters(dependant: Dependant) -> tuple[list[Any], ...]:
-    return dependant.path_params, dependant.query_params, dependant.header_params, dependant.cookie_params
 
 
 def _content_type(request: Request) -> bytes | None:

@@ -196,6 +196,12 @@ def requests() -> Iterator[tuple[str, dict[str, str], bytes]]:
         yield path, JSON, BODIES[7]
 
 
+def bare_client(app: ASGIApp) -> httpx.AsyncClient:
+    """Make a client of an application whose lifespan does not run."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
 async def ask(http: httpx.AsyncClient, path: str, headers: dict[str, str], body: bytes) -> tuple[Any, ...]:
     """Return all of an answer that does not depend on time."""
     method = "PUT" if path.startswith(("/items", "/in/items")) else "POST"
@@ -210,16 +216,13 @@ async def test_every_answer_is_the_same(prefix: str) -> None:
     flow = Flow(Join())
     short, own = make_app(flow, lifespan=Aqueduct(flow).lifespan), make_app(flow)
     short.router.redirect_slashes = own.router.redirect_slashes = False
-    transport = httpx.ASGITransport(own, raise_app_exceptions=False)
-    async with client(short), httpx.AsyncClient(transport=transport, base_url="http://test") as theirs:
-        transport = httpx.ASGITransport(short, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as ours:
-            statuses = set()
-            for path, headers, body in requests():
-                found = await ask(ours, prefix + path, headers, body)
-                assert found == await ask(theirs, prefix + path, headers, body), (path, headers, body)
-                statuses.add(found[0])
-            assert statuses == {200, 201, 202, 400, 418, 422, 500}
+    async with client(short, raise_app_exceptions=False) as ours, bare_client(own) as theirs:
+        statuses = set()
+        for path, headers, body in requests():
+            found = await ask(ours, prefix + path, headers, body)
+            assert found == await ask(theirs, prefix + path, headers, body), (path, headers, body)
+            statuses.add(found[0])
+        assert statuses == {200, 201, 202, 400, 418, 422, 500}
     assert prefix + "/join" in paths_on_short_way(short)
     assert not paths_on_short_way(own)
 
@@ -253,8 +256,7 @@ async def test_a_body_that_is_too_large() -> None:
         for _ in range(20):
             yield b" " * 100
 
-    transport = httpx.ASGITransport(own)
-    async with client(short) as ours, httpx.AsyncClient(transport=transport, base_url="http://test") as theirs:
+    async with client(short) as ours, bare_client(own) as theirs:
         for make in (lambda: b" " * 2000, pieces):
             answers = [await http.post("/join", headers=JSON, content=make()) for http in (ours, theirs)]
             assert [answer.status_code for answer in answers] == [413, 413]
@@ -290,10 +292,7 @@ async def test_a_body_that_broke_off() -> None:
         yield b"{"
         yield b'{"words": ["a"]}'
 
-    async with (
-        client(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(Stumble(app)), base_url="http://test") as http,
-    ):
+    async with client(app), bare_client(Stumble(app)) as http:
         response = await http.post("/join", headers=JSON, content=pieces())
         assert (response.status_code, response.json()) == (400, {"detail": "There was an error parsing the body"})
 
