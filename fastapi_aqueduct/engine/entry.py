@@ -77,6 +77,8 @@ class Entry:
             self.contenders -= 1
         if is_let_in:
             self._promised[level] -= 1
+            # He may leave it free: an idle worker takes his task at once, or it turns out that it cannot travel.
+            loop.call_soon(self.open)
         return is_let_in
 
     def open(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep
-from fastapi_aqueduct.exceptions import QueueFull
+from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, Whole, notes
@@ -143,6 +144,33 @@ async def test_a_newcomer_does_not_overtake_those_who_wait_for_a_place(tmp_path:
         await asyncio.gather(*late)
     order = notes(path)
     assert order[1:21] == [str(number) for number in range(20)]
+
+
+async def test_a_place_that_a_caller_does_not_need_goes_to_the_next() -> None:
+    async with running(Flow(Each(handlers.add_one), queue_size=1)) as flow:
+
+        async def linger(number: int) -> int:
+            job = await flow.process(Job(number=number), 60)
+            # The event loop is held up: by the time the next caller is let in the worker is idle and takes his task.
+            held_until = time.monotonic() + 0.001
+            while time.monotonic() < held_until:
+                pass
+            return int(job.number)
+
+        for _ in range(5):
+            assert await asyncio.gather(*[linger(number) for number in range(30)]) == list(range(1, 31))
+
+
+async def test_a_place_that_a_task_cannot_take_goes_to_the_next(tmp_path: Path) -> None:
+    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=1)) as flow:
+        async with busy(flow, Gate(tmp_path)):
+            first = await submit(flow)
+            cannot_travel = asyncio.create_task(flow.process(Job(thing=lambda: None), 60))
+            last = asyncio.create_task(flow.process(Job(), 60))
+            await asyncio.sleep(0)  # one turn of the loop: both wait for a place
+        with pytest.raises(TaskNotPicklable):
+            await cannot_travel
+        await asyncio.gather(first, last)
 
 
 async def test_a_caller_that_leaves_while_it_waits_for_a_place_takes_none(tmp_path: Path) -> None:
