@@ -28,6 +28,16 @@ TOGETHER = 0.0002
 """Seconds of work that is answered together. More would cost less for each task, but the API process would sit idle
 while the worker is busy and the other way round."""
 
+WAKE_UP = 0.0002
+"""Seconds in which a process falls asleep and is woken, at most. What should come sooner is better waited for awake:
+that costs twice the optimum at worst, whenever it comes (Karlin et al., "Empirical studies of competitive spinning for
+a shared-memory multiprocessor", SOSP 1991). Only the event loop does so by itself: a worker that did, too, would gain
+a little on an idle machine, but where others want the cores both would be taken for what they are not, processes that
+compute, and wait for milliseconds to get one back."""
+
+BRIEF = WAKE_UP / 2
+"""Seconds of work after which the answer to a lone task should be here sooner than the event loop could be woken."""
+
 DUMP_TIME = 0.5
 """Seconds that a hung worker gets to write its stack before it is killed."""
 
@@ -48,7 +58,8 @@ class WorkerLink:
         call_of: Tells when the owner of a region called its handler last; 0 when it never did.
         on_frames: Called with this link and the frames that have arrived.
         on_exit: Called once with this link when the process is gone.
-        busy_poll: Seconds for which the event loop stays awake for an answer.
+        busy_poll: Seconds for which the event loop stays awake for an answer; 0: only where that costs no more than to
+            be woken.
 
     Attributes:
         pid: The process id; 0 before there is one.
@@ -226,6 +237,11 @@ class WorkerLink:
         """Tell how long the worker took for its last calls of the handler, in seconds."""
         return self._pace
 
+    @property
+    def is_brief(self) -> bool:
+        """Whether its calls take less time than it takes to wake a process."""
+        return self._pace < BRIEF
+
     def free_at(self) -> float:
         """Tell when the worker should be free, if it works on one batch and its calls take a steady time."""
         is_steady = self._deviation < LEAD < self._pace
@@ -266,12 +282,14 @@ class WorkerLink:
             frames += pack(Kind.TASKS, pack_batches(self._outbox))
             self._outbox.clear()
             if self._busy_poll:
-                self._wake_up()
+                self._wake_up(self._busy_poll)
+            elif self.in_flight == 1 and self.is_brief:
+                self._wake_up(WAKE_UP)
         if frames:
             self._channel.send(frames)
 
-    def _wake_up(self) -> None:
-        self._awake_until = time.monotonic() + self._busy_poll
+    def _wake_up(self, seconds: float) -> None:
+        self._awake_until = time.monotonic() + seconds
         if not self._is_awake:
             self._stay_awake()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep
+from fastapi_aqueduct.engine.link import BRIEF
 from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
 from .. import handlers
@@ -262,6 +263,27 @@ async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_pat
         assert not task.done()
         gate.open()
         await task
+
+
+async def test_an_event_loop_stays_awake_for_brief_tasks_only(tmp_path: Path) -> None:
+    async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
+        link = flow._engine.dispatcher.desks[0].links[0] if flow._engine else None
+        assert link is not None
+        assert not link.is_brief, "nothing is known of it yet"
+        while not link.is_brief:  # the first calls are slower
+            await flow.process(Job())
+        task = asyncio.create_task(flow.process(Job(), 60))
+        await asyncio.sleep(0)  # one turn of the loop: the task has been sent
+        assert link._is_awake
+        await task
+        gate = Gate(tmp_path)
+        task = asyncio.create_task(flow.process(Job(gate=gate), 60))
+        await eventually(gate.is_entered)
+        await eventually(lambda: not link._is_awake)
+        await eventually(lambda: time.monotonic() - link.head_since > 8 * BRIEF)  # which counts for an eighth
+        gate.open()
+        await task
+        assert not link.is_brief
 
 
 async def test_a_full_later_step_makes_the_earlier_rest(tmp_path: Path) -> None:
