@@ -29,6 +29,7 @@ from . import (
 from .contest import SUBJECTS
 from .report import Report
 from .surroundings import surroundings
+from .weather import Weather
 
 if TYPE_CHECKING:
     from .page import Page
@@ -68,11 +69,13 @@ def main() -> int:
     holds = True
     for name, measure in BENCHMARKS.items():
         if only in (None, name):
+            before = Weather.now()
             report = measure()
-            print(f"\n{report}", flush=True)
+            weather = before.until(Weather.now())
+            print(f"\n{report}\n\n{weather}", flush=True)
             holds = holds and report.holds
             if page is not None:
-                page.put(name, report)
+                page.put(name, report, weather)
     return 0 if holds else 1
 
 

@@ -1,4 +1,4 @@
-"""Tasks through `Flow.process` without HTTP, beside the package ``aqueduct``."""
+"""Tasks through `Flow.process` without HTTP, beside the package ``aqueduct`` and the least that can be done."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ LEAST = {1: 3, 32: 10, 256: 15, 2000: 15}
 MOST_P99 = 3
 """How many times the median the 99th percentile is at most."""
 
-THEIRS, OURS = "aqueduct", "fastapi_aqueduct"
-SUBJECTS = {THEIRS: "noop_aqueduct", OURS: "noop"}
+THEIRS, BARE, OURS = "aqueduct", "a bare process that echoes", "fastapi_aqueduct"
+SUBJECTS = {THEIRS: "noop_aqueduct", BARE: "noop_bare", OURS: "noop"}
+BARE_MOST = 32
+"""Callers of the bare process: its socket does not bear many hundreds."""
+
+RUNS = [(callers, name) for callers in LEAST for name in SUBJECTS if name != BARE or callers <= BARE_MOST]
 QUANTITIES = {
     "rate": ("tasks/s", 0),
     "p50": ("p50, ms", 2),
@@ -25,6 +29,7 @@ NOTES = [
     "one no-op step, one worker; each caller processes one task after the other; the same task class",
     "each with its default start method and queue size",
     "aqueduct: its DEBUG lines (one for each task and step) switched off, its metrics as they are by default",
+    f"{BARE}: a socket there and back with each task, and nothing else of what a package does",
     "a call that has not come back since before the measurement counts with the time it has waited so far",
 ]
 
@@ -63,16 +68,14 @@ def _run(loop: str) -> dict[Key, Series]:
     series = {
         (quantity, name, callers): Series(_title(name, callers), [], digits, unit)
         for quantity, (unit, digits) in QUANTITIES.items()
-        for callers in LEAST
-        for name in SUBJECTS
+        for callers, name in RUNS
     }
     for _ in range(ROUNDS):
-        for callers in LEAST:
-            for name, module in SUBJECTS.items():
-                with Subject("-m", f"{__package__}.subjects.{module}", loop, callers) as subject:
-                    answer = subject.read()
-                for quantity in QUANTITIES:
-                    series[quantity, name, callers].values.append(answer[quantity])
+        for callers, name in RUNS:
+            with Subject("-m", f"{__package__}.subjects.{SUBJECTS[name]}", loop, callers) as subject:
+                answer = subject.read()
+            for quantity in QUANTITIES:
+                series[quantity, name, callers].values.append(answer[quantity])
     return series
 
 

@@ -31,6 +31,7 @@ class Contestant:
         server: Module in `servers`.
         work: What the server is to do.
         request: What is sent.
+        connections: It is loaded over so many only; 0: over as many as the others.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Contestant:
     server: str
     work: str
     request: Request
+    connections: int = 0
 
     @property
     def is_wanted(self) -> bool:
@@ -95,7 +97,8 @@ class Contest:
 
     def _measure(self, one: Contestant, server: Server, results: list[Results]) -> None:
         for client, result in zip(self._clients, results, strict=True):
-            result.outcomes[one.key].append(client.run(server.port, one.request))
+            if one.connections in (0, client.connections):
+                result.outcomes[one.key].append(client.run(server.port, one.request))
 
     def _watch(self, one: Contestant, server: Server, results: list[Results]) -> None:
         peak = 0
@@ -150,6 +153,7 @@ class Results:
             {
                 key: Series(self._name(key), [quantity(outcome) for outcome in outcomes], digits, unit)
                 for key, outcomes in self.outcomes.items()
+                if outcomes
             }
         )
 

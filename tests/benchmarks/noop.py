@@ -11,6 +11,8 @@ from .contest import Contest, Contestant
 from .report import Report
 
 CONNECTIONS = 32
+BARE = "FastAPI and a bare process that echoes"
+BARE_NOTE = f"{BARE}: a socket there and back, and nothing else of what a package does"
 POLLING = "fastapi_aqueduct, FastAPI route, busy polling"
 
 
@@ -21,10 +23,10 @@ def measure() -> Report:
     rates = results.rates()
     return Report(
         title=f"noop: a small JSON body there and back, one worker that does nothing, {CONNECTIONS} connections",
-        notes=["each with the fastest event loop and parser it can use, one server process, no access log"],
+        notes=["each with the fastest event loop and parser it can use, one server process, no access log", BARE_NOTE],
         rows=list(rates.values()),
         promises=[*rates.at_least(0.9, "ours", "floor"), *rates.at_least(1.1, "ours-starlette", "mosec")],
-        references=rates.names("floor", "mosec"),
+        references=rates.names("floor", "bare", "mosec"),
     )
 
 
@@ -37,10 +39,10 @@ def measure_latency() -> Report:
     p50 = results.p50()
     return Report(
         title="latency: the same over one connection, one request after the other",
-        notes=["half of the requests take no longer than this"],
+        notes=["half of the requests take no longer than this", BARE_NOTE],
         rows=list(p50.values()),
         promises=[*p50.at_most_beyond(0.25, "ours", "floor"), *p50.at_most_beyond(0.1, "ours-poll", "floor")],
-        references=p50.names("floor", "mosec"),
+        references=p50.names("floor", "bare", "mosec"),
     )
 
 
@@ -61,6 +63,7 @@ def contestants(directory: Path) -> list[Contestant]:
         ),
         Contestant("floor", "FastAPI alone", "floor_fastapi", "noop", request),
         Contestant("floor-starlette", "Starlette alone", "floor_starlette", "noop", request),
+        Contestant("bare", BARE, "bare_process", "noop", request),
         Contestant("mosec", "Mosec", "mosec_server", "noop", request),
         Contestant("aqueduct-aiohttp", "aqueduct with aiohttp", "aqueduct_aiohttp", "noop", request),
         Contestant("aqueduct-fastapi", "aqueduct with FastAPI", "aqueduct_fastapi", "noop", request),

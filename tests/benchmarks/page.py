@@ -38,12 +38,19 @@ class Page:
         parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)[1:]
         self._sections = dict(zip(parts[::2], parts[1::2], strict=True))
 
-    def put(self, name: str, report: Report) -> None:
-        """Replace a section and its pictures, and save the page."""
+    def put(self, name: str, report: Report, weather: str) -> None:
+        """Replace a section and its pictures, and save the page.
+
+        Args:
+            name: Of the section.
+            report: What was measured.
+            weather: How the machine was meanwhile.
+        """
         PICTURES.mkdir(exist_ok=True)
         for old in PICTURES.glob(f"{name}-[0-9].svg"):
             old.unlink()
-        self._sections[name] = _section(report, self._draw(name, report), self._surroundings)
+        footer = f"{weather}. {self._surroundings}"
+        self._sections[name] = _section(report, self._draw(name, report), footer)
         order = [known for known in self._names if known in self._sections]
         order += [other for other in self._sections if other not in self._names]
         sections = [f"## {known}\n\n{self._sections[known].strip()}\n" for known in order]
@@ -72,12 +79,12 @@ def _bars(name: str, table: Table) -> Bars:
     )
 
 
-def _section(report: Report, pictures: list[str], surroundings: str) -> str:
+def _section(report: Report, pictures: list[str], footer: str) -> str:
     _, _, what = report.title.partition(": ")
     notes = "".join(f"\n* {_upper(note)}." for note in report.notes)
     tables = [_markdown(table) for table in report.tables]
     promises = "\n".join(f"* {promise}" for promise in report.promises)
-    return "\n\n".join([f"{_upper(what)}.\n{notes}", *tables, *pictures, promises, f"*{surroundings}*"])
+    return "\n\n".join([f"{_upper(what)}.\n{notes}", *tables, *pictures, promises, f"*{footer}*"])
 
 
 def _upper(text: str) -> str:

@@ -19,12 +19,12 @@ def measure() -> Report:
     """Three steps, over one connection and over several."""
     with tempfile.TemporaryDirectory() as directory:
         request = _request(Path(directory))
-        chain = [_ours(count, request) for count in COUNTS[:-1]]
+        chain = [*(_ours(count, request) for count in COUNTS[:-1]), *(_bare(count, request) for count in COUNTS)]
         one, several = Contest([*contestants(request), *chain], Client(1), Client(CONNECTIONS)).run()
     single, together, p50 = one.rates(), several.rates(), one.p50()
     return Report(
         title="steps: three steps that do nothing, an array handed from one to the next",
-        notes=[NOTE],
+        notes=[NOTE, "a bare process: a socket there and back, and nothing else of what a package does; no array"],
         rows=[
             *single.in_unit("requests/s, 1 connection"),
             *together.in_unit(f"requests/s, {CONNECTIONS} connections"),
@@ -56,6 +56,11 @@ def _ours(count: int, request: Request) -> Contestant:
     key = "ours" if count == COUNTS[-1] else f"ours-{count}"
     steps = "1 step" if count == 1 else f"{count} steps"
     return Contestant(key, f"fastapi_aqueduct, {steps}", "ours_fastapi", f"steps-{count}", request)
+
+
+def _bare(count: int, request: Request) -> Contestant:
+    name = f"FastAPI and {count} bare process{'es' * (count > 1)} that echo{'es' * (count == 1)}"
+    return Contestant(f"bare-{count}", name, "bare_process", f"steps-{count}", request)
 
 
 def _request(directory: Path) -> Request:
