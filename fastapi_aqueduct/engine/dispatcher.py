@@ -33,7 +33,7 @@ from .deadlines import Deadlines
 from .desk import Rota, StepDesk
 from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, pack, unpack_batches, unpack_offsets
 from .ledger import Ledger
-from .link import LEAD, WorkerLink
+from .link import LEAD, WAKE_UP, WorkerLink
 from .patience import Patience
 from .record import Record
 from .worker import next_step
@@ -294,6 +294,8 @@ class Dispatcher:
             if link is not None:
                 link.put([record], now)
                 link.flush(self._ledger.take_released(link.region))
+                if len(self._records) == 1 and link.is_brief:
+                    link.stay_awake(WAKE_UP)
                 return
         record.is_waiting = True
         desk.queue.push(record)

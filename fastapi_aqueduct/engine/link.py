@@ -58,8 +58,7 @@ class WorkerLink:
         call_of: Tells when the owner of a region called its handler last; 0 when it never did.
         on_frames: Called with this link and the frames that have arrived.
         on_exit: Called once with this link when the process is gone.
-        busy_poll: Seconds for which the event loop stays awake for an answer; 0: only where that costs no more than to
-            be woken.
+        busy_poll: Seconds for which the event loop stays awake for an answer.
 
     Attributes:
         pid: The process id; 0 before there is one.
@@ -282,14 +281,13 @@ class WorkerLink:
             frames += pack(Kind.TASKS, pack_batches(self._outbox))
             self._outbox.clear()
             if self._busy_poll:
-                self._wake_up(self._busy_poll)
-            elif self.in_flight == 1 and self.is_brief:
-                self._wake_up(WAKE_UP)
+                self.stay_awake(self._busy_poll)
         if frames:
             self._channel.send(frames)
 
-    def _wake_up(self, seconds: float) -> None:
-        self._awake_until = time.monotonic() + seconds
+    def stay_awake(self, seconds: float) -> None:
+        """Keep the event loop from falling asleep for so long while the worker has something in hand."""
+        self._awake_until = max(self._awake_until, time.monotonic() + seconds)
         if not self._is_awake:
             self._stay_awake()
 

@@ -57,7 +57,7 @@ def contestants(request: Request) -> list[Contestant]:
         Contestant("mosec", "Mosec", "mosec_server", "batching", request),
         Contestant("aqueduct-aiohttp", "aqueduct with aiohttp", "aqueduct_aiohttp", "batching", request),
         Contestant("litserve", "LitServe", "litserve_server", "batching", request),
-        Contestant("oracle", ORACLE, "oracle", f"batching-{FEW}", request, FEW),
+        Contestant("oracle", ORACLE, "oracle", f"batching-{FEW}", request, connections=FEW),
     ]
 
 

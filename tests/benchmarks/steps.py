@@ -60,7 +60,7 @@ def _ours(count: int, request: Request) -> Contestant:
 
 def _bare(count: int, request: Request) -> Contestant:
     name = f"FastAPI and {count} bare process{'es' * (count > 1)} that echo{'es' * (count == 1)}"
-    return Contestant(f"bare-{count}", name, "bare_process", f"steps-{count}", request)
+    return Contestant(f"bare-{count}", name, "bare_process", f"steps-{count}", request, connections=1)
 
 
 def _request(directory: Path) -> Request:

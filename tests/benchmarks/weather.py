@@ -41,8 +41,8 @@ class Weather:
         wanted = sum(ticks) - ticks[IDLE] - ticks[WAITING]
         return (
             f"A byte to a process that sleeps and back: {self.exchange * 1e6:.0f} us before, "
-            f"{later.exchange * 1e6:.0f} us after; {ticks[STOLEN] / max(wanted, 1):.1%} of the processor time that was "
-            "wanted meanwhile went to others on the host"
+            f"{later.exchange * 1e6:.0f} us after; the hypervisor stole {ticks[STOLEN] / max(wanted, 1):.1%} of the "
+            "processor time that was wanted meanwhile"
         )
 
 
