@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
@@ -21,7 +22,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_for_good() -> None:
-    """Make what libraries make once and keep, so that it does not count as left behind."""
+    """Begin as in a terminal, and with what libraries make once and keep, so that it does not count as left behind."""
+    # A shell has those whom it starts in the background ignore it, and they hand that on to whom they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before the first flow does it: it preloads the same, and the first start decides.
     multiprocessing.set_forkserver_preload(["fastapi_aqueduct.engine.worker"])
     resource_tracker.ensure_running()
