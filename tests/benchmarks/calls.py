@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import exchange
 from .report import Promise, Report, Series
 from .subject import Subject
 
@@ -29,7 +30,7 @@ NOTES = [
     "one no-op step, one worker; each caller processes one task after the other; the same task class",
     "each with its default start method and queue size",
     "aqueduct: its DEBUG lines (one for each task and step) switched off, its metrics as they are by default",
-    f"{BARE}: a socket there and back with each task, and nothing else of what a package does",
+    exchange.NOTE,
     "a call that has not come back since before the measurement counts with the time it has waited so far",
 ]
 

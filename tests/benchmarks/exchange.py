@@ -16,6 +16,9 @@ from typing import Any, Self
 
 LARGEST = 4096
 
+NOTE = "a bare process: a socket there and back, and nothing else of what a package does"
+"""What a table says of it."""
+
 
 class Exchange:
     """A process that sends back what it is sent. Use it as a context manager, in a running event loop."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from .client import Client, Request
 from .contest import Contest, Contestant
+from .exchange import NOTE
 from .report import Report
 
 CONNECTIONS = 32
 BARE = "FastAPI and a bare process that echoes"
-BARE_NOTE = f"{BARE}: a socket there and back, and nothing else of what a package does"
 POLLING = "fastapi_aqueduct, FastAPI route, busy polling"
 
 
@@ -23,7 +23,7 @@ def measure() -> Report:
     rates = results.rates()
     return Report(
         title=f"noop: a small JSON body there and back, one worker that does nothing, {CONNECTIONS} connections",
-        notes=["each with the fastest event loop and parser it can use, one server process, no access log", BARE_NOTE],
+        notes=["each with the fastest event loop and parser it can use, one server process, no access log", NOTE],
         rows=list(rates.values()),
         promises=[*rates.at_least(0.9, "ours", "floor"), *rates.at_least(1.1, "ours-starlette", "mosec")],
         references=rates.names("floor", "bare", "mosec"),
@@ -39,7 +39,7 @@ def measure_latency() -> Report:
     p50 = results.p50()
     return Report(
         title="latency: the same over one connection, one request after the other",
-        notes=["half of the requests take no longer than this", BARE_NOTE],
+        notes=["half of the requests take no longer than this", NOTE],
         rows=list(p50.values()),
         promises=[*p50.at_most_beyond(0.25, "ours", "floor"), *p50.at_most_beyond(0.1, "ours-poll", "floor")],
         references=p50.names("floor", "bare", "mosec"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from . import exchange
 from .client import Client, Request
 from .contest import Contest, Contestant
 from .report import Report
@@ -24,7 +25,7 @@ def measure() -> Report:
     single, together, p50 = one.rates(), several.rates(), one.p50()
     return Report(
         title="steps: three steps that do nothing, an array handed from one to the next",
-        notes=[NOTE, "a bare process: a socket there and back, and nothing else of what a package does; no array"],
+        notes=[NOTE, f"{exchange.NOTE}; no array"],
         rows=[
             *single.in_unit("requests/s, 1 connection"),
             *together.in_unit(f"requests/s, {CONNECTIONS} connections"),

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Self
 
 EXCHANGES = 3000
-USER, NICE, SYSTEM, IDLE, WAITING, IRQ, SOFTIRQ, STOLEN = range(8)
+IDLE, WAITING, STOLEN = 3, 4, 7
 """Columns of proc_stat(5)."""
 
 
