@@ -46,6 +46,7 @@ class Entry:
         self._size = size
         self._callers: list[deque[_Caller]] = [deque() for _ in range(queue.levels)]
         self._promised = [0] * queue.levels
+        self._will_open = False
         self._deadlines = Deadlines(self._send_away)
         self._ids = itertools.count()
 
@@ -77,18 +78,23 @@ class Entry:
             self.contenders -= 1
         if is_let_in:
             self._promised[level] -= 1
-            # He may leave it free: an idle worker takes his task at once, or it turns out that it cannot travel.
-            loop.call_soon(self.open)
+            # He may leave it free: an idle worker takes his task at once, or it turns out that it cannot travel. One
+            # look is enough for all who come in this turn.
+            if not self._will_open:
+                self._will_open = True
+                loop.call_soon(self.open)
         return is_let_in
 
     def open(self) -> None:
         """Promise the places that are free."""
+        self._will_open = False
         for level, callers in enumerate(self._callers):
             while callers and self._queue.waiting(level) + self._promised[level] < self._size:
                 self._let_in(level)
 
     def close(self) -> None:
         """Let everybody go on: the flow has stopped, which they will see."""
+        self._will_open = False
         for level, callers in enumerate(self._callers):
             while callers:
                 self._let_in(level)
