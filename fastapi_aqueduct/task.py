@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
 
 from .exceptions import ConfigurationError
 
@@ -102,6 +102,47 @@ class SharedBytes:
         return value is self._copy and self.kind is bytes
 
 
+class SharedField:
+    """A field of a task whose bytes lie in shared memory until somebody looks at it.
+
+    It is put on the task's class when the first such value comes. A ``__getattr__`` in `BaseTask` would do, too, but
+    where a class has one, or a ``__delattr__``, Python reads and writes all fields of its objects in its slowest way.
+
+    Args:
+        name: Name of the field.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, task: BaseTask | None, owner: type[BaseTask]) -> Any:
+        if task is None:
+            # The class has no default for the field, and nobody, such as a dataclass, should take this for one.
+            raise AttributeError(f"type object {owner.__name__!r} has no attribute {self._name!r}")
+        fields = task.__dict__
+        if self._name not in fields:
+            fields[self._name] = self._shared(task)[self._name].copy()
+        return fields[self._name]
+
+    def __set__(self, task: BaseTask, value: object) -> None:
+        task.__dict__[self._name] = value
+
+    def __delete__(self, task: BaseTask) -> None:
+        if task.__dict__.pop(self._name, self) is self:
+            del self._shared(task)[self._name]
+        else:
+            task.__dict__.get("_deferred", {}).pop(self._name, None)
+
+    def _shared(self, task: BaseTask) -> dict[str, SharedBytes]:
+        shared: dict[str, SharedBytes] = task.__dict__.get("_deferred", {})
+        if self._name not in shared:
+            text = f"{type(task).__name__!r} object has no attribute {self._name!r}"
+            raise AttributeError(text, name=self._name, obj=task)
+        return shared
+
+
 class SharedMemory(Protocol):
     """Where ``share_value`` puts values: the arena of a running flow."""
 
@@ -141,6 +182,11 @@ class BaseTask:
     task_id: str
     priority: int = 0
     expiration_time: float | None = None
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Let handlers set fields that no class declares."""
 
     # The field is set here and not in __init__, so that a subclass that forgets super().__init__() works
     # and a dataclass needs no ceremony.
@@ -273,26 +319,15 @@ class BaseTask:
             self.__dict__[field_name] = value
 
     def _defer(self, field_name: str, value: SharedBytes) -> None:
-        if hasattr(type(self), field_name):
-            # A default on the class would be found before __getattr__ is asked.
+        cls = type(self)
+        if hasattr(cls, field_name):
+            # What stands there, a default or a property, is not ours to replace.
             self.__dict__[field_name] = value.copy()
             return
+        if field_name not in cls.__dict__:
+            setattr(cls, field_name, SharedField(field_name))
         self.__dict__.pop(field_name, None)
         self.__dict__.setdefault("_deferred", {})[field_name] = value
-
-    def __getattr__(self, name: str) -> Any:
-        deferred: dict[str, SharedBytes] | None = self.__dict__.get("_deferred")
-        if deferred is None or name not in deferred:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = self.__dict__[name] = deferred[name].copy()
-        return value
-
-    def __delattr__(self, name: str) -> None:
-        deferred = self.__dict__.get("_deferred")
-        if deferred is not None and deferred.pop(name, None) is not None:
-            self.__dict__.pop(name, None)
-            return
-        super().__delattr__(name)
 
     def _field_names(self) -> str:
         names = {*self.__dict__, *self.__dict__.get("_deferred", ())} - {"_deferred", "_share", "_failure", "_metrics"}

@@ -6,13 +6,14 @@ import array
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastapi_aqueduct import ArenaFull, Flow, FlowStep
+from fastapi_aqueduct import ArenaFull, BaseTask, Flow, FlowStep
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, Keeper
@@ -408,6 +409,68 @@ async def test_shared_bytes_are_one_block_and_copied_when_touched(kind: Any) -> 
         assert (task.was_copied, task.kind, task.length) == (False, kind.__name__, 300)
         assert task.payload == b"abc" * 100
         del task
+
+
+async def test_shared_bytes_are_replaced_and_deleted_like_any_field() -> None:
+    async with running(Flow(Each(handlers.pass_on))) as flow:
+        task = _with_shared_payload()
+        task.payload = b"new"
+        await flow.process(task)
+        assert task.payload == b"new"
+        for is_looked_at in (True, False):
+            task = _with_shared_payload()
+            assert not is_looked_at or task.payload
+            del task.payload
+            with pytest.raises(AttributeError, match="'Photo' object has no attribute 'payload'"):
+                _ = task.payload
+            with pytest.raises(AttributeError, match="'Photo' object has no attribute 'payload'"):
+                del task.payload
+            await flow.process(task)
+            assert not hasattr(task, "payload")
+        del task
+
+
+async def test_shared_bytes_of_one_task_do_not_change_what_others_have() -> None:
+    async with running(Flow(Each(handlers.pass_on))):
+        task = _with_shared_payload()
+        assert not hasattr(Photo, "payload")
+        other = Photo()
+        with pytest.raises(AttributeError, match="'Photo' object has no attribute 'payload'"):
+            _ = other.payload
+        other.payload = 5
+        assert (other.payload, task.payload) == (5, PAYLOAD)
+        del other.payload
+        assert not hasattr(other, "payload")
+        assert _declare_dataclass().__match_args__ == ("payload",)
+        with pytest.raises(TypeError, match="payload"):  # it has got no default by that
+            _declare_dataclass()()
+        del task
+
+
+def test_fields_of_tasks_are_read_and_written_the_fast_way() -> None:
+    hooks = {"__getattribute__", "__getattr__", "__setattr__", "__delattr__"}
+    assert not hooks & vars(BaseTask).keys()
+
+
+PAYLOAD = b"abc" * 100
+
+
+class Photo(Job):
+    """A task of a class of its own, for what sharing does to classes."""
+
+
+def _with_shared_payload() -> Photo:
+    task = Photo(payload=PAYLOAD)
+    task.share_value("payload")
+    return task
+
+
+def _declare_dataclass() -> Any:
+    @dataclass
+    class Declared(Photo):
+        payload: bytes
+
+    return Declared
 
 
 async def test_fortran_order_survives_sharing() -> None:
