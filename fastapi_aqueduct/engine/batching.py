@@ -30,18 +30,20 @@ class BatchQueue(Generic[T]):
         batch_size: The most tasks in a batch.
         batch_timeout: Seconds from the arrival of the oldest task until a batch goes that is not full.
         priorities: Number of priority levels.
+
+    Attributes:
+        batch_size: The most tasks in a batch.
+        batch_timeout: Seconds from the arrival of the oldest task until a batch goes that is not full.
+        count: How many tasks wait.
     """
 
     def __init__(self, batch_size: int, batch_timeout: float, priorities: int) -> None:
         self.batch_size = batch_size
         self.batch_timeout = batch_timeout
+        self.count = 0
         self._levels: list[deque[T]] = [deque() for _ in range(priorities)]
         self._counts = [0] * priorities
-        self._count = 0
         self._alone: deque[T] = deque()
-
-    def __len__(self) -> int:
-        return self._count
 
     @property
     def levels(self) -> int:
@@ -65,25 +67,25 @@ class BatchQueue(Generic[T]):
         """Add a task behind those of its priority, which must be a level."""
         self._levels[item.priority].append(item)
         self._counts[item.priority] += 1
-        self._count += 1
+        self.count += 1
 
     def push_alone(self, item: T) -> None:
         """Add a task that goes next, in a batch of its own: it may have killed a worker."""
         self._alone.append(item)
         self._counts[item.priority] += 1
-        self._count += 1
+        self.count += 1
 
     def push_back(self, item: T) -> None:
         """Put a task back in front of those of its priority; it had been taken and not begun."""
         self._levels[item.priority].appendleft(item)
         self._counts[item.priority] += 1
-        self._count += 1
+        self.count += 1
 
     def forget(self, item: T) -> None:
         """Note that a task in the queue was settled; it is passed over when its turn comes."""
         self._counts[item.priority] -= 1
-        self._count -= 1
-        if not self._count:
+        self.count -= 1
+        if not self.count:
             self._alone.clear()
             for level in self._levels:
                 level.clear()
@@ -93,7 +95,7 @@ class BatchQueue(Generic[T]):
         if self.has_alone:
             return self._alone[0].arrived_at
         oldest = min(level[0].arrived_at for level in self._levels if self._skip_settled(level))
-        if self._count >= self.batch_size:
+        if self.count >= self.batch_size:
             return oldest
         return oldest + self.batch_timeout
 
@@ -103,7 +105,7 @@ class BatchQueue(Generic[T]):
             return self._take_oldest(calls * self.batch_size)
         batch = self.take(now)
         for _ in range(calls - 1):
-            if len(batch) % self.batch_size or not self._count or self._alone:
+            if len(batch) % self.batch_size or not self.count or self._alone:
                 break
             batch += self.take(now)
         return batch
@@ -120,7 +122,7 @@ class BatchQueue(Generic[T]):
                 batch.append(urgent.popleft())
         for item in batch:
             self._counts[item.priority] -= 1
-        self._count -= len(batch)
+        self.count -= len(batch)
         return batch
 
     def _take_oldest(self, most: int) -> list[T]:
@@ -132,7 +134,7 @@ class BatchQueue(Generic[T]):
             if not item.is_settled:
                 batch.append(item)
         self._counts[0] -= len(batch)
-        self._count -= len(batch)
+        self.count -= len(batch)
         return batch
 
     def _most_urgent(self, now: float) -> deque[T] | None:

@@ -98,7 +98,7 @@ class StepDesk:
 
     def expected_time(self) -> float:
         """Tell how long a task that comes now should take here at the measured rate, in seconds."""
-        waiting = -(-(len(self.queue) + 1) // self.queue.batch_size)
+        waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
         if len(self.links) == 1:
             link = self.links[0]
             return link.time_per_call() * (waiting + link.calls) if link.state is WorkerState.READY else 0.0
@@ -132,7 +132,7 @@ class StepDesk:
         if not may_wait:
             return link, 1
         # With several workers the tasks that are here are dealt out, not poured into the first.
-        share = -(-len(self.queue) // (self.queue.batch_size * len(self.links)))
+        share = -(-self.queue.count // (self.queue.batch_size * len(self.links)))
         return link, min(link.room(), link.calls_per_batch(), share)
 
     def share(self) -> float:
@@ -150,7 +150,7 @@ class StepDesk:
             name=self.name,
             workers=tuple(link.statistics() for link in list(self.links)),
             nprocs=self.nprocs,
-            queued=len(self.queue),
+            queued=self.queue.count,
             restarts=self.restarts,
             recycled=self.recycled,
             retries=self.retries,

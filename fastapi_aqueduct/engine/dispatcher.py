@@ -122,7 +122,7 @@ class Dispatcher:
         queue = desk.queue
         level = queue.level(task.priority) if task.priority else 0
         # The first two questions are cheap, and nearly always enough.
-        if (desk.entry.contenders or len(queue) >= self._queue_size) and not desk.entry.has_place(level):
+        if (desk.entry.contenders or queue.count >= self._queue_size) and not desk.entry.has_place(level):
             await self._wait_for_entry(desk, level, deadline)
         if self._ledger.arena.mapping.dropped:
             self._ledger.arena.collect()  # results that callers have let go make room for this one, warm
@@ -172,7 +172,7 @@ class Dispatcher:
                 self._take_answers(link, batch)
             self._refill(link)
             for desk in self.desks:
-                if desk.queue:
+                if desk.queue.count:
                     self._schedule_turn()
                     break
         elif kind is Kind.RETAINED:
@@ -288,7 +288,7 @@ class Dispatcher:
         record.step = step
         record.arrived_at = now
         desk = self.desks[step]
-        if desk.takes_at_once and not desk.queue and (step == self._last or self._room_after(step)[0] > 0):
+        if desk.takes_at_once and not desk.queue.count and (step == self._last or self._room_after(step)[0] > 0):
             # A turn of the loop later others could go in the same frame, but this worker would stand idle until then.
             link = desk.idle_link()
             if link is not None:
@@ -309,7 +309,7 @@ class Dispatcher:
             self.outcomes["timed_out"] += 1
             raise TaskTimeout(
                 f"the task waited in vain for a place in the queue of step {desk.name} of flow {self.name}, "
-                f"where {len(desk.queue)} tasks wait"
+                f"where {desk.queue.count} tasks wait"
             )
 
     def _take_answers(self, link: WorkerLink, batch: Batch) -> None:
@@ -425,7 +425,7 @@ class Dispatcher:
         desk = self.desks[record.step]
         now = time.monotonic()
         if not record.holder:
-            where = f"waiting for step {desk.name} for {now - record.arrived_at:.3f} s, {len(desk.queue)} others wait"
+            where = f"waiting for step {desk.name} for {now - record.arrived_at:.3f} s, {desk.queue.count} others wait"
         else:
             where = f"in the hands of step {desk.name} (pid {record.holder}) for {now - record.sent_at:.3f} s"
         elapsed = now - record.started_at
@@ -450,13 +450,13 @@ class Dispatcher:
         All they do with their answers, such as sending responses, would be lost time for it.
         """
         queue = self.desks[link.step].queue
-        if not link.calls and len(queue) >= queue.batch_size and link.time_per_call() > LEAD:
+        if not link.calls and queue.count >= queue.batch_size and link.time_per_call() > LEAD:
             self._feed(link.step, time.monotonic())
 
     def _feed(self, index: int, now: float) -> None:
         desk = self.desks[index]
         queue = desk.queue
-        if not queue:
+        if not queue.count:
             return
         patience = desk.patience
         if patience is not None and not patience.is_worthwhile:
@@ -464,13 +464,13 @@ class Dispatcher:
         fed: set[WorkerLink] = set()
         free, room = self._room_after(index)
         rota = Rota(desk.links)
-        while queue and free > 0:
+        while queue.count and free > 0:
             link, calls = desk.free_link(rota, may_wait=room > 0)
-            if link is None and room > 0 and len(queue) >= queue.batch_size:
+            if link is None and room > 0 and queue.count >= queue.batch_size:
                 link, calls = self._nearly_free_link(desk, now), 1
             if link is None:
                 if patience is not None:
-                    patience.note_busy(len(queue), now)
+                    patience.note_busy(queue.count, now)
                 break
             if queue.batch_timeout or patience is not None:
                 due_at = queue.due_at() if patience is None else self._due_at(index, patience, now)
@@ -481,7 +481,7 @@ class Dispatcher:
             batch = queue.take_many(now, calls)
             link.put(batch, now)
             if patience is not None:
-                patience.note_taken(len(queue), now)
+                patience.note_taken(queue.count, now)
             room -= len(batch)
             fed.add(link)
         for link in fed:
@@ -504,10 +504,11 @@ class Dispatcher:
         if desk.queue.has_alone:
             return now
         if index:
-            is_expected = any(before.queue or any(link.calls for link in before.links) for before in self.desks[:index])
+            earlier = self.desks[:index]
+            is_expected = any(before.queue.count or any(link.calls for link in before.links) for before in earlier)
         else:
             is_expected = self._ledger.intakes > 0
-        return patience.due_at(len(desk.queue), is_expected, desk.share(), now)
+        return patience.due_at(desk.queue.count, is_expected, desk.share(), now)
 
     def _room_after(self, index: int) -> tuple[int, int]:
         """Count the free places in the fullest queue after a step, now and when all that is in its hands has come."""
@@ -515,7 +516,7 @@ class Dispatcher:
         if not later:
             return sys.maxsize, sys.maxsize
         # A step rests while one after it has all it may hold; the first queue then fills up and callers feel it.
-        free = self._queue_size - max(len(desk.queue) for desk in later)
+        free = self._queue_size - max(desk.queue.count for desk in later)
         return free, free - sum(link.in_flight for link in self.desks[index].links)
 
     def _wake_at(self, desk: StepDesk, due_at: float, now: float) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ..task import BaseTask
 from .codec import Encoded
 from .frames import Status
 
 
+# Slots: a full queue holds thousands of these, and each is read and written dozens of times.
+@dataclass(slots=True, eq=False)
 class Record:
     """A task that the dispatcher owns.
 
@@ -31,32 +35,20 @@ class Record:
         is_settled: Whether the caller has its answer; a worker may still hold the task then.
     """
 
-    # On the class, because most tasks never change them, or they are set with the first step.
-    step = 0
-    arrived_at = 0.0
-    sent_at = 0.0
-    holder = 0
-    deaths = 0
-    is_waiting = False
-    is_settled = False
+    id: int
+    task: BaseTask | None
+    future: asyncio.Future[None]
+    content: Encoded
+    priority: int
+    deadline: float
+    started_at: float
+    step: int = 0
+    arrived_at: float = 0.0
+    sent_at: float = 0.0
+    holder: int = 0
+    deaths: int = 0
     metrics: tuple[tuple[str, float, float, int], ...] = ()
-    status = int(Status.OK)
-
-    def __init__(
-        self,
-        id: int,
-        task: BaseTask,
-        future: asyncio.Future[None],
-        content: Encoded,
-        priority: int,
-        deadline: float,
-        now: float,
-    ) -> None:
-        self.id = id
-        self.task: BaseTask | None = task
-        self.future = future
-        self.content = content
-        self.priority = priority
-        self.deadline = deadline
-        self.started_at = now
-        self.span: dict[int, Record]
+    is_waiting: bool = False
+    is_settled: bool = False
+    span: dict[int, Record] = field(init=False)
+    status: ClassVar[int] = int(Status.OK)

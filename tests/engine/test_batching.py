@@ -37,7 +37,7 @@ def settle(waiting: BatchQueue[Item], item: Item) -> None:
 def test_first_come_first_served() -> None:
     waiting = queue(*[Item(name) for name in "abcde"], batch_size=2)
     assert [names(waiting.take(0.0)) for _ in range(3)] == [["a", "b"], ["c", "d"], ["e"]]
-    assert len(waiting) == 0
+    assert waiting.count == 0
 
 
 def test_a_full_batch_is_due_at_once_and_another_when_its_oldest_has_waited() -> None:
@@ -60,7 +60,7 @@ def test_a_settled_task_is_passed_over_and_does_not_count() -> None:
     waiting = queue(*items, batch_size=3, batch_timeout=10.0)
     settle(waiting, items[0])
     settle(waiting, items[2])
-    assert len(waiting) == waiting.waiting(0) == 2
+    assert waiting.count == waiting.waiting(0) == 2
     assert waiting.due_at() == 11.0
     assert names(waiting.take(0.0)) == ["b", "d"]
 
@@ -93,7 +93,7 @@ def test_steady_load_of_a_high_level_starves_no_low_one() -> None:
             break
         now += 0.01
         assert now < 2.1 * AGING
-    assert len(waiting) > 50
+    assert waiting.count > 50
 
 
 def test_priorities_out_of_range_count_as_the_nearest_level() -> None:
@@ -120,7 +120,7 @@ def test_nothing_is_lost_doubled_or_reordered(course: list[tuple[str, int, int]]
             for item in batch:
                 assert not any(other.priority == item.priority for other in there[: there.index(item)])
                 there.remove(item)
-        assert len(waiting) == len(there)
+        assert waiting.count == len(there)
         assert [waiting.waiting(level) for level in range(3)] == [
             sum(item.priority == level for item in there) for level in range(3)
         ]

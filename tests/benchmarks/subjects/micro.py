@@ -163,7 +163,7 @@ class QueueBench:
         for _ in range(count):
             for record in self._records:
                 queue.push(record)
-            while queue:
+            while queue.count:
                 queue.take_many(1.0, 2)
 
 
