@@ -27,6 +27,7 @@ from . import (
     worker,
 )
 from .contest import SUBJECTS
+from .cores import awake
 from .report import Report
 from .surroundings import surroundings
 from .weather import Weather
@@ -69,9 +70,10 @@ def main() -> int:
     holds = True
     for name, measure in BENCHMARKS.items():
         if only in (None, name):
-            before = Weather.now()
-            report = measure()
-            weather = before.until(Weather.now())
+            with awake() as wakefulness:
+                before = Weather.now()
+                report = measure()
+                weather = f"{before.until(Weather.now())}; {wakefulness}"
             print(f"\n{report}\n\n{weather}", flush=True)
             holds = holds and report.holds
             if page is not None:

@@ -20,6 +20,10 @@ Written by `make bench`, which measures everything anew, with all the packages i
 rounds, each in processes of its own, under the same client ([wrk](https://github.com/wg/wrk) for HTTP); what is not
 being measured rests. A number is the median of the rounds, with the smallest and the largest beside it; a ratio is the
 median of the ratios of each round. Read the ratios: the numbers are those of one machine.
+
+Where the system lets us, which is where we are root, no processor falls asleep while something is measured
+(`/dev/cpu_dma_latency`): a virtual machine gives one that sleeps to its neighbours, and then waits for it. The last
+line of each section tells.
 """
 
 
