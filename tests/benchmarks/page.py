@@ -23,7 +23,7 @@ median of the ratios of each round. Read the ratios: the numbers are those of on
 
 Where the system lets us, which is where we are root, no processor falls asleep while something is measured
 (`/dev/cpu_dma_latency`): a virtual machine gives one that sleeps to its neighbours, and then waits for it. The last
-line of each section tells.
+line of each section tells. Two sections take the machine as it comes, too: their names end in "asleep".
 """
 
 
