@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import exchange
 from .client import Client, Request
-from .contest import Contest, Contestant
+from .contest import ROUNDS, Contest, Contestant
 from .report import Report
 from .servers.work import ARRAY_SIZE
 
@@ -21,7 +21,8 @@ def measure() -> Report:
     with tempfile.TemporaryDirectory() as directory:
         request = _request(Path(directory))
         chain = [*(_ours(count, request) for count in COUNTS[:-1]), *(_bare(count, request) for count in COUNTS)]
-        one, several = Contest([*contestants(request), *chain], Client(1), Client(CONNECTIONS)).run()
+        clients = Client(1), Client(CONNECTIONS)
+        one, several = Contest([*contestants(request), *chain], *clients, rounds=min(ROUNDS, 4)).run()
     single, together, p50 = one.rates(), several.rates(), one.p50()
     return Report(
         title="steps: three steps that do nothing, an array handed from one to the next",
