@@ -320,11 +320,11 @@ class BaseTask:
 
     def _defer(self, field_name: str, value: SharedBytes) -> None:
         cls = type(self)
-        if hasattr(cls, field_name):
-            # What stands there, a default or a property, is not ours to replace.
-            self.__dict__[field_name] = value.copy()
-            return
-        if field_name not in cls.__dict__:
+        if not isinstance(cls.__dict__.get(field_name), SharedField):
+            if hasattr(cls, field_name):
+                # What stands there, a default or a property, is not ours to replace.
+                self.__dict__[field_name] = value.copy()
+                return
             setattr(cls, field_name, SharedField(field_name))
         self.__dict__.pop(field_name, None)
         self.__dict__.setdefault("_deferred", {})[field_name] = value
