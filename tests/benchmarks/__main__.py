@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from . import (
@@ -27,7 +28,7 @@ from . import (
     worker,
 )
 from .contest import SUBJECTS
-from .cores import awake, left_alone
+from .cores import ASLEEP, awake
 from .report import Report
 from .surroundings import surroundings
 from .weather import Weather
@@ -76,7 +77,7 @@ def main() -> int:
     holds = True
     for name, measure in BENCHMARKS.items():
         if only in (None, name):
-            with (left_alone if name in DROWSY else awake)() as wakefulness:
+            with nullcontext(ASLEEP) if name in DROWSY else awake() as wakefulness:
                 before = Weather.now()
                 report = measure()
                 weather = f"{before.until(Weather.now())}; {wakefulness}"

@@ -34,9 +34,3 @@ def awake() -> Iterator[str]:
         yield "the processors were kept awake"
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def left_alone() -> Iterator[str]:
-    """Change nothing, as `awake`."""
-    yield ASLEEP
