@@ -127,6 +127,8 @@ def _set_up(channel: WorkerChannel, memory_fd: int) -> Worker:
 
 def _watch_parent(fd: int, leaving: threading.Event) -> None:
     """End the process when the API process is gone and the main thread is too busy to see it."""
+    # Else a signal may find this thread, and the main thread, whose handlers it is for, sleeps on until the next task.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     poll = select.poll()
     poll.register(fd, 0)  # only hang-up and error: waiting tasks do not wake this thread
     poll.poll()
