@@ -146,7 +146,7 @@ class FlowEndpoint:
         del endpoint.__wrapped__  # type: ignore[attr-defined]
         endpoint.__signature__ = injection.signature  # type: ignore[attr-defined]
         endpoint.__aqueduct__ = Documented(self._factory, self._fields)  # type: ignore[attr-defined]
-        endpoint.__flow_endpoint__ = self  # type: ignore[attr-defined]
+        endpoint.__flow_endpoint__ = self, endpoint  # type: ignore[attr-defined]
         return endpoint
 
     async def answer(self, injected: Injected, flow: Flow) -> Any:
@@ -205,6 +205,15 @@ class FlowEndpoint:
         if self._server_timing is None:
             return application_setting(scope, "server_timing") is not False
         return self._server_timing
+
+
+def find_endpoint(function: object) -> FlowEndpoint | None:
+    """Find what answers behind the function of a route; None when that is another than `FlowEndpoint.wrapper` made.
+
+    A decorator that uses ``functools.wraps`` hands on every attribute, but it is itself that wants to be called.
+    """
+    endpoint, made = getattr(function, "__flow_endpoint__", (None, None))
+    return endpoint if made is function else None
 
 
 def _checked_signature(function: Callable[..., Any]) -> inspect.Signature:

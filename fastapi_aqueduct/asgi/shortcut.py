@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.routing import request_response
 from starlette.types import ASGIApp
 
-from .endpoint import FlowEndpoint
+from .endpoint import FlowEndpoint, find_endpoint
 from .injection import REQUEST, RESPONSE, Injected
 
 _KNOWN_VERSION = "0.165."
@@ -62,9 +62,9 @@ def shorten(app: Starlette) -> None:
         return
     for context in routing.iter_route_contexts(app.routes):
         route: Any = context._effective_route
-        endpoint = getattr(getattr(route, "endpoint", None), "__flow_endpoint__", None)
+        endpoint = find_endpoint(getattr(route, "endpoint", None))
         is_usual = type(context.original_route) is routing.APIRoute
-        if isinstance(endpoint, FlowEndpoint) and is_usual and _is_plain(route):
+        if endpoint is not None and is_usual and _is_plain(route):
             # Any: an answer may be any application, though Starlette only says so of a response.
             answer: Any = Shortcut(route, endpoint, _own_handler(route)).answer
             # Starlette's function, since nothing here needs FastAPI's two stacks of what is to be closed afterwards.

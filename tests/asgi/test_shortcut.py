@@ -330,6 +330,29 @@ async def test_a_route_of_another_class() -> None:
         assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
 
 
+async def test_a_decorator_around_an_endpoint() -> None:
+    """Is called, though it hands on all that the endpoint has, as decorators do."""
+    flow = Flow(Join())
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+
+    def guarded(endpoint: Any) -> Any:
+        @functools.wraps(endpoint)
+        async def guard(*args: Any, **kwargs: Any) -> Any:
+            raise HTTPException(403, "not for you")
+
+        return guard
+
+    @app.post("/join")
+    @guarded
+    @flow_endpoint(flow)
+    async def join(task: Text) -> Answer:
+        return Answer(text=task.text)
+
+    async with client(app) as http:
+        assert not paths_on_short_way(app)
+        assert (await http.post("/join", json={"words": ["a"]})).status_code == 403
+
+
 @pytest.mark.parametrize("name", shortcut._PASSED)
 async def test_somebody_has_replaced_a_function(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As packages do that observe requests: FastAPI's own way is theirs."""
