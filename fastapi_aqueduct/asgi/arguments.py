@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
+from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
 
 from fastapi.exceptions import RequestValidationError
@@ -11,68 +11,99 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 
-async def read_arguments(signature: inspect.Signature, request: Request) -> dict[str, Any]:
-    """Read the parameters of a function: from the path if the route has the name, else from the query.
+class ArgumentReader:
+    """Reads the parameters of a function: from the path if the route has the name, else from the query.
 
     A parameter of type ``Request`` gets the request, and one that is a pydantic model the JSON body.
 
     Args:
         signature: The function's, with evaluated annotations.
-        request: Where the values come from.
 
-    Raises:
-        RequestValidationError: Values are missing or of the wrong type.
+    Attributes:
+        wants_body: Whether one of them is the body.
     """
-    values: dict[str, Any] = {}
-    errors: list[Any] = []
-    for parameter in signature.parameters.values():
-        if _is_a(parameter.annotation, Request):
-            values[parameter.name] = request
-            continue
-        place, found = await _find(parameter, request)
-        if found is None and parameter.default is not parameter.empty:
-            values[parameter.name] = parameter.default
-            continue
-        try:
-            values[parameter.name] = _validated(parameter, found)
-        except ValidationError as exc:
-            errors += [{**error, "loc": (*place, *error["loc"])} for error in exc.errors(include_url=False)]
-        except LookupError:
-            errors.append({"type": "missing", "loc": place, "msg": "Field required", "input": None})
-    if errors:
-        raise RequestValidationError(errors)
-    return values
+
+    def __init__(self, signature: inspect.Signature) -> None:
+        self._arguments = [_Argument(parameter) for parameter in signature.parameters.values()]
+        self.wants_body = any(argument.is_body for argument in self._arguments)
+
+    def read(self, request: Request, body: bytes) -> dict[str, Any]:
+        """Read them.
+
+        Args:
+            request: Where the values come from.
+            body: Its body, if that is wanted.
+
+        Raises:
+            RequestValidationError: Values are missing or of the wrong type.
+        """
+        values: dict[str, Any] = {}
+        errors: list[Any] = []
+        for argument in self._arguments:
+            found = body or None if argument.is_body else argument.find(request)
+            if found is not None:
+                try:
+                    values[argument.name] = argument.validate(found)
+                except ValidationError as exc:
+                    place = argument.place(request)
+                    errors += [{**error, "loc": (*place, *error["loc"])} for error in exc.errors(include_url=False)]
+            elif argument.is_required:
+                errors.append(
+                    {"type": "missing", "loc": argument.place(request), "msg": "Field required", "input": None}
+                )
+            else:
+                values[argument.name] = argument.default
+        if errors:
+            raise RequestValidationError(errors)
+        return values
 
 
-async def _find(parameter: inspect.Parameter, request: Request) -> tuple[tuple[str, ...], Any]:
-    name = parameter.name
-    if _is_a(parameter.annotation, BaseModel):
-        return ("body",), await request.body() or None
-    if name in request.path_params:
-        return ("path", name), request.path_params[name]
-    if get_origin(_bare(parameter.annotation)) in (list, set, tuple):
-        return ("query", name), request.query_params.getlist(name) or None
-    return ("query", name), request.query_params.get(name)
+class _Argument:
+    """One of the parameters.
+
+    Args:
+        parameter: The parameter.
+
+    Attributes:
+        name: Its name.
+        default: Its default.
+        is_required: Whether it has none.
+        is_body: Whether it is the JSON body.
+        validate: Makes of what was found what the function gets, or raises ``ValidationError``.
+    """
+
+    def __init__(self, parameter: inspect.Parameter) -> None:
+        annotation = parameter.annotation
+        kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+        self.name = parameter.name
+        self.default = parameter.default
+        self.is_required = parameter.default is parameter.empty
+        self.is_body = isinstance(kind, type) and issubclass(kind, BaseModel)
+        self._is_request = isinstance(kind, type) and issubclass(kind, Request)
+        self._is_list = get_origin(kind) in (list, set, tuple)
+        self.validate: Callable[[Any], Any]
+        if self._is_request or annotation is parameter.empty:
+            self.validate = _unchanged
+        else:
+            validator = TypeAdapter(annotation).validator
+            self.validate = validator.validate_json if self.is_body else validator.validate_python
+
+    def find(self, request: Request) -> Any:
+        """Return what a request has under the name; None when it has nothing."""
+        if self._is_request:
+            return request
+        if self.name in request.path_params:
+            return request.path_params[self.name]
+        if self._is_list:
+            return request.query_params.getlist(self.name) or None
+        return request.query_params.get(self.name)
+
+    def place(self, request: Request) -> tuple[str, ...]:
+        """Tell where `find` looks."""
+        if self.is_body:
+            return ("body",)
+        return ("path" if self.name in request.path_params else "query"), self.name
 
 
-def _validated(parameter: inspect.Parameter, value: Any) -> Any:
-    if value is None:
-        raise LookupError(parameter.name)
-    if parameter.annotation is parameter.empty:
-        return value
-    adapter = _adapter(parameter.annotation)
-    return adapter.validate_json(value) if _is_a(parameter.annotation, BaseModel) else adapter.validate_python(value)
-
-
-@cache
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
-
-
-def _bare(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
-def _is_a(annotation: Any, cls: type) -> bool:
-    kind = _bare(annotation)
-    return isinstance(kind, type) and issubclass(kind, cls)
+def _unchanged(value: Any) -> Any:
+    return value

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,8 @@ from starlette.types import Scope
 
 from ..flow import Flow
 from ..task import BaseTask
-from .arguments import read_arguments
+from .arguments import ArgumentReader
+from .body import read_body
 from .dependencies import GivenFlow, solve
 from .disconnect import DisconnectWatch
 from .errors import raise_http_error
@@ -25,6 +27,7 @@ from .factory import Documented, TaskFactory
 from .form import FormFields
 from .injection import Injected, Injection
 from .limits import BodyRules, UploadLimits, application_setting, checked_media_types
+from .response import JSONContent
 from .timing import server_timing
 
 
@@ -66,7 +69,8 @@ def flow_endpoint(
                 return OcrResult(lines=task.lines)
 
     On a plain Starlette route, ``Route("/ocr", flow_endpoint(flow)(ocr), methods=["POST"])``, the parameters come
-    from the path and the query, a pydantic model from the JSON body, and the function returns a ``Response``.
+    from the path and the query and a pydantic model from the JSON body; the function returns a ``Response``, or what
+    pydantic can write as JSON.
 
     Raises:
         TypeError: The function has no task or several, or is a generator.
@@ -133,7 +137,7 @@ class FlowEndpoint:
 
         async def endpoint(*args: Any, **kwargs: Any) -> Any:
             if args:
-                return await self._answer_starlette(*args)
+                return await self.answer_plainly(*args)
             injected = injection.split(kwargs)
             # A dependency only for the sake of tests would cost every request a fifth of what FastAPI costs altogether.
             overrides = getattr(injected.request.app, "dependency_overrides", None)
@@ -173,11 +177,30 @@ class FlowEndpoint:
         result = await (self._function(**others) if self._is_async else run_in_threadpool(self._function, **others))
         if self._is_timed(request.scope):
             upload = received_at - started_at if self._factory.uploads else None
-            timing = server_timing(upload, task.metrics, time.monotonic() - started_at)
+            steps, _ = task.__dict__.get("_metrics", ((), 0.0))  # as they are: task.metrics makes objects of them
+            timing = server_timing(upload, steps, time.monotonic() - started_at)
             # FastAPI adds the headers of the response it injected to every answer but one that the function made.
             target = result.raw_headers if isinstance(result, Response) else headers
-            target.append((b"server-timing", timing.encode("latin-1")))
+            target.append((b"server-timing", timing))
         return result
+
+    async def answer_plainly(self, request: Request) -> Any:
+        """Answer a request that FastAPI does not see, on a plain Starlette route."""
+        ours, others = self._readers
+        headers: list[tuple[bytes, bytes]] = []
+        try:
+            body = await read_body(request) if ours.wants_body or others.wants_body else b""
+            injected = Injected(request, headers, ours.read(request, body), others.read(request, body))
+            result = await self.answer(injected, self.flow)
+        except RequestValidationError as exc:
+            return await request_validation_exception_handler(request, exc)
+        # Starlette would call whatever comes: a response or any other application.
+        return result if callable(result) else JSONContent(to_json(result, inf_nan_mode="null"), headers)
+
+    # Made for the first request: what FastAPI injects may be nothing that could be read here.
+    @functools.cached_property
+    def _readers(self) -> tuple[ArgumentReader, ArgumentReader]:
+        return ArgumentReader(self._factory.signature), ArgumentReader(self._signature)
 
     async def _process(
         self, request: Request, flow: Flow, arguments: dict[str, Any]
@@ -192,14 +215,6 @@ class FlowEndpoint:
         with DisconnectWatch(request.receive):
             await flow.process(task, self._timeout)
         return task, fields, received_at
-
-    async def _answer_starlette(self, request: Request) -> Any:
-        try:
-            arguments = await read_arguments(self._factory.signature, request)
-            others = await read_arguments(self._signature, request)
-            return await self.answer(Injected(request, [], arguments, others), self.flow)
-        except RequestValidationError as exc:
-            return await request_validation_exception_handler(request, exc)
 
     def _is_timed(self, scope: Scope) -> bool:
         if self._server_timing is None:

@@ -1,4 +1,4 @@
-"""Answers with shared memory: nothing of it is copied to the heap."""
+"""Answers that are made with less than usual."""
 
 from __future__ import annotations
 
@@ -17,8 +17,28 @@ PIECE = 4 << 20
 """Bytes that are handed to the server at once: asyncio before 3.12 and h11 copy what they cannot send yet."""
 
 
+class JSONContent(Response):
+    """An answer that is JSON already.
+
+    What every response asks itself about its content, its type and its headers is known here.
+
+    Args:
+        body: The JSON.
+        headers: More headers.
+        status_code: The HTTP status.
+    """
+
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, headers: list[tuple[bytes, bytes]], status_code: int = 200) -> None:
+        self.status_code = status_code
+        self.background = None
+        self.body = body
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json"), *headers]
+
+
 class SharedResponse(Response):
-    """An answer whose body is an array, a view or bytes, best in shared memory.
+    """An answer whose body is an array, a view or bytes, best in shared memory; nothing of it is copied to the heap.
 
     Args:
         content: Anything with the buffer protocol whose bytes lie in one piece: an array that a handler left in the

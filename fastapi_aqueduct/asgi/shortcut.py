@@ -1,4 +1,4 @@
-"""The short way through FastAPI for endpoints of flows.
+"""The short way through FastAPI, and through Starlette, for endpoints of flows.
 
 For every request FastAPI takes the content type apart with the parser for e-mails, looks for dependencies and for what
 replaces them, for parameters in four places, for observers, and makes an answer that nobody sees; without that a
@@ -6,12 +6,13 @@ request costs a third less, which is more than all that the flow costs. What is 
 dependencies is to have FastAPI's own fields validate the parameters and the JSON, to call the endpoint, and to have
 FastAPI serialize what it returns. Whatever is not as usual (another content type, something that is not valid,
 telemetry that listens) goes to FastAPI's own handler with the same request, so that it answers as ever.
+
+Plain Starlette routes need no such care: what is around their endpoints is for errors only, and `Direct` leaves it out.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from operator import attrgetter
 from types import FunctionType
@@ -22,14 +23,18 @@ from fastapi import FastAPI, params, routing
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.utils import request_params_to_args
 from fastapi.utils import is_body_allowed_for_status_code
+from pydantic_core import from_json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import request_response
+from starlette.routing import BaseRoute, Route, request_response
 from starlette.types import ASGIApp
 
+from .body import read_body
+from .direct import Direct
 from .endpoint import FlowEndpoint, find_endpoint
 from .injection import REQUEST, RESPONSE, Injected
+from .response import JSONContent
 
 _KNOWN_VERSION = "0.165."
 """What a handler of FastAPI does for a request changes from version to version; only what is known is shortened."""
@@ -52,23 +57,37 @@ _SOURCES = {
 }
 """Where a request has what FastAPI keeps under these names of an endpoint's parameters."""
 
+_MADE_BY_STARLETTE = request_response(lambda request: Response()).__code__
+"""What Starlette makes of every function that is an endpoint."""
+
 # What it makes its handlers of is no part of FastAPI's interface; that it is as expected is what `_is_known` asks.
 _fastapi: Any = routing
 
 
 def shorten(app: Starlette) -> None:
     """Have the endpoints of an application answer by the short way where there is one; again changes nothing."""
-    if not isinstance(app, FastAPI) or not _is_known():
-        return
+    _shorten_plain(app.routes)
+    if isinstance(app, FastAPI) and _is_known():
+        _shorten_own(app)
+
+
+def _shorten_plain(routes: Iterable[BaseRoute]) -> None:
+    for route in routes:
+        endpoint = find_endpoint(getattr(route, "endpoint", None))
+        if endpoint is not None and isinstance(route, Route) and _is_untouched(route):
+            route.app = Direct(endpoint.answer_plainly)
+        _shorten_plain(getattr(route, "routes", ()))
+
+
+def _shorten_own(app: FastAPI) -> None:
     for context in routing.iter_route_contexts(app.routes):
         route: Any = context._effective_route
         endpoint = find_endpoint(getattr(route, "endpoint", None))
         is_usual = type(context.original_route) is routing.APIRoute
         if endpoint is not None and is_usual and _is_plain(route):
-            # Any: an answer may be any application, though Starlette only says so of a response.
-            answer: Any = Shortcut(route, endpoint, _own_handler(route)).answer
-            # Starlette's function, since nothing here needs FastAPI's two stacks of what is to be closed afterwards.
-            route.app = _fastapi.wrap_app_with_body_limit(request_response(answer), route.max_body_size)
+            # Nothing here needs FastAPI's two stacks of what is to be closed afterwards.
+            answering = Direct(Shortcut(route, endpoint, _own_handler(route)).answer)
+            route.app = _fastapi.wrap_app_with_body_limit(answering, route.max_body_size)
 
 
 class Shortcut:
@@ -112,9 +131,7 @@ class Shortcut:
         if isinstance(result, Response):
             return result
         content = await self._serialize(response_content=result)
-        response = Response(content, self._status_code, media_type="application/json")
-        response.raw_headers += headers
-        return response
+        return JSONContent(content, headers, self._status_code)
 
     def _own_answer(self, request: Request) -> ASGIApp:
         async def answer(_: Request) -> Response:
@@ -141,6 +158,14 @@ class Shortcut:
         return values
 
 
+def _is_untouched(route: Route) -> bool:
+    # Middleware of a route is around it, and a package that observes requests may have wrapped the endpoint.
+    made: Any = route.app
+    if type(route) is not Route or type(made) is not FunctionType or made.__code__ is not _MADE_BY_STARLETTE:
+        return False
+    return any(cell.cell_contents is route.endpoint for cell in made.__closure__ or ())
+
+
 def _is_special(request: Request) -> bool:
     overrides = getattr(request.app, "dependency_overrides", None)
     return bool(overrides) or request.scope.get("fastapi.telemetry") is not None
@@ -150,14 +175,16 @@ async def _read_json(request: Request, field: Any) -> tuple[Any, bool]:
     if _content_type(request) not in _JSON:
         return None, False
     try:
-        body = await request.body()
+        body = await read_body(request)
     except Exception as exc:
         # FastAPI knows what to answer to that, and must not take what is left for the body.
         request.body = partial(_fail, exc)  # type: ignore[method-assign]
         return None, False
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
+        # Reads a number and a text as json.loads does, in a tenth of the time, and less that is unusual: for that there
+        # is FastAPI's own handler, as for what is no JSON.
+        content = from_json(body)
+    except ValueError:
         return None, False
     value, errors = field.validate(content, {}, loc=("body",))
     return value, not errors

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
-
-from ..task import TaskMetrics
 
 _NO_TOKEN = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-def server_timing(upload: float | None, metrics: TaskMetrics, total: float) -> str:
+def server_timing(upload: float | None, steps: Iterable[tuple[str, float, float, int]], total: float) -> bytes:
     """Write the header.
 
     Args:
         upload: Seconds that the body took; None when there was none.
-        metrics: What the steps took.
+        steps: What each of them took, as `StepMetrics` has it.
         total: Seconds from the first look at the request.
     """
-    queue, steps = 0.0, ""
-    for name, queue_time, handle_time, _ in metrics.steps:
+    first = b"" if upload is None else b"upload;dur=%.3f, " % (upload * 1000)
+    queue, last = 0.0, b""
+    for name, queue_time, handle_time, _ in steps:
         queue += queue_time
-        steps += f", {_token(name)};dur={handle_time * 1000:.3f}"
-    first = "" if upload is None else f"upload;dur={upload * 1000:.3f}, "
-    return f"{first}queue;dur={queue * 1000:.3f}{steps}, total;dur={total * 1000:.3f}"
+        last += b", %b;dur=%.3f" % (_token(name), handle_time * 1000)
+    return b"%bqueue;dur=%.3f%b, total;dur=%.3f" % (first, queue * 1000, last, total * 1000)
 
 
 @cache
-def _token(name: str) -> str:
-    return _NO_TOKEN.sub("_", name)
+def _token(name: str) -> bytes:
+    return _NO_TOKEN.sub("_", name).encode("ascii")

@@ -33,6 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
 from fastapi_aqueduct.asgi import shortcut
+from fastapi_aqueduct.asgi.direct import Direct
 from fastapi_aqueduct.testing import client
 
 from .handlers import Add, Join, Picture, Text
@@ -139,8 +140,8 @@ def paths_on_short_way(app: FastAPI) -> set[str | None]:
     found = set()
     for context in iter_route_contexts(app.routes):
         inner = getattr(context._effective_route, "app", None)
-        cells = getattr(inner, "__closure__", None) or ()
-        if any(getattr(cell.cell_contents, "__func__", None) is shortcut.Shortcut.answer for cell in cells):
+        parts = [inner, *(cell.cell_contents for cell in getattr(inner, "__closure__", None) or ())]
+        if any(isinstance(part, Direct) for part in parts):
             found.add(context.path)
     return found
 

@@ -13,6 +13,7 @@ from .report import Report
 
 CONNECTIONS = 32
 BARE = "FastAPI and a bare process that echoes"
+ENDPOINT = "fastapi_aqueduct, Starlette route with flow_endpoint"
 POLLING = "fastapi_aqueduct, FastAPI route, busy polling"
 
 
@@ -54,13 +55,7 @@ def contestants(directory: Path) -> list[Contestant]:
     return [
         Contestant("ours", "fastapi_aqueduct, FastAPI route", "ours_fastapi", "noop", request),
         Contestant("ours-starlette", "fastapi_aqueduct, Starlette route", "ours_starlette", "noop", request),
-        Contestant(
-            "ours-endpoint",
-            "fastapi_aqueduct, Starlette route with flow_endpoint",
-            "ours_starlette",
-            "noop",
-            Request({"value": 7}, body, path="/work/endpoint"),
-        ),
+        Contestant("ours-endpoint", ENDPOINT, "ours_starlette", "noop-endpoint", request),
         Contestant("floor", "FastAPI alone", "floor_fastapi", "noop", request),
         Contestant("floor-starlette", "Starlette alone", "floor_starlette", "noop", request),
         Contestant("bare", BARE, "bare_process", "noop", request),
