@@ -199,7 +199,9 @@ class Arena:
         lease = lease_of(buffer)
         if lease is None or lease.mapping is not self.mapping:
             return None
-        return Ref(lease.offset, lease.size, lease.shared), self.mapping.position(lease, address_of(buffer))
+        # Nearly always it is the whole block, and to ask for the address takes longer than all else here.
+        position = 0 if len(buffer) == lease.size else self.mapping.position(lease, address_of(buffer))
+        return Ref(lease.offset, lease.size, lease.shared), position
 
     def share(self, value: Any) -> Any:
         """Copy an array, `bytes` or `bytearray` into a block that may be written in place.

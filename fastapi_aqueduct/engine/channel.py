@@ -171,9 +171,10 @@ class WorkerChannel:
             EOFError: The API process is gone.
         """
         while True:
-            if busy_poll:
-                self._stay_awake(time.monotonic() + busy_poll)
-            if timeout is not None and not self._poll.poll(timeout * 1000):
+            is_here = busy_poll > 0 and self._stay_awake(time.monotonic() + busy_poll)
+            # Not asleep in the read: who sleeps there is woken for room to write as well, which is whenever the API
+            # process takes in an answer, just when others need the core (unix_write_space in Linux).
+            if not is_here and not self._poll.poll(None if timeout is None else timeout * 1000):
                 return []
             try:
                 size = self._socket.recv_into(self._buffer)
@@ -184,10 +185,11 @@ class WorkerChannel:
             if frames := self._reader.feed(self._buffer[:size]):
                 return frames
 
-    def _stay_awake(self, until: float) -> None:
+    def _stay_awake(self, until: float) -> bool:
         # Not a non-blocking read: the exception for nothing costs three times what the question costs.
-        while not self._poll.poll(0) and time.monotonic() < until:
+        while not (is_here := bool(self._poll.poll(0))) and time.monotonic() < until:
             os.sched_yield()  # where cores are short it is the API process that wants this one, with the next task
+        return is_here
 
     def send(self, kind: Kind, payload: bytes = b"") -> None:
         """Send a frame.
