@@ -40,7 +40,7 @@ class ArgumentReader:
         values: dict[str, Any] = {}
         errors: list[Any] = []
         for argument in self._arguments:
-            found = body or None if argument.is_body else argument.find(request)
+            found = argument.find(request, body)
             if found is not None:
                 try:
                     values[argument.name] = argument.validate(found)
@@ -88,8 +88,10 @@ class _Argument:
             validator = TypeAdapter(annotation).validator
             self.validate = validator.validate_json if self.is_body else validator.validate_python
 
-    def find(self, request: Request) -> Any:
-        """Return what a request has under the name; None when it has nothing."""
+    def find(self, request: Request, body: bytes) -> Any:
+        """Return what a request has for the parameter; None when it has nothing."""
+        if self.is_body:
+            return body or None
         if self._is_request:
             return request
         if self.name in request.path_params:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -46,11 +45,18 @@ def _is_simple(response: ASGIApp) -> bool:
 
 
 def _handing(result: object) -> ASGIApp:
-    return request_response(partial(_hand, result))
+    held = [result]
 
+    # Any: an answer may be any application, though Starlette only says so of a response.
+    async def hand(_: Request) -> Any:
+        # Taken out, and forgotten below: an exception refers to the frames it passes; as a cycle they would keep the
+        # request and its task until the garbage collector comes.
+        result = held.pop()
+        try:
+            if isinstance(result, Exception):
+                raise result
+            return result
+        finally:
+            del result
 
-# Any: an answer may be any application, though Starlette only says so of a response.
-async def _hand(result: Any, _: Request) -> Any:
-    if isinstance(result, Exception):
-        raise result
-    return result
+    return request_response(hand)

@@ -74,7 +74,7 @@ def shorten(app: Starlette) -> None:
 def _shorten_plain(routes: Iterable[BaseRoute]) -> None:
     for route in routes:
         endpoint = find_endpoint(getattr(route, "endpoint", None))
-        if endpoint is not None and isinstance(route, Route) and _is_untouched(route):
+        if endpoint is not None and type(route) is Route and _is_untouched(route):
             route.app = Direct(endpoint.answer_plainly)
         _shorten_plain(getattr(route, "routes", ()))
 
@@ -161,7 +161,7 @@ class Shortcut:
 def _is_untouched(route: Route) -> bool:
     # Middleware of a route is around it, and a package that observes requests may have wrapped the endpoint.
     made: Any = route.app
-    if type(route) is not Route or type(made) is not FunctionType or made.__code__ is not _MADE_BY_STARLETTE:
+    if type(made) is not FunctionType or made.__code__ is not _MADE_BY_STARLETTE:
         return False
     return any(cell.cell_contents is route.endpoint for cell in made.__closure__ or ())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -173,3 +174,19 @@ async def test_trouble_after_the_answer(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="already started") as caught:
             await ask(http, "/short", "late trouble")
     assert isinstance(caught.value.__cause__, Trouble)
+
+
+async def test_an_error_keeps_nothing(tmp_path: Path) -> None:
+    """An exception that nobody handles refers to the frames it passed, and none of them back to it."""
+    flow = Flow(Join())
+    route = Route("/short", make_endpoint(flow, tmp_path, []), methods=["POST"])
+    async with client(make_app(flow, [route]), raise_app_exceptions=False) as http:
+        for kind, status in ("error", 500), ("missing", 500), ("trouble", 409):
+            assert (await ask(http, "/short", kind))[0] == status  # what is made once is there then
+            gc.collect()
+            gc.disable()
+            try:
+                assert (await ask(http, "/short", kind))[0] == status
+                assert not [kept for kept in gc.get_objects() if type(kept) is Text]
+            finally:
+                gc.enable()
