@@ -10,6 +10,8 @@ from starlette.responses import Response
 from starlette.routing import request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .cork import corked
+
 
 class Direct:
     """An application that sends what a function answers to a request.
@@ -35,7 +37,8 @@ class Direct:
         except Exception as exc:
             response = _handing(exc)
         try:
-            await response(scope, receive, send)
+            with corked(response, scope, receive):
+                await response(scope, receive, send)
         finally:
             del response  # it may hold an exception, which refers to this frame
 

@@ -15,7 +15,8 @@ from typing import Any, Self
 
 from starlette.requests import ClientDisconnect, Request
 
-_SERVERS = ("uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl")
+from .cycle import cycle_of
+
 _FULL = 1 << 30
 
 
@@ -35,7 +36,7 @@ class Tap:
     ) -> None:
         self._request = request
         self._receive = request.receive
-        self._cycle: Any = getattr(request.receive, "__self__", None)
+        self._cycle: Any = cycle_of(request.receive)
         self._take = take
         self._is_full = is_full
         self._error: Exception | None = None
@@ -43,10 +44,8 @@ class Tap:
     @staticmethod
     def fits(request: Request) -> bool:
         """Tell whether the body of a request comes from a server whose buffer is known, and is still there."""
-        cycle = getattr(request.receive, "__self__", None)
         return (
-            type(cycle).__module__ in _SERVERS
-            and type(getattr(cycle, "body", None)) is bytearray
+            type(getattr(cycle_of(request.receive), "body", None)) is bytearray
             and not hasattr(request, "_body")
             and not getattr(request, "_stream_consumed", True)
         )
