@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..exceptions import ArenaFull
@@ -23,6 +24,9 @@ from .region import Region, RegionFull
 STATUS_SIZE = 24
 """Bytes of one owner's status: what it uses, which task it works on, and since when. Each word is written by its owner
 alone and is aligned, so a reader sees the old value or the new one."""
+
+THRESHOLD = 16 * 1024
+"""Bytes from which a buffer moves to shared memory; below, a copy through the socket is cheaper than a block."""
 
 _WORD = struct.Struct("Q")
 _TIME = struct.Struct("d")
@@ -55,17 +59,17 @@ class Layout:
     regions: int
     limit: int
 
-    @property
+    @cached_property
     def status_size(self) -> int:
         """Bytes of the pages that hold the status of each region's owner."""
         return -(-self.regions * STATUS_SIZE // PAGE) * PAGE
 
-    @property
+    @cached_property
     def region_size(self) -> int:
         """Bytes of address space of a region. Each could hold the whole limit: the file is sparse."""
         return -(-self.limit // PAGE) * PAGE
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of address space of the whole arena."""
         return self.status_size + self.regions * self.region_size
@@ -101,6 +105,8 @@ class Arena:
         self.region = Region(layout.start(region), layout.region_size)
         self.holds: dict[int, int] = {}
         self.leases: dict[int, int] = {}
+        self._start = layout.start(region)
+        self._end = layout.start(region + 1)
         self._on_idle = on_idle
         self._status = region * STATUS_SIZE
         self._call = self._status + _WORD.size
@@ -149,7 +155,7 @@ class Arena:
 
     def owns(self, offset: int) -> bool:
         """Tell whether a block lies in this process's region."""
-        return self.layout.region_of(offset) == self.number
+        return self._start <= offset < self._end
 
     def write(self, ref: Ref) -> memoryview:
         """Return a block of this process for filling. The view must not outlive the block; user code gets a lease."""
@@ -191,7 +197,7 @@ class Arena:
         """Tell where a buffer lies, if it is a view on a block.
 
         Args:
-            buffer: A contiguous `memoryview`.
+            buffer: A contiguous `memoryview` or array.
 
         Returns:
             The block and the position of the buffer in it, or None when the memory is not the arena's.
@@ -200,7 +206,7 @@ class Arena:
         if lease is None or lease.mapping is not self.mapping:
             return None
         # Nearly always it is the whole block, and to ask for the address takes longer than all else here.
-        position = 0 if len(buffer) == lease.size else self.mapping.position(lease, address_of(buffer))
+        position = 0 if buffer.nbytes == lease.size else self.mapping.position(lease, address_of(buffer))
         return Ref(lease.offset, lease.size, lease.shared), position
 
     def share(self, value: Any) -> Any:

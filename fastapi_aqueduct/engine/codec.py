@@ -1,36 +1,38 @@
 """Turns tasks into bytes and references to shared memory, and back.
 
 The fields of a task are pickled (protocol 5, PEP 574). Buffers of `THRESHOLD` bytes and more leave the stream: one
-that already lies in the arena becomes a reference to its block, any other is copied into a block of its own. A
-stream that is itself that long goes to a block too, so what a socket carries stays small.
+that already lies in the arena becomes a reference to its block, any other is copied into a block of its own. Arrays and
+`bytes` that are fields themselves leave it as a whole, which is how most of them travel, and takes less. A stream that
+is itself that long goes to a block too, so what a socket carries stays small.
 """
 
 from __future__ import annotations
 
-import array
 import io
 import pickle
 import struct
-import sys
 import traceback
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..exceptions import HandlerError, TaskNotPicklable, WorkerTraceback
 from ..task import BaseTask, SharedBytes
-from .arena import Arena, Ref, is_shared, lease_of
+from .arena import THRESHOLD, Arena, Ref, is_shared
+from .arrays import array_at, array_type, reducers, typecode
 
-THRESHOLD = 16 * 1024
-"""Bytes from which a buffer moves to shared memory; below, a copy through the socket is cheaper than a block."""
-
-_HEAD = struct.Struct("<?I")  # is the stream itself in a block (the last buffer)?, number of buffers
+# Is the stream itself in a block (the last buffer)?, number of fields that have left it, number of buffers. The buffers
+# of these fields come first, then those of the stream.
+_HEAD = struct.Struct("<?II")
 _BUFFER = struct.Struct("<IQQ")  # index of the block, position in it, length
 
 # A body is either this head with its table and stream, or a stream alone, which begins with the opcode PROTO: most
 # tasks are made of plain values, and those need neither a head nor a look for buffers.
 _PICKLE = 0x80
 _PLAIN = frozenset({int, float, str, bool, type(None)})
+_BYTES: dict[str, type[bytes] | type[bytearray]] = {bytes.__name__: bytes, bytearray.__name__: bytearray}
+_FLAT = _PLAIN.union(_BYTES.values())
+"""Types whose values refer to nothing else."""
 
+_PRIVATE = frozenset({"_deferred", "_failure", "_metrics", "_share"})
 
 new_tuple = tuple.__new__
 """Makes a named tuple in half the time its class needs; for the few that are made for every task."""
@@ -83,15 +85,12 @@ class Codec:
     def encode_fields(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         """Take a task apart whose class the receiver knows: the body and the blocks of `encode`."""
         fields = task.__dict__
-        for value in fields.values():
-            if type(value) not in _PLAIN:
-                break
-        else:
+        if _PLAIN.issuperset(map(type, fields.values())):
             body = pickle.dumps(fields, 5)
             if len(body) < THRESHOLD:
                 return body, ()
         try:
-            return self._writer.write(_fields_to_send(task, self._arena))
+            return self._writer.write(task)
         except BaseException as exc:
             if isinstance(exc, pickle.PicklingError | TypeError | AttributeError | RecursionError | ValueError):
                 raise TaskNotPicklable(_blame(task, exc)) from exc
@@ -116,21 +115,30 @@ class Codec:
         if body[0] == _PICKLE:
             task.__dict__ = pickle.loads(body)
             return
-        task.__dict__, moved = self._read(encoded)
-        for name, kind, buffer in moved:
-            task._defer(name, SharedBytes(memoryview(buffer), kind))
+        task.__dict__, deferred = self._read(encoded)
+        for name, value in deferred:
+            task._defer(name, value)
 
-    def _read(self, encoded: Encoded) -> tuple[dict[str, Any], list[tuple[str, Any, Any]]]:
+    def _read(self, encoded: Encoded) -> tuple[dict[str, Any], list[tuple[str, SharedBytes]]]:
         body = encoded.body
-        stream_in_block, count = _HEAD.unpack_from(body)
+        stream_in_block, moved_count, count = _HEAD.unpack_from(body)
         table_end = _HEAD.size + count * _BUFFER.size
+        table = list(_BUFFER.iter_unpack(body[_HEAD.size : table_end]))
         leases = [self._arena.lend(ref) for ref in encoded.blocks]
-        buffers = [
-            self._arena.mapping.view(leases[index], position, length)
-            for index, position, length in _BUFFER.iter_unpack(body[_HEAD.size : table_end])
-        ]
-        stream = buffers.pop() if stream_in_block else memoryview(body)[table_end:]
-        return pickle.loads(stream, buffers=buffers)  # type: ignore[no-any-return]
+        view = self._arena.mapping.view
+        stream = memoryview(body)[table_end:]
+        if stream_in_block:
+            index, position, length = table.pop()
+            stream = view(leases[index], position, length)
+        buffers = [view(leases[index], position, length) for index, position, length in table[moved_count:]]
+        fields, moved = pickle.loads(stream, buffers=buffers)
+        deferred: list[tuple[str, SharedBytes]] = []
+        for (name, kind, shape), (index, position, length) in zip(moved, table, strict=False):
+            if kind in _BYTES:
+                deferred.append((name, SharedBytes(view(leases[index], position, length), _BYTES[kind])))
+            else:
+                fields[name] = array_at(leases[index], position, kind, shape)
+        return fields, deferred
 
 
 class _Writer:
@@ -138,56 +146,120 @@ class _Writer:
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        self._blocks: dict[int, Ref] = {}
+        self._blocks: list[Ref] = []
         self._indices: dict[int, int] = {}
         self._buffers: list[tuple[int, int, int]] = []
+        self._arrays: dict[int, tuple[int, int, int]] = {}
         self._allocated: list[int] = []
         self._stream = _Stream()
         self._pickler = self._make_pickler()  # one for all tasks: to make it takes as long as to use it
 
-    def write(self, value: object) -> tuple[bytes, tuple[Ref, ...]]:
-        _notice_numpy()
+    def write(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         try:
-            self._pickler.dump(value)
-            return self._finish(b"".join(self._stream.parts))
+            fields, moved = self._move(task)
+            return self._finish(self._pickle(fields, moved), len(moved))
         except BaseException:
-            self._pickler = self._make_pickler()  # the old one may stand in the middle of something
             for offset in self._allocated:
                 self._arena.free(offset)
             raise
         finally:
-            # Nothing of a task may stay: what the pickler remembers would keep views on blocks.
-            self._pickler.clear_memo()
-            for kept in (self._stream.parts, self._blocks, self._indices, self._buffers, self._allocated):
+            # Nothing of a task may stay.
+            for kept in (self._blocks, self._indices, self._buffers, self._arrays, self._allocated):
                 kept.clear()
+
+    def _move(self, task: BaseTask) -> tuple[dict[str, Any], list[tuple[str, str, Any]]]:
+        """Put the large fields of a task into blocks, if they are not in one.
+
+        Returns:
+            The other fields; and of each that has gone its name, what it is, and the shape of an array.
+        """
+        if "_share" in task.__dict__:
+            _share(task, self._arena)
+        fields = task.__dict__.copy()
+        fields.pop("_metrics", None)
+        moved: list[tuple[str, str, Any]] = []
+        for name, value in fields.pop("_deferred", {}).items():
+            if name not in fields or value.is_copy(fields[name]):
+                fields.pop(name, None)
+                self._add(value.view)
+                moved.append((name, value.kind.__name__, None))
+        array = array_type()
+        # Among other objects one may hold the same array: they are pickled together, so that it stays the same.
+        are_flat = _FLAT.issuperset({*map(type, fields.values())} - {array})
+        for name, value in list(fields.items()):
+            kind = type(value)
+            if kind in _PLAIN:
+                continue
+            if kind is array and are_flat and (code := typecode(value)) and self._add_array(value):
+                moved.append((name, code, value.shape))
+                del fields[name]
+            elif kind in _FLAT and len(value) >= THRESHOLD:
+                self._copy(memoryview(value))
+                moved.append((name, kind.__name__, None))
+                del fields[name]
+        return fields, moved
+
+    def _pickle(self, fields: dict[str, Any], moved: list[tuple[str, str, Any]]) -> bytes:
+        if _FLAT.issuperset(map(type, fields.values())):
+            return pickle.dumps((fields, moved), 5)
+        try:
+            self._pickler.dump((fields, moved))
+            return b"".join(self._stream.parts)
+        except BaseException:
+            self._pickler = self._make_pickler()  # the old one may stand in the middle of something
+            raise
+        finally:
+            self._pickler.clear_memo()  # which would keep views on blocks
+            self._stream.parts.clear()
 
     def _make_pickler(self) -> pickle.Pickler:
         pickler = pickle.Pickler(self._stream, 5, buffer_callback=self._take)
-        pickler.dispatch_table = _reducers
+        pickler.dispatch_table = reducers
         return pickler
 
-    def _finish(self, pickled: bytes) -> tuple[bytes, tuple[Ref, ...]]:
+    def _finish(self, pickled: bytes, moved_count: int) -> tuple[bytes, tuple[Ref, ...]]:
         in_block = len(pickled) >= THRESHOLD
         if in_block:
             self._copy(memoryview(pickled))
             pickled = b""
-        head = _HEAD.pack(in_block, len(self._buffers))
+        head = _HEAD.pack(in_block, moved_count, len(self._buffers))
         table = [_BUFFER.pack(*buffer) for buffer in self._buffers]
-        return b"".join([head, *table, pickled]), tuple(self._blocks.values())
+        return b"".join([head, *table, pickled]), tuple(self._blocks)
 
     def _take(self, buffer: pickle.PickleBuffer) -> bool:
         # True keeps the buffer in the stream.
         with buffer.raw() as view:
-            found = self._arena.find(view)
-            if found is not None:
-                self._refer(*found, len(view))
-                return False
-            # Shared in the arena of another flow: here too it may be written in place.
-            shared = is_shared(view)
-            if len(view) < THRESHOLD and not shared:
-                return True
-            self._copy(view, shared)
+            return not self._add_large(view)
+
+    def _add_array(self, value: Any) -> bool:
+        """Move an array if it should move; one that is in two fields once."""
+        if id(value) in self._arrays:
+            self._buffers.append(self._arrays[id(value)])
+        elif self._add_large(value):
+            self._arrays[id(value)] = self._buffers[-1]
+        else:
             return False
+        return True
+
+    def _add_large(self, buffer: Any) -> bool:
+        """Move a buffer if it should move, or has already."""
+        found = self._arena.find(buffer)
+        if found is not None:
+            self._refer(*found, buffer.nbytes)
+            return True
+        # Shared in the arena of another flow: here too it may be written in place.
+        shared = is_shared(buffer)
+        if buffer.nbytes < THRESHOLD and not shared:
+            return False
+        self._copy(buffer if isinstance(buffer, memoryview) else pickle.PickleBuffer(buffer).raw(), shared)
+        return True
+
+    def _add(self, view: memoryview) -> None:
+        found = self._arena.find(view)
+        if found is not None:
+            self._refer(*found, len(view))
+        else:
+            self._copy(view, is_shared(view))
 
     def _copy(self, view: memoryview, shared: bool = False) -> None:
         ref = self._arena.allocate(len(view))._replace(shared=shared)
@@ -196,10 +268,10 @@ class _Writer:
         self._refer(ref, 0, len(view))
 
     def _refer(self, ref: Ref, position: int, length: int) -> None:
-        if ref.offset not in self._blocks:
-            self._indices[ref.offset] = len(self._blocks)
-            self._blocks[ref.offset] = ref
-        self._buffers.append((self._indices[ref.offset], position, length))
+        index = self._indices.setdefault(ref.offset, len(self._blocks))
+        if index == len(self._blocks):
+            self._blocks.append(ref)
+        self._buffers.append((index, position, length))
 
 
 class _Stream:
@@ -210,30 +282,11 @@ class _Stream:
         self.write = self.parts.append
 
 
-def _fields_to_send(task: BaseTask, arena: Arena) -> tuple[dict[str, Any], list[tuple[str, Any, Any]]]:
-    """Split a task's fields into those pickled as they are and large `bytes` that leave the stream."""
+def _share(task: BaseTask, arena: Arena) -> None:
     fields = task.__dict__
-    moved: list[tuple[str, Any, Any]] = []
-    if "_share" in fields:
-        for name in fields.pop("_share"):
-            if name in fields:
-                task._put_shared(name, arena.share(fields[name]))
-    if "_deferred" in fields:
-        fields = fields.copy()
-        for name, value in fields.pop("_deferred").items():
-            if name not in fields or value.is_copy(fields[name]):
-                fields.pop(name, None)
-                moved.append((name, value.kind, pickle.PickleBuffer(value.view)))
-    large = [name for name, value in fields.items() if type(value) in _BYTES and len(value) >= THRESHOLD]
-    if large or "_metrics" in fields:
-        fields = fields.copy()
-        fields.pop("_metrics", None)
-        moved += [(name, type(fields[name]), pickle.PickleBuffer(fields.pop(name))) for name in large]
-    return fields, moved
-
-
-_BYTES = (bytes, bytearray)
-_PRIVATE = frozenset({"_deferred", "_failure", "_metrics", "_share"})
+    for name in fields.pop("_share"):
+        if name in fields:
+            task._put_shared(name, arena.share(fields[name]))
 
 
 def _pickle_class(cls: type[BaseTask]) -> bytes:
@@ -245,78 +298,6 @@ def _pickle_class(cls: type[BaseTask]) -> bytes:
         ) from exc
 
 
-def _notice_numpy() -> None:
-    # numpy is not imported for those who do not use it: where nobody has imported it, there is no array.
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and numpy.ndarray not in _reducers:
-        _reducers[numpy.ndarray] = _reduce_ndarray
-
-
-def _reduce_ndarray(value: Any) -> Any:
-    flags, dtype = value.flags, value.dtype
-    if flags.c_contiguous and dtype.kind in "biufc" and dtype.metadata is None:
-        # What numpy does for itself takes three times as long, and a type's letter is there, but `str` is made anew.
-        return type(value), (value.shape, dtype.char if dtype.isnative else dtype.str, pickle.PickleBuffer(value))
-    if flags.forc or value.dtype.hasobject or value.dtype.names or value.dtype.kind in "mMV":
-        return value.__reduce_ex__(5)
-    span = _span_in_arena(value)
-    if span is None:
-        if value.nbytes < THRESHOLD:
-            return value.__reduce_ex__(5)
-        value = value.copy(order="K")  # keeps the order of the axes, drops the gaps
-        if value.flags.forc:
-            return value.__reduce_ex__(5)
-        span = memoryview(value.ravel(order="K")), 0
-    buffer, start = span
-    return _rebuild_ndarray, (pickle.PickleBuffer(buffer), value.dtype.str, value.shape, value.strides, start)
-
-
-def _span_in_arena(value: Any) -> tuple[memoryview, int] | None:
-    """Return the bytes of a block that a strided array touches, and where in them its first element lies."""
-    lease = lease_of(value)
-    if lease is None or not value.size:
-        return None
-    first = value.__array_interface__["data"][0]
-    reaches = [(size - 1) * stride for size, stride in zip(value.shape, value.strides, strict=True)]
-    low = first + sum(reach for reach in reaches if reach < 0)
-    high = first + sum(reach for reach in reaches if reach > 0)
-    start = lease.mapping.position(lease, low)
-    length = high + value.itemsize - low
-    return lease.mapping.view(lease, start, length), first - low
-
-
-def _rebuild_ndarray(buffer: Any, dtype: str, shape: Any, strides: Any, start: int) -> Any:
-    import numpy as np
-
-    return np.ndarray(shape, dtype, buffer, start, strides)
-
-
-def _reduce_memoryview(value: memoryview) -> Any:
-    if not value.c_contiguous:
-        value = memoryview(value.tobytes()).cast("B").cast(value.format, value.shape)  # type: ignore[call-overload]
-    return _rebuild_memoryview, (pickle.PickleBuffer(value), value.format, value.shape)
-
-
-def _rebuild_memoryview(buffer: Any, format: str, shape: Any) -> memoryview:
-    view = memoryview(buffer)
-    if view.format == format and view.shape == shape:
-        return view
-    return view.cast("B").cast(format, shape)  # type: ignore[call-overload,no-any-return]
-
-
-def _reduce_array(value: array.array[Any]) -> Any:
-    return _rebuild_array, (value.typecode, pickle.PickleBuffer(value))
-
-
-def _rebuild_array(typecode: str, buffer: Any) -> array.array[Any]:
-    value = array.array(typecode)
-    value.frombytes(buffer)
-    return value
-
-
-_reducers: dict[type, Callable[[Any], Any]] = {memoryview: _reduce_memoryview, array.array: _reduce_array}
-
-
 def _blame(task: BaseTask, exc: BaseException) -> str:
     name = type(task).__name__
     for field, value in task.__dict__.items():
@@ -324,7 +305,7 @@ def _blame(task: BaseTask, exc: BaseException) -> str:
             continue
         try:
             pickler = pickle.Pickler(io.BytesIO(), 5, buffer_callback=lambda _: False)
-            pickler.dispatch_table = _reducers
+            pickler.dispatch_table = reducers
             pickler.dump(value)
         except Exception as error:
             return f"{name}.{field} of type {type(value).__qualname__} cannot travel to another process: {error}"

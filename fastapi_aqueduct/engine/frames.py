@@ -158,9 +158,8 @@ def unpack_batches(payload: bytes) -> list[Batch]:
                 if block_count:
                     table = payload[position : position + block_count * _BLOCK.size]
                     position += block_count * _BLOCK.size
-                    blocks = tuple(
-                        [Ref(at, size & ~_SHARED, bool(size & _SHARED)) for at, size in _BLOCK.iter_unpack(table)]
-                    )
+                    words = _BLOCK.iter_unpack(table)
+                    blocks = tuple([new_tuple(Ref, (at, word & ~_SHARED, word >= _SHARED)) for at, word in words])
                 body = payload[position : position + body_size]
                 position += body_size
                 content = new_tuple(Encoded, (kind, body, blocks))

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fastapi_aqueduct import ArenaFull, HandlerError, TaskNotPicklable
-from fastapi_aqueduct.engine.arena import Arena, Layout
-from fastapi_aqueduct.engine.codec import THRESHOLD, Codec, decode_error, encode_error
+from fastapi_aqueduct.engine.arena import THRESHOLD, Arena, Layout
+from fastapi_aqueduct.engine.codec import Codec, decode_error, encode_error
 from fastapi_aqueduct.engine.mapping import PAGE, Mapping, create_memory
 
 from .. import handlers
@@ -106,6 +106,35 @@ def test_arrays_come_out_as_they_went_in(arena: Arena, small: Any, order: Any, d
     np.testing.assert_array_equal(twice.part, part)
     del arrived, once, part, twice, result
     assert used(arena) == 0
+
+
+@pytest.mark.parametrize("beside", [None, b"small", np.arange(3), np.float32(1), [1, 2]], ids=lambda value: str(value))
+def test_an_array_in_two_fields_is_copied_once(arena: Arena, beside: Any) -> None:
+    array = np.arange(THRESHOLD).reshape(2, -1)
+    arrived = travel(arena, Job(one=array, beside=beside, other=array))
+    assert used(arena) == 1
+    np.testing.assert_array_equal(arrived.one, array)
+    np.testing.assert_array_equal(arrived.other, array)
+    np.testing.assert_array_equal(arrived.beside, beside)
+    assert type(arrived.beside) is type(beside)
+    del arrived
+    assert used(arena) == 0
+
+
+def test_an_array_that_another_object_holds_stays_the_same(arena: Arena) -> None:
+    array = np.arange(THRESHOLD)
+    arrived = travel(arena, Job(array=array, pages=[array]))
+    assert arrived.pages[0] is arrived.array
+    del arrived
+    assert used(arena) == 0
+
+
+def test_the_arena_is_full_wherever_a_buffer_is(arena: Arena) -> None:
+    small, large = np.zeros(THRESHOLD, np.uint8), np.zeros(LIMIT + 1, np.uint8)
+    for fields in ({"a": small, "b": large}, {"a": small, "b": [large]}, {"a": small, "b": bytes(large)}):
+        with pytest.raises(ArenaFull):
+            Codec(arena).encode(Job(**fields))
+        assert used(arena) == 0
 
 
 @pytest.mark.parametrize("size", [THRESHOLD - 1, THRESHOLD, THRESHOLD + 1])
