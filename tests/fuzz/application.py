@@ -123,17 +123,20 @@ async def judge(attempt: Attempt, answer: Answer) -> None:
     assert length is None or int(length) == len(attempt.body)
     content_type = attempt.header(b"content-type") or b""
     if b"charset" not in content_type.lower():  # Starlette decodes names as it says, browsers never say it
-        await judge_files(content["files"], content_type, body)
+        names = ("image", "mask") if attempt.endpoint == "t" else ("image",)
+        await judge_files(content["files"], names, content_type, body)
 
 
-async def judge_files(files: dict[str, list[int]], content_type: bytes, body: bytes) -> None:
-    """Check what an endpoint has received; Starlette's parser says what a form contains."""
+async def judge_files(
+    files: dict[str, list[int]], names: tuple[str, ...], content_type: bytes, body: bytes
+) -> None:
+    """Check what an endpoint has received that wants uploads of these names; Starlette says what a form contains."""
     if not is_form(content_type):
         assert files == {"image": summary(body)}
         return
     parts = await starlettes_parts(content_type, body)
     assert parts is not None, "a form that Starlette refuses was taken"
-    uploads = {name: part for name, part in parts if name in ("image", "mask") and part}
+    uploads = {name: part for name, part in parts if name in names and part}
     assert files.keys() == uploads.keys()
     for name, part in uploads.items():
         if isinstance(part, bytes):
