@@ -18,7 +18,6 @@ from .cycle import cycle_of
 LARGEST = 64 << 10
 """Bytes of a body that is copied behind its head; for a longer one the copy costs more than it saves."""
 
-
 _OPEN = nullcontext()
 
 

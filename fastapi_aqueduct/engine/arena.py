@@ -105,8 +105,6 @@ class Arena:
         self.region = Region(layout.start(region), layout.region_size)
         self.holds: dict[int, int] = {}
         self.leases: dict[int, int] = {}
-        self._start = layout.start(region)
-        self._end = layout.start(region + 1)
         self._on_idle = on_idle
         self._status = region * STATUS_SIZE
         self._call = self._status + _WORD.size
@@ -155,7 +153,7 @@ class Arena:
 
     def owns(self, offset: int) -> bool:
         """Tell whether a block lies in this process's region."""
-        return self._start <= offset < self._end
+        return 0 <= offset - self.region.start < self.region.capacity
 
     def write(self, ref: Ref) -> memoryview:
         """Return a block of this process for filling. The view must not outlive the block; user code gets a lease."""

@@ -6,7 +6,6 @@ numpy is not imported for those who do not use it: where nobody has imported it,
 from __future__ import annotations
 
 import array
-import importlib
 import pickle
 import sys
 from collections.abc import Callable
@@ -39,9 +38,10 @@ def typecode(value: Any) -> str:
 
 def array_at(lease: Lease, position: int, code: str, shape: tuple[int, ...]) -> Any:
     """Make an array of what lies in a block, without a copy."""
-    numpy = sys.modules.get("numpy") or importlib.import_module("numpy")
+    import numpy as np
+
     view = memoryview(lease)
-    return numpy.ndarray(shape, code, view if lease.shared else view.toreadonly(), position)
+    return np.ndarray(shape, code, view if lease.shared else view.toreadonly(), position)
 
 
 def _reduce_ndarray(value: Any) -> Any:

@@ -181,7 +181,7 @@ class _Writer:
         for name, value in fields.pop("_deferred", {}).items():
             if name not in fields or value.is_copy(fields[name]):
                 fields.pop(name, None)
-                self._add(value.view)
+                self._add(value.view, 0)
                 moved.append((name, value.kind.__name__, None))
         array = array_type()
         # Among other objects one may hold the same array: they are pickled together, so that it stays the same.
@@ -229,37 +229,30 @@ class _Writer:
     def _take(self, buffer: pickle.PickleBuffer) -> bool:
         # True keeps the buffer in the stream.
         with buffer.raw() as view:
-            return not self._add_large(view)
+            return not self._add(view)
 
     def _add_array(self, value: Any) -> bool:
         """Move an array if it should move; one that is in two fields once."""
         if id(value) in self._arrays:
             self._buffers.append(self._arrays[id(value)])
-        elif self._add_large(value):
+        elif self._add(value):
             self._arrays[id(value)] = self._buffers[-1]
         else:
             return False
         return True
 
-    def _add_large(self, buffer: Any) -> bool:
-        """Move a buffer if it should move, or has already."""
+    def _add(self, buffer: Any, least: int = THRESHOLD) -> bool:
+        """Move a buffer of so many bytes, or of any number if it is in a block already or shared."""
         found = self._arena.find(buffer)
         if found is not None:
             self._refer(*found, buffer.nbytes)
             return True
         # Shared in the arena of another flow: here too it may be written in place.
         shared = is_shared(buffer)
-        if buffer.nbytes < THRESHOLD and not shared:
+        if buffer.nbytes < least and not shared:
             return False
         self._copy(buffer if isinstance(buffer, memoryview) else pickle.PickleBuffer(buffer).raw(), shared)
         return True
-
-    def _add(self, view: memoryview) -> None:
-        found = self._arena.find(view)
-        if found is not None:
-            self._refer(*found, len(view))
-        else:
-            self._copy(view, is_shared(view))
 
     def _copy(self, view: memoryview, shared: bool = False) -> None:
         ref = self._arena.allocate(len(view))._replace(shared=shared)

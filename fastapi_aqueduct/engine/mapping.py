@@ -80,9 +80,11 @@ class Lease(ctypes.Array):  # type: ignore[type-arg]  # ctypes.Array takes its p
 _lease_types: dict[int, type[Lease]] = {}
 
 
-def _make_lease_type(bits: int) -> type[Lease]:
-    made = _lease_types[bits] = type(f"Lease{bits}", (Lease,), {"_type_": ctypes.c_char, "_length_": 1 << bits})
-    return made
+def _lease_type(size: int) -> type[Lease]:
+    bits = size.bit_length()
+    if bits not in _lease_types:
+        _lease_types[bits] = type(f"Lease{bits}", (Lease,), {"_type_": ctypes.c_char, "_length_": 1 << bits})
+    return _lease_types[bits]
 
 
 class Mapping:
@@ -119,8 +121,7 @@ class Mapping:
             shared: Lend it for writing in place.
         """
         base = self._writable_address if shared else self._readonly_address
-        bits = size.bit_length()
-        lease = (_lease_types.get(bits) or _make_lease_type(bits)).from_address(base + offset)
+        lease = _lease_type(size).from_address(base + offset)
         lease.mapping = self
         lease.offset = offset
         lease.size = size
