@@ -25,8 +25,9 @@ def kept_for_good() -> None:
     """Begin as in a terminal, and with what libraries make once and keep, so that it does not count as left behind."""
     # A shell has those whom it starts in the background ignore it, and they hand that on to whom they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Before the first flow does it: it preloads the same, and the first start decides.
-    multiprocessing.set_forkserver_preload(["fastapi_aqueduct.engine.worker"])
+    # Before the first flow does it: the first start decides. A flow preloads the same, but for pydantic: workers in the
+    # tests of the HTTP side import that, which takes two thirds of their start.
+    multiprocessing.set_forkserver_preload(["fastapi_aqueduct.engine.worker", "pydantic"])
     resource_tracker.ensure_running()
     forkserver.ensure_running()
     uvloop.new_event_loop().close()  # its first loop makes a pipe for signals

@@ -27,7 +27,8 @@ async def serving(app: ASGIApp, http: Literal["httptools", "h11"] = "httptools")
         await eventually(lambda: server.started or task.done())
         try:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            # Without certificates, which it would read for every test.
+            async with httpx.AsyncClient(base_url=url, timeout=30, verify=False) as client:
                 yield client
         finally:
             server.should_exit = True

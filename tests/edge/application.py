@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -97,3 +98,6 @@ add(["GET"], "/wait", wait, timeout_sec=30)
 add(["GET", "HEAD"], "/pixels", pixels)
 for application in (app, plain):
     application.add_route("/figures", figures)
+
+# Whoever asks for the figures has garbage collected: of what is there by now nothing ever is.
+gc.freeze()

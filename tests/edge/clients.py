@@ -78,15 +78,21 @@ class Client(ABC):
 
 
 class Httpx(Client):
-    """httpx, with HTTP/1.1."""
+    """httpx, with HTTP/1.1.
+
+    Args:
+        url: As of every client.
+        directory: As of every client.
+        timeout: Seconds that it waits for an answer.
+    """
 
     is_http2 = False
 
-    def __init__(self, url: str, directory: Path) -> None:
+    def __init__(self, url: str, directory: Path, timeout: float = DEADLINE) -> None:
         super().__init__(url, directory)
         # Without TLS it takes HTTP/2 for granted when that is all it may speak.
         self._client = httpx.AsyncClient(
-            base_url=url, timeout=DEADLINE, http1=not self.is_http2, http2=self.is_http2, verify=False
+            base_url=url, timeout=timeout, http1=not self.is_http2, http2=self.is_http2, verify=False
         )
 
     @asynccontextmanager

@@ -89,13 +89,13 @@ def test_a_reader_of_noise_returns_frames_or_refuses(noise: bytes) -> None:
         pass
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(batches)
 def test_batches_come_out_as_they_went_in(sent: list[Batch]) -> None:
     assert unpack_batches(pack_batches(sent)) == sent
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(batches, st.data())
 def test_batches_that_are_cut_off_are_refused_or_fewer(sent: list[Batch], data: Any) -> None:
     payload = pack_batches(sent)

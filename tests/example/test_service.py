@@ -18,6 +18,7 @@ def text(result: dict[str, Any]) -> str:
 
 
 class TestReading:
+    @pytest.mark.long  # the demonstration's own test reads them all, too
     def test_every_sample_as_the_body(self, client: httpx.Client, sample: Sample) -> None:
         answer = client.post("/ocr", content=sample.path.read_bytes())
         assert answer.status_code == 200, answer.text
@@ -48,7 +49,7 @@ class TestReading:
         assert answer.status_code == 200 and answer.json()["lines"] == []
 
     def test_many_at_once_each_get_their_own_text(self, client: httpx.Client) -> None:
-        names = ["tiny.png", "sign.jpg", "phone.jpg"] * 4
+        names = ["tiny.png", "sign.jpg", "phone.jpg"] * 2
 
         def read(name: str) -> str:
             return text(client.post("/ocr", content=SAMPLES[name].path.read_bytes()).json())
