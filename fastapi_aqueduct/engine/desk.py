@@ -59,7 +59,7 @@ class StepDesk:
         links: Its workers, of any state.
         entry: Where callers wait for a place in the queue.
         takes_at_once: Whether nothing can be gained by waiting, however shortly, for others than the first who comes.
-        timer: Wakes the dispatcher when a batch that is not full is due.
+        timer: Wakes the feeder when a batch that is not full is due.
         max_retries: How often a task is tried again after a worker has died with it.
         budget: Whether workers die too often.
         expected_ready_at: When a worker should be ready again, on the clock of ``time.monotonic``.

@@ -3,9 +3,8 @@
     process() ─▶ submit ─▶ queue of a step ─▶ worker ─▶ answer ─┬─▶ queue of the next step ─▶ ...
                                                                 └─▶ settle ─▶ the caller's task is filled in
 
-Runs in the event loop of the API process: no locks, no threads. A task that finds an idle worker and nobody before it
-goes there at once. Whatever else happens in one turn of the loop (tasks that arrive, answers, deaths) is followed by
-one `_turn`, which forms batches and writes once to each worker.
+Runs in the event loop of the API process: no locks, no threads. Who of the tasks that wait goes to which worker, and
+when, is the business of the `Feeder`.
 """
 
 from __future__ import annotations
@@ -13,28 +12,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
-import sys
 import time
 
-from ..exceptions import (
-    ArenaFull,
-    HandlerError,
-    NotRunningError,
-    TaskTimeout,
-    WorkerDied,
-)
+from ..exceptions import ArenaFull, HandlerError, NotRunningError, TaskTimeout, WorkerDied
 from ..step import FlowStep
 from ..task import BaseTask
 from .admission import Admission
 from .arena import Ref
 from .codec import Codec, Encoded, decode_error
 from .deadlines import Deadlines
-from .desk import Rota, StepDesk
+from .desk import StepDesk
+from .feeder import Feeder
 from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, pack, unpack_batches, unpack_offsets
 from .ledger import Ledger
-from .link import LEAD, WAKE_UP, WorkerLink
-from .patience import Patience
+from .link import WAKE_UP, WorkerLink
 from .record import Record
 from .worker import next_step
 
@@ -64,7 +55,6 @@ class Dispatcher:
         self.desks = [StepDesk(step_name, step, queue_size, priorities) for step_name, step in steps]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         self._conditions = [step.handle_condition for _, step in steps]
-        self._last = len(steps) - 1
         self._ledger = ledger
         self._codec = Codec(ledger.arena)
         self._queue_size = queue_size
@@ -72,7 +62,7 @@ class Dispatcher:
         self._records: dict[int, Record] = {}
         self._deadlines = Deadlines(self._time_out)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn_is_scheduled = False
+        self._feeder = Feeder(self.desks, ledger, queue_size)
         self._admission = Admission(name, self.desks, queue_size)
         self._trim_timer: asyncio.TimerHandle | None = None
         self._last_settled_at = 0.0
@@ -89,12 +79,12 @@ class Dispatcher:
         self.abandon("its event loop has ended")
         self._deadlines.clear()
         self._loop = loop
-        self._turn_is_scheduled = False
-        self._schedule_turn()
+        self._feeder.attach(loop)
 
     def detach(self, reason: str) -> None:
         """Stop working: every task ends with `NotRunningError`."""
         self._loop = None
+        self._feeder.detach()
         self.abandon(reason)
         self._deadlines.clear()
 
@@ -159,7 +149,7 @@ class Dispatcher:
     def note_workers(self, index: int) -> None:
         """Take in that a step has got or lost a worker."""
         self._admission.note_workers(index)
-        self._schedule_turn()
+        self._feeder.schedule()
 
     def receive(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
         """Take in a frame from a worker.
@@ -170,10 +160,10 @@ class Dispatcher:
         if kind is Kind.ANSWERS:
             for batch in unpack_batches(payload):
                 self._take_answers(link, batch)
-            self._refill(link)
+            self._feeder.refill(link)
             for desk in self.desks:
                 if desk.queue.count:
-                    self._schedule_turn()
+                    self._feeder.schedule()
                     break
         elif kind is Kind.RETAINED:
             for offset in unpack_offsets(payload):
@@ -271,9 +261,6 @@ class Dispatcher:
             self._trim_timer.cancel()
             self._trim_timer = None
         for desk in self.desks:
-            if desk.timer is not None:
-                desk.timer.cancel()
-                desk.timer = None
             desk.entry.close()
 
     async def _encode_with_room(self, task: BaseTask, full: ArenaFull, deadline: float) -> Encoded:
@@ -287,19 +274,13 @@ class Dispatcher:
     def _enqueue(self, record: Record, step: int, now: float) -> None:
         record.step = step
         record.arrived_at = now
-        desk = self.desks[step]
-        if desk.takes_at_once and not desk.queue.count and (step == self._last or self._room_after(step)[0] > 0):
-            # A turn of the loop later others could go in the same frame, but this worker would stand idle until then.
-            link = desk.idle_link()
-            if link is not None:
-                link.put([record], now)
-                link.flush(self._ledger.take_released(link.region))
-                if len(self._records) == 1 and link.is_brief:
-                    link.stay_awake(WAKE_UP)
-                return
-        record.is_waiting = True
-        desk.queue.push(record)
-        self._schedule_turn()
+        link = self._feeder.give(record, now)
+        if link is None:
+            record.is_waiting = True
+            self.desks[step].queue.push(record)
+            self._feeder.schedule()
+        elif len(self._records) == 1 and link.is_brief:
+            link.stay_awake(WAKE_UP)
 
     async def _wait_for_entry(self, desk: StepDesk, level: int, deadline: float) -> None:
         has_place = await desk.entry.wait(level, deadline)
@@ -431,99 +412,6 @@ class Dispatcher:
         elapsed = now - record.started_at
         message = f"the deadline of the task passed after {elapsed:.3f} s in flow {self.name}: it was {where}"
         self._settle(record, "timed_out", TaskTimeout(message))
-
-    def _schedule_turn(self) -> None:
-        if not self._turn_is_scheduled and self._loop is not None:
-            self._turn_is_scheduled = True
-            self._loop.call_soon(self._turn)
-
-    def _turn(self) -> None:
-        self._turn_is_scheduled = False
-        self._ledger.arena.collect()
-        now = time.monotonic()
-        for index in range(len(self.desks) - 1, -1, -1):  # the last step first: it makes room for those before
-            self._feed(index, now)
-
-    def _refill(self, link: WorkerLink) -> None:
-        """Give a worker that stands idle its next batch before the callers of the last one get their turn.
-
-        All they do with their answers, such as sending responses, would be lost time for it.
-        """
-        queue = self.desks[link.step].queue
-        if not link.calls and queue.count >= queue.batch_size and link.time_per_call() > LEAD:
-            self._feed(link.step, time.monotonic())
-
-    def _feed(self, index: int, now: float) -> None:
-        desk = self.desks[index]
-        queue = desk.queue
-        if not queue.count:
-            return
-        patience = desk.patience
-        if patience is not None and not patience.is_worthwhile:
-            patience = None
-        fed: set[WorkerLink] = set()
-        free, room = self._room_after(index)
-        rota = Rota(desk.links)
-        while queue.count and free > 0:
-            link, calls = desk.free_link(rota, may_wait=room > 0)
-            if link is None and room > 0 and queue.count >= queue.batch_size:
-                link, calls = self._nearly_free_link(desk, now), 1
-            if link is None:
-                if patience is not None:
-                    patience.note_busy(queue.count, now)
-                break
-            if queue.batch_timeout or patience is not None:
-                due_at = queue.due_at() if patience is None else self._due_at(index, patience, now)
-                if due_at > now:
-                    self._wake_at(desk, due_at, now)
-                    break
-                calls = 1
-            batch = queue.take_many(now, calls)
-            link.put(batch, now)
-            if patience is not None:
-                patience.note_taken(queue.count, now)
-            room -= len(batch)
-            fed.add(link)
-        for link in fed:
-            link.flush(self._ledger.take_released(link.region))
-        if fed:
-            desk.entry.open()
-
-    def _nearly_free_link(self, desk: StepDesk, now: float) -> WorkerLink | None:
-        """Choose a worker that should be free in a moment, for a full batch: it then loses no time between two."""
-        link = min(desk.links, key=WorkerLink.free_at, default=None)
-        ready_at = link.free_at() - LEAD if link is not None else math.inf
-        if ready_at <= now:
-            return link
-        if ready_at < math.inf:
-            self._wake_at(desk, ready_at, now)
-        return None
-
-    def _due_at(self, index: int, patience: Patience, now: float) -> float:
-        desk = self.desks[index]
-        if desk.queue.has_alone:
-            return now
-        if index:
-            earlier = self.desks[:index]
-            is_expected = any(before.queue.count or any(link.calls for link in before.links) for before in earlier)
-        else:
-            is_expected = self._ledger.intakes > 0
-        return patience.due_at(desk.queue.count, is_expected, desk.share(), now)
-
-    def _room_after(self, index: int) -> tuple[int, int]:
-        """Count the free places in the fullest queue after a step, now and when all that is in its hands has come."""
-        later = self.desks[index + 1 :]
-        if not later:
-            return sys.maxsize, sys.maxsize
-        # A step rests while one after it has all it may hold; the first queue then fills up and callers feel it.
-        free = self._queue_size - max(desk.queue.count for desk in later)
-        return free, free - sum(link.in_flight for link in self.desks[index].links)
-
-    def _wake_at(self, desk: StepDesk, due_at: float, now: float) -> None:
-        assert self._loop is not None
-        if desk.timer is not None:
-            desk.timer.cancel()
-        desk.timer = self._loop.call_later(due_at - now, self._schedule_turn)
 
 
 def _wake(future: asyncio.Future[None]) -> None:
