@@ -25,7 +25,7 @@ from .desk import StepDesk
 from .feeder import Feeder
 from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, pack, unpack_batches, unpack_offsets
 from .ledger import Ledger
-from .link import WAKE_UP, WorkerLink
+from .link import AWAKE, WorkerLink
 from .record import Record
 from .worker import next_step
 
@@ -280,7 +280,7 @@ class Dispatcher:
             self.desks[step].queue.push(record)
             self._feeder.schedule()
         elif len(self._records) == 1 and link.is_brief:
-            link.stay_awake(WAKE_UP)
+            link.stay_awake(AWAKE)
 
     async def _wait_for_entry(self, desk: StepDesk, level: int, deadline: float) -> None:
         has_place = await desk.entry.wait(level, deadline)

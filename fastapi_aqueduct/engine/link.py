@@ -28,15 +28,16 @@ TOGETHER = 0.0002
 """Seconds of work that is answered together. More would cost less for each task, but the API process would sit idle
 while the worker is busy and the other way round."""
 
-WAKE_UP = 0.0002
-"""Seconds in which a process falls asleep and is woken, at most. What should come sooner is better waited for awake:
-that costs twice the optimum at worst, whenever it comes (Karlin et al., "Empirical studies of competitive spinning for
-a shared-memory multiprocessor", SOSP 1991). Only the event loop does so by itself: a worker that did, too, would gain
-a little on an idle machine, but where others want the cores both would be taken for what they are not, processes that
+BRIEF = 0.0002
+"""Seconds of work whose answer the event loop had better wait for awake, if nobody else has anything in the flow. To
+fall asleep costs it as much, in the wake-up and in caches that have gone cold meanwhile; so this costs twice the
+optimum at worst, whenever the answer comes (Karlin et al., "Empirical studies of competitive spinning for a
+shared-memory multiprocessor", SOSP 1991). Only the event loop does so by itself: a worker that did, too, would gain a
+little on an idle machine, but where others want the cores both would be taken for what they are not, processes that
 compute, and wait for milliseconds to get one back."""
 
-BRIEF = WAKE_UP / 2
-"""Seconds of work after which the answer to a lone task should be here sooner than the event loop could be woken."""
+AWAKE = 2 * BRIEF
+"""Seconds for which it stays awake at most: such work, and the way there and back."""
 
 DUMP_TIME = 0.5
 """Seconds that a hung worker gets to write its stack before it is killed."""
@@ -238,7 +239,7 @@ class WorkerLink:
 
     @property
     def is_brief(self) -> bool:
-        """Whether its calls take less time than it takes to wake a process."""
+        """Whether its calls take less time than falling asleep over them costs."""
         return self._pace < BRIEF
 
     def free_at(self) -> float:
