@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from fastapi_aqueduct import Flow
 
-from ..support import eventually
+from ..support import DEADLINE, eventually
 
 
 @contextlib.asynccontextmanager
@@ -33,6 +33,17 @@ async def serving(app: ASGIApp, http: Literal["httptools", "h11"] = "httptools")
         finally:
             server.should_exit = True
             await task
+
+
+def bare_client(app: ASGIApp, raise_app_exceptions: bool = True) -> httpx.AsyncClient:
+    """Make a client of an application whose lifespan it does not run.
+
+    Args:
+        app: The application.
+        raise_app_exceptions: Whether what it raises comes out of the client; else that is an answer with status 500.
+    """
+    transport = httpx.ASGITransport(app, raise_app_exceptions=raise_app_exceptions)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 def taken(flow: Flow) -> int:
@@ -54,6 +65,7 @@ class Connection:
 
     async def __aenter__(self) -> Connection:
         self._reader, self._writer = await asyncio.open_connection(self._url.host, self._url.port)
+        self.socket: socket.socket = self._writer.get_extra_info("socket")
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
@@ -75,5 +87,9 @@ class Connection:
 
     async def read_head(self) -> str:
         """Read the status line and the headers of an answer."""
-        head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 20)
+        head = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), DEADLINE)
         return head.decode()
+
+    async def read_body(self, size: int = -1) -> bytes:
+        """Read so many bytes behind that; all that come until the server closes if nothing is said."""
+        return await asyncio.wait_for(self._reader.read() if size < 0 else self._reader.readexactly(size), DEADLINE)

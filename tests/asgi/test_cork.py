@@ -50,14 +50,13 @@ def make_app(flow: Flow) -> FastAPI:
 
 async def segments(connection: Connection, path: str) -> int:
     """Ask something and count the segments with data in which the answer comes."""
-    sock: socket.socket = connection._writer.get_extra_info("socket")
-    before = count(sock)
+    before = count(connection.socket)
     await connection.send(path, "Content-Length: 0")
     head = await connection.read_head()
     assert head.startswith("HTTP/1.1 200")
     (length,) = re.findall(r"(?i)content-length: (\d+)", head)
-    assert b"42" in await connection._reader.readexactly(int(length))
-    return count(sock) - before
+    assert b"42" in await connection.read_body(int(length))
+    return count(connection.socket) - before
 
 
 def count(sock: socket.socket) -> int:
@@ -86,14 +85,14 @@ async def test_answers_to_a_pipeline_come_in_order(http: Any) -> None:
         bodies = [b"11", b'{"result":12}', b"42", b"13", b'"xxxxxxxxxxxxxx"']
         for body in bodies:
             assert f"content-length: {len(body)}\r\n" in (await connection.read_head()).lower()
-            assert await connection._reader.readexactly(len(body)) == body
+            assert await connection.read_body(len(body)) == body
 
 
 @both
 async def test_an_answer_is_whole_when_the_connection_is_closed_after_it(http: Any) -> None:
     async with serving(make_app(Flow(FlowStep(Adder()))), http) as server, Connection(server) as connection:
         await connection.send("/sum?a=5", "Content-Length: 0", "Connection: close")
-        assert (await connection._reader.read()).endswith(b"\r\n\r\n15")
+        assert (await connection.read_body()).endswith(b"\r\n\r\n15")
 
 
 @both

@@ -102,7 +102,7 @@ async def test_the_memory_is_held_until_it_was_sent() -> None:
             for _ in range(10):
                 assert blocks(flow) == 1
                 await asyncio.sleep(0)
-            await asyncio.wait_for(connection._reader.readexactly(32_000_000), 20)
+            await connection.read_body(32_000_000)
             await eventually(lambda: blocks(flow) == 0)
 
 

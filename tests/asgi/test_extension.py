@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from starlette.applications import Starlette
@@ -27,7 +26,7 @@ from fastapi_aqueduct.flow import FlowState
 from fastapi_aqueduct.testing import client
 
 from .handlers import Adder, Hold, NoModel, Sum
-from .support import serving
+from .support import bare_client, serving
 
 
 def add_route(app: FastAPI | APIRouter, flow: Flow) -> None:
@@ -222,7 +221,7 @@ async def test_a_mounted_application_uses_the_flows_of_the_outer_one() -> None:
     async with client(app) as http:
         assert (await http.get("/inner/sum?a=3")).json() == 13
         assert (await http.get("/inner/name")).json() == "flow"
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as bare:
+        async with bare_client(app) as bare:
             assert (await bare.get("/inner/name")).json() == "flow"
 
 
@@ -241,7 +240,7 @@ async def test_a_lifespan_that_never_ran(is_mounted: bool) -> None:
     prefix = "/inner" if is_mounted else ""
     if is_mounted:
         app.mount("/inner", inner)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+    async with bare_client(app) as http:
         for path in ("/sum?a=3", "/name"):
             with pytest.raises(RuntimeError, match=r"lifespan=aqueduct\.lifespan"):
                 await http.get(prefix + path)

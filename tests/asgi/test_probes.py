@@ -7,7 +7,6 @@ import signal
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
@@ -28,6 +27,7 @@ from fastapi_aqueduct.testing import client
 
 from ..support import eventually, pids
 from .handlers import Add, Adder
+from .support import bare_client
 
 PATHS = ["/ready", "/live", "/startup"]
 
@@ -184,7 +184,7 @@ async def test_before_the_start_and_after_the_end() -> None:
     flow = Flow(Adder())
     app = FastAPI()
     Aqueduct(flow).install(app)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+    async with bare_client(app) as http:
         assert await statuses(http) == [503, 200, 503]
         assert (await http.get("/ready")).json()["status"] == "stopped"
         async with client(app):

@@ -37,6 +37,7 @@ from fastapi_aqueduct.asgi.direct import Direct
 from fastapi_aqueduct.testing import client
 
 from .handlers import Add, Join, Picture, Text
+from .support import bare_client
 
 pytestmark = pytest.mark.skipif(
     not fastapi.__version__.startswith(shortcut._KNOWN_VERSION),
@@ -197,12 +198,6 @@ def requests() -> Iterator[tuple[str, dict[str, str], bytes]]:
         yield path, JSON, BODIES[7]
 
 
-def bare_client(app: ASGIApp) -> httpx.AsyncClient:
-    """Make a client of an application whose lifespan does not run."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
-
-
 async def ask(http: httpx.AsyncClient, path: str, headers: dict[str, str], body: bytes) -> tuple[Any, ...]:
     """Return all of an answer that does not depend on time."""
     method = "PUT" if path.startswith(("/items", "/in/items")) else "POST"
@@ -217,7 +212,10 @@ async def test_every_answer_is_the_same(prefix: str) -> None:
     flow = Flow(Join())
     short, own = make_app(flow, lifespan=Aqueduct(flow).lifespan), make_app(flow)
     short.router.redirect_slashes = own.router.redirect_slashes = False
-    async with client(short, raise_app_exceptions=False) as ours, bare_client(own) as theirs:
+    async with (
+        client(short, raise_app_exceptions=False) as ours,
+        bare_client(own, raise_app_exceptions=False) as theirs,
+    ):
         statuses = set()
         for path, headers, body in requests():
             found = await ask(ours, prefix + path, headers, body)
@@ -257,7 +255,7 @@ async def test_a_body_that_is_too_large() -> None:
         for _ in range(20):
             yield b" " * 100
 
-    async with client(short) as ours, bare_client(own) as theirs:
+    async with client(short) as ours, bare_client(own, raise_app_exceptions=False) as theirs:
         for make in (lambda: b" " * 2000, pieces):
             answers = [await http.post("/join", headers=JSON, content=make()) for http in (ours, theirs)]
             assert [answer.status_code for answer in answers] == [413, 413]
@@ -293,7 +291,7 @@ async def test_a_body_that_broke_off() -> None:
         yield b"{"
         yield b'{"words": ["a"]}'
 
-    async with client(app), bare_client(Stumble(app)) as http:
+    async with client(app), bare_client(Stumble(app), raise_app_exceptions=False) as http:
         response = await http.post("/join", headers=JSON, content=pieces())
         assert (response.status_code, response.json()) == (400, {"detail": "There was an error parsing the body"})
 

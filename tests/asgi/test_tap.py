@@ -74,7 +74,7 @@ async def test_the_connection_is_good_for_the_next_request(http: Any) -> None:
             await connection.send("/total", f"Content-Length: {MIB}", body=bytes([1]) * (MIB // 2))
             await connection.send_more(bytes([1]) * (MIB // 2))
             assert (await connection.read_head()).startswith("HTTP/1.1 200")
-            await connection._reader.readexactly(len(str(MIB)))
+            await connection.read_body(len(str(MIB)))
         await connection.send("/read", "Content-Length: 4", body=b"more")
         assert (await connection.read_head()).startswith("HTTP/1.1 200")
         await eventually(lambda: blocks(flow) == taken(flow) == 0)

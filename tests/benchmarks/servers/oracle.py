@@ -34,20 +34,23 @@ class Oracle:
     def __init__(self, callers: int) -> None:
         self._callers = callers
         self._batch: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self) -> None:
         """Join the batch and wait until it is done."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._batch.append(future)
-        if len(self._batch) == 1:
-            self._timer = loop.call_later(PATIENCE, self._run)
         if len(self._batch) == self._callers:
-            self._timer.cancel()
             self._run()
+        elif self._timer is None:
+            self._timer = loop.call_later(PATIENCE, self._run)
         await future
 
     def _run(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         batch, self._batch = self._batch, []
         asyncio.get_running_loop().call_later(CALL_TIME + TASK_TIME * len(batch), _answer, batch)
 
