@@ -1,4 +1,4 @@
-"""Arrays, and other objects with a buffer: how they are pickled, so that their bytes can stay where they are.
+"""Arrays, and other objects with a buffer: how they travel, so that their bytes can stay where they are.
 
 numpy is not imported for those who do not use it: where nobody has imported it, there is no array.
 """

@@ -43,7 +43,7 @@ class Rota:
 
 
 class StepDesk:
-    """Everything about one step that the dispatcher decides by.
+    """Everything about one step that the dispatcher and the feeder decide by.
 
     Args:
         name: Name of the step.

@@ -67,7 +67,7 @@ class Feeder:
         """
         step = record.step
         desk = self._desks[step]
-        if not desk.takes_at_once or desk.queue.count or (step != self._last and self._room_after(step)[0] <= 0):
+        if not desk.takes_at_once or desk.queue.count or self._free_after(step) <= 0:
             return None
         link = desk.idle_link()
         if link is not None:
@@ -100,7 +100,9 @@ class Feeder:
         if patience is not None and not patience.is_worthwhile:
             patience = None
         fed: set[WorkerLink] = set()
-        free, room = self._room_after(index)
+        free = room = self._free_after(index)
+        if index != self._last:
+            room -= sum(link.in_flight for link in desk.links)  # when all that they have in hand has come
         rota = Rota(desk.links)
         while queue.count and free > 0:
             link, calls = desk.free_link(rota, may_wait=room > 0)
@@ -148,14 +150,12 @@ class Feeder:
             is_expected = self._ledger.intakes > 0
         return patience.due_at(desk.queue.count, is_expected, desk.share(), now)
 
-    def _room_after(self, index: int) -> tuple[int, int]:
-        """Count the free places in the fullest queue after a step, now and when all that is in its hands has come."""
-        later = self._desks[index + 1 :]
-        if not later:
-            return sys.maxsize, sys.maxsize
+    def _free_after(self, index: int) -> int:
+        """Count the free places in the fullest queue after a step."""
+        if index == self._last:
+            return sys.maxsize
         # A step rests while one after it has all it may hold; the first queue then fills up and callers feel it.
-        free = self._queue_size - max(desk.queue.count for desk in later)
-        return free, free - sum(link.in_flight for link in self._desks[index].links)
+        return self._queue_size - max(desk.queue.count for desk in self._desks[index + 1 :])
 
     def _wake_at(self, desk: StepDesk, due_at: float, now: float) -> None:
         assert self._loop is not None

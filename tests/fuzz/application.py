@@ -23,6 +23,9 @@ from .wire import PARSER, Wire
 LIMIT = 5000
 """Bytes that a body may have."""
 
+UPLOADS = {"o": ("image",), "p": ("image",), "t": ("image", "mask"), "i": ("image",)}
+"""The endpoints, and the uploads that each wants."""
+
 REFUSALS = {400, 413, 415, 422}
 
 Send = Callable[[Attempt], Awaitable[tuple[Attempt, Answer | None]]]
@@ -62,7 +65,7 @@ class UploadTarget:
 
     def _run(self, data: bytes, send: Send) -> int | None:
         attempt = Attempt.read(data)
-        if attempt.endpoint not in ("o", "p", "t", "i"):
+        if attempt.endpoint not in UPLOADS:
             return None
         return self._loop.run_until_complete(self._try(attempt, send))
 
@@ -123,13 +126,10 @@ async def judge(attempt: Attempt, answer: Answer) -> None:
     assert length is None or int(length) == len(attempt.body)
     content_type = attempt.header(b"content-type") or b""
     if b"charset" not in content_type.lower():  # Starlette decodes names as it says, browsers never say it
-        names = ("image", "mask") if attempt.endpoint == "t" else ("image",)
-        await judge_files(content["files"], names, content_type, body)
+        await judge_files(content["files"], UPLOADS[attempt.endpoint], content_type, body)
 
 
-async def judge_files(
-    files: dict[str, list[int]], names: tuple[str, ...], content_type: bytes, body: bytes
-) -> None:
+async def judge_files(files: dict[str, list[int]], names: tuple[str, ...], content_type: bytes, body: bytes) -> None:
     """Check what an endpoint has received that wants uploads of these names; Starlette says what a form contains."""
     if not is_form(content_type):
         assert files == {"image": summary(body)}
