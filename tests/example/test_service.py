@@ -49,7 +49,7 @@ class TestReading:
         assert answer.status_code == 200 and answer.json()["lines"] == []
 
     def test_many_at_once_each_get_their_own_text(self, client: httpx.Client) -> None:
-        names = ["tiny.png", "sign.jpg", "phone.jpg"] * 2
+        names = ["tiny.png", "sign.jpg", "phone.jpg"] * 4
 
         def read(name: str) -> str:
             return text(client.post("/ocr", content=SAMPLES[name].path.read_bytes()).json())
