@@ -12,8 +12,9 @@ from starlette.types import Message, Receive
 
 from ..flow import caller_guard
 
-ARM_DELAY = 0.005
-"""Seconds before somebody listens, and up to twice as many: most tasks are done by then, and listening is dear."""
+ARM_DELAY = 0.05
+"""Seconds before somebody listens, and up to twice as many: most tasks are done by then, also where dozens wait for
+each other, and listening is dear. Of work that nobody wants any more so much is done in vain at most."""
 
 
 class DisconnectWatch:
@@ -27,7 +28,7 @@ class DisconnectWatch:
     """
 
     def __init__(self, receive: Receive) -> None:
-        self._receive: Receive | None = receive
+        self._receive = receive
         self._listener: asyncio.Task[None] | None = None
         self._has_gone = False
 
@@ -36,13 +37,13 @@ class DisconnectWatch:
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        _lookout_of(task.get_loop()).add(self)
+        self._unarmed = _lookout_of(task.get_loop()).add(self)
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._receive = None
+        self._unarmed.discard(self)
         if self._listener is not None:
             self._listener.cancel()
             # Its frame refers to this watch: as a cycle it would wait for the garbage collector, with the request.
@@ -52,13 +53,12 @@ class DisconnectWatch:
             raise ClientDisconnect from exc
 
     def arm(self) -> None:
-        """Begin to listen, if it is not over."""
-        if self._receive is not None:
-            self._listener = asyncio.create_task(self._listen(self._receive))
+        """Begin to listen."""
+        self._listener = asyncio.create_task(self._listen())
 
-    async def _listen(self, receive: Receive) -> None:
+    async def _listen(self) -> None:
         try:
-            while (await receive())["type"] != "http.disconnect":
+            while (await self._receive())["type"] != "http.disconnect":
                 pass
         except Exception:
             # A limit on the body may be enforced in here, for a body that nobody wants to read.
@@ -70,23 +70,25 @@ class DisconnectWatch:
 class _Lookout:
     """Arms the watches of an event loop, with one timer for all: one each would cost more than all else here.
 
-    Two generations: what was new at one tick is due at the next.
+    Two generations: what is new at one tick is due at the next. Whoever is done by then has left.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._new: list[DisconnectWatch] = []
-        self._due: list[DisconnectWatch] = []
+        self._new: set[DisconnectWatch] = set()
+        self._due: set[DisconnectWatch] = set()
         self._is_ticking = False
 
-    def add(self, watch: DisconnectWatch) -> None:
-        self._new.append(watch)
+    def add(self, watch: DisconnectWatch) -> set[DisconnectWatch]:
+        """Take in a watch; it is armed soon unless it leaves the set that is returned."""
+        self._new.add(watch)
         if not self._is_ticking:
             self._is_ticking = True
             self.loop.call_later(ARM_DELAY, self._tick)
+        return self._new
 
     def _tick(self) -> None:
-        due, self._due, self._new = self._due, self._new, []
+        due, self._due, self._new = self._due, self._new, set()
         for watch in due:
             watch.arm()
         self._is_ticking = bool(self._due)

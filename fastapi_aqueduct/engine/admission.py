@@ -73,18 +73,22 @@ class Admission:
             self.check_workers(0.0)
         if is_idle:
             return
-        first = self._desks[0]
-        waiting = first.queue.waiting(first.queue.level(priority))
         expected = 0.0
         for desk in self._desks:
             expected += desk.expected_time()
-        if waiting >= self._queue_size:
-            raise QueueFull(
-                f"{waiting} tasks wait for step {first.name} of flow {self._name}; its queue is full",
-                retry_after=max(1.0, expected),
-            )
+        if self._desks[0].queue.count >= self._queue_size:  # of all levels; seldom is there one to look at closer
+            self._check_queue(priority, expected)
         if expected > timeout:
             raise DeadlineUnreachable(
                 f"a task of flow {self._name} would take about {expected:.1f} s now and has {timeout:g} s",
                 retry_after=max(1.0, expected - timeout),
+            )
+
+    def _check_queue(self, priority: int, expected: float) -> None:
+        first = self._desks[0]
+        waiting = first.queue.waiting(first.queue.level(priority))
+        if waiting >= self._queue_size:
+            raise QueueFull(
+                f"{waiting} tasks wait for step {first.name} of flow {self._name}; its queue is full",
+                retry_after=max(1.0, expected),
             )

@@ -101,11 +101,11 @@ class StepDesk:
         waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
         if len(self.links) == 1:
             link = self.links[0]
-            return link.time_per_call() * (waiting + link.calls) if link.state is WorkerState.READY else 0.0
+            return link.pace * (waiting + link.calls) if link.state is WorkerState.READY else 0.0
         ready = self.ready_links()
         if not ready:
             return 0.0
-        pace = sum(link.time_per_call() for link in ready) / len(ready)
+        pace = sum(link.pace for link in ready) / len(ready)
         batches = waiting + sum(link.calls for link in ready)
         return pace * max(1.0, batches / len(ready))
 

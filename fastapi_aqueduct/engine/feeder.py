@@ -81,7 +81,7 @@ class Feeder:
         All they do with their answers, such as sending responses, would be lost time for it.
         """
         queue = self._desks[link.step].queue
-        if not link.calls and queue.count >= queue.batch_size and link.time_per_call() > LEAD:
+        if not link.calls and queue.count >= queue.batch_size and link.pace > LEAD:
             self._feed(link.step, time.monotonic())
 
     def _turn(self) -> None:

@@ -77,6 +77,7 @@ class WorkerLink:
         failure: Why it could not start, once that is known.
         start_timer: Ends a start that takes too long.
         ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
+        pace: Seconds that its last calls of the handler took.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class WorkerLink:
         self.base_memory: int | None = None
         self.start_timer: asyncio.TimerHandle | None = None
         self.ready_at = 0.0
+        self.pace = LEAD
         self._batch_size = batch_size
         self._handle_timeout = handle_timeout
         self._call_of = call_of
@@ -125,7 +127,6 @@ class WorkerLink:
         self._pidfd: int | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: list[tuple[list[Record], float, int]] = []
-        self._pace = LEAD
         self._deviation = 8 * LEAD  # unknown at first
         self._ahead = 1
         self._together = 1
@@ -201,7 +202,7 @@ class WorkerLink:
         self.handled += len(records)
         self.head_since = now
         duration /= self._calls(records)
-        pace = self._pace = duration if self._answered == 1 else self._pace + (duration - self._pace) / 8
+        pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
         self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
         self._together = max(1, int(TOGETHER / pace)) if pace else MAX_AHEAD
         if pace > LEAD:
@@ -233,21 +234,17 @@ class WorkerLink:
             passed += records
         return [], [], passed
 
-    def time_per_call(self) -> float:
-        """Tell how long the worker took for its last calls of the handler, in seconds."""
-        return self._pace
-
     @property
     def is_brief(self) -> bool:
         """Whether its calls take less time than falling asleep over them costs."""
-        return self._pace < BRIEF
+        return self.pace < BRIEF
 
     def free_at(self) -> float:
         """Tell when the worker should be free, if it works on one batch and its calls take a steady time."""
-        is_steady = self._deviation < LEAD < self._pace
+        is_steady = self._deviation < LEAD < self.pace
         if not is_steady or self.calls != 1 or self.state is not WorkerState.READY:
             return math.inf
-        return self.head_since + self._pace
+        return self.head_since + self.pace
 
     def _watch_hang(self) -> None:
         if self._handle_timeout is None or self._loop is None or self._hang_timer is not None or not self.batches:

@@ -103,6 +103,24 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         await task
 
 
+async def test_nobody_listens_for_a_task_that_is_done_soon() -> None:
+    """Listening costs more than such a task."""
+    heard: list[str] = []
+    has_heard, never = asyncio.Event(), asyncio.Event()
+
+    async def receive(name: str) -> dict[str, Any]:
+        heard.append(name)
+        has_heard.set()
+        await never.wait()
+        raise AssertionError
+
+    with DisconnectWatch(lambda: receive("soon")):
+        pass
+    with DisconnectWatch(lambda: receive("late")):
+        await has_heard.wait()  # the other would have been heard with it or before
+    assert heard == ["late"]
+
+
 async def test_an_error_of_receive_is_not_a_disconnect() -> None:
     """A limit on a body that nobody reads may be enforced there."""
     has_failed, release = asyncio.Event(), asyncio.Event()
