@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-from .engine.arena import Layout
-from .engine.dispatcher import Dispatcher
+from .engine.engine import Engine
 from .engine.intake import NO_CAP, Intake, IntakeCap
-from .engine.ledger import Ledger
-from .engine.limits import check_limits
-from .engine.mapping import Mapping, create_memory
+from .engine.memory import default_memory_limit
 from .engine.process import StartMethod
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
-from .engine.supervisor import Supervisor
 from .exceptions import ConfigurationError, MPStartMethodValueError, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log
@@ -58,23 +51,6 @@ class FlowState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
-
-
-@dataclass
-class _Engine:
-    """What exists while a flow runs."""
-
-    memory_fd: int
-    layout: Layout
-    ledger: Ledger
-    dispatcher: Dispatcher
-    supervisor: Supervisor
-    loop: asyncio.AbstractEventLoop | None = None
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.dispatcher.attach(loop)
-        self.supervisor.attach(loop)
 
 
 class Flow:
@@ -121,7 +97,7 @@ class Flow:
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._state = FlowState.STOPPED
-        self._engine: _Engine | None = None
+        self._engine: Engine | None = None
         _check_numbers(self._queue_size, queue_priorities, memory_limit, start_timeout)
 
     @property
@@ -177,10 +153,8 @@ class Flow:
             raise NotRunningError(f"flow {self.name} cannot be started: it is {self._state}")
         engine = self._engine = self._build()
         self._state = FlowState.STARTING
-        loop = engine.loop = asyncio.get_running_loop()
-        engine.dispatcher.attach(loop)
         try:
-            await engine.supervisor.start(self._start_timeout if timeout is None else timeout)
+            await engine.start(self._start_timeout if timeout is None else timeout)
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
             raise
@@ -302,24 +276,12 @@ class Flow:
             steps = tuple(StepStatistics(name, (), step.nprocs, 0) for name, step in self._steps)
             arena = ArenaStatistics(self._memory_limit or default_memory_limit())
             return FlowStatistics(self.name, self._state, steps, arena, 0, 0, 0, 0, 0)
-        if engine.loop is _current_loop():
-            # The books belong to the loop; an endpoint for metrics may well ask from another thread.
-            engine.ledger.arena.collect()
-        dispatcher = engine.dispatcher
-        retained = [offset for desk in dispatcher.desks for link in list(desk.links) for offset in list(link.retained)]
-        return FlowStatistics(
-            name=self.name,
-            state=self._state,
-            steps=tuple(desk.statistics() for desk in dispatcher.desks),
-            arena=engine.ledger.statistics(retained),
-            in_flight=dispatcher.in_flight,
-            **dispatcher.outcomes,
-        )
+        return engine.statistics(self._state)
 
     def __repr__(self) -> str:
         return f"<Flow {self.name} {self._state}: {' > '.join(name for name, _ in self._steps)}>"
 
-    def _attached(self) -> _Engine:
+    def _attached(self) -> Engine:
         engine = self._engine
         if engine is None or self._state is not FlowState.RUNNING:
             raise NotRunningError(self._not_running())
@@ -341,31 +303,24 @@ class Flow:
         await self.start_async(timeout)
         engine = self._engine
         assert engine is not None
-        engine.supervisor.detach()
-        engine.loop = None
+        engine.detach()
 
-    def _build(self) -> _Engine:
-        workers = sum(step.nprocs for _, step in self._steps)
-        # One for this process, one for each worker, and one to spare for each step: a worn worker and its
-        # replacement are there together.
-        layout = Layout(1 + workers + len(self._steps), self._memory_limit or default_memory_limit())
-        check_limits(self.name, workers, layout)
-        memory_fd = create_memory(f"aqueduct-{self.name}", layout.size)
-        ledger = Ledger(Mapping(memory_fd, layout.size), layout)
-        dispatcher = Dispatcher(self.name, self._steps, ledger, self._queue_size, self._priorities)
-        supervisor = Supervisor(
-            self.name, self._steps, self._method, memory_fd, layout, ledger, dispatcher, self._start_timeout
+    def _build(self) -> Engine:
+        return Engine.build(
+            self.name,
+            self._steps,
+            self._method,
+            self._memory_limit or default_memory_limit(),
+            self._queue_size,
+            self._priorities,
+            self._start_timeout,
         )
-        return _Engine(memory_fd, layout, ledger, dispatcher, supervisor)
 
-    async def _discard(self, engine: _Engine, kill: bool) -> None:
+    async def _discard(self, engine: Engine, kill: bool) -> None:
         _running.discard(self)
         if engine.ledger.arena in shared_memories:
             shared_memories.remove(engine.ledger.arena)
-        engine.dispatcher.detach("the flow was stopped")
-        await (engine.supervisor.kill() if kill else engine.supervisor.stop())
-        engine.supervisor.detach()
-        os.close(engine.memory_fd)
+        await engine.close(kill)
         self._engine = None
         self._state = FlowState.STOPPED
 
@@ -382,23 +337,6 @@ def _let_go_of_running() -> None:
     # A flow that was never stopped must not keep the interpreter: its workers leave when their channels close.
     for flow in list(_running):
         flow._let_go()
-
-
-def _current_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def default_memory_limit() -> int:
-    """Return half of the memory that the machine or the container has, in bytes."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        pass
-    return total // 2
 
 
 def _named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, FlowStep]]:

@@ -1,7 +1,8 @@
-"""What the kernel knows about the memory of processes."""
+"""What the kernel knows about the memory of processes and of the machine."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def private_memory(pid: int) -> int | None:
     except OSError:
         return None
     return int(found[1]) * 1024 if found else None
+
+
+def default_memory_limit() -> int:
+    """Return half of the memory that the machine or the container has, in bytes."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        pass
+    return total // 2
 
 
 class OutOfMemory:

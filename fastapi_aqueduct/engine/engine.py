@@ -1,0 +1,130 @@
+"""What exists while a flow runs, put together and taken apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Self
+
+from ..step import FlowStep
+from .arena import Layout
+from .dispatcher import Dispatcher
+from .ledger import Ledger
+from .limits import check_limits
+from .mapping import Mapping, create_memory
+from .process import StartMethod
+from .statistics import FlowStatistics
+from .supervisor import Supervisor
+
+
+@dataclass
+class Engine:
+    """The parts of a running flow.
+
+    Attributes:
+        name: Name of the flow.
+        memory_fd: Descriptor of the shared memory.
+        ledger: Who holds which block of it.
+        dispatcher: Owns the tasks.
+        supervisor: Keeps the workers alive.
+        loop: The event loop that they work in; None while they wait for one.
+    """
+
+    name: str
+    memory_fd: int
+    ledger: Ledger
+    dispatcher: Dispatcher
+    supervisor: Supervisor
+    loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        steps: list[tuple[str, FlowStep]],
+        method: StartMethod,
+        memory_limit: int,
+        queue_size: int,
+        priorities: int,
+        start_timeout: float,
+    ) -> Self:
+        """Take the shared memory and put the parts together; nothing is started.
+
+        Args:
+            name: Name of the flow.
+            steps: Its steps, each with its name.
+            method: How processes are started.
+            memory_limit: Bytes of shared memory that all processes may use.
+            queue_size: Tasks that may wait for a step, in each level.
+            priorities: Number of priority levels.
+            start_timeout: Seconds in which a worker must be ready.
+
+        Raises:
+            ConfigurationError: A limit of this process does not allow the flow.
+        """
+        workers = sum(step.nprocs for _, step in steps)
+        # One for this process, one for each worker, and one to spare for each step: a worn worker and its
+        # replacement are there together.
+        layout = Layout(1 + workers + len(steps), memory_limit)
+        check_limits(name, workers, layout)
+        memory_fd = create_memory(f"aqueduct-{name}", layout.size)
+        ledger = Ledger(Mapping(memory_fd, layout.size), layout)
+        dispatcher = Dispatcher(name, steps, ledger, queue_size, priorities)
+        supervisor = Supervisor(name, steps, method, memory_fd, layout, ledger, dispatcher, start_timeout)
+        return cls(name, memory_fd, ledger, dispatcher, supervisor)
+
+    async def start(self, timeout: float) -> None:
+        """Start every worker, in the running event loop, and wait until all are ready; see `Supervisor.start`."""
+        self.loop = asyncio.get_running_loop()
+        self.dispatcher.attach(self.loop)
+        await self.supervisor.start(timeout)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Work in another event loop."""
+        self.loop = loop
+        self.dispatcher.attach(loop)
+        self.supervisor.attach(loop)
+
+    def detach(self) -> None:
+        """Stop watching the workers, which go on, until there is another event loop."""
+        self.supervisor.detach()
+        self.loop = None
+
+    async def close(self, kill: bool) -> None:
+        """End every task and every worker, and give the memory back.
+
+        Args:
+            kill: Whether workers are killed, or asked to leave first.
+        """
+        self.dispatcher.detach("the flow was stopped")
+        await (self.supervisor.kill() if kill else self.supervisor.stop())
+        self.supervisor.detach()
+        os.close(self.memory_fd)
+
+    def statistics(self, state: str) -> FlowStatistics:
+        """Return a snapshot.
+
+        Args:
+            state: Where the flow is in its life.
+        """
+        if self.loop is _current_loop():
+            # The books belong to the loop; an endpoint for metrics may well ask from another thread.
+            self.ledger.arena.collect()
+        desks = self.dispatcher.desks
+        retained = [offset for desk in desks for link in list(desk.links) for offset in list(link.retained)]
+        return FlowStatistics(
+            name=self.name,
+            state=state,
+            steps=tuple(desk.statistics() for desk in desks),
+            arena=self.ledger.statistics(retained),
+            in_flight=self.dispatcher.in_flight,
+            **self.dispatcher.outcomes,
+        )
+
+
+def _current_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
