@@ -43,7 +43,7 @@ class FlowStep:
             and until its answer comes the event loop another, though it goes on serving everybody else. So it is for
             steps of well under a millisecond, with a core to spare for each worker, and with about the time that
             lies between two tasks, such as 0.001. 0: sleep at once, but that the event loop stays awake
-            for the answer to a lone task of less than 0.1 ms, for 0.2 ms at most.
+            for the answer to a lone task of less than 0.2 ms, for 0.4 ms at most.
         on_start_wait: Accepted for users of the package ``aqueduct`` and ignored; deprecated.
 
     Raises:

@@ -24,9 +24,9 @@ LEAD = 0.002
 about to be, so that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a
 frame."""
 
-TOGETHER = 0.0002
+TOGETHER = 0.0001
 """Seconds of work that is answered together. More would cost less for each task, but the API process would sit idle
-while the worker is busy and the other way round."""
+while the worker is busy and the other way round: in 0.2 ms a fast one has done all that 32 callers ask for."""
 
 BRIEF = 0.0002
 """Seconds of work whose answer the event loop had better wait for awake, if nobody else has anything in the flow. To

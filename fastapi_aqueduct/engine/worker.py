@@ -38,7 +38,7 @@ from .heap import give_back, keep_freed_memory
 from .mapping import Mapping
 from .trace import write_trace_on_faults
 
-FLUSH_INTERVAL = 0.0002
+FLUSH_INTERVAL = 0.0001
 """Seconds that a finished answer may wait for others to be sent with it while more work is at hand."""
 
 ROOM_TIMEOUT = 1.0
