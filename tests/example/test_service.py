@@ -103,7 +103,7 @@ class TestAround:
         assert re.search(r'^http_requests_total\{.*handler="/ocr".*\} [1-9]', metrics, re.MULTILINE)
         assert 'handler="/ready"' not in metrics
         ready = re.findall(r'^aqueduct_workers\{.*state="ready".*\} ([\d.]+)', metrics, re.MULTILINE)
-        assert [float(count) for count in ready] == [2, 1, 1]
+        assert [float(count) for count in ready] == [2, 2, 1]
 
     def test_the_documentation_shows_how_to_send_a_picture(self, client: httpx.Client) -> None:
         assert client.get("/docs").status_code == 200
