@@ -99,7 +99,7 @@ class Engine:
         """
         self.dispatcher.detach("the flow was stopped")
         await (self.supervisor.kill() if kill else self.supervisor.stop())
-        self.supervisor.detach()
+        self.detach()
         os.close(self.memory_fd)
 
     def statistics(self, state: str) -> FlowStatistics:
