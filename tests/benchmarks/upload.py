@@ -12,7 +12,8 @@ from .report import Report
 from .servers.work import PAGE
 
 CONNECTIONS = 8
-BOUNDARY = "boundary-of-the-parts"
+BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
+"""As long as Chrome and Safari make them; those of curl and Firefox are longer."""
 FLOOR = "FastAPI alone awaits request.body(), or throws away what request.stream() gives, and touches no page"
 
 
