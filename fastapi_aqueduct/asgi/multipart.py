@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from .errors import MalformedBody
+from .search import find
 
 MAX_PARTS = 1000
 """Parts that a form may have; Starlette allows as many files and as many fields."""
+
+_BLANK_LINE = b"\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class MultipartForm:
     """
 
     def __init__(self, boundary: bytes) -> None:
+        self._delimiter = b"\r\n--" + boundary
         self._events: list[Event] = []
         self._headers: dict[bytes, bytes] = {}
         self._field, self._value = bytearray(), bytearray()
@@ -102,12 +106,44 @@ class MultipartForm:
         Raises:
             MalformedBody: It is not a multipart form.
         """
+        start = 0
+        # The parser is slow at content, so it gets only a delimiter and the headers behind it, up to the blank line. It
+        # does not matter to it how a form is cut; where there is more to it than that, it gets all the rest.
+        while (end := self._take_content(data, start)) < len(data):
+            blank = data.find(_BLANK_LINE, end)
+            start = len(data) if blank < 0 else blank + len(_BLANK_LINE)
+            self._parse(data[end:start])
+            if not self._is_in_content:
+                self._parse(data[start:])
+                break
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def _is_in_content(self) -> bool:
+        # Its index counts the letters of a delimiter that may have begun.
+        return self._parser.state == MultipartState.PART_DATA and not self._parser.index
+
+    def _take_content(self, data: bytes | bytearray, start: int) -> int:
+        """Take the content of a part that goes on at a place, and return where it ends."""
+        if not self._is_in_content:
+            return start
+        delimiter = self._delimiter
+        end = find(data, delimiter, start)
+        if end < 0:
+            # One may begin with the last bytes: with a CR, which there is only one of in it.
+            end = data.rfind(b"\r", max(start, len(data) - len(delimiter) + 1))
+            if end < 0 or not delimiter.startswith(data[end:]):
+                end = len(data)
+        if end > start:
+            self._take(data, start, end)
+        return end
+
+    def _parse(self, data: bytes | bytearray) -> None:
         try:
             self._parser.write(data)  # type: ignore[arg-type]  # takes any bytes-like object
         except FormParserError as exc:
             raise MalformedBody("The body is not a valid multipart form.") from exc
-        events, self._events = self._events, []
-        return events
 
     def finish(self) -> None:
         """Check that the form was complete.

@@ -208,6 +208,37 @@ def test_pieces_of_one_chunk_are_joined() -> None:
     assert sum(isinstance(event, PartData) for event in events) < 10
 
 
+class CountingForm(MultipartForm):
+    """Counts what the parser underneath gets."""
+
+    pieces = 0
+
+    def _parse(self, data: bytes | bytearray) -> None:
+        self.pieces += 1
+        super()._parse(data)
+
+
+HEAD = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        HEAD + b"\r\n\r\n" * 10_000 + b"\r\n--b--\r\n",
+        HEAD + b"\r\n--bx\r\n\r\n" * 10_000 + b"\r\n--b--\r\n",
+        HEAD + b"x\r\n--b--" + b"\r\n\r\n" * 10_000,
+        b"\r\n\r\n" * 10_000 + HEAD + b"x\r\n--b--\r\n",
+    ],
+    ids=["content", "what looks like delimiters", "epilogue", "preamble"],
+)
+def test_blank_lines_do_not_cut_a_form_to_pieces(body: bytes) -> None:
+    """Who sends nothing else would keep the event loop busy for a second with a megabyte."""
+    form = CountingForm(b"b")
+    form.feed(body)
+    form.finish()
+    assert form.pieces < 10
+
+
 def test_a_nested_form_is_content() -> None:
     """Nobody looks into a part."""
     inner = b'--c\r\nContent-Disposition: form-data; name="n"\r\n\r\nx\r\n--c--\r\n'
