@@ -27,10 +27,8 @@ from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, pack, unpack
 from .ledger import Ledger
 from .link import AWAKE, WorkerLink
 from .record import Record
+from .rest import Rest
 from .worker import next_step
-
-IDLE_TIME = 10.0
-"""Seconds without a task after which memory that is only kept warm goes back to the system."""
 
 
 class Dispatcher:
@@ -64,9 +62,7 @@ class Dispatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._feeder = Feeder(self.desks, ledger, queue_size)
         self._admission = Admission(name, self.desks, queue_size)
-        self._trim_timer: asyncio.TimerHandle | None = None
-        self._last_settled_at = 0.0
-        self._idle: asyncio.Future[None] | None = None
+        self._rest = Rest(self._records, self._give_back)
         ledger.on_full = self.relieve
 
     @property
@@ -245,21 +241,14 @@ class Dispatcher:
         Returns:
             Whether that came about within ``timeout`` seconds.
         """
-        if not self._records:
-            return True
-        self._idle = asyncio.get_running_loop().create_future()
-        done, _ = await asyncio.wait([self._idle], timeout=timeout)
-        self._idle = None
-        return bool(done)
+        return await self._rest.wait(timeout)
 
     def abandon(self, reason: str) -> None:
         """End every task with `NotRunningError`."""
         for record in list(self._records.values()):
             with contextlib.suppress(RuntimeError):  # its event loop is closed, so nobody can wait for it any more
                 self._settle(record, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
-        if self._trim_timer is not None:
-            self._trim_timer.cancel()
-            self._trim_timer = None
+        self._rest.cancel()
         for desk in self.desks:
             desk.entry.close()
 
@@ -376,29 +365,14 @@ class Dispatcher:
             else:
                 future.set_exception(error)
         if not self._records:
-            self._rest()
+            self._rest.begin(self._loop)
 
-    def _rest(self) -> None:
-        """Nobody is here any more: let those know who wait for that, and give memory back if it stays so."""
-        self._last_settled_at = time.monotonic()
-        if self._idle is not None:
-            _wake(self._idle)
-        if self._trim_timer is None and self._loop is not None:
-            self._trim_timer = self._loop.call_later(IDLE_TIME, self._trim_idle)
-
-    def _trim_idle(self) -> None:
-        self._trim_timer = None
-        assert self._loop is not None
-        idle = time.monotonic() - self._last_settled_at
-        if self._records:
-            return
-        if idle >= IDLE_TIME:
-            self.relieve()
-            for desk in self.desks:
-                for link in desk.links:
-                    link.send(pack(Kind.REST))
-        else:
-            self._trim_timer = self._loop.call_later(IDLE_TIME - idle, self._trim_idle)
+    def _give_back(self) -> None:
+        """Give the memory back that was kept for tasks to come."""
+        self.relieve()
+        for desk in self.desks:
+            for link in desk.links:
+                link.send(pack(Kind.REST))
 
     def _time_out(self, record: Record) -> None:
         if record.is_settled:
@@ -412,9 +386,3 @@ class Dispatcher:
         elapsed = now - record.started_at
         message = f"the deadline of the task passed after {elapsed:.3f} s in flow {self.name}: it was {where}"
         self._settle(record, "timed_out", TaskTimeout(message))
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done() and not future.get_loop().is_closed():
-        future.set_result(None)
-

@@ -10,6 +10,7 @@ from typing import Self
 from ..step import FlowStep
 from .arena import Layout
 from .dispatcher import Dispatcher
+from .launcher import Launcher
 from .ledger import Ledger
 from .limits import check_limits
 from .mapping import Mapping, create_memory
@@ -71,7 +72,8 @@ class Engine:
         memory_fd = create_memory(f"aqueduct-{name}", layout.size)
         ledger = Ledger(Mapping(memory_fd, layout.size), layout)
         dispatcher = Dispatcher(name, steps, ledger, queue_size, priorities)
-        supervisor = Supervisor(name, steps, method, memory_fd, layout, ledger, dispatcher, start_timeout)
+        launcher = Launcher(name, steps, method, memory_fd, layout, ledger)
+        supervisor = Supervisor(name, steps, launcher, dispatcher, start_timeout)
         return cls(name, memory_fd, ledger, dispatcher, supervisor)
 
     async def start(self, timeout: float) -> None:

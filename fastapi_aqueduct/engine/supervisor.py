@@ -8,28 +8,22 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import signal
 import socket
 import time
 
-from ..exceptions import ConfigurationError, StartError, StartTimeout, WorkerDied, describe_exit
+from ..exceptions import StartError, StartTimeout, WorkerDied, describe_exit
 from ..logger import log
 from ..step import FlowStep
-from .arena import Layout
-from .bootstrap import pack_prelude
-from .channel import make_pair
 from .codec import decode_error
 from .dispatcher import Dispatcher
 from .frames import Kind, ProtocolError, pack
-from .ledger import Ledger
+from .launcher import Launcher
 from .link import WorkerLink
 from .memory import OutOfMemory
-from .process import StartMethod, start_process, thread_environment
 from .recycling import Wear
 from .slot import Slot
 from .statistics import WorkerState
-from .worker import KEPT, Setup
 
 STOP_TIME = 3.0
 """Seconds from being told to stop until an idle worker gets SIGTERM; `on_stop` runs in them. With the 25 that a
@@ -48,10 +42,7 @@ class Supervisor:
     Args:
         name: Name of the flow.
         steps: Its steps, each with its name.
-        method: How processes are started.
-        memory_fd: Descriptor of the shared memory.
-        layout: How it is divided: a region for each worker, and one to spare for each step.
-        ledger: Who holds which block.
+        launcher: Starts a worker.
         dispatcher: Who gets the workers.
         start_timeout: Seconds in which a worker must be ready.
     """
@@ -60,24 +51,17 @@ class Supervisor:
         self,
         name: str,
         steps: list[tuple[str, FlowStep]],
-        method: StartMethod,
-        memory_fd: int,
-        layout: Layout,
-        ledger: Ledger,
+        launcher: Launcher,
         dispatcher: Dispatcher,
         start_timeout: float,
     ) -> None:
         self._name = name
         self._steps = steps
-        self._method = method
-        self._memory_fd = memory_fd
-        self._layout = layout
-        self._ledger = ledger
+        self._launcher = launcher
         self._dispatcher = dispatcher
         self._start_timeout = start_timeout
         places = [index for index, (_, step) in enumerate(steps) for _ in range(step.nprocs + 1)]
         self._slots = [Slot(step, number) for number, step in enumerate(places, start=1)]
-        self._environment = thread_environment(sum(step.nprocs for _, step in steps))
         self._out_of_memory = OutOfMemory()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Future[None] | None = None
@@ -93,7 +77,7 @@ class Supervisor:
             StartTimeout: They were not ready in time.
             ConfigurationError: A handler or condition cannot be pickled.
         """
-        self._check_picklable()
+        self._launcher.check()
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._starting = loop.create_future()
@@ -200,79 +184,28 @@ class Supervisor:
     def _launch(self, slot: Slot) -> None:
         assert self._loop is not None
         slot.restart = None
-        name, step = self._steps[slot.step]
-        self._ledger.arena.reset_status(slot.region)
-        setup = self._setup(slot)
-        ours, theirs = make_pair()
-        link = slot.link = WorkerLink(
-            slot.step,
-            name,
-            slot.region,
-            ours,
-            step.batch_size,
-            step.handle_timeout,
-            self._ledger.arena.call_of,
-            self._on_frames,
-            self._on_exit,
-            step.busy_poll,
-        )
-        slot.wear = Wear(step)
+        link, theirs = self._launcher.prepare(slot, self._on_frames, self._on_exit)
+        slot.link = link
+        slot.wear = Wear(self._steps[slot.step][1])
         desk = self._dispatcher.desks[slot.step]
         desk.links.append(link)
         desk.expected_ready_at = link.launched_at + desk.load_time
-        link.send(pack_prelude() + pack(Kind.SETUP, setup))
         launch = self._loop.create_task(self._start_process(link, theirs))
         self._launches.add(launch)
         launch.add_done_callback(self._launches.discard)
 
     async def _start_process(self, link: WorkerLink, theirs: socket.socket) -> None:
-        label = f"{self._name}:{link.name}"
         try:
-            process = await asyncio.to_thread(
-                start_process, self._method, theirs, self._memory_fd, link.trace_fd, label, self._environment
-            )
-        except Exception as exc:  # no descriptor, no memory, or a script that the forkserver cannot import
+            await self._launcher.start(link, theirs)
+        except Exception as exc:
             link.failure = exc
             self._on_exit(link)
             return
-        finally:
-            theirs.close()
-        link.adopt(process)
         if self._loop is None:
             return
         link.attach(self._loop)
         if link.state is WorkerState.STARTING:
             link.start_timer = self._loop.call_later(self._start_timeout, self._end_slow_start, link)
-
-    def _setup(self, slot: Slot) -> bytes:
-        name, step = self._steps[slot.step]
-        conditions = [other.handle_condition for _, other in self._steps]
-        blocks = self._ledger.pass_on(slot.region)
-        setup = Setup(
-            step=slot.step,
-            name=name,
-            handler=step.handler,
-            conditions=conditions,
-            may_run_again=step.max_retries > 0,
-            layout=self._layout,
-            region=slot.region,
-            blocks=blocks,
-            busy_poll=step.busy_poll,
-            # What is kept must not look like a leak.
-            kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,
-        )
-        return pickle.dumps(setup, 5)
-
-    def _check_picklable(self) -> None:
-        for name, step in self._steps:
-            for what, value in (("handler", step.handler), ("handle_condition", step.handle_condition)):
-                try:
-                    pickle.dumps(value, 5)
-                except Exception as exc:
-                    raise ConfigurationError(
-                        f"the {what} of {name} in flow {self._name} cannot be sent to a worker process: {exc}; "
-                        "define it at the top level of a module, and create what cannot be pickled in on_start"
-                    ) from exc
 
     def _on_frames(self, link: WorkerLink, frames: list[tuple[Kind, bytes]]) -> None:
         try:

@@ -1,0 +1,137 @@
+"""Starts one worker: its channel, what it is told, its process."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+from collections.abc import Callable
+
+from ..exceptions import ConfigurationError
+from ..step import FlowStep
+from .arena import Layout
+from .bootstrap import pack_prelude
+from .channel import make_pair
+from .frames import Kind, pack
+from .ledger import Ledger
+from .link import WorkerLink
+from .process import StartMethod, start_process, thread_environment
+from .slot import Slot
+from .worker import KEPT, Setup
+
+
+class Launcher:
+    """Makes the workers of a flow, one at a time.
+
+    Args:
+        name: Name of the flow.
+        steps: Its steps, each with its name.
+        method: How processes are started.
+        memory_fd: Descriptor of the shared memory.
+        layout: How it is divided.
+        ledger: Who holds which block.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        steps: list[tuple[str, FlowStep]],
+        method: StartMethod,
+        memory_fd: int,
+        layout: Layout,
+        ledger: Ledger,
+    ) -> None:
+        self._name = name
+        self._steps = steps
+        self._method = method
+        self._memory_fd = memory_fd
+        self._layout = layout
+        self._ledger = ledger
+        self._environment = thread_environment(sum(step.nprocs for _, step in steps))
+
+    def check(self) -> None:
+        """Find out whether a worker can be told what to run.
+
+        Raises:
+            ConfigurationError: A handler or condition cannot be pickled.
+        """
+        for name, step in self._steps:
+            for what, value in (("handler", step.handler), ("handle_condition", step.handle_condition)):
+                try:
+                    pickle.dumps(value, 5)
+                except Exception as exc:
+                    raise ConfigurationError(
+                        f"the {what} of {name} in flow {self._name} cannot be sent to a worker process: {exc}; "
+                        "define it at the top level of a module, and create what cannot be pickled in on_start"
+                    ) from exc
+
+    def prepare(
+        self,
+        slot: Slot,
+        on_frames: Callable[[WorkerLink, list[tuple[Kind, bytes]]], None],
+        on_exit: Callable[[WorkerLink], None],
+    ) -> tuple[WorkerLink, socket.socket]:
+        """Make the channel to a worker that has no process yet, and tell it what to run.
+
+        Args:
+            slot: The worker's place; nobody is in it.
+            on_frames: Called with the link and the frames that have arrived.
+            on_exit: Called once with the link when the process is gone.
+
+        Returns:
+            The link, and the worker's end of the channel for `start`.
+        """
+        name, step = self._steps[slot.step]
+        self._ledger.arena.reset_status(slot.region)
+        setup = self._setup(slot)
+        ours, theirs = make_pair()
+        link = WorkerLink(
+            slot.step,
+            name,
+            slot.region,
+            ours,
+            step.batch_size,
+            step.handle_timeout,
+            self._ledger.arena.call_of,
+            on_frames,
+            on_exit,
+            step.busy_poll,
+        )
+        link.send(pack_prelude() + pack(Kind.SETUP, setup))
+        return link, theirs
+
+    async def start(self, link: WorkerLink, theirs: socket.socket) -> None:
+        """Start the process of a link.
+
+        Args:
+            link: The worker.
+            theirs: Its end of the channel, which is closed here.
+
+        Raises:
+            Exception: No descriptor or no memory is left, or the forkserver cannot import the user's script.
+        """
+        label = f"{self._name}:{link.name}"
+        try:
+            process = await asyncio.to_thread(
+                start_process, self._method, theirs, self._memory_fd, link.trace_fd, label, self._environment
+            )
+        finally:
+            theirs.close()
+        link.adopt(process)
+
+    def _setup(self, slot: Slot) -> bytes:
+        name, step = self._steps[slot.step]
+        setup = Setup(
+            step=slot.step,
+            name=name,
+            handler=step.handler,
+            conditions=[other.handle_condition for _, other in self._steps],
+            may_run_again=step.max_retries > 0,
+            layout=self._layout,
+            region=slot.region,
+            blocks=self._ledger.pass_on(slot.region),
+            busy_poll=step.busy_poll,
+            # What is kept must not look like a leak.
+            kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,
+        )
+        return pickle.dumps(setup, 5)
