@@ -77,7 +77,6 @@ class MultipartForm:
     """
 
     def __init__(self, boundary: bytes) -> None:
-        self._delimiter = b"\r\n--" + boundary
         self._events: list[Event] = []
         self._headers: dict[bytes, bytes] = {}
         self._field, self._value = bytearray(), bytearray()
@@ -128,7 +127,7 @@ class MultipartForm:
         """Take the content of a part that goes on at a place, and return where it ends."""
         if not self._is_in_content:
             return start
-        delimiter = self._delimiter
+        delimiter = self._parser.boundary  # with the CR, LF and hyphens before it
         end = find(data, delimiter, start)
         if end < 0:
             # One may begin with the last bytes: with a CR, which there is only one of in it.
