@@ -11,6 +11,7 @@ from .batching import BatchQueue
 from .entry import Entry
 from .link import WorkerLink
 from .patience import Patience
+from .process import available_cores
 from .record import Record
 from .restart import RestartBudget
 from .statistics import StepStatistics, WorkerState
@@ -23,9 +24,13 @@ class Rota:
 
     Args:
         links: The workers, of any state.
+
+    Attributes:
+        size: How many these are.
     """
 
     def __init__(self, links: list[WorkerLink]) -> None:
+        self.size = len(links)
         self._heap = [(link.calls, number, link) for number, link in enumerate(links) if link.room() > 0]
         heapq.heapify(self._heap)
 
@@ -72,6 +77,7 @@ class StepDesk:
     def __init__(self, name: str, step: FlowStep, queue_size: int, priorities: int) -> None:
         self.name = name
         self.nprocs = step.nprocs
+        self._cores = available_cores()
         is_patient = step.batch_timeout == "auto"
         timeout = 0.0 if step.batch_timeout == "auto" else step.batch_timeout
         self.queue: BatchQueue[Record] = BatchQueue(step.batch_size, timeout, priorities)
@@ -109,9 +115,24 @@ class StepDesk:
         batches = waiting + sum(link.calls for link in ready)
         return pace * max(1.0, batches / len(ready))
 
-    def idle_link(self) -> WorkerLink | None:
+    def on_duty(self, now: float) -> list[WorkerLink]:
+        """List the workers that should share the work: all of them, or as many as there are cores if it is brief.
+
+        More could not do it at the same time. They would get it in smaller portions, and each that wakes up takes the
+        core and the caches from another: 64 workers on two cores do half as much as two of them.
+        """
+        if self.nprocs <= self._cores:
+            return self.links
+        quick = 0
+        for number, link in enumerate(self.links, start=1):
+            quick += link.is_quick(now)
+            if quick == self._cores:
+                return self.links[:number]
+        return self.links
+
+    def idle_link(self, now: float) -> WorkerLink | None:
         """Find a worker that has nothing to do."""
-        for link in self.links:
+        for link in self.on_duty(now):
             if not link.calls and link.state is WorkerState.READY:
                 return link
         return None
@@ -132,7 +153,7 @@ class StepDesk:
         if not may_wait:
             return link, 1
         # With several workers the tasks that are here are dealt out, not poured into the first.
-        share = -(-self.queue.count // (self.queue.batch_size * len(self.links)))
+        share = -(-self.queue.count // (self.queue.batch_size * rota.size))
         return link, min(link.room(), link.calls_per_batch(), share)
 
     def share(self) -> float:

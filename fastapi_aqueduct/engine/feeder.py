@@ -69,7 +69,7 @@ class Feeder:
         desk = self._desks[step]
         if not desk.takes_at_once or desk.queue.count or self._free_after(step) <= 0:
             return None
-        link = desk.idle_link()
+        link = desk.idle_link(now)
         if link is not None:
             link.put([record], now)
             link.flush(self._ledger.take_released(link.region))
@@ -103,12 +103,15 @@ class Feeder:
         free = room = self._free_after(index)
         if index != self._last:
             room -= sum(link.in_flight for link in desk.links)  # when all that they have in hand has come
-        rota = Rota(desk.links)
+        on_duty = desk.on_duty(now)
+        rota = Rota(on_duty)
         while queue.count and free > 0:
             link, calls = desk.free_link(rota, may_wait=room > 0)
             if link is None and room > 0 and queue.count >= queue.batch_size:
                 link, calls = self._nearly_free_link(desk, now), 1
             if link is None:
+                if len(on_duty) < len(desk.links):
+                    self._wake_at(desk, now + LEAD, now)  # if they are stuck by then, others take their place
                 if patience is not None:
                     patience.note_busy(queue.count, now)
                 break

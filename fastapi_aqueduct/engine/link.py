@@ -239,6 +239,12 @@ class WorkerLink:
         """Whether its calls take less time than falling asleep over them costs."""
         return self.pace < BRIEF
 
+    def is_quick(self, now: float) -> bool:
+        """Tell whether it does the work it is given in no time, as far as is known, and is not stuck in some now."""
+        if self.pace >= TOGETHER or self.state is not WorkerState.READY:
+            return False
+        return not self.batches or now - self.head_since < LEAD
+
     def free_at(self) -> float:
         """Tell when the worker should be free, if it works on one batch and its calls take a steady time."""
         is_steady = self._deviation < LEAD < self.pace

@@ -1,44 +1,22 @@
-"""When a worker should be free, as its link tells; without a process."""
+"""When a worker should be free, and whether it is quick, as its link tells; without a process."""
 
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Iterator
-from typing import Any, cast
 
 import pytest
 
-from fastapi_aqueduct.engine.link import LEAD, WorkerLink
+from fastapi_aqueduct.engine.link import LEAD, TOGETHER, WorkerLink
 from fastapi_aqueduct.engine.statistics import WorkerState
 
-
-class Waiting:
-    """What is handed over; the link only notes in it that it was."""
-
-    is_waiting = True
-    holder = 0
-    sent_at = 0.0
+from .links import hand_over, ready_link, work
 
 
 @pytest.fixture
 def link() -> Iterator[WorkerLink]:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        made = WorkerLink(0, "step", 1, ours, 4, None, lambda region: 0.0, lambda *args: None, lambda link: None)
-        made.state = WorkerState.READY
-        yield made
-        made.close()
-
-
-def work(link: WorkerLink, *durations: float) -> None:
-    for duration in durations:
-        hand_over(link, 0.0)
-        link.take_back(duration, 0.0)
-
-
-def hand_over(link: WorkerLink, now: float) -> None:
-    link.put(cast(Any, [Waiting() for _ in range(4)]), now)
+    with ready_link() as link:
+        yield link
 
 
 def test_a_worker_whose_calls_take_a_steady_time_tells_when_it_is_free(link: WorkerLink) -> None:
@@ -62,3 +40,26 @@ def test_one_that_takes_no_more_tasks_does_not(link: WorkerLink) -> None:
     hand_over(link, 7.0)
     link.state = WorkerState.RETIRING
     assert link.free_at() == math.inf
+
+
+def test_a_worker_is_quick_whose_work_is_brief(link: WorkerLink) -> None:
+    assert not link.is_quick(0.0)  # nobody knows yet
+    work(link, *[TOGETHER / 2] * 40)
+    assert link.is_quick(7.0)
+    work(link, 50 * TOGETHER)
+    assert not link.is_quick(7.0)
+
+
+def test_it_is_not_while_it_is_stuck(link: WorkerLink) -> None:
+    work(link, *[TOGETHER / 2] * 40)
+    hand_over(link, 7.0)
+    assert link.is_quick(7.0 + LEAD / 2)
+    assert not link.is_quick(7.0 + 2 * LEAD)
+    link.take_back(TOGETHER / 2, 7.0 + 2 * LEAD)
+    assert link.is_quick(8.0)
+
+
+def test_nor_when_it_takes_no_more_tasks(link: WorkerLink) -> None:
+    work(link, *[TOGETHER / 2] * 40)
+    link.state = WorkerState.RETIRING
+    assert not link.is_quick(7.0)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep
-from fastapi_aqueduct.engine.link import BRIEF
+from fastapi_aqueduct.engine.link import BRIEF, MAX_AHEAD
 from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, Whole, notes
-from ..support import DEADLINE, busy, eventually, running
+from ..support import DEADLINE, busy, eventually, pids, running
 
 
 async def submit(flow: Flow, **fields: Any) -> asyncio.Task[Any]:
@@ -32,6 +36,16 @@ async def submit(flow: Flow, **fields: Any) -> asyncio.Task[Any]:
 def is_asleep(pid: int) -> bool:
     """Tell whether a process waits for something (proc_pid_stat(5))."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Have a process stand still."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def write_down(path: Path) -> tuple[BaseTaskHandler, dict[str, Any]]:
@@ -74,6 +88,30 @@ async def test_every_worker_of_a_step_gets_work(tmp_path: Path) -> None:
         for gate in gates:
             gate.open()
         assert len({(await task).pid for task in tasks}) == 3
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """Leave one core to this process and to those it starts."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("cores cannot be taken away here")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("one_core")
+async def test_others_take_the_place_of_a_worker_that_is_stuck_in_brief_work() -> None:
+    async with running(Flow(FlowStep(Each(handlers.tell_pid), nprocs=3))) as flow:
+        for _ in range(40):  # until all is known that decides who gets brief work
+            await asyncio.gather(*[flow.process(Job(), DEADLINE) for _ in range(50)])
+        with stopped(pids(flow)[0]):
+            tasks = [asyncio.create_task(flow.process(Job(), DEADLINE)) for _ in range(MAX_AHEAD + 16)]
+            # Nobody else comes, and he who is stopped answers nothing: there is no event to look again.
+            await eventually(lambda: sum(task.done() for task in tasks) >= 16)
+            assert not all(task.done() for task in tasks)
+        await asyncio.gather(*tasks)
 
 
 async def test_a_step_of_one_worker_answers_in_the_order_of_arrival(tmp_path: Path) -> None:
