@@ -9,7 +9,7 @@ from .plot import Plot
 from .report import Promise, Report, Series
 from .subject import Subject
 
-ROUNDS = 5
+ROUNDS = 7
 DEPTHS = (1, 10, 100, 1_000, 10_000, 100_000)
 SHARED_DEPTH = 100
 """Below, a wake-up and a turn of the event loop serve fewer tasks, so that each costs more."""
@@ -31,15 +31,16 @@ CPU = "CPU per task, us"
 
 def measure_depth() -> Report:
     """Let more and more tasks come at once."""
-    with_flow, alone = _run("depth", "alone", sizes=DEPTHS)
-    memory, memory_alone = _run("memory", "memory-alone", sizes=[DEPTHS[-1]])
+    with_flow, alone = _run("depth", DEPTHS)
+    memory, memory_alone = _run("memory", DEPTHS[-1:])
     beyond = {depth: with_flow[depth].minus(alone[depth], f"{depth:,} beyond asyncio's own") for depth in DEPTHS}
     name = f"CPU of a task beyond asyncio's own, {DEPTHS[-1]:,} at once / {SHARED_DEPTH}"
     return Report(
         title="growth with the queue: so many tasks come at once, one step, one worker",
         notes=[
-            "asyncio's own: as many callers that wait for an asyncio.Event; Python's garbage collector looks at all of",
-            "them again and again, and is what grows with their number",
+            "asyncio's own: as many callers that wait for an asyncio.Event, in the same process; Python's garbage "
+            "collector looks at all of them again and again, and is what grows with their number",
+            "the collector is set as it is wherever an application runs a flow",
         ],
         rows=[
             *_rows(with_flow, "{:,} at once", CPU),
@@ -62,10 +63,10 @@ def measure_depth() -> Report:
 
 def measure_workers() -> Report:
     """Share the work among more and more workers."""
-    (costs,) = _run("workers", sizes=WORKERS)
+    (costs,) = _run("workers", WORKERS)
     return Report(
         title="growth with the workers: one step, 32 callers for each worker",
-        notes=["all workers share the cores of the machine, which is nothing to the CPU time of the calling process"],
+        notes=["brief work, as this is, goes to as many workers as the machine has cores"],
         rows=_rows(costs, "workers: {}", CPU),
         promises=[
             Promise(costs[count].over(costs[WORKERS[0]], f"CPU of a task, {count} workers / 1"), MOST_BY_WORKERS)
@@ -85,7 +86,7 @@ def measure_workers() -> Report:
 
 def measure_steps() -> Report:
     """Take the tasks through more and more steps."""
-    (costs,) = _run("steps", sizes=STEPS)
+    (costs,) = _run("steps", STEPS)
     distances = Series("largest distance of a median from the straight line, %", [_distance(_points(costs))], digits=1)
     return Report(
         title="growth with the steps: one worker each, 32 callers",
@@ -105,7 +106,7 @@ def measure_steps() -> Report:
 
 def measure_payload() -> Report:
     """Send larger and larger payloads, one at a time."""
-    costs, copies = _run("payload", "copy", sizes=PAYLOADS)
+    costs, copies = _run("payload", PAYLOADS)
     promises = []
     for size in LARGE_PAYLOADS:
         beyond = costs[size].minus(costs[KIB], f"{size // MIB} MiB beyond 1 KiB")
@@ -136,14 +137,16 @@ Costs = dict[int, Series]
 """What was measured, by what grows."""
 
 
-def _run(*kinds: str, sizes: Sequence[int]) -> list[Costs]:
-    costs = [{size: Series("", []) for size in sizes} for _ in kinds]
+def _run(kind: str, sizes: Sequence[int]) -> list[Costs]:
+    rounds: list[list[list[float]]] = []
     for _ in range(ROUNDS):
-        for kind, series in zip(kinds, costs, strict=True):
-            with Subject("-m", f"{__package__}.subjects.growing", kind, *sizes) as subject:
-                for size, value in zip(sizes, subject.read(), strict=True):
-                    series[size].values.append(value)
-    return costs
+        with Subject("-m", f"{__package__}.subjects.growing", kind, *sizes) as subject:
+            rounds.append(subject.read())
+    columns = range(len(rounds[0][0]))
+    return [
+        {size: Series("", [values[row][column] for values in rounds]) for row, size in enumerate(sizes)}
+        for column in columns
+    ]
 
 
 def _rows(costs: Costs, name: str, unit: str) -> list[Series]:

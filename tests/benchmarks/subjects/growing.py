@@ -1,9 +1,9 @@
 """What a task costs the calling process while one thing grows: the queue, the workers, the steps, the payload.
 
-    python -m tests.benchmarks.subjects.growing depth|alone|memory|memory-alone|workers|steps|payload|copy SIZE...
+    python -m tests.benchmarks.subjects.growing depth|memory|workers|steps|payload SIZE...
 
-Says for each size the microseconds of CPU for each task, or the bytes. What is called ``alone`` are callers that wait
-for asyncio and not for a flow.
+Says for each size the microseconds of CPU for each task, or the bytes; and beside it, where there is something to
+compare with, the same of callers that wait for asyncio and not for a flow, or of a plain copy.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep
+from fastapi_aqueduct.asgi.tuning import relax_collector
 
 from ..processes import Footprint
 from ..subject import say, wait_for_end
@@ -36,6 +37,9 @@ COPIED = 512 << 20
 """Bytes that one number is measured with, where payloads are large."""
 
 WARM_UP = 3
+
+Costs = tuple[float, ...]
+"""What one size costs."""
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 
@@ -70,25 +74,26 @@ async def cpu(work: Awaitable[object], tasks: int) -> float:
     return (time.process_time() - started) / tasks * 1e6
 
 
-async def cost_of_depth(depths: list[int]) -> list[float]:
-    """Have so many tasks come at once, as often as it takes."""
+async def cost_of_depth(depths: list[int]) -> list[Costs]:
+    """Have so many tasks come at once, as often as it takes; and so many callers that wait until all are there."""
     async with make_flow() as flow:
         await asyncio.gather(*[call(flow, 100) for _ in range(CALLERS)])
-        return [await cpu(_come(flow, depth), depth * _bursts(depth)) for depth in depths]
+        return [await _costs_of_depth(flow, depth) for depth in depths]
 
 
-async def _come(flow: Flow, depth: int) -> None:
-    for _ in range(_bursts(depth)):
+async def _costs_of_depth(flow: Flow, depth: int) -> Costs:
+    bursts = max(1, (TASKS if depth > 1 else ALONE) // depth)
+    tasks = bursts * depth
+    return await cpu(_come(flow, depth, bursts), tasks), await cpu(_come_alone(depth, bursts), tasks)
+
+
+async def _come(flow: Flow, depth: int, bursts: int) -> None:
+    for _ in range(bursts):
         await asyncio.gather(*[flow.process(Task(), TIMEOUT) for _ in range(depth)])
 
 
-async def cost_alone(depths: list[int]) -> list[float]:
-    """Have so many callers come at once that wait until all are there."""
-    return [await cpu(_come_alone(depth), depth * _bursts(depth)) for depth in depths]
-
-
-async def _come_alone(depth: int) -> None:
-    for _ in range(_bursts(depth)):
+async def _come_alone(depth: int, bursts: int) -> None:
+    for _ in range(bursts):
         event = asyncio.Event()
         callers = asyncio.gather(*[event.wait() for _ in range(depth)])
         await asyncio.sleep(0)
@@ -96,23 +101,17 @@ async def _come_alone(depth: int) -> None:
         await callers
 
 
-def _bursts(depth: int) -> int:
-    return max(1, (TASKS if depth > 1 else ALONE) // depth)
-
-
-async def memory_of_depth(depths: list[int]) -> list[float]:
-    """Keep tasks in the queue of a worker that stands still, until the benchmark ends everything."""
+async def memory_of_depth(depths: list[int]) -> list[Costs]:
+    """Keep tasks in the queue of a worker that stands still, and callers waiting for nothing."""
     flow = make_flow()
     await flow.start_async()
     await call(flow, 100)
     os.kill(flow.statistics().steps[0].workers[0].pid, signal.SIGSTOP)
-    return [await _memory(depth, lambda: flow.process(Task(), TIMEOUT)) for depth in depths]
-
-
-async def memory_alone(depths: list[int]) -> list[float]:
-    """Keep callers waiting for nothing."""
-    event = asyncio.Event()
-    return [await _memory(depth, event.wait) for depth in depths]
+    never = asyncio.Event()
+    return [
+        (await _memory(depth, lambda: flow.process(Task(), TIMEOUT)), await _memory(depth, never.wait))
+        for depth in depths
+    ]
 
 
 async def _memory(count: int, come: Callable[[], Coroutine[Any, Any, object]]) -> float:
@@ -125,69 +124,57 @@ async def _memory(count: int, come: Callable[[], Coroutine[Any, Any, object]]) -
 waiting: list[asyncio.Task[object]] = []
 
 
-async def cost_of_workers(counts: list[int]) -> list[float]:
+async def cost_of_workers(counts: list[int]) -> list[Costs]:
     """Keep each of so many workers equally busy."""
     return [await _cost(make_flow(workers=count), CALLERS * count) for count in counts]
 
 
-async def cost_of_steps(counts: list[int]) -> list[float]:
+async def cost_of_steps(counts: list[int]) -> list[Costs]:
     """Take tasks through so many steps."""
     return [await _cost(make_flow(steps=count), CALLERS) for count in counts]
 
 
-async def _cost(flow: Flow, callers: int) -> float:
+async def _cost(flow: Flow, callers: int) -> Costs:
     async with flow:
         await asyncio.gather(*[call(flow, 2000 // callers + 1) for _ in range(callers)])
         each = TASKS // callers
-        return await cpu(asyncio.gather(*[call(flow, each) for _ in range(callers)]), each * callers)
+        return (await cpu(asyncio.gather(*[call(flow, each) for _ in range(callers)]), each * callers),)
 
 
-async def cost_of_payload(sizes: list[int]) -> list[float]:
-    """Send payloads one after the other."""
+async def cost_of_payload(sizes: list[int]) -> list[Costs]:
+    """Send payloads one after the other; copy each into shared memory that has been used before."""
     async with make_flow() as flow:
-        return [await _cost_of_payload(flow, np.ones(size, np.uint8)) for size in sizes]
+        return [await _costs_of_payload(flow, np.ones(size, np.uint8)) for size in sizes]
 
 
-async def _cost_of_payload(flow: Flow, payload: Array) -> float:
-    for _ in range(WARM_UP):
-        await flow.process(Task(payload), TIMEOUT)
-    return median([await cpu(flow.process(Task(payload), TIMEOUT), 1) for _ in range(_copies(payload))])
-
-
-async def cost_of_copy(sizes: list[int]) -> list[float]:
-    """Copy payloads into shared memory that has been used before, in the same conditions: each after a trip."""
-    async with make_flow() as flow:
-        return [await _cost_of_copy(flow, np.ones(size, np.uint8)) for size in sizes]
-
-
-async def _cost_of_copy(flow: Flow, payload: Array) -> float:
+async def _costs_of_payload(flow: Flow, payload: Array) -> Costs:
+    times = WARM_UP + _copies(payload)
+    trips = [await cpu(flow.process(Task(payload), TIMEOUT), 1) for _ in range(times)]
     shared = np.frombuffer(mmap.mmap(-1, len(payload)), np.uint8)
-    costs: list[float] = []
-    for _ in range(WARM_UP + _copies(payload)):
-        await flow.process(Task(payload), TIMEOUT)
+    copies: list[float] = []
+    for _ in range(times):
+        await flow.process(Task(payload), TIMEOUT)  # a copy in the conditions of the others: after a trip
         started = time.process_time()
         shared[:] = payload
-        costs.append((time.process_time() - started) * 1e6)
-    return median(costs[WARM_UP:])
+        copies.append((time.process_time() - started) * 1e6)
+    return median(trips[WARM_UP:]), median(copies[WARM_UP:])
 
 
 def _copies(payload: Array) -> int:
     return min(ALONE, max(8, COPIED // len(payload)))
 
 
-WORK: dict[str, Callable[[list[int]], Awaitable[list[float]]]] = {
+WORK: dict[str, Callable[[list[int]], Awaitable[list[Costs]]]] = {
     "depth": cost_of_depth,
-    "alone": cost_alone,
     "memory": memory_of_depth,
-    "memory-alone": memory_alone,
     "workers": cost_of_workers,
     "steps": cost_of_steps,
     "payload": cost_of_payload,
-    "copy": cost_of_copy,
 }
 
 
 async def main(what: str, sizes: list[int]) -> None:
+    relax_collector()  # as every application does that runs a flow
     say(await WORK[what](sizes))
     wait_for_end()
 
