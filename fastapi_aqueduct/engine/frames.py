@@ -18,6 +18,11 @@ from .codec import Encoded, new_tuple
 MAX_FRAME = 1 << 30
 """Bytes. Large payloads travel in shared memory, so a longer frame is a defect and not a need."""
 
+PORTION = 0.0001
+"""Seconds of work that travel together, to a worker and back. More would cost less for each task, but the API process
+would sit idle while the worker is busy and the other way round: in 0.2 ms a fast one has done all that 32 callers ask
+for."""
+
 FINISHED = -1
 """The next step of a task that has no further step to visit."""
 

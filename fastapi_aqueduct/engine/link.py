@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .channel import Channel
-from .frames import Kind, pack, pack_batches, pack_offsets
+from .frames import PORTION, Kind, pack, pack_batches, pack_offsets
 from .process import Process, send_signal
 from .record import Record
 from .statistics import WorkerState, WorkerStatistics
@@ -23,10 +23,6 @@ LEAD = 0.002
 """Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, or is
 about to be, so that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a
 frame."""
-
-TOGETHER = 0.0001
-"""Seconds of work that is answered together. More would cost less for each task, but the API process would sit idle
-while the worker is busy and the other way round: in 0.2 ms a fast one has done all that 32 callers ask for."""
 
 BRIEF = 0.0002
 """Seconds of work whose answer the event loop had better wait for awake, if nobody else has anything in the flow. To
@@ -204,7 +200,7 @@ class WorkerLink:
         duration /= self._calls(records)
         pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
         self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
-        self._together = max(1, int(TOGETHER / pace)) if pace else MAX_AHEAD
+        self._together = max(1, int(PORTION / pace)) if pace else MAX_AHEAD
         if pace > LEAD:
             self._deviation += (abs(duration - pace) - self._deviation) / 8
         return records, duration
@@ -241,7 +237,7 @@ class WorkerLink:
 
     def is_quick(self, now: float) -> bool:
         """Tell whether it does the work it is given in no time, as far as is known, and is not stuck in some now."""
-        if self.pace >= TOGETHER or self.state is not WorkerState.READY:
+        if self.pace >= PORTION or self.state is not WorkerState.READY:
             return False
         return not self.batches or now - self.head_since < LEAD
 

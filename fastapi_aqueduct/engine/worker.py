@@ -25,6 +25,7 @@ from .channel import WorkerChannel
 from .codec import Codec, Encoded, encode_error, new_tuple
 from .frames import (
     FINISHED,
+    PORTION,
     Batch,
     Envelope,
     Kind,
@@ -37,9 +38,6 @@ from .frames import (
 from .heap import give_back, keep_freed_memory
 from .mapping import Mapping
 from .trace import write_trace_on_faults
-
-FLUSH_INTERVAL = 0.0001
-"""Seconds that a finished answer may wait for others to be sent with it while more work is at hand."""
 
 ROOM_TIMEOUT = 1.0
 """Seconds to wait for shared memory to become free before a task fails with `ArenaFull`."""
@@ -171,7 +169,7 @@ class Worker:
             while self._pending or not self._stopping:
                 if self._pending:
                     self._answers.append(self._work(self._pending.popleft()))
-                if not self._pending or time.monotonic() - self._flushed_at > FLUSH_INTERVAL:
+                if not self._pending or time.monotonic() - self._flushed_at > PORTION:
                     self._flush()
                 if not self._pending and not self._stopping:
                     self.take(self._channel.receive(busy_poll=self._setup.busy_poll))

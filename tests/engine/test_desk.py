@@ -9,14 +9,15 @@ import pytest
 
 from fastapi_aqueduct import FlowStep
 from fastapi_aqueduct.engine.desk import StepDesk
-from fastapi_aqueduct.engine.link import LEAD, TOGETHER
+from fastapi_aqueduct.engine.frames import PORTION
+from fastapi_aqueduct.engine.link import LEAD
 from fastapi_aqueduct.engine.process import available_cores
 from fastapi_aqueduct.engine.statistics import WorkerState
 
 from ..handlers import Each
 from .links import BATCH, hand_over, ready_link, work
 
-BRIEF_WORK = [TOGETHER / 2] * 40
+BRIEF_WORK = [PORTION / 2] * 40
 
 CORES = available_cores()
 NOW = 7.0
@@ -40,7 +41,7 @@ def test_brief_work_is_for_as_many_workers_as_there_are_cores(desk: StepDesk) ->
 def test_all_share_work_of_which_nothing_is_known_or_that_is_not_brief(desk: StepDesk) -> None:
     assert desk.on_duty(NOW) == desk.links
     for link in desk.links:
-        work(link, *[2 * TOGETHER] * 40)
+        work(link, *[2 * PORTION] * 40)
     assert desk.on_duty(NOW) == desk.links
 
 

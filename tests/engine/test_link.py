@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastapi_aqueduct.engine.link import LEAD, TOGETHER, WorkerLink
+from fastapi_aqueduct.engine.frames import PORTION
+from fastapi_aqueduct.engine.link import LEAD, WorkerLink
 from fastapi_aqueduct.engine.statistics import WorkerState
 
 from .links import hand_over, ready_link, work
@@ -44,22 +45,22 @@ def test_one_that_takes_no_more_tasks_does_not(link: WorkerLink) -> None:
 
 def test_a_worker_is_quick_whose_work_is_brief(link: WorkerLink) -> None:
     assert not link.is_quick(0.0)  # nobody knows yet
-    work(link, *[TOGETHER / 2] * 40)
+    work(link, *[PORTION / 2] * 40)
     assert link.is_quick(7.0)
-    work(link, 50 * TOGETHER)
+    work(link, 50 * PORTION)
     assert not link.is_quick(7.0)
 
 
 def test_it_is_not_while_it_is_stuck(link: WorkerLink) -> None:
-    work(link, *[TOGETHER / 2] * 40)
+    work(link, *[PORTION / 2] * 40)
     hand_over(link, 7.0)
     assert link.is_quick(7.0 + LEAD / 2)
     assert not link.is_quick(7.0 + 2 * LEAD)
-    link.take_back(TOGETHER / 2, 7.0 + 2 * LEAD)
+    link.take_back(PORTION / 2, 7.0 + 2 * LEAD)
     assert link.is_quick(8.0)
 
 
 def test_nor_when_it_takes_no_more_tasks(link: WorkerLink) -> None:
-    work(link, *[TOGETHER / 2] * 40)
+    work(link, *[PORTION / 2] * 40)
     link.state = WorkerState.RETIRING
     assert not link.is_quick(7.0)
