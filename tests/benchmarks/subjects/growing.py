@@ -130,8 +130,8 @@ async def cost_of_workers(counts: list[int]) -> list[Costs]:
 
 
 async def cost_of_steps(counts: list[int]) -> list[Costs]:
-    """Take tasks through so many steps."""
-    return [await _cost(make_flow(steps=count), CALLERS) for count in counts]
+    """Take tasks through so many steps, each equally busy."""
+    return [await _cost(make_flow(steps=count), CALLERS * count) for count in counts]
 
 
 async def _cost(flow: Flow, callers: int) -> Costs:
