@@ -19,7 +19,8 @@ class FlowStep:
         handle_condition: Decides whether a task visits this step; a task that does not goes on to the next.
             Called where the task comes from (the previous worker, or the process that calls ``Flow.process``),
             so it must be picklable: a function of a module, not a lambda.
-        nprocs: Number of worker processes.
+        nprocs: Number of worker processes. Work of less than 0.1 ms a call goes to no more of them than there are
+            cores.
         batch_size: The most tasks that one call of ``handle`` gets.
         batch_timeout: Seconds to wait for a batch to fill, counted from the arrival of its first task;
             0 takes what is there and never waits. ``"auto"``: a batch that is not full waits for an idle worker's sake
