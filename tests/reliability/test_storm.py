@@ -35,7 +35,8 @@ async def weather(seconds: float, chance: random.Random, method: Any) -> Storm:
     async with running(Flow(*steps, mp_start_method=method, start_timeout=5.0)) as flow:
         await storm.rage(flow, seconds, chance)
         await eventually(lambda: flow.statistics().in_flight == 0)
-        assert blocks(flow) == 0
+        # Not at once: a stopped worker with nothing but a cancelled task in hand keeps its block until it is killed.
+        await eventually(lambda: blocks(flow) == 0)
         await calm(flow)
         await complete(flow, NPROCS, 0)
         await complete(flow, 2, 1)
