@@ -53,8 +53,9 @@ def test_a_worker_that_is_stuck_starting_or_slow_is_not_counted(desk: StepDesk) 
     assert desk.on_duty(NOW + 2 * LEAD) == desk.links[: CORES + 1]
     desk.links[CORES].state = WorkerState.STARTING
     assert desk.on_duty(NOW + 2 * LEAD) == desk.links
-    work(desk.links[-1], 1.0)
-    assert desk.on_duty(NOW + 2 * LEAD) == desk.links
+    desk.links[CORES].state = WorkerState.READY
+    desk.links[0].take_back(1.0, NOW + 2 * LEAD)
+    assert desk.on_duty(NOW + 3 * LEAD) == desk.links[: CORES + 1]  # no longer stuck, but slow
 
 
 def test_a_step_with_no_more_workers_than_cores_uses_them_all() -> None:
