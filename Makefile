@@ -6,6 +6,7 @@
 # ONLY    make bench ONLY=noop measures a part and renews its section of docs/benchmarks.md; tests/benchmarks names the parts
 # SECONDS make fuzz SECONDS=60 looks for a minute
 # RENEW   make bench-check RENEW=1 takes the engine of today as what later ones are compared with
+# CONSTRAINTS  the file with the exact versions to install; empty: the newest releases
 
 PYTHON ?= python3
 ARGS ?=
@@ -13,9 +14,11 @@ ONCE ?=
 ONLY ?=
 SECONDS ?= 600
 RENEW ?=
+CONSTRAINTS ?= .ci/constraints.txt
 
 VENV := $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 RUN := $(VENV)/bin/python -m
+INSTALL = $(RUN) pip install --quiet --disable-pip-version-check
 # The browser that the tests of the example's page drive; a client and a proxy for those of the HTTP edge;
 # what counts the instructions of the engine.
 DEBIAN_PACKAGES := chromium chromium-driver curl nginx valgrind
@@ -25,7 +28,7 @@ TYPED := $(wildcard fastapi_aqueduct tests example_app)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-long bench measure bench-check fuzz pytest lint layers types docs clean
+.PHONY: help demo test test-long test-latest moved bench measure bench-check fuzz pytest lint layers types lock docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -42,9 +45,18 @@ pytest: $(VENV)/.group-dev $(VENV)/.debian-packages
 test-long: $(VENV)/.group-dev $(VENV)/.debian-packages ## the tests that take minutes
 	@$(RUN) pytest -m long --timeout 900 -o faulthandler_timeout=1200 $(ARGS)
 
+# In an environment that is made anew, without .ci/constraints.txt.
+test-latest: ## the tests with the newest releases of everything, and a list of what has moved since `make lock`
+	@rm -rf $(VENV)-latest
+	@$(MAKE) --no-print-directory VENV=$(VENV)-latest CONSTRAINTS= moved pytest
+
+moved: $(VENV)/.group-dev
+	@echo "==> versions that differ from .ci/constraints.txt"
+	@$(RUN) pip list --format=freeze --disable-pip-version-check | .ci/moved .ci/constraints.txt
+
 # In an environment of its own: what others need must not decide which versions are developed and tested with.
 bench: ## measure speed and memory beside others and renew docs/benchmarks.md (ONLY=noop: that part and its section)
-	@$(MAKE) --no-print-directory VENV=$(VENV)-bench measure
+	@$(MAKE) --no-print-directory VENV=$(VENV)-bench CONSTRAINTS= measure
 
 measure: $(VENV)/.group-bench $(VENV)/.debian-packages-bench
 	@ONLY=$(ONLY) $(RUN) tests.benchmarks --page
@@ -68,6 +80,10 @@ types: $(VENV)/.group-dev ## mypy --strict
 	@echo "==> types"
 	@$(RUN) mypy --no-error-summary $(TYPED)
 
+lock: $(VENV)/.group-lock ## renew .ci/constraints.txt with the newest releases
+	@$(RUN) uv pip compile --quiet --universal --upgrade --python-version 3.11 --group dev --group docs --all-extras \
+		--no-header --no-annotate --no-emit-index-url --output-file .ci/constraints.txt pyproject.toml
+
 docs: $(VENV)/.group-docs ## build the documentation into site/
 	@$(VENV)/bin/zensical build --strict --clean
 
@@ -83,10 +99,10 @@ $(VENV)/pyvenv.cfg:
 		"$$python" -m venv --clear $(VENV)
 
 # One stamp for each dependency group of pyproject.toml. `pip install --group` came with pip 25.1.
-$(VENV)/.group-%: pyproject.toml $(VENV)/pyvenv.cfg
+$(VENV)/.group-%: pyproject.toml $(CONSTRAINTS) $(VENV)/pyvenv.cfg
 	@echo "==> $(VENV): installing the package and its '$*' group"
-	@$(RUN) pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	@$(RUN) pip install --quiet --disable-pip-version-check --group $* --editable .
+	@$(INSTALL) 'pip>=25.1'
+	@$(INSTALL) $(addprefix --constraint ,$(CONSTRAINTS)) --group $* --editable .
 	@touch $@
 
 # Without them the tests still run: those that need a browser, curl or nginx say so themselves.
