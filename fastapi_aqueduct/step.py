@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
 from .exceptions import ConfigurationError
-from .handler import BaseTaskHandler
+from .handler import BaseTaskHandler, check_methods
 
 
 class FlowStep:
@@ -91,8 +92,18 @@ class FlowStep:
                 + ("; did you forget the parentheses?" if isinstance(self.handler, type) else "")
             )
         name = type(self.handler).__name__
+        check_methods(name, self.handler)
+        # Not at the class, which may be a common base of handlers.
+        if getattr(self.handler.handle, "__func__", None) is BaseTaskHandler.handle:
+            raise ConfigurationError(f"{name} has no method `handle`; define `def handle(self, *tasks)` in it")
         if not callable(self.handle_condition):
             raise ConfigurationError(f"handle_condition of the step with {name} is not callable")
+        local = _local(self.handle_condition)
+        if local:
+            raise ConfigurationError(
+                f"handle_condition of the step with {name} is {local}, which cannot be sent to a worker process; "
+                "define a function at the top level of a module"
+            )
         for parameter in ("nprocs", "batch_size", "max_tasks", "max_memory_growth"):
             value = getattr(self, parameter)
             if value is not None and value < 1:
@@ -115,3 +126,14 @@ class FlowStep:
             f"FlowStep({type(self.handler).__name__}, nprocs={self.nprocs}, "
             f"batch_size={self.batch_size}, batch_timeout={self.batch_timeout})"
         )
+
+
+def _local(condition: Callable[[Any], Any]) -> str:
+    """Say why no other process can import a function; empty for one that it may find."""
+    function: Any = condition
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", "")
+    if name.endswith("<lambda>"):
+        return "a lambda"
+    return f"{name}, a function inside another one" if "<locals>" in name else ""

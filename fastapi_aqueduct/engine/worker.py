@@ -37,6 +37,7 @@ from .frames import (
 )
 from .heap import give_back, keep_freed_memory
 from .mapping import Mapping
+from .returned import ReturnCheck
 from .trace import write_trace_on_faults
 
 ROOM_TIMEOUT = 1.0
@@ -113,7 +114,7 @@ def _set_up(channel: WorkerChannel, memory_fd: int) -> Worker:
         mapping = Mapping(memory_fd, setup.layout.size)
         worker = Worker(setup, channel, mapping)
         worker.take(frames)
-        setup.handler.on_start()
+        worker.returned.check("on_start", setup.handler.on_start())  # type: ignore[func-returns-value]
     except BaseException as exc:
         channel.send(Kind.FAILED, encode_error(exc))
         sys.exit(START_FAILURE)
@@ -141,10 +142,14 @@ class Worker:
         setup: What to run.
         channel: Where batches come from and answers go.
         mapping: The shared memory.
+
+    Attributes:
+        returned: Looks at what the handler's methods return.
     """
 
     def __init__(self, setup: Setup, channel: WorkerChannel, mapping: Mapping) -> None:
         self._setup = setup
+        self.returned = ReturnCheck(setup.name, type(setup.handler).__qualname__)
         self._channel = channel
         self._arena = Arena(mapping, setup.layout, setup.region, self._on_idle)
         self._arena.adopt(setup.blocks)
@@ -266,7 +271,9 @@ class Worker:
 
     def _handle(self, tasks: list[BaseTask]) -> bytes:
         try:
-            self._setup.handler.handle(*tasks)
+            value: Any = self._setup.handler.handle(*tasks)  # type: ignore[func-returns-value]
+            if value is not None:
+                self.returned.note(value)
         except BaseException as exc:  # also SystemExit: a request must not end its worker
             return encode_error(exc)
         return b""

@@ -95,8 +95,10 @@ async def test_a_handler_that_cannot_be_pickled_is_refused_at_start() -> None:
     assert flow.state is FlowState.STOPPED
 
 
-async def test_a_lambda_as_condition_is_refused_at_start() -> None:
-    flow = Flow(FlowStep(Each(), handle_condition=lambda task: True))
+async def test_a_condition_that_cannot_be_pickled_is_refused_at_start() -> None:
+    condition = handlers.Chosen("one")
+    condition.lock = threading.Lock()  # type: ignore[attr-defined]
+    flow = Flow(FlowStep(Each(), handle_condition=condition))
     with pytest.raises(ConfigurationError, match="handle_condition of step1_Each"):
         await flow.start_async()
     assert flow.state is FlowState.STOPPED
