@@ -21,11 +21,14 @@ class UploadLimits:
     Attributes:
         max_body_size: The most bytes a body may have, if the endpoint does not say; default 64 MiB.
         idle_timeout: Seconds without a byte after which the client is refused with 408; None: no limit.
-        min_rate: Bytes a second that a client must reach on average, else 408; 0: no limit.
-        grace: Seconds that do not count for ``min_rate``.
+        min_rate: Bytes a second that a client must reach over the last ``grace`` seconds, else 408; 0: no limit.
+        grace: Seconds over which ``min_rate`` is judged: a client is first judged when so many have passed.
         max_uploads: The most uploads that may arrive at the same time for one flow, else 503; None: any number.
         max_pending_bytes: The most bytes of shared memory that uploads of one flow which are still arriving may
             have, else 503; None: half of the flow's ``memory_limit``. A single upload may have more.
+
+    Raises:
+        ConfigurationError: ``min_rate`` has no time over which it could be judged.
     """
 
     max_body_size: int = 64 << 20
@@ -34,6 +37,10 @@ class UploadLimits:
     grace: float = 20.0
     max_uploads: int | None = 2048
     max_pending_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_rate and self.grace <= 0:
+            raise ConfigurationError(f"grace must be positive where there is a min_rate, got {self.grace}")
 
     @property
     def cap(self) -> IntakeCap:

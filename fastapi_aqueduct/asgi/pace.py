@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from types import TracebackType
 from typing import Self
 
 from .errors import BodyTooSlow
 from .limits import UploadLimits
 
+PARTS = 4
+"""How many times the rate is looked at while one window passes: each judges the time since the fourth before it."""
+
+SECOND_LOOK = 0.1
+"""Seconds in which the event loop reads what has arrived before a client is refused."""
+
+PAUSE = 0.5
+"""A timer that fires so many seconds late has seen a pause of the server: it was stopped, or its event loop blocked."""
+
 
 class Pace:
-    """Ends what runs inside it when the client falls idle, or behind the least rate.
+    """Ends what runs inside it when the client falls idle, or below the least rate.
 
-    One timer serves both: the next byte is due before the client has been idle for too long and before its average
-    falls below the least rate. It looks at what has come only when it goes off, so that a chunk costs nearly nothing.
+    The rate is that of the last `UploadLimits.grace` seconds, so what was sent quickly before does not count. One timer
+    serves both limits. It looks at what has come only when it fires, so that a chunk costs nearly nothing.
+
+    Time in which the server itself stood still is not charged to the client: the kernel keeps only as much as fits in
+    the buffers of a socket. A timer that fires late therefore begins a new window. And no client is refused before the
+    event loop has had the time to read what has arrived.
 
     Args:
         limits: How slow a client may be.
@@ -23,11 +37,11 @@ class Pace:
 
     def __init__(self, limits: UploadLimits) -> None:
         self._idle = math.inf if limits.idle_timeout is None else limits.idle_timeout
-        self._min_rate = limits.min_rate
-        self._grace = limits.grace
+        self._least = limits.min_rate * limits.grace
+        self._interval = limits.grace / PARTS if self._least else math.inf
         self._received = 0
         self._has_expired = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
@@ -35,7 +49,8 @@ class Pace:
         self._task = task
         self._cancelling = task.cancelling()
         self._loop = asyncio.get_running_loop()
-        self._start = self._last = self._loop.time()
+        self._last = self._loop.time()
+        self._begin_window(self._last)
         self._wait()
         return self
 
@@ -49,7 +64,7 @@ class Pace:
             raise BodyTooSlow("The body came too slowly.", {"Connection": "close"}) from exc
 
     def note(self, received: int) -> None:
-        """Take in how much has come altogether."""
+        """Note how many bytes have come altogether."""
         self._received = received
         self._last = self._loop.time()
 
@@ -63,15 +78,50 @@ class Pace:
     def resume(self) -> None:
         """Let the clock go on."""
         waited = self._loop.time() - self._paused_at
-        self._start += waited
         self._last += waited
+        self._next_mark += waited
         self._wait()
 
+    def _begin_window(self, now: float) -> None:
+        self._marks = deque([self._received])
+        self._next_mark = now + self._interval
+
     def _wait(self) -> None:
-        behind = self._start + self._grace + self._received / self._min_rate if self._min_rate else math.inf
-        due = min(self._last + self._idle, behind)
-        if due > self._loop.time():
-            self._timer = None if due == math.inf else self._loop.call_at(due, self._wait)
+        due = min(self._last + self._idle, self._next_mark)
+        self._due = max(due, self._loop.time())
+        self._timer = None if due == math.inf else self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if now > self._due + PAUSE:
+            self._begin_window(now)
+        if self._is_too_slow(now):
+            self._timer = self._loop.call_later(SECOND_LOOK, self._look_again)
         else:
+            self._go_on(now)
+
+    def _look_again(self) -> None:
+        # Behind the tasks that have been woken by what the loop has read.
+        self._timer = self._loop.call_soon(self._judge)
+
+    def _judge(self) -> None:
+        now = self._loop.time()
+        if self._is_too_slow(now):
             self._has_expired = True
             self._task.cancel()
+        else:
+            self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        if now >= self._next_mark:
+            if len(self._marks) == PARTS:
+                self._marks.popleft()
+            self._marks.append(self._received)
+            self._next_mark = now + self._interval
+        self._wait()
+
+    def _is_too_slow(self, now: float) -> bool:
+        if now >= self._last + self._idle:
+            return True
+        is_complete = now >= self._next_mark and len(self._marks) == PARTS
+        return is_complete and self._received - self._marks[0] < self._least
