@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from enum import StrEnum
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self, SupportsFloat, TypeVar
 
 from .engine.engine import Engine
 from .engine.intake import NO_CAP, Intake, IntakeCap
@@ -22,7 +23,7 @@ from .exceptions import ConfigurationError, MPStartMethodValueError, NotRunningE
 from .handler import BaseTaskHandler
 from .logger import log
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
-from .task import BaseTask, shared_memories
+from .task import BaseTask, got, shared_memories
 
 T = TypeVar("T", bound=BaseTask)
 
@@ -174,6 +175,7 @@ class Flow:
             The same object.
 
         Raises:
+            ConfigurationError: It is no task, or its priority or ``timeout_sec`` is no number.
             NotRunningError: The flow is not running, or was stopped meanwhile.
             TaskTimeout: The answer did not come in time; the message says where the task was.
             TaskNotPicklable: A field cannot travel to another process.
@@ -185,11 +187,13 @@ class Flow:
         When the queue of the first step is full the call waits for a place. A cancellation withdraws the task: it
         does not run if no worker has it yet.
         """
+        if not isinstance(task, BaseTask):
+            raise ConfigurationError(f"process() takes a task, an object of a subclass of BaseTask, {got(task)}")
+        if timeout_sec.__class__ is not float or not 0.0 <= timeout_sec <= LONGEST_TIMEOUT:
+            timeout_sec = _checked_timeout(timeout_sec)
         engine = self._engine
         if engine is None or self._state is not FlowState.RUNNING or engine.loop is not asyncio.get_running_loop():
             engine = self._attached()
-        if timeout_sec is None or not 0.0 <= timeout_sec <= LONGEST_TIMEOUT:
-            timeout_sec = _checked_timeout(timeout_sec)
         processing = engine.dispatcher.process(task, timeout_sec)
         guard = caller_guard.get()
         if guard is None:
@@ -369,10 +373,10 @@ def _check_numbers(queue_size: int, priorities: int, memory_limit: int | None, s
         raise ConfigurationError(f"start_timeout must be positive, got {start_timeout}")
 
 
-def _checked_timeout(timeout: float | None) -> float:
-    if timeout is None or timeout != timeout:  # NaN is the number that is not itself
-        raise ConfigurationError(f"process() needs a number of seconds as timeout_sec, got {timeout}")
-    return max(0.0, min(timeout, LONGEST_TIMEOUT))
+def _checked_timeout(timeout: object) -> float:
+    if not isinstance(timeout, SupportsFloat) or math.isnan(timeout):
+        raise ConfigurationError(f"process() needs a number of seconds as timeout_sec, {got(timeout)}")
+    return max(0.0, min(float(timeout), LONGEST_TIMEOUT))
 
 
 def _run_in_thread(function: Callable[[], object]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
+import reprlib
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
@@ -53,7 +55,8 @@ class StepMetrics(NamedTuple):
 
     Attributes:
         step: Name of the step.
-        queue_time: Seconds from arrival at the step to being sent to a worker.
+        queue_time: Seconds from the arrival at the step to the answer, without `handle_time`: waiting in the queue, in
+            a worker's hands behind other tasks and for a batch to fill, and the way there and back.
         handle_time: Seconds the handler worked on the batch that held the task.
         batch_size: Number of tasks in that batch.
     """
@@ -227,15 +230,23 @@ class BaseTask:
 
         Args:
             priority: 0 is served last. More than the flow knows counts as the highest it knows.
+
+        Raises:
+            ConfigurationError: It is no whole number.
         """
-        self.priority = priority
+        self.priority = checked_priority(priority)
 
     def fail(self, exc: Exception) -> None:
         """Fail this task and no other of the batch; its caller gets the exception.
 
         Args:
             exc: What ``Flow.process`` raises. The task visits no further step.
+
+        Raises:
+            TypeError: It is no exception, but a text or a class.
         """
+        if not isinstance(exc, BaseException):
+            raise TypeError(f"task.fail() takes an exception, such as ValueError(...), {got(exc)}")
         self.__dict__["_failure"] = exc
 
     def share_value(self, field_name: str) -> None:
@@ -336,6 +347,25 @@ class BaseTask:
     def __repr__(self) -> str:
         # Names only: a field may hold many megabytes or somebody's data.
         return f"<{type(self).__name__} {self.task_id}: {self._field_names()}>"
+
+
+def checked_priority(priority: int) -> int:
+    """Return a priority as a whole number.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    try:
+        return operator.index(priority)
+    except TypeError:
+        raise ConfigurationError(f"the priority of a task is a whole number, {got(priority)}") from None
+
+
+def got(value: object) -> str:
+    """Say in an error's message what came in place of something else."""
+    if isinstance(value, type):
+        return f"got the class {value.__qualname__}"
+    return f"got {reprlib.repr(value)} of type {type(value).__qualname__}"
 
 
 async def _pieces(content: Readany | AsyncIterator[bytes]) -> AsyncIterator[bytes]:

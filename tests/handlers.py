@@ -356,6 +356,11 @@ def fail_odd_ones(*tasks: Any) -> None:
             task.number *= 10
 
 
+def fail_with_text_if_any(task: Any) -> None:
+    if task.text is not None:
+        task.fail(task.text)
+
+
 # Functions that raise
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, Protocol, TypeVar
 
+from ..task import checked_priority
+
 AGING = 1.0
 """Seconds of waiting that weigh as much as one level of priority, so that nobody starves."""
 
@@ -51,8 +53,12 @@ class BatchQueue(Generic[T]):
         return len(self._levels)
 
     def level(self, priority: int) -> int:
-        """Tell which level serves a priority: more than there are counts as the highest."""
-        return min(max(priority, 0), len(self._levels) - 1) if priority else 0
+        """Tell which level serves a priority: more than there are counts as the highest.
+
+        Raises:
+            ConfigurationError: It is no whole number.
+        """
+        return min(max(checked_priority(priority), 0), len(self._levels) - 1)
 
     def waiting(self, level: int) -> int:
         """Count the tasks that wait in one level."""

@@ -23,11 +23,12 @@ from .codec import Codec, Encoded, decode_error
 from .deadlines import Deadlines
 from .desk import StepDesk
 from .feeder import Feeder
-from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, pack, unpack_batches, unpack_offsets
+from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, pack, unpack_batches, unpack_offsets
 from .ledger import Ledger
 from .link import AWAKE, WorkerLink
 from .record import Record
 from .rest import Rest
+from .whereabouts import late_answer, whereabouts
 from .worker import next_step
 
 
@@ -106,7 +107,7 @@ class Dispatcher:
         deadline = started_at + timeout
         desk = self.desks[step]
         queue = desk.queue
-        level = queue.level(task.priority) if task.priority else 0
+        level = queue.level(task.priority) if task.priority != 0 else 0
         # The first two questions are cheap, and nearly always enough.
         if (desk.entry.contenders or queue.count >= self._queue_size) and not desk.entry.has_place(level):
             await self._wait_for_entry(desk, level, deadline)
@@ -278,7 +279,7 @@ class Dispatcher:
         if not has_place:
             self.outcomes["timed_out"] += 1
             raise TaskTimeout(
-                f"the task waited in vain for a place in the queue of step {desk.name} of flow {self.name}, "
+                f"timeout of a task in flow {self.name}: it was waiting for a place in the queue of step {desk.name}, "
                 f"where {desk.queue.count} tasks wait"
             )
 
@@ -287,19 +288,20 @@ class Dispatcher:
             raise ProtocolError("an answer to no batch")
         envelopes, duration, _ = batch
         now = time.monotonic()
-        records, duration = link.take_back(duration, now)
+        has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
+        records, duration = link.take_back(duration, now, has_run)
         desk = self.desks[link.step]
         size = min(len(records), desk.queue.batch_size)
         if len(records) != len(envelopes):
             raise ProtocolError(f"{len(envelopes)} answers to {len(records)} tasks")
-        if desk.patience is not None and link.handled > len(records):  # the first call may be slower by far
+        if desk.patience is not None and has_run and link.handled > len(records):  # the first call may be slower by far
             desk.patience.note_call(size, duration)
         for record, envelope in zip(records, envelopes, strict=True):
             id, _, step, status, content = envelope
             if record.id != id:
                 raise ProtocolError("an answer to another task than was sent")
             record.holder = 0
-            record.metrics += ((link.name, record.sent_at - record.arrived_at, duration, size),)
+            record.metrics += ((link.name, now - record.arrived_at - duration, duration, size),)
             if not status:
                 if content.blocks != record.content.blocks:
                     self._replace_blocks(record, content.blocks)
@@ -307,7 +309,7 @@ class Dispatcher:
             if record.is_settled:
                 self._ledger.drop(record.content.blocks)
             elif now >= record.deadline:
-                self._time_out(record)
+                self._end_late(record, late_answer(link, record, status, duration, now), now)
             elif status:
                 self._take_failure(link, record, envelope)
             elif step == FINISHED:
@@ -377,12 +379,10 @@ class Dispatcher:
     def _time_out(self, record: Record) -> None:
         if record.is_settled:
             return
-        desk = self.desks[record.step]
         now = time.monotonic()
-        if not record.holder:
-            where = f"waiting for step {desk.name} for {now - record.arrived_at:.3f} s, {desk.queue.count} others wait"
-        else:
-            where = f"in the hands of step {desk.name} (pid {record.holder}) for {now - record.sent_at:.3f} s"
+        self._end_late(record, whereabouts(self.desks[record.step], record, self._ledger.arena, now), now)
+
+    def _end_late(self, record: Record, where: str, now: float) -> None:
         elapsed = now - record.started_at
-        message = f"the deadline of the task passed after {elapsed:.3f} s in flow {self.name}: it was {where}"
+        message = f"timeout of a task after {elapsed:.3f} s in flow {self.name}: it was {where}"
         self._settle(record, "timed_out", TaskTimeout(message))

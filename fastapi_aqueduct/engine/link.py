@@ -184,12 +184,14 @@ class WorkerLink:
         if self._handle_timeout is not None:
             self._watch_hang()
 
-    def take_back(self, duration: float, now: float) -> tuple[list[Record], float]:
+    def take_back(self, duration: float, now: float, has_run: bool = True) -> tuple[list[Record], float]:
         """Return what the worker has been sent first of all and has answered now.
 
         Args:
             duration: Seconds of work it took.
             now: The time on the clock of ``time.monotonic``.
+            has_run: Whether the handler was called. Tasks that have expired on their way come back at once, and would
+                make a slow worker look like one that may be given dozens of tasks ahead.
 
         Returns:
             The tasks, and the seconds of work for one call of the handler.
@@ -198,6 +200,9 @@ class WorkerLink:
         self.handled += len(records)
         self.head_since = now
         duration /= self._calls(records)
+        if not has_run:
+            return records, duration
+        self._answered += 1
         pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
         self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
         self._together = max(1, int(PORTION / pace)) if pace else MAX_AHEAD
@@ -207,6 +212,22 @@ class WorkerLink:
 
     def _calls(self, records: list[Record]) -> int:
         return -(-len(records) // self._batch_size)
+
+    def has_begun(self, record: Record, current: int) -> bool:
+        """Tell whether the worker has begun a task that it holds.
+
+        Args:
+            record: The task.
+            current: Id of the task with which its last call of the handler began.
+        """
+        is_here = False
+        for records in self.batches:
+            for start in range(0, len(records), self._batch_size):
+                call = records[start : start + self._batch_size]
+                is_here = is_here or record in call
+                if any(other.id == current for other in call):
+                    return is_here
+        return False
 
     def take_all(self, current: int) -> tuple[list[Record], list[Record], list[Record]]:
         """Return all tasks of a worker that is gone.
@@ -271,7 +292,6 @@ class WorkerLink:
         records = self.batches.popleft()
         self.in_flight -= len(records)
         self.calls -= self._calls(records)
-        self._answered += 1
         return records
 
     def flush(self, released: list[int]) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from .. import handlers
 from ..handlers import Each, Gate, Job, Noting, Starting, StartingOnce, Whole, notes
 from ..support import (
     DEADLINE,
+    busy,
     eventually,
     outcome,
     pids,
@@ -131,12 +133,46 @@ async def test_a_flow_that_runs_is_not_started_twice() -> None:
         assert (await flow.process(Job(number=1))).number == 2
 
 
-@pytest.mark.parametrize("timeout", [None, math.nan])
+@pytest.mark.parametrize("timeout", [None, math.nan, "5", b"5", [5], 5j])
 async def test_a_timeout_that_is_no_number_is_refused(timeout: Any) -> None:
     async with running(Flow(Each(handlers.pass_on))) as flow:
         with pytest.raises(ConfigurationError, match="timeout_sec"):
             await flow.process(Job(), timeout)
         assert flow.statistics().in_flight == 0
+        assert (await flow.process(Job(), 60)) is not None
+
+
+@pytest.mark.parametrize("priority", [1.5, "1", None, [1]])
+async def test_a_priority_that_is_no_whole_number_is_refused_and_nothing_stays(priority: Any) -> None:
+    with pytest.raises(ConfigurationError, match="priority"):
+        Job().set_priority(priority)
+    async with running(Flow(Each(handlers.pass_on), queue_priorities=3)) as flow:
+        task = Job()
+        task.priority = priority
+        with pytest.raises(ConfigurationError, match="priority of a task is a whole number"):
+            await flow.process(task)
+        assert flow.statistics().in_flight == 0
+        task.priority = 1
+        assert (await flow.process(task)) is task
+
+
+@pytest.mark.parametrize("thing", [42, None, Job, {"number": 1}, object()])
+async def test_what_is_no_task_is_refused(thing: Any) -> None:
+    async with running(Flow(Each(handlers.pass_on))) as flow:
+        with pytest.raises(ConfigurationError, match="takes a task"):
+            await flow.process(thing)
+        assert flow.statistics().in_flight == 0
+
+
+async def test_a_task_that_is_failed_with_a_text_is_a_type_error_and_no_dead_worker() -> None:
+    async with running(Flow(Each(handlers.fail_with_text_if_any))) as flow:
+        (pid,) = pids(flow)
+        with pytest.raises(TypeError, match=r"task.fail\(\) takes an exception, .* got 'no picture' of type str"):
+            await flow.process(Job(text="no picture"))
+        with pytest.raises(TypeError, match="the class ValueError"):
+            await flow.process(Job(text=ValueError))
+        await flow.process(Job(text=None))
+        assert pids(flow) == [pid]
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, -math.inf])
@@ -407,6 +443,32 @@ async def test_a_timeout_tells_that_the_task_was_in_the_hands_of_a_worker(tmp_pa
         assert flow.statistics().timed_out == 1
 
 
+async def test_a_timeout_tells_that_the_worker_had_not_begun_the_task(tmp_path: Path) -> None:
+    async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
+        await get_ahead(flow)
+        async with busy(flow, Gate(tmp_path)):
+            with pytest.raises(TaskTimeout, match=rf"hands of step step1_Each \(pid {pids(flow)[0]}\) .* not begun"):
+                await flow.process(Job(), 0.2)
+
+
+async def test_a_timeout_tells_that_the_answer_came_late() -> None:
+    async with running(Flow(Each(handlers.work_a_while))) as flow:
+        held = asyncio.create_task(outcome(flow.process(Job(), 0.1)))
+        await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight)
+        time.sleep(0.3)  # a busy event loop: it finds the answer and the end of the task's time in one turn
+        text = str(await held)
+        assert "timeout of a task after 0.3" in text
+        assert f"in the hands of step step1_Each (pid {pids(flow)[0]})" in text
+        assert "its answer came 0.2" in text
+
+
+async def test_a_timeout_tells_how_many_others_wait(tmp_path: Path) -> None:
+    async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
+        async with busy(flow, Gate(tmp_path)):
+            with pytest.raises(TaskTimeout, match="where 0 others wait and workers have 1 tasks in hand"):
+                await flow.process(Job(), 0.1)
+
+
 async def test_a_timeout_tells_that_the_task_was_waiting_and_then_it_never_runs(tmp_path: Path) -> None:
     path = tmp_path / "ran"
     async with running(Flow(Each(handlers.enter_gate_if_any, handlers.write_down))) as flow:
@@ -427,10 +489,16 @@ async def test_a_timeout_tells_that_the_queue_was_full(tmp_path: Path) -> None:
         tasks = [asyncio.create_task(flow.process(Job(gate=gate), 60)) for _ in range(2)]
         await eventually(gate.is_entered)
         await eventually(lambda: flow.statistics().steps[0].queued == 1)
-        with pytest.raises(TaskTimeout, match="in vain for a place in the queue of step step1_Each"):
+        with pytest.raises(TaskTimeout, match="waiting for a place in the queue of step step1_Each"):
             await flow.process(Job(gate=gate), 0.2)
         gate.open()
         await asyncio.gather(*tasks)
+
+
+async def get_ahead(flow: Flow) -> None:
+    """Have a flow see that its calls take no time, so that its worker is given tasks ahead."""
+    for _ in range(8):
+        await flow.process(Job())
 
 
 # Programs of users

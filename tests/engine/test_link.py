@@ -51,6 +51,18 @@ def test_a_worker_is_quick_whose_work_is_brief(link: WorkerLink) -> None:
     assert not link.is_quick(7.0)
 
 
+def test_tasks_that_expired_on_the_way_say_nothing_about_a_worker(link: WorkerLink) -> None:
+    hand_over(link, 0.0)
+    link.take_back(0.0, 0.0, has_run=False)
+    assert link.room() == 1
+    assert not link.is_quick(0.0)
+    work(link, *[0.030] * 40)
+    hand_over(link, 0.0)
+    link.take_back(0.0, 0.0, has_run=False)
+    hand_over(link, 7.0)
+    assert link.free_at() == pytest.approx(7.030, abs=0.001)
+
+
 def test_it_is_not_while_it_is_stuck(link: WorkerLink) -> None:
     work(link, *[PORTION / 2] * 40)
     hand_over(link, 7.0)

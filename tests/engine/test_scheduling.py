@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep
+from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep, TaskTimeout
 from fastapi_aqueduct.engine.link import BRIEF, MAX_AHEAD
 from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
@@ -320,6 +320,34 @@ async def test_an_event_loop_stays_awake_for_brief_tasks_only(tmp_path: Path) ->
         gate.open()
         await task
         assert not link.is_brief
+
+
+async def test_a_queue_is_no_longer_right_after_a_timeout(tmp_path: Path) -> None:
+    """A task whose time is over comes back at once, which must not make its worker look fast."""
+    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=2)) as flow:
+        with pytest.raises(TaskTimeout):
+            await flow.process(Job(), 0.0)
+        await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight == 0)
+        async with busy(flow, Gate(tmp_path)):
+            tasks = [await submit(flow) for _ in range(2)]
+            assert flow.statistics().steps[0].queued == 2
+            with pytest.raises(QueueFull):
+                flow.check_entry()
+        await asyncio.gather(*tasks)
+
+
+async def test_the_queue_time_of_a_task_counts_its_time_in_the_hands_of_a_worker(tmp_path: Path) -> None:
+    async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
+        for _ in range(8):
+            await flow.process(Job())  # its calls take no time: it is given tasks ahead
+        began_at = time.monotonic()
+        async with busy(flow, Gate(tmp_path)):
+            task = asyncio.create_task(flow.process(Job(), 60))
+            await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight == 2)
+            await asyncio.sleep(0.2)  # the time that is to be counted
+        step = (await task).metrics.steps[0]
+        assert 0.2 < step.queue_time < time.monotonic() - began_at
+        assert step.handle_time < 0.1
 
 
 async def test_a_full_later_step_makes_the_earlier_rest(tmp_path: Path) -> None:
