@@ -13,6 +13,7 @@ from .arena import Layout
 from .bootstrap import pack_prelude
 from .channel import make_pair
 from .frames import Kind, pack
+from .importing import check_not_importing, explain_forkserver
 from .ledger import Ledger
 from .link import WorkerLink
 from .process import StartMethod, start_process, thread_environment
@@ -53,8 +54,10 @@ class Launcher:
         """Find out whether a worker can be told what to run.
 
         Raises:
-            ConfigurationError: A handler or condition cannot be pickled.
+            ConfigurationError: A handler or condition cannot be pickled, or this is a worker that imports the module
+                that starts the flow.
         """
+        check_not_importing(self._name)
         for name, step in self._steps:
             for what, value in (("handler", step.handler), ("handle_condition", step.handle_condition)):
                 try:
@@ -118,6 +121,16 @@ class Launcher:
         finally:
             theirs.close()
         link.adopt(process)
+
+    def hint(self, exit_code: int | None) -> str:
+        """Say what may be behind the end of a worker that could not tell it itself; empty where nothing is known.
+
+        Args:
+            exit_code: Its exit status.
+        """
+        if self._method == "forkserver" and exit_code == 1:
+            return f"; {explain_forkserver()}"
+        return ""
 
     def _setup(self, slot: Slot) -> bytes:
         name, step = self._steps[slot.step]

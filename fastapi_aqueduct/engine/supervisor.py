@@ -18,6 +18,7 @@ from ..step import FlowStep
 from .codec import decode_error
 from .dispatcher import Dispatcher
 from .frames import Kind, ProtocolError, pack
+from .importing import NotImportable, explain
 from .launcher import Launcher
 from .link import WorkerLink
 from .memory import OutOfMemory
@@ -331,12 +332,18 @@ class Supervisor:
             link.kill(f"it was not ready in start_timeout={self._start_timeout:g} s")
 
     def _start_error(self, link: WorkerLink, exit_code: int | None) -> StartError:
-        where = f"a worker of {link.name} in flow {self._name} (pid {link.pid})"
+        where = f"a worker of {link.name} in flow {self._name}"
+        if link.pid:
+            where += f" (pid {link.pid})"
         if link.failure is None:
-            message = f"{where} {describe_exit(exit_code)} before it was ready"
+            message = f"{where} {describe_exit(exit_code)} before it was ready{self._launcher.hint(exit_code)}"
+        elif isinstance(link.failure, NotImportable):
+            message = f"{where} cannot work: {explain(link.failure)}"
+        elif not link.pid:
+            message = f"{where} could not be started: {type(link.failure).__name__}: {link.failure}"
         else:
             message = f"{where} failed in on_start: {type(link.failure).__name__}: {link.failure}"
-        error = StartError(message, step=link.name, pid=link.pid, exit_code=exit_code)
+        error = StartError(message, step=link.name, pid=link.pid or None, exit_code=exit_code)
         error.__cause__ = link.failure
         return error
 

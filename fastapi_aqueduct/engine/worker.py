@@ -6,7 +6,6 @@ Runs in the child and imports nothing a child does not need: no event loop, no w
 from __future__ import annotations
 
 import os
-import pickle
 import select
 import signal
 import sys
@@ -36,6 +35,7 @@ from .frames import (
     unpack_offsets,
 )
 from .heap import give_back, keep_freed_memory
+from .importing import SetupReader
 from .mapping import Mapping
 from .returned import ReturnCheck
 from .trace import write_trace_on_faults
@@ -110,7 +110,7 @@ def main(sock: Any, memory_fd: int, trace_fd: int) -> None:
 def _set_up(channel: WorkerChannel, memory_fd: int) -> Worker:
     frames = channel.receive()
     try:
-        setup: Setup = pickle.loads(frames.pop(0)[1])
+        setup: Setup = SetupReader(frames.pop(0)[1]).load()
         mapping = Mapping(memory_fd, setup.layout.size)
         worker = Worker(setup, channel, mapping)
         worker.take(frames)
