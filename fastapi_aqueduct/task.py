@@ -7,7 +7,7 @@ import operator
 import os
 import reprlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
 
 from .exceptions import ConfigurationError
@@ -206,6 +206,25 @@ class BaseTask:
         if cls.__dict__.get("__slots__"):
             raise ConfigurationError(f"{cls.__qualname__}: a task cannot have __slots__; its fields live in __dict__")
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """Give pydantic the schema of a dataclass; FastAPI asks for one where a task is an ordinary parameter.
+
+        Args:
+            source: The type that pydantic met.
+            handler: Makes the schema that the type has without this method.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        try:
+            return handler(source)
+        except RuntimeError as exc:
+            # By its name: a module that workers import must not import pydantic.
+            if type(exc).__name__ != "PydanticSchemaGenerationError":
+                raise
+            raise ConfigurationError(no_parameter(cls.__qualname__)) from exc
+
     @property
     def metrics(self) -> TaskMetrics:
         """Where the time went, once the task is finished."""
@@ -366,6 +385,19 @@ def got(value: object) -> str:
     if isinstance(value, type):
         return f"got the class {value.__qualname__}"
     return f"got {reprlib.repr(value)} of type {type(value).__qualname__}"
+
+
+def no_parameter(name: str) -> str:
+    """Say what to write where a task is declared as an ordinary parameter or answer of an endpoint.
+
+    Args:
+        name: Name of the class of the task.
+    """
+    return (
+        f"{name} is a task, which FastAPI cannot read from a request by itself: put @flow_endpoint(flow) directly "
+        f"above the function, below @app.post(...), or declare the parameter as `Annotated[{name}, FlowTask()]`; to "
+        "answer with what a task holds, return a model of its own"
+    )
 
 
 async def _pieces(content: Readany | AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -70,6 +70,24 @@ class GivenFlow:
         return self.flow
 
 
+def check_flow(where: str, flow: object) -> None:
+    """Refuse what is given in place of a flow.
+
+    Args:
+        where: What it was given to.
+        flow: What was given.
+
+    Raises:
+        TypeError: It is no flow.
+    """
+    if isinstance(flow, Flow):
+        return
+    name = getattr(flow, "__qualname__", "")
+    is_bare = name and not isinstance(flow, type)
+    got = f"the function {name}" if is_bare else f"the class {name}" if name else repr(flow)
+    raise TypeError(f"{where} needs its flow, got {got}; write {where}(flow)" + " above the function" * bool(is_bare))
+
+
 async def solve(dependency: Callable[..., Any], request: Request) -> Any:
     """Return what a dependency gives for a request: called late, but by FastAPI.
 
@@ -133,6 +151,8 @@ class FlowTask(params.Depends):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.flow is not None:
+            check_flow("FlowTask", self.flow)
         if isinstance(self.dependency, type):
             object.__setattr__(self, "dependency", self._dependency(self.dependency))
 

@@ -15,12 +15,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
+from starlette.websockets import WebSocket
 
 from ..flow import Flow
 from ..task import BaseTask
 from .arguments import ArgumentReader
 from .body import read_body
-from .dependencies import GivenFlow, solve
+from .dependencies import GivenFlow, check_flow, solve
 from .disconnect import DisconnectWatch
 from .errors import raise_http_error
 from .factory import Documented, TaskFactory
@@ -73,10 +74,10 @@ def flow_endpoint(
     pydantic can write as JSON.
 
     Raises:
-        TypeError: The function has no task or several, or is a generator.
+        TypeError: The function has no task or several, is a generator or takes a websocket, or no flow is given.
         ConfigurationError: The task asks for more than a request can give.
     """
-
+    check_flow("@flow_endpoint", flow)
     rules = BodyRules(
         media_types=checked_media_types(media_type),
         max_body_size=max_body_size,
@@ -238,7 +239,17 @@ def _checked_signature(function: Callable[..., Any]) -> inspect.Signature:
             "`task: Annotated[..., FlowTask()]` without flow_endpoint, and process it in the function"
         )
     # Evaluated, since the user's module may have `from __future__ import annotations`.
-    return inspect.signature(function, eval_str=True)
+    signature = inspect.signature(function, eval_str=True)
+    if any(_is_websocket(parameter.annotation) for parameter in signature.parameters.values()):
+        raise TypeError(
+            f"{function.__qualname__} takes a WebSocket, and flow_endpoint answers HTTP requests only; use FlowDep: "
+            "take `flow: FlowDep` and call `await flow.process(task)`"
+        )
+    return signature
+
+
+def _is_websocket(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, WebSocket)
 
 
 def _find_task(function: Callable[..., Any], signature: inspect.Signature) -> tuple[str, type[BaseTask]]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from ..exceptions import ConfigurationError
 from ..flow import Flow, FlowState
+from ..handler import BaseTaskHandler
+from ..step import FlowStep
+from .declarations import RouteCheck
 from .drain import Drain
 from .limits import UploadLimits
 from .openapi import document
@@ -51,8 +55,10 @@ class Aqueduct:
         server_timing: As given.
 
     Raises:
-        ConfigurationError: There are no flows, or one is given twice.
+        ConfigurationError: There are no flows, one is given twice, or something else is given.
     """
+
+    _all_flows: ClassVar[weakref.WeakSet[Flow]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -61,11 +67,13 @@ class Aqueduct:
         upload_limits: UploadLimits | None = None,
         server_timing: bool = True,
     ) -> None:
+        _check_flows(flows)
         if not flows or len(set(flows)) < len(flows):
             raise ConfigurationError("Aqueduct needs at least one flow, and each only once")
         if drain_delay < 0:
             raise ConfigurationError(f"drain_delay must not be negative, got {drain_delay}")
         self.flows = flows
+        self._all_flows.update(flows)
         self.upload_limits = upload_limits
         self.server_timing = server_timing
         self._drain = Drain(drain_delay, self._stop_at_once)
@@ -82,6 +90,7 @@ class Aqueduct:
 
         Raises:
             StartError, StartTimeout: As for `Flow.start`; the application does not start, nothing is left running.
+            ConfigurationError: An endpoint cannot work in the application; its flow is missing, for example.
         """
         async with self.run(app):
             yield {"aqueduct": self}
@@ -91,8 +100,9 @@ class Aqueduct:
         """Run the flows as long as the context is open, as a part of a lifespan of your own.
 
         Raises:
-            StartError, StartTimeout: As for `lifespan`.
+            StartError, StartTimeout, ConfigurationError: As for `lifespan`.
         """
+        RouteCheck(self.flows, self._all_flows).check(app)
         self._attach(app)
         async with self._lock:
             if not self._users:
@@ -188,6 +198,16 @@ class _Around:
     async def __call__(self, app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with self.aqueduct.lifespan(app) as state, self._inner(app) as inner_state:
             yield {**state, **(inner_state or {})}
+
+
+def _check_flows(flows: tuple[object, ...]) -> None:
+    for flow in flows:
+        if flow is Flow:
+            raise ConfigurationError("Aqueduct needs flows, got the class Flow; make one: Aqueduct(Flow(...))")
+        if not isinstance(flow, Flow):
+            is_step = isinstance(flow, FlowStep | BaseTaskHandler)
+            advice = f"; a flow is made of it: Aqueduct(Flow({type(flow).__name__}(...)))" if is_step else ""
+            raise ConfigurationError(f"Aqueduct needs flows, got {flow!r}{advice}")
 
 
 def _register_metrics(flows: tuple[Flow, ...]) -> Callable[[], None]:

@@ -149,3 +149,5 @@ class NoModel(BaseTaskHandler):
 
     def on_start(self) -> None:
         raise FileNotFoundError("no model here")
+
+    def handle(self, *tasks: BaseTask) -> None: ...

@@ -1,0 +1,99 @@
+"""What the routes of an application ask of its flows; judged when the application starts, before any worker does.
+
+Each route is right by itself: only the application shows that a flow is missing, that an endpoint was added as one of a
+websocket, or that FastAPI was given a function whose task it reads as a JSON body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
+
+from ..exceptions import ConfigurationError
+from ..flow import Flow
+from ..task import BaseTask, no_parameter
+from .dependencies import GivenFlow
+
+
+class RouteCheck:
+    """Judges the routes of an application, and of those that are mounted on it.
+
+    Args:
+        given: The flows of the `Aqueduct` that starts with the application.
+        others: Flows that belong to other ones, which may start later.
+    """
+
+    def __init__(self, given: tuple[Flow, ...], others: Iterable[Flow]) -> None:
+        self._given = given
+        self._known = {*given, *others}
+
+    def check(self, app: Starlette) -> None:
+        """Judge every route.
+
+        Raises:
+            ConfigurationError: An endpoint cannot work in this application.
+        """
+        overrides = getattr(app, "dependency_overrides", None) or {}
+        for route in _routes(app.routes):
+            mounted = getattr(route, "app", None)
+            if isinstance(route, Mount) and isinstance(mounted, Starlette):
+                self.check(mounted)
+            for function in _functions(route):
+                self._check_function(route, function, overrides)
+
+    def _check_function(self, route: BaseRoute, function: Any, overrides: dict[Any, Any]) -> None:
+        path = getattr(route, "path", "")
+        name = getattr(function, "__qualname__", repr(function))
+        if isinstance(route, WebSocketRoute) and hasattr(function, "__aqueduct__"):
+            raise ConfigurationError(
+                f"{name} at {path}: an endpoint of a websocket can have no task of its request; use FlowDep: take "
+                "`flow: FlowDep` and call `await flow.process(task)`"
+            )
+        endpoint, _ = getattr(function, "__flow_endpoint__", (None, None))
+        flow = function.flow if isinstance(function, GivenFlow) else endpoint.flow if endpoint is not None else None
+        if flow is None or flow in self._known or flow.is_running or GivenFlow(flow) in overrides:
+            return
+        names = ", ".join(given.name for given in self._given)
+        raise ConfigurationError(
+            f"flow {flow.name} was not given to Aqueduct({names}): the endpoint at {path} needs {flow!r}"
+        )
+
+
+def _routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    for context in iter_route_contexts(list(routes)):
+        route = context.original_route
+        yield route
+        if not isinstance(getattr(route, "app", None), Starlette):
+            yield from _routes(getattr(route, "routes", None) or ())
+
+
+def _functions(route: BaseRoute) -> Iterator[Any]:
+    """List what answers a route: its endpoint, and the dependencies that FastAPI calls for it."""
+    dependant: Dependant | None = getattr(route, "dependant", None)
+    if dependant is None:
+        yield getattr(route, "endpoint", None)
+        return
+    pending = [dependant]
+    while pending:
+        dependant = pending.pop()
+        pending += dependant.dependencies
+        _check_fields(dependant)
+        yield dependant.call
+
+
+def _check_fields(dependant: Dependant) -> None:
+    for field in [*dependant.body_params, *dependant.query_params]:
+        task = _task_in(field.field_info.annotation)
+        if task is not None:
+            raise ConfigurationError(no_parameter(task.__qualname__))
+
+
+def _task_in(annotation: Any) -> type[BaseTask] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseTask):
+        return annotation
+    return next((task for item in get_args(annotation) if (task := _task_in(item)) is not None), None)
