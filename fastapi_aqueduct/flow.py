@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import math
 import threading
-import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -330,10 +329,11 @@ class Flow:
 
     def _let_go(self) -> None:
         if self._engine is not None:
-            self._engine.supervisor.let_go()
+            self._engine.let_go()
 
 
-_running: weakref.WeakSet[Flow] = weakref.WeakSet()
+_running: set[Flow] = set()
+"""Also those that nothing else refers to any more: their workers must be let go all the same."""
 
 
 @atexit.register

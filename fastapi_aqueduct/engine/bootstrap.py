@@ -37,15 +37,14 @@ def pack_prelude() -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def spawned(socket_fd: int, memory_fd: int, trace_fd: int) -> None:
-    """Become a worker in a fresh interpreter.
+def spawned(socket_fd: int, *descriptors: int) -> None:
+    """Become a worker in a fresh interpreter, which leads a process group already.
 
     Args:
         socket_fd: Descriptor of the worker's end of the channel.
-        memory_fd: Descriptor of the shared memory.
-        trace_fd: Descriptor of the file for this process's stack.
+        *descriptors: The others, as in `fastapi_aqueduct.engine.process.Descriptors`.
     """
-    _ignore_interrupts()
+    _set_signals()
     sock = socket.socket(fileno=socket_fd)
     _prelude.update(_read_prelude(sock))
     sys.path[:] = _prelude["path"]
@@ -54,26 +53,26 @@ def spawned(socket_fd: int, memory_fd: int, trace_fd: int) -> None:
     sys.modules["__mp_main__"] = sys.modules["__main__"]
     from fastapi_aqueduct.engine.worker import main
 
-    main(sock, memory_fd, trace_fd)
+    main(sock, *descriptors)
 
 
-def forked(sock: socket.socket, memory_fd: int, trace_fd: int, environment: dict[str, str]) -> None:
+def forked(sock: socket.socket, descriptors: list[int], environment: dict[str, str]) -> None:
     """Become a worker in a process made by the forkserver, which has imported the main module already.
 
     Args:
         sock: The worker's end of the channel.
-        memory_fd: Descriptor of the shared memory.
-        trace_fd: Descriptor of the file for this process's stack.
+        descriptors: The others, as in `fastapi_aqueduct.engine.process.Descriptors`.
         environment: Variables to set.
     """
     import os
 
-    _ignore_interrupts()
+    os.setpgid(0, 0)
+    _set_signals()
     os.environ.update(environment)
     _read_prelude(sock)
     from fastapi_aqueduct.engine.worker import main
 
-    main(sock, memory_fd, trace_fd)
+    main(sock, *descriptors)
 
 
 def detach(sent: Any) -> int:
@@ -82,12 +81,17 @@ def detach(sent: Any) -> int:
     return fd
 
 
-def _ignore_interrupts() -> None:
-    # Ctrl-C reaches the whole process group; the server decides when workers stop. The signal was blocked while
-    # the process was made, so none could arrive before this line.
+def _set_signals() -> None:
+    # The server decides when workers stop. A worker of the forkserver was in the group that gets Ctrl-C until a moment
+    # ago, and a supervisor may send SIGINT to each process of a container. The signal was blocked while the process was
+    # made, so none could arrive before this line.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A group of its own is a background group of the terminal: a log line under `stty tostop` would stop the worker,
+    # and so would a read of /dev/tty. With these ignored the line is written and the read fails.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)
 
 
 def _read_prelude(sock: socket.socket) -> dict[str, Any]:
@@ -124,4 +128,4 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    spawned(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    spawned(*map(int, sys.argv[1:-1]))  # the last is the label, for process lists

@@ -12,6 +12,7 @@ from .arena import Layout
 from .dispatcher import Dispatcher
 from .launcher import Launcher
 from .ledger import Ledger
+from .lifeline import Lifeline
 from .limits import check_limits
 from .mapping import Mapping, create_memory
 from .process import StartMethod
@@ -26,6 +27,7 @@ class Engine:
     Attributes:
         name: Name of the flow.
         memory_fd: Descriptor of the shared memory.
+        lifeline: What workers see the end of this process by.
         ledger: Who holds which block of it.
         dispatcher: Owns the tasks.
         supervisor: Keeps the workers alive.
@@ -34,6 +36,7 @@ class Engine:
 
     name: str
     memory_fd: int
+    lifeline: Lifeline
     ledger: Ledger
     dispatcher: Dispatcher
     supervisor: Supervisor
@@ -72,9 +75,10 @@ class Engine:
         memory_fd = create_memory(f"aqueduct-{name}", layout.size)
         ledger = Ledger(Mapping(memory_fd, layout.size), layout)
         dispatcher = Dispatcher(name, steps, ledger, queue_size, priorities)
-        launcher = Launcher(name, steps, method, memory_fd, layout, ledger)
+        lifeline = Lifeline()
+        launcher = Launcher(name, steps, method, memory_fd, lifeline, layout, ledger)
         supervisor = Supervisor(name, steps, launcher, dispatcher, start_timeout)
-        return cls(name, memory_fd, ledger, dispatcher, supervisor)
+        return cls(name, memory_fd, lifeline, ledger, dispatcher, supervisor)
 
     async def start(self, timeout: float) -> None:
         """Start every worker, in the running event loop, and wait until all are ready; see `Supervisor.start`."""
@@ -102,7 +106,13 @@ class Engine:
         self.dispatcher.detach("the flow was stopped")
         await (self.supervisor.kill() if kill else self.supervisor.stop())
         self.detach()
+        self.lifeline.close()
         os.close(self.memory_fd)
+
+    def let_go(self) -> None:
+        """Have the workers end without waiting for them, at the end of the interpreter."""
+        self.supervisor.let_go()
+        self.lifeline.close()  # now: multiprocessing waits for those of the forkserver before this process ends
 
     def statistics(self, state: str) -> FlowStatistics:
         """Return a snapshot.

@@ -13,10 +13,12 @@ from .arena import Layout
 from .bootstrap import pack_prelude
 from .channel import make_pair
 from .frames import Kind, pack
+from .group import ProcessGroup
 from .importing import check_not_importing, explain_forkserver
 from .ledger import Ledger
+from .lifeline import Lifeline
 from .link import WorkerLink
-from .process import StartMethod, start_process, thread_environment
+from .process import Descriptors, StartMethod, start_process, thread_environment
 from .slot import Slot
 from .worker import KEPT, Setup
 
@@ -29,6 +31,7 @@ class Launcher:
         steps: Its steps, each with its name.
         method: How processes are started.
         memory_fd: Descriptor of the shared memory.
+        lifeline: What workers see the end of this process by.
         layout: How it is divided.
         ledger: Who holds which block.
     """
@@ -39,6 +42,7 @@ class Launcher:
         steps: list[tuple[str, FlowStep]],
         method: StartMethod,
         memory_fd: int,
+        lifeline: Lifeline,
         layout: Layout,
         ledger: Ledger,
     ) -> None:
@@ -46,6 +50,7 @@ class Launcher:
         self._steps = steps
         self._method = method
         self._memory_fd = memory_fd
+        self._lifeline = lifeline
         self._layout = layout
         self._ledger = ledger
         self._environment = thread_environment(sum(step.nprocs for _, step in steps))
@@ -114,13 +119,14 @@ class Launcher:
             Exception: No descriptor or no memory is left, or the forkserver cannot import the user's script.
         """
         label = f"{self._name}:{link.name}"
+        descriptors = Descriptors(self._memory_fd, link.trace_fd, self._lifeline.read_fd)
         try:
             process = await asyncio.to_thread(
-                start_process, self._method, theirs, self._memory_fd, link.trace_fd, label, self._environment
+                start_process, self._method, theirs, descriptors, label, self._environment
             )
         finally:
             theirs.close()
-        link.adopt(process)
+        link.adopt(ProcessGroup(process))
 
     def hint(self, exit_code: int | None) -> str:
         """Say what may be behind the end of a worker that could not tell it itself; empty where nothing is known.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import signal
@@ -14,7 +13,7 @@ from collections.abc import Callable
 
 from .channel import Channel
 from .frames import PORTION, Kind, pack, pack_batches, pack_offsets
-from .process import Process, send_signal
+from .group import ProcessGroup
 from .record import Record
 from .statistics import WorkerState, WorkerStatistics
 from .trace import DUMP_SIGNAL, create_trace, read_trace
@@ -119,8 +118,7 @@ class WorkerLink:
         self._awake_until = 0.0
         self._is_awake = False
         self._channel = Channel(sock, self._receive, self._on_channel_end)
-        self._process: Process | None = None
-        self._pidfd: int | None = None
+        self._group: ProcessGroup | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: list[tuple[list[Record], float, int]] = []
         self._deviation = 8 * LEAD  # unknown at first
@@ -131,14 +129,16 @@ class WorkerLink:
     @property
     def exit_code(self) -> int | None:
         """The exit status once the process is gone."""
-        return self._process.exit_code() if self._process is not None else None
+        return self._group.exit_code() if self._group is not None else None
 
-    def adopt(self, process: Process) -> None:
+    @property
+    def _pidfd(self) -> int | None:
+        return self._group.pidfd if self._group is not None else None
+
+    def adopt(self, group: ProcessGroup) -> None:
         """Take charge of the process that was started for this link."""
-        self._process = process
-        self.pid = process.pid
-        if hasattr(os, "pidfd_open"):
-            self._pidfd = os.pidfd_open(process.pid)
+        self._group = group
+        self.pid = group.number
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch the worker from an event loop."""
@@ -327,10 +327,15 @@ class WorkerLink:
         """Read what a dead worker has left in the channel."""
         return self._channel.drain()
 
+    def signal_group(self, signum: signal.Signals) -> None:
+        """Send a signal to the process and to those it has made."""
+        if self._group is not None:
+            self._group.signal(signum)
+
     def signal(self, signum: signal.Signals) -> None:
         """Send a signal, if the process is still there."""
-        if self._process is not None:
-            send_signal(self._process, signum)
+        if self._group is not None:
+            self._group.signal_leader(signum)
 
     def kill(self, reason: str) -> None:
         """Kill a worker that hangs, after it has written down where.
@@ -356,9 +361,8 @@ class WorkerLink:
             self._kill_timer.cancel()
         self._channel.close()
         os.close(self.trace_fd)
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+        if self._group is not None:
+            self._group.close()
 
     def statistics(self) -> WorkerStatistics:
         """Return a snapshot."""
@@ -389,13 +393,7 @@ class WorkerLink:
             self.kill_later(1.0)
 
     def _exited(self) -> None:
-        process = self._process
-        assert process is not None
-        # A zombie has its status at once; a child of the forkserver when the forkserver has reported it.
-        with contextlib.suppress(OSError):
-            process.wait(1.0)
-        if process.exit_code() is None:
-            send_signal(process, signal.SIGKILL)
-            process.wait(1.0)
+        assert self._group is not None
+        self._group.reap()
         self.detach()
         self._on_exit(self)

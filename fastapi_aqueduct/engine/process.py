@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from . import bootstrap
 
@@ -36,43 +36,58 @@ class Process(Protocol):
     pid: int
 
     def exit_code(self) -> int | None:
-        """Return the exit status, negative for a signal; None while the process is alive."""
+        """Return the exit status, negative for a signal; None until it has been read."""
 
     def wait(self, timeout: float) -> int | None:
-        """Wait for the end, for ``timeout`` seconds at most, and return the exit status."""
+        """Wait for the end, for ``timeout`` seconds at most, and read and return the exit status."""
+
+
+class Descriptors(NamedTuple):
+    """What a worker inherits beside its end of the channel; it knows them by the same names.
+
+    Attributes:
+        memory: The shared memory.
+        trace: The file for its stack.
+        lifeline: The end of a pipe whose other end only the API process has.
+    """
+
+    memory: int
+    trace: int
+    lifeline: int
 
 
 class SpawnedProcess:
-    """A worker in a fresh interpreter.
+    """A worker in a fresh interpreter, the leader of a process group.
 
     Args:
         sock: The worker's end of the channel.
-        memory_fd: Descriptor of the shared memory.
-        trace_fd: Descriptor of the file for its stack.
+        descriptors: What it inherits beside it.
         label: Shown in process lists.
         environment: Variables to add.
     """
 
     def __init__(
-        self, sock: socket.socket, memory_fd: int, trace_fd: int, label: str, environment: dict[str, str]
+        self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]
     ) -> None:
         command = [sys.executable, *_interpreter_options(), str(Path(bootstrap.__file__))]
-        inherited = (sock.fileno(), memory_fd, trace_fd)
+        inherited = (sock.fileno(), *descriptors)
         with interrupts_blocked():
             self._popen = subprocess.Popen(
                 [*command, *map(str, inherited), label],
                 stdin=subprocess.DEVNULL,
                 pass_fds=inherited,
                 env={**os.environ, **environment},
+                process_group=0,
             )
         self.pid = self._popen.pid
 
     def exit_code(self) -> int | None:
-        """Return the exit status, negative for a signal; None while the process is alive."""
-        return self._popen.poll()
+        """Return the exit status, negative for a signal; None until it has been read."""
+        # Not asked for here: with its status the process loses its number, and its group may need that.
+        return self._popen.returncode
 
     def wait(self, timeout: float) -> int | None:
-        """Wait for the end, for ``timeout`` seconds at most, and return the exit status."""
+        """Wait for the end, for ``timeout`` seconds at most, and read and return the exit status."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout)
         return self._popen.returncode
@@ -83,20 +98,19 @@ class ForkserverProcess:
 
     Args:
         sock: The worker's end of the channel.
-        memory_fd: Descriptor of the shared memory.
-        trace_fd: Descriptor of the file for its stack.
+        descriptors: What it inherits beside it.
         label: Name of the process.
         environment: Variables to set.
     """
 
     def __init__(
-        self, sock: socket.socket, memory_fd: int, trace_fd: int, label: str, environment: dict[str, str]
+        self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["fastapi_aqueduct.engine.worker"])
         self._process = context.Process(
             target=bootstrap.forked,
-            args=(sock, _Descriptor(memory_fd), _Descriptor(trace_fd), environment),
+            args=(sock, [_Descriptor(fd) for fd in descriptors], environment),
             name=label,
             daemon=False,
         )
@@ -106,11 +120,11 @@ class ForkserverProcess:
         self.pid = self._process.pid
 
     def exit_code(self) -> int | None:
-        """Return the exit status, negative for a signal; None while the process is alive."""
+        """Return the exit status, negative for a signal; None until the forkserver has reported it."""
         return self._process.exitcode
 
     def wait(self, timeout: float) -> int | None:
-        """Wait for the end, for ``timeout`` seconds at most, and return the exit status."""
+        """Wait for the end, for ``timeout`` seconds at most, and read and return the exit status."""
         self._process.join(timeout)
         return self._process.exitcode
 
@@ -128,19 +142,11 @@ class _Descriptor:
 
 
 def start_process(
-    method: StartMethod, sock: socket.socket, memory_fd: int, trace_fd: int, label: str, environment: dict[str, str]
+    method: StartMethod, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]
 ) -> Process:
     """Start a worker; takes some milliseconds, so not for the event loop's thread."""
     made = SpawnedProcess if method == "spawn" else ForkserverProcess
-    return made(sock, memory_fd, trace_fd, label, environment)
-
-
-def send_signal(process: Process, signum: signal.Signals) -> None:
-    """Send a signal to a process that may be gone already."""
-    # The exit status is asked first: until it has been read, the pid cannot belong to anybody else.
-    if process.exit_code() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signum)
+    return made(sock, descriptors, label, environment)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from ..step import FlowStep
 from .codec import decode_error
 from .dispatcher import Dispatcher
 from .frames import Kind, ProtocolError, pack
+from .group import Remains
 from .importing import NotImportable, explain
 from .launcher import Launcher
 from .link import WorkerLink
@@ -63,6 +64,7 @@ class Supervisor:
         self._start_timeout = start_timeout
         places = [index for index, (_, step) in enumerate(steps) for _ in range(step.nprocs + 1)]
         self._slots = [Slot(step, number) for number, step in enumerate(places, start=1)]
+        self._remains = Remains()
         self._out_of_memory = OutOfMemory()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Future[None] | None = None
@@ -105,6 +107,7 @@ class Supervisor:
             if slot.link is not None:
                 slot.link.detach()
             slot.cancel_timers()
+        self._remains.kill()
         self._loop = None
 
     async def stop(self) -> None:
@@ -120,30 +123,37 @@ class Supervisor:
                 link.send(pack(Kind.STOP))
         for wait, signum in ((STOP_TIME, signal.SIGTERM), (KILL_AFTER, signal.SIGKILL)):
             if await self._wait_gone(wait):
+                await self._remains.wait()
                 return
             for link in self._links():
                 log.warning("worker of %s (pid %d) did not stop: sending %s", link.name, link.pid, signum.name)
                 link.signal(signum)
         await self._wait_gone(KILL_AFTER)
+        await self._remains.wait()
 
     def kill_at_once(self) -> None:
-        """Send every worker SIGKILL without waiting; `kill` or `stop` may follow."""
+        """Send SIGKILL to every worker and what it has started, without waiting; `kill` or `stop` may follow."""
         self._is_stopping = True
         for link in self._links():
-            link.signal(signal.SIGKILL)
+            link.signal_group(signal.SIGKILL)
+        self._remains.kill()
 
     async def kill(self) -> None:
         """End every worker at once."""
         await self._begin_stop()
         self.kill_at_once()
         await self._wait_gone(KILL_AFTER)
+        self._remains.kill()
 
     def let_go(self) -> None:
-        """Close the channels without waiting, at the end of the interpreter: the workers see it and exit."""
+        """Close the channels without waiting, at the end of the interpreter: the workers see it and exit.
+
+        No signal: a worker that it ends has no time for `on_stop`, nor to end the processes it has made.
+        """
         self._is_stopping = True
         for link in self._links():
             link.close()
-            link.signal(signal.SIGTERM)
+        self._remains.kill()
 
     async def _begin_stop(self) -> None:
         self._is_stopping = True
@@ -284,6 +294,8 @@ class Supervisor:
         slot = self._slot_of(link)
         slot.cancel_timers()
         slot.link = None
+        if link.pid:
+            self._remains.add(link.pid)
         trace = link.trace()
         link.close()
         if self._is_stopping:

@@ -5,11 +5,8 @@ Runs in the child and imports nothing a child does not need: no event loop, no w
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -37,6 +34,7 @@ from .frames import (
 from .heap import give_back, keep_freed_memory
 from .importing import SetupReader
 from .mapping import Mapping
+from .orphan import OrphanKill, end_group, watch_parent
 from .returned import ReturnCheck
 from .trace import write_trace_on_faults
 
@@ -52,6 +50,9 @@ each call; a worker has nothing else to do with that memory."""
 
 LARGE = 256 << 20
 """Bytes of a buffer that goes back to the system nevertheless."""
+
+AT_EASE = 0.01
+"""Seconds without a task after which a worker counts as idle, and would run `on_stop` if the API process ended."""
 
 _NOTHING = Encoded(b"", b"", ())
 
@@ -85,34 +86,38 @@ class Setup:
     kept: int = KEPT
 
 
-def main(sock: Any, memory_fd: int, trace_fd: int) -> None:
+def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int) -> None:
     """Run a worker until it is stopped or the API process is gone.
 
     Args:
         sock: The worker's end of the channel.
         memory_fd: Descriptor of the shared memory.
         trace_fd: Descriptor of the file for its stack.
+        lifeline: Descriptor of a pipe that ends with the API process.
     """
     write_trace_on_faults(trace_fd)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     channel = WorkerChannel(sock)
-    leaving = threading.Event()
-    threading.Thread(target=_watch_parent, args=(channel.fileno(), leaving), daemon=True).start()
+    watch_parent(channel.fileno())
+    orphan_kill = OrphanKill(lifeline)
+    orphan_kill.arm()
     try:
-        worker = _set_up(channel, memory_fd)
+        worker = _set_up(channel, memory_fd, orphan_kill)
         worker.run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the API process is gone: nobody is left to tell
-    finally:
-        leaving.set()
+        # The API process is gone. What this process has printed would be lost with it.
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        end_group()
 
 
-def _set_up(channel: WorkerChannel, memory_fd: int) -> Worker:
+def _set_up(channel: WorkerChannel, memory_fd: int, orphan_kill: OrphanKill) -> Worker:
     frames = channel.receive()
     try:
         setup: Setup = SetupReader(frames.pop(0)[1]).load()
         mapping = Mapping(memory_fd, setup.layout.size)
-        worker = Worker(setup, channel, mapping)
+        worker = Worker(setup, channel, mapping, orphan_kill)
         worker.take(frames)
         worker.returned.check("on_start", setup.handler.on_start())  # type: ignore[func-returns-value]
     except BaseException as exc:
@@ -124,17 +129,6 @@ def _set_up(channel: WorkerChannel, memory_fd: int) -> Worker:
     return worker
 
 
-def _watch_parent(fd: int, leaving: threading.Event) -> None:
-    """End the process when the API process is gone and the main thread is too busy to see it."""
-    # Else a signal may find this thread, and the main thread, whose handlers it is for, sleeps on until the next task.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    poll = select.poll()
-    poll.register(fd, 0)  # only hang-up and error: waiting tasks do not wake this thread
-    poll.poll()
-    leaving.wait(0.5)  # an idle worker sees it by itself and may run on_stop
-    os._exit(1)
-
-
 class Worker:
     """Works on batches in the order they come.
 
@@ -142,15 +136,17 @@ class Worker:
         setup: What to run.
         channel: Where batches come from and answers go.
         mapping: The shared memory.
+        orphan_kill: Ends it in the middle of its work when the API process is gone.
 
     Attributes:
         returned: Looks at what the handler's methods return.
     """
 
-    def __init__(self, setup: Setup, channel: WorkerChannel, mapping: Mapping) -> None:
+    def __init__(self, setup: Setup, channel: WorkerChannel, mapping: Mapping, orphan_kill: OrphanKill) -> None:
         self._setup = setup
         self.returned = ReturnCheck(setup.name, type(setup.handler).__qualname__)
         self._channel = channel
+        self._orphan_kill = orphan_kill
         self._arena = Arena(mapping, setup.layout, setup.region, self._on_idle)
         self._arena.adopt(setup.blocks)
         self._codec = Codec(self._arena)
@@ -177,10 +173,20 @@ class Worker:
                 if not self._pending or time.monotonic() - self._flushed_at > PORTION:
                     self._flush()
                 if not self._pending and not self._stopping:
-                    self.take(self._channel.receive(busy_poll=self._setup.busy_poll))
+                    self.take(self._channel.receive(AT_EASE, self._setup.busy_poll) or self._receive_at_ease())
                     self._flushed_at = time.monotonic()
         finally:
+            self._orphan_kill.disarm()
             self._setup.handler.on_stop()
+            if self._stopping:  # and then leaves to the API process what its handler has left behind
+                self._orphan_kill.arm()
+
+    def _receive_at_ease(self) -> list[tuple[Kind, bytes]]:
+        # Not for each pause between two tasks: this costs two system calls.
+        self._orphan_kill.disarm()
+        frames = self._channel.receive()
+        self._orphan_kill.arm()
+        return frames
 
     def take(self, frames: list[tuple[Kind, bytes]]) -> None:
         """Take in what the API process has sent."""

@@ -109,6 +109,17 @@ class Hold(BaseTaskHandler):
             task.gate.enter()
 
 
+class Brood(Hold):
+    """Holds tasks at their gates, and has a child that no SIGTERM ends."""
+
+    def on_start(self) -> None:
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not os.fork():
+            while True:
+                signal.pause()
+        signal.signal(signal.SIGTERM, before)
+
+
 class Spin(BaseTaskHandler):
     """Never finishes a task, and never sleeps."""
 

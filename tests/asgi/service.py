@@ -24,7 +24,7 @@ SOURCE = """
     from fastapi import FastAPI
 
     from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
-    from tests.asgi.handlers import Held, Hold, Spin
+    from tests.asgi.handlers import Brood, Held, Hold, Spin
 
     flow = Flow(FlowStep({handler}(), nprocs=2))
     app = FastAPI(lifespan=Aqueduct(flow, drain_delay={delay}).lifespan)

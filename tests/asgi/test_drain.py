@@ -114,7 +114,8 @@ def test_a_second_sigterm_ends_at_once(tmp_path: Path, server: str, delay: float
 
 @pytest.mark.parametrize("server", ["uvicorn", long("uvicorn-workers")])
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, server: str) -> None:
-    with serving(tmp_path, server) as service, Ends(service.processes()) as ends:
+    """Also what the handlers have started."""
+    with serving(tmp_path, server, "Brood") as service, Ends(service.processes()) as ends:
         request = service.hold()
         service.interrupt()
         assert wait_until(lambda: service.probe() != 200, DEADLINE)
@@ -135,7 +136,7 @@ def test_a_second_ctrl_c_ends_the_work_under_granian_at_once(tmp_path: Path) -> 
         assert ends.wait(AT_ONCE) == set()
 
 
-@pytest.mark.parametrize("handler", ["Hold", "Spin"])
+@pytest.mark.parametrize("handler", ["Hold", "Spin", "Brood"])
 def test_no_worker_outlives_a_killed_server(tmp_path: Path, handler: str) -> None:
     """Neither an idle one nor one that is busy in Python: one is busy here, the other idle."""
     with serving(tmp_path, "uvicorn", handler) as service, Ends(service.processes()) as ends:

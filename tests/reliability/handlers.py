@@ -232,6 +232,16 @@ def fork_and_spin(task: Any) -> None:
         pass
 
 
+def use_the_terminal(task: Any) -> None:
+    """Write to the terminal and read from it, which a process in the background should not."""
+    print("written", file=sys.stderr, flush=True)
+    try:
+        with open("/dev/tty") as terminal:
+            task.read = terminal.readline()
+    except OSError as exc:
+        task.read = type(exc).__name__
+
+
 def use_children(task: Any) -> None:
     """Use other processes the ways people do."""
     import multiprocessing

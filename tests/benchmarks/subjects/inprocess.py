@@ -14,6 +14,7 @@ from fastapi_aqueduct.engine.frames import Kind
 from fastapi_aqueduct.engine.ledger import Ledger
 from fastapi_aqueduct.engine.link import WorkerLink
 from fastapi_aqueduct.engine.mapping import Mapping, create_memory
+from fastapi_aqueduct.engine.orphan import OrphanKill
 from fastapi_aqueduct.engine.worker import Setup, Worker
 
 MEMORY_LIMIT = 64 << 20
@@ -34,7 +35,8 @@ class LocalWorker:
     def __init__(self, setup: Setup, memory_fd: int) -> None:
         self.sock, theirs = make_pair()
         self.channel = WorkerChannel(theirs)
-        self._worker = Worker(setup, self.channel, Mapping(memory_fd, setup.layout.size))
+        lifeline, _ = os.pipe()
+        self._worker = Worker(setup, self.channel, Mapping(memory_fd, setup.layout.size), OrphanKill(lifeline))
         # Told to stop, it returns when everything that is there has been answered, and may be run again.
         self._worker.take([(Kind.STOP, b"")])
 
