@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 
 import pytest
@@ -37,6 +38,13 @@ def kept_for_good() -> None:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(kept_for_good: None) -> Iterator[None]:
     """Fail a test that leaves a process, a descriptor or a file in shared memory behind."""
+    with nothing_left_behind():
+        yield
+
+
+@contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """Fail when a process, a descriptor or a file in shared memory is left at the end of the context."""
     if sys.platform != "linux":
         yield
         return

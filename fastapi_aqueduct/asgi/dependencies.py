@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ from .disconnect import watch_caller
 from .errors import http_errors
 from .factory import HOW_TO_START, Documented, TaskFactory
 from .limits import BodyRules, UploadLimits, application_setting, checked_media_types
+from .traceback import untangle
 
 RESERVE_TIMEOUT = 5.0
 """Seconds that the upload of a `FlowTask` may wait for room in shared memory."""
@@ -111,13 +113,29 @@ async def solve(dependency: Callable[..., Any], request: Request) -> Any:
     return solved.values["value"]
 
 
-async def get_request(request: Request) -> Request:
-    """Return the request.
+def watch_stream(connection: HTTPConnection) -> None:
+    """Break the cycles of an exception that ends a streamed answer; to be called before FastAPI sends it."""
+    # FastAPI's own stack for what ends when the answer was sent.
+    stack = connection.scope.get("fastapi_inner_astack")
+    if isinstance(stack, AsyncExitStack):
+        stack.push(_untangle)
+
+
+def _untangle(exc_type: type[BaseException] | None, exc: BaseException | None, traceback: object) -> None:
+    if exc is not None:
+        untangle(exc)
+
+
+async def get_request(request: Request) -> AsyncIterator[Request]:
+    """Give the request; errors of the flow that the endpoint lets pass become HTTP answers.
 
     A dependency of its own, since FastAPI injects a request into one parameter of a function only, and the user's
-    function may have one already.
+    function may have one already. And not the dependency that makes the task: FastAPI keeps what a dependency yields
+    as long as the exception that it replaces is kept, see `_forget_frames` of ``errors``.
     """
-    return request
+    watch_caller(request)
+    with http_errors(request.scope):
+        yield request
 
 
 @dataclass(frozen=True)
@@ -156,7 +174,7 @@ class FlowTask(params.Depends):
         if isinstance(self.dependency, type):
             object.__setattr__(self, "dependency", self._dependency(self.dependency))
 
-    def _dependency(self, task_type: type) -> Callable[..., AsyncIterator[BaseTask]]:
+    def _dependency(self, task_type: type) -> Callable[..., Awaitable[BaseTask]]:
         if not issubclass(task_type, BaseTask):
             raise TypeError(f"FlowTask() makes tasks, and {task_type.__qualname__} is not a subclass of BaseTask")
         rules = BodyRules(
@@ -169,10 +187,8 @@ class FlowTask(params.Depends):
         factory = TaskFactory(task_type, rules, RESERVE_TIMEOUT)
         source = get_flow if self.flow is None else GivenFlow(self.flow)
 
-        async def make_task(request: Request, flow: Flow, arguments: dict[str, Any]) -> AsyncIterator[BaseTask]:
-            watch_caller(request)
-            with http_errors(request.scope):
-                yield await factory.make(request, flow, arguments)
+        async def make_task(request: Request, flow: Flow, arguments: dict[str, Any]) -> BaseTask:
+            return await factory.make(request, flow, arguments)
 
         make_task.__signature__ = hidden_parameters(source, factory)  # type: ignore[attr-defined]
         make_task.__aqueduct__ = Documented(factory)  # type: ignore[attr-defined]

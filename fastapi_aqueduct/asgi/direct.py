@@ -11,6 +11,7 @@ from starlette.routing import request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .cork import corked
+from .traceback import untangle
 
 
 class Direct:
@@ -39,6 +40,9 @@ class Direct:
         try:
             with corked(response, scope, receive):
                 await response(scope, receive, send)
+        except Exception as exc:
+            untangle(exc)
+            raise
         finally:
             del response  # it may hold an exception, which refers to this frame
 

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
@@ -21,7 +21,7 @@ from ..flow import Flow
 from ..task import BaseTask
 from .arguments import ArgumentReader
 from .body import read_body
-from .dependencies import GivenFlow, check_flow, solve
+from .dependencies import GivenFlow, check_flow, solve, watch_stream
 from .disconnect import DisconnectWatch
 from .errors import raise_http_error
 from .factory import Documented, TaskFactory
@@ -144,7 +144,10 @@ class FlowEndpoint:
             overrides = getattr(injected.request.app, "dependency_overrides", None)
             override = overrides.get(self._given) if overrides else None
             flow = self.flow if override is None else await solve(override, injected.request)
-            return await self.answer(injected, flow)
+            result = await self.answer(injected, flow)
+            if isinstance(result, StreamingResponse):
+                watch_stream(injected.request)
+            return result
 
         functools.update_wrapper(endpoint, self._function)
         # FastAPI would look through it, at the user's own parameters.

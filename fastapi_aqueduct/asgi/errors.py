@@ -21,6 +21,7 @@ from starlette.types import Scope
 
 from ..exceptions import AqueductError, NotRunningError, Overloaded, TaskTimeout, WorkerDied
 from ..logger import log
+from .traceback import chain, untangle
 
 
 class BodyError(AqueductError):
@@ -107,6 +108,7 @@ def raise_http_error(scope: Scope, exc: Exception) -> NoReturn:
     answer = http_error(scope, exc)
     try:
         if answer is exc:
+            untangle(exc)
             raise exc
         raise answer from exc
     finally:
@@ -134,14 +136,15 @@ def find_answer(exc: Exception) -> Answer | None:
 
 
 def _forget_frames(exc: BaseException) -> None:
-    # The answer keeps its cause as long as it is sent, which hypercorn never ends when the client of an HTTP/2
-    # connection has gone; the frames hold the task and its blocks of shared memory.
-    chain: list[BaseException] = []
-    found: BaseException | None = exc
-    while found is not None and found not in chain:
-        chain.append(found)
-        found.__traceback__ = None
-        found = found.__cause__ or found.__context__
+    # The frames hold the task and its blocks of shared memory. The answer keeps its cause as long as it is sent, which
+    # hypercorn never ends when the client of an HTTP/2 connection has gone. And an exit stack, such as FastAPI's around
+    # dependencies, makes a cycle of itself and the traceback of an exception that one of its contexts has replaced. It
+    # keeps the first entry of that, so the entries are taken apart.
+    for found in chain(exc):
+        entry, found.__traceback__ = found.__traceback__, None
+        while entry is not None:
+            following, entry.tb_next = entry.tb_next, None
+            entry = following
 
 
 def _retry_after(exc: Exception) -> str:

@@ -121,17 +121,20 @@ class Dispatcher:
         if loop is None:
             self._ledger.discard(content.blocks)
             raise NotRunningError(f"flow {self.name} was stopped while the task waited for room")
-        record = Record(next(self._ids), task, loop.create_future(), content, level, deadline, started_at)
+        future = loop.create_future()
+        record = Record(next(self._ids), task, future, content, level, deadline, started_at)
         if content.blocks:
             self._ledger.hold(content.blocks)
         self._records[record.id] = record
         self._deadlines.add(record, loop)
         self._enqueue(record, step, started_at)
         try:
-            await record.future
+            await future
         except asyncio.CancelledError:
             self._settle(record, "cancelled", None)
             raise
+        finally:
+            del future
 
     def check_entry(self, priority: int, timeout: float) -> None:
         """Refuse a task that could not go straight into the queue, or not be done in time.
@@ -332,16 +335,20 @@ class Dispatcher:
         try:
             self._codec.decode_into(task, record.content)
         except Exception as exc:
-            error = HandlerError(
-                f"the result of flow {self.name} could not be rebuilt here: {type(exc).__name__}: {exc}",
-                type_name=type(exc).__qualname__,
-                original=str(exc),
-            )
-            error.__cause__ = exc
-            self._settle(record, "failed", error)
+            # No local name for the error: its cause refers to this frame, and as a cycle they would keep the blocks.
+            self._settle(record, "failed", self._unreadable(exc))
             return
         task.__dict__["_metrics"] = record.metrics, now - record.started_at
         self._settle(record, "completed", None)
+
+    def _unreadable(self, cause: Exception) -> HandlerError:
+        error = HandlerError(
+            f"the result of flow {self.name} could not be rebuilt here: {type(cause).__name__}: {cause}",
+            type_name=type(cause).__qualname__,
+            original=str(cause),
+        )
+        error.__cause__ = cause
+        return error
 
     def _settle(self, record: Record, outcome: str, error: Exception | None) -> None:
         """End a task: the one place where its future is resolved and its blocks are dropped."""
@@ -360,8 +367,8 @@ class Dispatcher:
                 desk.entry.open()
         if not record.holder and record.content.blocks:
             self._ledger.drop(record.content.blocks)
-        future = record.future
-        if not future.done():
+        future, record.future = record.future, None
+        if future is not None and not future.done():
             if error is None:
                 future.set_result(None)
             else:

@@ -19,7 +19,8 @@ class Record:
     Attributes:
         id: Its number on the wire.
         task: The caller's object.
-        future: What the caller waits for.
+        future: What the caller waits for; None once it is settled. It keeps the exception it was given, whose frames
+            refer to the task.
         content: The task as it travels; its blocks are held as long as it is here.
         priority: Level of the queues.
         span: Where its deadline is noted.
@@ -37,7 +38,7 @@ class Record:
 
     id: int
     task: BaseTask | None
-    future: asyncio.Future[None]
+    future: asyncio.Future[None] | None
     content: Encoded
     priority: int
     deadline: float

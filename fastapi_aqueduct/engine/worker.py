@@ -245,6 +245,8 @@ class Worker:
         failure = self._handle(tasks) if tasks else b""
         if failure and len(tasks) > 1 and self._may_run_again(envelopes):
             # One bad input must not fail its neighbours: everybody again, alone, from an untouched copy.
+            for task in tasks:
+                _take_failure(task)
             del tasks, decoded
             return [self._answer_one(envelope) for envelope in envelopes]
         return [
@@ -285,10 +287,9 @@ class Worker:
         return b""
 
     def _finish(self, envelope: Envelope, task: BaseTask, failure: bytes) -> Envelope:
-        if failure:
-            return _end(envelope, Status.ERROR, failure)
-        if "_failure" in task.__dict__:
-            return _end(envelope, Status.ERROR, encode_error(task.__dict__["_failure"]))
+        if failure or "_failure" in task.__dict__:
+            failed = _take_failure(task)
+            return _end(envelope, Status.ERROR, failure or encode_error(failed))
         try:
             step = next_step(self._setup.conditions, self._setup.step + 1, task)
             body, blocks = self._encode(task)
@@ -338,6 +339,12 @@ def next_step(conditions: list[Callable[[Any], Any]], start: int, task: BaseTask
         if conditions[index](task):
             return index
     return FINISHED
+
+
+def _take_failure(task: BaseTask) -> Any:
+    # An exception that was caught refers to the frame of the handler, and that to the task: as a cycle they would keep
+    # its blocks until garbage is collected.
+    return task.__dict__.pop("_failure", None)
 
 
 def _end(envelope: Envelope, status: Status, body: bytes = b"") -> Envelope:
