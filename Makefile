@@ -6,6 +6,7 @@
 # ONLY    make bench ONLY=noop measures a part and renews its section of docs/benchmarks.md; tests/benchmarks names the parts
 # SECONDS make fuzz SECONDS=60 looks for a minute
 # RENEW   make bench-check RENEW=1 takes the engine of today as what later ones are compared with
+# JOBS    tests that run at the same time
 # CONSTRAINTS  the file with the exact versions to install; empty: the newest releases
 
 PYTHON ?= python3
@@ -14,6 +15,7 @@ ONCE ?=
 ONLY ?=
 SECONDS ?= 600
 RENEW ?=
+JOBS ?= 2
 CONSTRAINTS ?= .ci/constraints.txt
 
 VENV := $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
@@ -40,7 +42,7 @@ test: lint layers types bench-check pytest ## everything CI asks for, the quick 
 
 pytest: $(VENV)/.group-dev $(VENV)/.debian-packages
 	@echo "==> tests"
-	@$(RUN) pytest $(ARGS)
+	@$(RUN) pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 test-long: $(VENV)/.group-dev $(VENV)/.debian-packages ## the tests that take minutes
 	@$(RUN) pytest -m long --timeout 900 -o faulthandler_timeout=1200 $(ARGS)

@@ -9,11 +9,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
 
 import pytest
 import uvloop
 
 from .support import Traces, traces, wait_until
+
+
+TOGETHER = ("edge", "example", "reliability")
+"""Folders whose tests run one after the other, in one process: they share servers, or measure how soon a death is seen."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist which tests stay in one process: those of a folder in `TOGETHER`, else those of a module."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else str(item.path)))
 
 
 @pytest.fixture

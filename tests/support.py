@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastapi_aqueduct import Flow
+from fastapi_aqueduct.engine.mapping import MEMORY_PREFIX
 
 from .handlers import Gate, Job
 
@@ -187,8 +188,12 @@ class Traces(NamedTuple):
 
 
 def traces() -> Traces:
-    """List the descendants of this process, its descriptors, and the files in shared memory."""
-    return Traces(_descendants(), _descriptors(), set(os.listdir("/dev/shm")))
+    """List the descendants of this process, its descriptors, and files in shared memory under a name of the package.
+
+    Files of other names may belong to other programs, and to tests that run at the same time.
+    """
+    named = {name for name in os.listdir("/dev/shm") if name.startswith(MEMORY_PREFIX)}
+    return Traces(_descendants(), _descriptors(), named)
 
 
 def _descendants() -> set[str]:

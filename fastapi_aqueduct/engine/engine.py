@@ -72,7 +72,7 @@ class Engine:
         # replacement are there together.
         layout = Layout(1 + workers + len(steps), memory_limit)
         check_limits(name, workers, layout)
-        memory_fd = create_memory(f"aqueduct-{name}", layout.size)
+        memory_fd = create_memory(name, layout.size)
         ledger = Ledger(Mapping(memory_fd, layout.size), layout)
         dispatcher = Dispatcher(name, steps, ledger, queue_size, priorities)
         lifeline = Lifeline()

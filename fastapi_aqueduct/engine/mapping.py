@@ -11,6 +11,9 @@ from collections.abc import Callable
 
 PAGE = mmap.PAGESIZE
 
+MEMORY_PREFIX = "aqueduct-"
+"""What the names of shared memory begin with, as the system's tools show them."""
+
 
 if sys.platform == "linux":
 
@@ -27,7 +30,7 @@ if sys.platform == "linux":
         Returns:
             A descriptor that a child process inherits only when it is passed on.
         """
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = os.memfd_create(MEMORY_PREFIX + name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, size)
         # Sealed, because shrinking it under a live mapping would kill whoever reads there (SIGBUS).
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
@@ -39,7 +42,7 @@ else:
 
     def create_memory(name: str, size: int) -> int:
         """Make shared memory that has no name anybody could leave behind; see the variant for Linux."""
-        path = f"/{secrets.token_hex(8)}"  # macOS allows no more than 31 characters
+        path = f"/{MEMORY_PREFIX}{secrets.token_hex(8)}"  # macOS allows no more than 31 characters
         fd: int = shm_open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600)
         shm_unlink(path)
         os.ftruncate(fd, size)
