@@ -16,9 +16,8 @@ import uvloop
 
 from .support import Traces, traces, wait_until
 
-
 TOGETHER = ("edge", "example", "reliability")
-"""Folders whose tests run one after the other, in one process: they share servers, or measure how soon a death is seen."""
+"""Folders whose tests run one after the other, in one process: they share servers, or kill and look at the time."""
 
 
 @pytest.hookimpl(tryfirst=True)
