@@ -40,7 +40,7 @@ class MPStartMethodValueError(ConfigurationError):
 
 
 class WorkerTraceback(AqueductError):
-    """Carries the text of a worker's traceback; set as ``__cause__`` of the exception that came from there."""
+    """Carries the text of a worker's traceback: the last ``__cause__`` in the chain of the exception from there."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -87,11 +87,11 @@ class TaskNotPicklable(FlowError):
 
 
 class HandlerError(FlowError):
-    """Stands in for a handler's exception that could not be pickled or rebuilt.
+    """Stands in for a handler's exception that could not be pickled or rebuilt, or takes more than 1 MiB.
 
     Attributes:
         type_name: Qualified name of the original exception's class.
-        message: ``str()`` of the original.
+        message: ``str()`` of the original; its middle is left out where it is longer than 10,000 characters.
     """
 
     def __init__(self, message: str, *, type_name: str = "", original: str = "") -> None:

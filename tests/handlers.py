@@ -365,7 +365,7 @@ def fail_with_text_if_any(task: Any) -> None:
 
 
 class OddError(Exception):
-    """An exception whose constructor makes it impossible to rebuild from its ``args``."""
+    """An exception whose class cannot be called with its ``args``."""
 
     def __init__(self, first: str, *, second: str) -> None:
         super().__init__(f"{first} {second}")
@@ -426,6 +426,12 @@ def _chained() -> Exception:
         error = ValueError("outer")
         error.__cause__ = inner
         return error
+
+
+def raise_large(task: Any) -> None:
+    if task.size:
+        raise ValueError("x" * task.size)
+    raise ValueError("holds what came", task.image)
 
 
 def raise_if_bad(task: Any) -> None:

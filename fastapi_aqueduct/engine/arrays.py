@@ -6,6 +6,7 @@ numpy is not imported for those who do not use it: where nobody has imported it,
 from __future__ import annotations
 
 import array
+import copyreg
 import pickle
 import sys
 from collections.abc import Callable
@@ -105,5 +106,18 @@ def _rebuild_array(typecode: str, buffer: Any) -> array.array[Any]:
     return value
 
 
-reducers: dict[type, Callable[[Any], Any]] = {memoryview: _reduce_memoryview, array.array: _reduce_array}
-"""What a pickler's ``dispatch_table`` needs for them."""
+class Reducers(dict[type, Callable[[Any], Any]]):
+    """A pickler's ``dispatch_table``: its own entries, and else what is registered with `copyreg`.
+
+    A plain table would hide the latter: compiled patterns, unions of types, numpy's functions.
+    """
+
+    # A method in C, because it is called for each object that is pickled as its class says.
+    __missing__ = copyreg.dispatch_table.__getitem__
+
+
+buffer_reducers = Reducers({memoryview: _reduce_memoryview, array.array: _reduce_array})
+"""For objects with a buffer that are no arrays of numpy."""
+
+reducers = Reducers(buffer_reducers)
+"""For these and for arrays of numpy, once there are any."""

@@ -11,10 +11,9 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-import traceback
 from typing import Any, NamedTuple
 
-from ..exceptions import HandlerError, TaskNotPicklable, WorkerTraceback
+from ..exceptions import TaskNotPicklable
 from ..task import BaseTask, SharedBytes
 from .arena import THRESHOLD, Arena, Ref, is_shared
 from .arrays import array_at, array_type, reducers, typecode
@@ -303,52 +302,3 @@ def _blame(task: BaseTask, exc: BaseException) -> str:
         except Exception as error:
             return f"{name}.{field} of type {type(value).__qualname__} cannot travel to another process: {error}"
     return f"{name} cannot travel to another process: {exc}"
-
-
-def encode_error(exc: BaseException) -> bytes:
-    """Pack an exception with its traceback.
-
-    The exception itself is packed only if it survives being rebuilt; anything else becomes a `HandlerError` with its
-    type, message and traceback, because one exception that cannot be rebuilt must not break its receiver
-    (python/cpython#80041). Exceptions that would end the receiver, such as SystemExit, are treated the same.
-    """
-    text = "".join(traceback.format_exception(exc))
-    name = f"{type(exc).__module__}.{type(exc).__qualname__}"
-    original = b""
-    if isinstance(exc, Exception) and not isinstance(exc, StopIteration | StopAsyncIteration):
-        try:
-            original = pickle.dumps(exc, 5)
-            if type(pickle.loads(original)) is not type(exc):
-                original = b""
-        except Exception:
-            original = b""
-    return pickle.dumps((original, name, _safe_str(exc), text), 5)
-
-
-def decode_error(body: bytes, where: str) -> Exception:
-    """Unpack what `encode_error` packed; the worker's traceback is its ``__cause__``.
-
-    Args:
-        body: The packed exception.
-        where: Flow, step and worker, for the message of a `HandlerError`.
-    """
-    original, name, message, text = pickle.loads(body)
-    exc: Exception | None = None
-    if original:
-        try:
-            rebuilt = pickle.loads(original)
-            exc = rebuilt if isinstance(rebuilt, Exception) else None
-        except Exception:  # a class that exists only in the worker, or a constructor with other arguments
-            exc = None
-    if exc is None:
-        exc = HandlerError(f"{name} in {where}: {message}", type_name=name, original=message)
-    exc.__cause__ = WorkerTraceback(text)
-    return exc
-
-
-def _safe_str(exc: BaseException) -> str:
-    try:
-        return str(exc)
-    except Exception:
-        return "<its message could not be made>"
-

@@ -19,9 +19,10 @@ from ..step import FlowStep
 from ..task import BaseTask
 from .admission import Admission
 from .arena import Ref
-from .codec import Codec, Encoded, decode_error
+from .codec import Codec, Encoded
 from .deadlines import Deadlines
 from .desk import StepDesk
+from .failures import decode_error
 from .feeder import Feeder
 from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, pack, unpack_batches, unpack_offsets
 from .ledger import Ledger

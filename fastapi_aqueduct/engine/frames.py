@@ -193,34 +193,45 @@ class FrameReader:
     """Cuts a stream of bytes into frames, however it arrives."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._pieces: list[bytes] = []  # of a frame that is not complete
+        self._missing = 0  # bytes until its header, or the frame itself, is complete
 
     def feed(self, data: bytes | memoryview) -> list[tuple[Kind, bytes]]:
-        """Take what has arrived and return the frames that are complete; nothing of ``data`` is kept.
+        """Add what has arrived and return the frames that are complete; nothing of ``data`` is kept.
 
         Raises:
             ProtocolError: A frame is too long or of no known kind.
         """
-        if self._rest:
-            data = self._rest + data
+        if self._pieces:
+            # The pieces are joined once, when the frame is complete: joined at each arrival, the bytes that are copied
+            # would grow with the square of its length.
+            if len(data) < self._missing:
+                self._pieces.append(bytes(data))
+                self._missing -= len(data)
+                return []
+            data = b"".join([*self._pieces, data])
+            self._pieces.clear()
         frames: list[tuple[Kind, bytes]] = []
-        position, end = 0, len(data)
+        position, end, wanted = 0, len(data), _FRAME.size
         while end - position >= _FRAME.size:
             size, kind = _FRAME.unpack_from(data, position)
             if size > MAX_FRAME:
                 raise ProtocolError(f"a frame of {size} bytes is over the limit of {MAX_FRAME}")
             start = position + _FRAME.size
             if end - start < size:
+                wanted += size
                 break
             try:
                 frames.append((_KINDS[kind], bytes(data[start : start + size])))
             except KeyError as exc:
                 raise ProtocolError(f"no frame is of kind {kind}") from exc
             position = start + size
-        self._rest = bytes(data[position:]) if position < end else b""
+        if position < end:
+            self._pieces.append(bytes(data[position:]))
+            self._missing = wanted - (end - position)
         return frames
 
     @property
     def is_inside_frame(self) -> bool:
         """Tell whether the stream ended, or stands, in the middle of a frame."""
-        return bool(self._rest)
+        return bool(self._pieces)

@@ -15,8 +15,8 @@ import time
 from ..exceptions import StartError, StartTimeout, WorkerDied, describe_exit
 from ..logger import log
 from ..step import FlowStep
-from .codec import decode_error
 from .dispatcher import Dispatcher
+from .failures import decode_error
 from .frames import Kind, ProtocolError, pack
 from .group import Remains
 from .importing import NotImportable, explain

@@ -18,7 +18,8 @@ from ..handler import BaseTaskHandler
 from ..task import BaseTask, shared_memories
 from .arena import Arena, Layout, Ref
 from .channel import WorkerChannel
-from .codec import Codec, Encoded, encode_error, new_tuple
+from .codec import Codec, Encoded, new_tuple
+from .failures import encode_error
 from .frames import (
     FINISHED,
     PORTION,

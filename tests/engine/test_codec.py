@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fastapi_aqueduct import ArenaFull, HandlerError, TaskNotPicklable
+from fastapi_aqueduct import ArenaFull, TaskNotPicklable
 from fastapi_aqueduct.engine.arena import THRESHOLD, Arena, Layout
-from fastapi_aqueduct.engine.codec import Codec, decode_error, encode_error
+from fastapi_aqueduct.engine.codec import Codec
 from fastapi_aqueduct.engine.mapping import PAGE, Mapping, create_memory
 
 from .. import handlers
@@ -297,24 +297,3 @@ def _target(name: str) -> str:
         return os.readlink(f"/proc/self/map_files/{name}")
     except OSError:
         return ""
-
-
-@pytest.mark.parametrize("body", [b"", b"text"])
-def test_an_error_survives_with_its_cause(body: bytes) -> None:
-    try:
-        raise UnicodeDecodeError("utf-8", body, 0, 1, "bad")
-    except UnicodeDecodeError as exc:
-        packed = encode_error(exc)
-    error = decode_error(packed, "here")
-    assert type(error) is UnicodeDecodeError
-    assert "test_an_error_survives" in str(error.__cause__)
-
-
-def test_an_error_whose_message_cannot_be_made_is_stood_in_for() -> None:
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError
-
-    error = decode_error(encode_error(Mute()), "step x")
-    assert type(error) is HandlerError
-    assert error.type_name.endswith("Mute")

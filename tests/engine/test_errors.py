@@ -15,7 +15,7 @@ from fastapi_aqueduct.exceptions import WorkerTraceback
 
 from .. import handlers
 from ..handlers import Each, Job
-from ..support import DEADLINE, outcome, pids, running
+from ..support import DEADLINE, LongestGap, blocks, eventually, outcome, pids, running
 
 
 async def test_an_exception_carries_the_traceback_of_the_worker() -> None:
@@ -33,7 +33,8 @@ async def test_the_traceback_shows_the_causes_of_the_exception() -> None:
     async with running(Flow(Each(handlers.raise_error))) as flow:
         error = await outcome(flow.process(Job(error="chained")))
         assert str(error) == "outer"
-        assert "KeyError: 'inner'" in str(error.__cause__)
+        assert repr(error.__cause__) == "KeyError('inner')"
+        assert "KeyError: 'inner'" in str(error.__cause__.__cause__)
 
 
 async def test_an_exception_with_a_constructor_of_its_own_keeps_its_type_and_fields() -> None:
@@ -43,10 +44,41 @@ async def test_an_exception_with_a_constructor_of_its_own_keeps_its_type_and_fie
         assert (error.code, error.text) == (7, "seven")
 
 
+async def test_an_exception_that_its_class_would_not_make_again_arrives_as_itself() -> None:
+    async with running(Flow(Each(handlers.raise_error))) as flow:
+        error = await outcome(flow.process(Job(error="odd")))
+        assert (type(error), str(error)) == (handlers.OddError, "very odd")
+
+
+async def test_the_frames_of_the_worker_are_in_the_traceback() -> None:
+    async with running(Flow(Each(handlers.raise_error))) as flow:
+        error = await outcome(flow.process(Job(error="value")))
+        *_, handle, last = traceback.extract_tb(error.__traceback__)
+        assert (handle.name, handle.line) == ("handle", "function(task)")
+        assert (last.name, last.line) == ("raise_error", "raise errors[task.error]()")
+        assert last.filename == handlers.__file__
+
+
+async def test_an_exception_with_a_large_document_does_not_hold_up_the_loop_or_keep_memory() -> None:
+    async with running(Flow(FlowStep(Each(handlers.raise_large), handle_timeout=20))) as flow:
+        before = pids(flow)
+        async with LongestGap() as gap:
+            error = await outcome(flow.process(Job(size=40 << 20), 60))
+        assert type(error) is HandlerError
+        assert error.type_name == "builtins.ValueError"
+        assert len(str(error)) < 20_000
+        assert gap.seconds < 1
+        error = await outcome(flow.process(Job(image=bytes(100_000), size=0)))
+        assert type(error) is ValueError
+        assert error.args[1] == bytes(100_000)
+        await eventually(lambda: blocks(flow) == 0)
+        assert error.args[1] == bytes(100_000)
+        assert pids(flow) == before
+
+
 @pytest.mark.parametrize(
     ("error", "name", "message"),
     [
-        ("odd", "tests.handlers.OddError", "very odd"),
         ("locked", "tests.handlers.LockedError", "holds a lock"),
         ("exit", "builtins.SystemExit", "3"),
         ("interrupt", "builtins.KeyboardInterrupt", "no"),

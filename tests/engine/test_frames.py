@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -63,6 +65,27 @@ def test_a_frame_that_a_death_cut_off_is_no_frame(sent: list[tuple[Kind, bytes]]
     assert received == sent[: len(received)]
     complete = len(b"".join(pack(*frame) for frame in received))
     assert reader.is_inside_frame == (end > complete)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(500_000, 1_000_000), st.lists(st.integers(1_000, 9_000), min_size=10, max_size=100))
+def test_reading_copies_each_byte_a_few_times_however_long_a_frame_is(size: int, pieces: list[int]) -> None:
+    stream = memoryview(pack(Kind.ANSWERS, b"x" * size) + pack(Kind.READY))
+    reader, copied, position, feeds = FrameReader(), 0, 0, 0
+    tracemalloc.start()
+    try:
+        for feeds, length in enumerate(itertools.cycle(pieces), start=1):  # noqa: B007
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            reader.feed(stream[position : position + length])
+            copied += tracemalloc.get_traced_memory()[1] - before
+            position += length
+            if position >= len(stream):
+                break
+    finally:
+        tracemalloc.stop()
+    assert not reader.is_inside_frame
+    assert copied <= 4 * len(stream) + 1_000 * feeds  # what is allocated beside copies
 
 
 def test_a_frame_over_the_limit_is_refused_before_it_is_there() -> None:
