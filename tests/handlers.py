@@ -5,6 +5,7 @@ Imports little, since each worker of each test imports it.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -305,6 +306,16 @@ def replace_payload(task: Any) -> None:
 
 def delete_payload(task: Any) -> None:
     del task.payload
+
+
+def switch_collector_off(task: Any) -> None:
+    gc.disable()
+
+
+def keep_in_cycle(task: Any) -> None:
+    cycle: list[Any] = [task.image]
+    cycle.append(cycle)
+    task.image = None
 
 
 def share_image(task: Any) -> None:

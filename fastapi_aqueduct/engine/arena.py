@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ..exceptions import ArenaFull
 from ..task import SharedBytes
+from .garbage import GarbageCollection
 from .mapping import PAGE, Lease, Mapping, address_of
 from .region import Region, RegionFull
 
@@ -106,6 +107,7 @@ class Arena:
         self.holds: dict[int, int] = {}
         self.leases: dict[int, int] = {}
         self._on_idle = on_idle
+        self._garbage = GarbageCollection()
         self._status = region * STATUS_SIZE
         self._call = self._status + _WORD.size
 
@@ -113,18 +115,30 @@ class Arena:
         """Take a block of this process's region; nobody holds it yet.
 
         Raises:
-            ArenaFull: The flow's limit would be exceeded.
+            ArenaFull: The flow's limit would be exceeded, also without the blocks that cycles of the application held.
         """
         touched = self.region.touched
         try:
             offset = self.region.allocate(max(size, 1))
         except RegionFull:
-            raise self._full(size) from None
-        if not self._may_touch(touched):
+            offset = -1
+        if offset >= 0:
+            if self._may_touch(touched):
+                return Ref(offset, size)
             self.region.free(offset)
             self._untouch(touched)
-            raise self._full(size)
-        return Ref(offset, size)
+        if size <= self.layout.limit and self.collect_garbage():
+            return self.allocate(size)
+        raise self._full(size)
+
+    def collect_garbage(self) -> bool:
+        """Free the blocks that only cycles of the application hold in this process, unless that was useless lately.
+
+        Returns:
+            Whether there were any.
+        """
+        self.collect()
+        return bool(self.leases) and self._garbage.run(self._count_holds)
 
     def grow(self, ref: Ref, size: int) -> Ref | None:
         """Make a block of this process longer where it is; None when that cannot be done."""
@@ -265,6 +279,10 @@ class Arena:
         """Forget what an earlier owner of a region wrote down about its calls."""
         start = region * STATUS_SIZE + 8
         self.mapping.writable[start : start + STATUS_SIZE - 8] = bytes(STATUS_SIZE - 8)
+
+    def _count_holds(self) -> int:
+        self.collect()
+        return len(self.holds)
 
     def _may_touch(self, before: int) -> bool:
         if self.region.touched <= before:

@@ -176,6 +176,7 @@ class Dispatcher:
                 link.retained.discard(offset)
                 self._ledger.arena.drop(offset)
         elif kind is Kind.FULL:
+            self._ledger.arena.collect_garbage()
             self.relieve(link)
         elif kind is Kind.TRIMMED:
             self._ledger.notify_room()

@@ -199,6 +199,9 @@ class Worker:
                     self._published.discard(offset)
                     self._arena.free(offset)
             elif kind is Kind.TRIM:
+                # A caller waits for memory, and a cycle that a handler has made may hold some of it.
+                if self._retained and self._arena.collect_garbage():
+                    self._flush()
                 self._arena.trim()
                 self._channel.send(Kind.TRIMMED)
             elif kind is Kind.REST:
