@@ -136,6 +136,22 @@ class Keeper(BaseTaskHandler):
             task.image = None
 
 
+class Heavy(BaseTaskHandler):
+    """Is large, as one that loads its model too early.
+
+    Args:
+        size: Bytes of it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.model = bytes(size)
+
+    def handle(self, *tasks: Any) -> None:
+        for task in tasks:
+            task.size = len(self.model)
+            task.pid = os.getpid()
+
+
 class Gate:
     """Holds handlers until the test lets them go.
 

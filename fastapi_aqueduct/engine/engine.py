@@ -30,6 +30,7 @@ class Engine:
         lifeline: What workers see the end of this process by.
         ledger: Who holds which block of it.
         dispatcher: Owns the tasks.
+        launcher: Starts workers.
         supervisor: Keeps the workers alive.
         loop: The event loop that they work in; None while they wait for one.
     """
@@ -39,6 +40,7 @@ class Engine:
     lifeline: Lifeline
     ledger: Ledger
     dispatcher: Dispatcher
+    launcher: Launcher
     supervisor: Supervisor
     loop: asyncio.AbstractEventLoop | None = None
 
@@ -78,7 +80,7 @@ class Engine:
         lifeline = Lifeline()
         launcher = Launcher(name, steps, method, memory_fd, lifeline, layout, ledger)
         supervisor = Supervisor(name, steps, launcher, dispatcher, start_timeout)
-        return cls(name, memory_fd, lifeline, ledger, dispatcher, supervisor)
+        return cls(name, memory_fd, lifeline, ledger, dispatcher, launcher, supervisor)
 
     async def start(self, timeout: float) -> None:
         """Start every worker, in the running event loop, and wait until all are ready; see `Supervisor.start`."""
@@ -106,6 +108,7 @@ class Engine:
         self.dispatcher.detach("the flow was stopped")
         await (self.supervisor.kill() if kill else self.supervisor.stop())
         self.detach()
+        self.launcher.close()
         self.lifeline.close()
         os.close(self.memory_fd)
 

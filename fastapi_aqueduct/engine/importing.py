@@ -7,7 +7,6 @@ main module of the application, the worker runs that file again, under another n
 from __future__ import annotations
 
 import builtins
-import io
 import pickle
 import sys
 from importlib import import_module
@@ -51,11 +50,8 @@ class SetupReader(pickle.Unpickler):
     """Unpickles what a worker is told to run, and says what could not be imported.
 
     Args:
-        data: The pickled setup.
+        file: The pickled setup.
     """
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data))
 
     def find_class(self, module: str, name: str) -> Any:
         """Import a class or a function.

@@ -19,6 +19,7 @@ from .ledger import Ledger
 from .lifeline import Lifeline
 from .link import WorkerLink
 from .process import Descriptors, StartMethod, start_process, thread_environment
+from .program import Program, ProgramFile
 from .slot import Slot
 from .worker import KEPT, Setup
 
@@ -53,16 +54,27 @@ class Launcher:
         self._lifeline = lifeline
         self._layout = layout
         self._ledger = ledger
+        self._programs: list[ProgramFile] = []
         self._environment = thread_environment(sum(step.nprocs for _, step in steps))
 
     def check(self) -> None:
-        """Find out whether a worker can be told what to run.
+        """Write down what the workers will run, once for all of them.
 
         Raises:
             ConfigurationError: A handler or condition cannot be pickled, or this is a worker that imports the module
                 that starts the flow.
         """
         check_not_importing(self._name)
+        conditions = [step.handle_condition for _, step in self._steps]
+        for name, step in self._steps:
+            try:
+                data = pickle.dumps(Program(step.handler, conditions), 5)
+            except Exception:
+                self._blame()
+                raise
+            self._programs.append(ProgramFile(f"{self._name}:{name}", data))
+
+    def _blame(self) -> None:
         for name, step in self._steps:
             for what, value in (("handler", step.handler), ("handle_condition", step.handle_condition)):
                 try:
@@ -72,6 +84,12 @@ class Launcher:
                         f"the {what} of {name} in flow {self._name} cannot be sent to a worker process: {exc}; "
                         "define it at the top level of a module, and create what cannot be pickled in on_start"
                     ) from exc
+
+    def close(self) -> None:
+        """Give back what was made for workers, when there will be no more of them."""
+        for program in self._programs:
+            program.close()
+        self._programs.clear()
 
     def prepare(
         self,
@@ -119,7 +137,8 @@ class Launcher:
             Exception: No descriptor or no memory is left, or the forkserver cannot import the user's script.
         """
         label = f"{self._name}:{link.name}"
-        descriptors = Descriptors(self._memory_fd, link.trace_fd, self._lifeline.read_fd)
+        program = self._programs[link.step]
+        descriptors = Descriptors(self._memory_fd, link.trace_fd, self._lifeline.read_fd, program.fd)
         try:
             process = await asyncio.to_thread(
                 start_process, self._method, theirs, descriptors, label, self._environment
@@ -143,8 +162,6 @@ class Launcher:
         setup = Setup(
             step=slot.step,
             name=name,
-            handler=step.handler,
-            conditions=[other.handle_condition for _, other in self._steps],
             may_run_again=step.max_retries > 0,
             layout=self._layout,
             region=slot.region,

@@ -49,11 +49,13 @@ class Descriptors(NamedTuple):
         memory: The shared memory.
         trace: The file for its stack.
         lifeline: The end of a pipe whose other end only the API process has.
+        program: What it runs.
     """
 
     memory: int
     trace: int
     lifeline: int
+    program: int
 
 
 class SpawnedProcess:

@@ -5,6 +5,7 @@ Runs in the child and imports nothing a child does not need: no event loop, no w
 
 from __future__ import annotations
 
+import pickle
 import signal
 import sys
 import time
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..exceptions import ArenaFull
-from ..handler import BaseTaskHandler
 from ..task import BaseTask, shared_memories
 from .arena import Arena, Layout, Ref
 from .channel import WorkerChannel
@@ -33,9 +33,9 @@ from .frames import (
     unpack_offsets,
 )
 from .heap import give_back, keep_freed_memory
-from .importing import SetupReader
 from .mapping import Mapping
 from .orphan import OrphanKill, end_group, watch_parent
+from .program import Program, read_program
 from .returned import ReturnCheck
 from .trace import write_trace_on_faults
 
@@ -65,8 +65,6 @@ class Setup:
     Attributes:
         step: Index of its step.
         name: Name of its step.
-        handler: Its handler.
-        conditions: ``handle_condition`` of every step of the flow.
         may_run_again: Whether a batch whose handler raised is run again, one task at a time.
         layout: How the arena is divided.
         region: The number of the worker's region.
@@ -77,8 +75,6 @@ class Setup:
 
     step: int
     name: str
-    handler: BaseTaskHandler
-    conditions: list[Callable[[Any], Any]]
     may_run_again: bool
     layout: Layout
     region: int
@@ -87,7 +83,7 @@ class Setup:
     kept: int = KEPT
 
 
-def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int) -> None:
+def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int, program_fd: int) -> None:
     """Run a worker until it is stopped or the API process is gone.
 
     Args:
@@ -95,6 +91,7 @@ def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int) -> None:
         memory_fd: Descriptor of the shared memory.
         trace_fd: Descriptor of the file for its stack.
         lifeline: Descriptor of a pipe that ends with the API process.
+        program_fd: Descriptor of what it runs.
     """
     write_trace_on_faults(trace_fd)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -103,7 +100,7 @@ def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int) -> None:
     orphan_kill = OrphanKill(lifeline)
     orphan_kill.arm()
     try:
-        worker = _set_up(channel, memory_fd, orphan_kill)
+        worker = _set_up(channel, memory_fd, program_fd, orphan_kill)
         worker.run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         # The API process is gone. What this process has printed would be lost with it.
@@ -113,14 +110,15 @@ def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int) -> None:
         end_group()
 
 
-def _set_up(channel: WorkerChannel, memory_fd: int, orphan_kill: OrphanKill) -> Worker:
+def _set_up(channel: WorkerChannel, memory_fd: int, program_fd: int, orphan_kill: OrphanKill) -> Worker:
     frames = channel.receive()
     try:
-        setup: Setup = SetupReader(frames.pop(0)[1]).load()
+        setup: Setup = pickle.loads(frames.pop(0)[1])
+        program = read_program(program_fd)
         mapping = Mapping(memory_fd, setup.layout.size)
-        worker = Worker(setup, channel, mapping, orphan_kill)
+        worker = Worker(setup, program, channel, mapping, orphan_kill)
         worker.take(frames)
-        worker.returned.check("on_start", setup.handler.on_start())  # type: ignore[func-returns-value]
+        worker.returned.check("on_start", program.handler.on_start())  # type: ignore[func-returns-value]
     except BaseException as exc:
         channel.send(Kind.FAILED, encode_error(exc))
         sys.exit(START_FAILURE)
@@ -134,7 +132,8 @@ class Worker:
     """Works on batches in the order they come.
 
     Args:
-        setup: What to run.
+        setup: What it is told.
+        program: What it runs.
         channel: Where batches come from and answers go.
         mapping: The shared memory.
         orphan_kill: Ends it in the middle of its work when the API process is gone.
@@ -143,9 +142,12 @@ class Worker:
         returned: Looks at what the handler's methods return.
     """
 
-    def __init__(self, setup: Setup, channel: WorkerChannel, mapping: Mapping, orphan_kill: OrphanKill) -> None:
+    def __init__(
+        self, setup: Setup, program: Program, channel: WorkerChannel, mapping: Mapping, orphan_kill: OrphanKill
+    ) -> None:
         self._setup = setup
-        self.returned = ReturnCheck(setup.name, type(setup.handler).__qualname__)
+        self._program = program
+        self.returned = ReturnCheck(setup.name, type(program.handler).__qualname__)
         self._channel = channel
         self._orphan_kill = orphan_kill
         self._arena = Arena(mapping, setup.layout, setup.region, self._on_idle)
@@ -178,7 +180,7 @@ class Worker:
                     self._flushed_at = time.monotonic()
         finally:
             self._orphan_kill.disarm()
-            self._setup.handler.on_stop()
+            self._program.handler.on_stop()
             if self._stopping:  # and then leaves to the API process what its handler has left behind
                 self._orphan_kill.arm()
 
@@ -283,7 +285,7 @@ class Worker:
 
     def _handle(self, tasks: list[BaseTask]) -> bytes:
         try:
-            value: Any = self._setup.handler.handle(*tasks)  # type: ignore[func-returns-value]
+            value: Any = self._program.handler.handle(*tasks)  # type: ignore[func-returns-value]
             if value is not None:
                 self.returned.note(value)
         except BaseException as exc:  # also SystemExit: a request must not end its worker
@@ -295,7 +297,7 @@ class Worker:
             failed = _take_failure(task)
             return _end(envelope, Status.ERROR, failure or encode_error(failed))
         try:
-            step = next_step(self._setup.conditions, self._setup.step + 1, task)
+            step = next_step(self._program.conditions, self._setup.step + 1, task)
             body, blocks = self._encode(task)
         except Exception as exc:
             return _end(envelope, Status.ERROR, encode_error(exc))

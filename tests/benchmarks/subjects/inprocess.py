@@ -15,6 +15,7 @@ from fastapi_aqueduct.engine.ledger import Ledger
 from fastapi_aqueduct.engine.link import WorkerLink
 from fastapi_aqueduct.engine.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.orphan import OrphanKill
+from fastapi_aqueduct.engine.program import Program
 from fastapi_aqueduct.engine.worker import Setup, Worker
 
 MEMORY_LIMIT = 64 << 20
@@ -25,18 +26,20 @@ class LocalWorker:
     """A worker that works when it is asked to.
 
     Args:
-        setup: What to run.
+        setup: What it is told.
+        program: What it runs.
         memory_fd: Descriptor of the shared memory.
 
     Attributes:
         sock: The other end of its channel.
     """
 
-    def __init__(self, setup: Setup, memory_fd: int) -> None:
+    def __init__(self, setup: Setup, program: Program, memory_fd: int) -> None:
         self.sock, theirs = make_pair()
         self.channel = WorkerChannel(theirs)
         lifeline, _ = os.pipe()
-        self._worker = Worker(setup, self.channel, Mapping(memory_fd, setup.layout.size), OrphanKill(lifeline))
+        mapping = Mapping(memory_fd, setup.layout.size)
+        self._worker = Worker(setup, program, self.channel, mapping, OrphanKill(lifeline))
         # Told to stop, it returns when everything that is there has been answered, and may be run again.
         self._worker.take([(Kind.STOP, b"")])
 
@@ -62,7 +65,8 @@ class LocalFlow:
         self._dispatcher = Dispatcher("local", named, ledger, QUEUE_SIZE, 1)
         self._dispatcher.attach(self._loop)
         for index in range(len(steps)):
-            self._add(make_setup(steps, self._layout, index), steps[index].batch_size, ledger)
+            program = make_program(steps, index)
+            self._add(make_setup(self._layout, index), program, steps[index].batch_size, ledger)
 
     async def start(self) -> None:
         """Wait until the dispatcher has heard from all workers."""
@@ -73,8 +77,8 @@ class LocalFlow:
         """Take a task through the steps."""
         await self._dispatcher.process(task, 60.0)
 
-    def _add(self, setup: Setup, batch_size: int, ledger: Ledger) -> None:
-        worker = LocalWorker(setup, self._memory_fd)
+    def _add(self, setup: Setup, program: Program, batch_size: int, ledger: Ledger) -> None:
+        worker = LocalWorker(setup, program, self._memory_fd)
         link = WorkerLink(
             setup.step,
             setup.name,
@@ -97,13 +101,16 @@ class LocalFlow:
             self._dispatcher.receive(link, kind, payload)
 
 
-def make_setup(steps: Sequence[FlowStep], layout: Layout, index: int = 0) -> Setup:
-    """Tell the worker of a step what to run."""
+def make_program(steps: Sequence[FlowStep], index: int = 0) -> Program:
+    """Make what the worker of a step runs."""
+    return Program(steps[index].handler, [step.handle_condition for step in steps])
+
+
+def make_setup(layout: Layout, index: int = 0) -> Setup:
+    """Make what the worker of a step is told."""
     return Setup(
         step=index,
         name=f"step{index + 1}",
-        handler=steps[index].handler,
-        conditions=[step.handle_condition for step in steps],
         may_run_again=True,
         layout=layout,
         region=1 + index,

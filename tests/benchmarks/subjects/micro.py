@@ -31,7 +31,7 @@ from fastapi_aqueduct.engine.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.record import Record
 
 from ..subject import say
-from .inprocess import MEMORY_LIMIT, LocalFlow, LocalWorker, make_setup
+from .inprocess import MEMORY_LIMIT, LocalFlow, LocalWorker, make_program, make_setup
 
 TOGETHER = 32
 """Tasks that are on their way at the same time, where there are several."""
@@ -174,7 +174,8 @@ class WorkerBench:
         layout = Layout(2, MEMORY_LIMIT)
         content = CodecBench()._codec.encode(Task(1))
         batches = [Batch([Envelope(number, 1e6, 1, 0, content)], 0.0, 1) for number in range(TOGETHER)]
-        self._worker = LocalWorker(make_setup([FlowStep(Copy())], layout), create_memory("micro", layout.size))
+        program = make_program([FlowStep(Copy())])
+        self._worker = LocalWorker(make_setup(layout), program, create_memory("micro", layout.size))
         self._frame = pack(Kind.TASKS, pack_batches(batches))
 
     def run(self, count: int) -> None:
