@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .handler import BaseTaskHandler
     from .logger import log
     from .step import FlowStep
-    from .task import BaseTask, FormField, Upload, UploadInfo
+    from .task import BaseTask, FormField, PartLimits, Upload, UploadInfo
 
 __all__ = [
     "Aqueduct",
@@ -54,6 +54,7 @@ __all__ = [
     "HandlerError",
     "NotRunningError",
     "Overloaded",
+    "PartLimits",
     "QueueFull",
     "SharedResponse",
     "StartError",
@@ -84,6 +85,7 @@ _MODULES = {
     "FlowStep": "step",
     "BaseTask": "task",
     "FormField": "task",
+    "PartLimits": "task",
     "Upload": "task",
     "UploadInfo": "task",
 }

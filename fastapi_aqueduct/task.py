@@ -7,7 +7,7 @@ import operator
 import os
 import reprlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
 
 from .exceptions import ConfigurationError
@@ -48,6 +48,30 @@ class FormField:
 
     def __repr__(self) -> str:
         return "FormField()"
+
+
+class PartLimits:
+    """Says more about an upload: ``image: Annotated[Upload, PartLimits(media_type="image/*", max_size=5 << 20)]``.
+
+    On ``list[Upload]`` it counts for each of the files.
+
+    Args:
+        media_type: The type that the file may have, or several, such as ``"image/*"``; any other is refused with 415.
+            None: as the endpoint says.
+        max_size: The most bytes that the file may have, else 413. None: as many as the body.
+
+    Raises:
+        ConfigurationError: No file is so small.
+    """
+
+    def __init__(self, *, media_type: str | Iterable[str] | None = None, max_size: int | None = None) -> None:
+        if max_size is not None and max_size < 1:
+            raise ConfigurationError(f"PartLimits needs max_size >= 1, got {max_size}")
+        self.media_type = media_type
+        self.max_size = max_size
+
+    def __repr__(self) -> str:
+        return f"PartLimits(media_type={self.media_type!r}, max_size={self.max_size!r})"
 
 
 class StepMetrics(NamedTuple):
@@ -195,7 +219,12 @@ class BaseTask:
     # and a dataclass needs no ceremony.
     def __new__(cls, *args: Any, **kwargs: Any) -> BaseTask:
         task = object.__new__(cls)
-        task.task_id = _ID_PREFIX + str(next(_ids))
+        try:
+            task.task_id = _ID_PREFIX + str(next(_ids))
+        except AttributeError as exc:
+            if type(exc).__name__ != "FrozenInstanceError":  # that of dataclasses, or of attrs
+                raise
+            raise ConfigurationError(frozen_task(cls.__qualname__)) from None
         return task
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -385,6 +414,15 @@ def got(value: object) -> str:
     if isinstance(value, type):
         return f"got the class {value.__qualname__}"
     return f"got {reprlib.repr(value)} of type {type(value).__qualname__}"
+
+
+def frozen_task(name: str) -> str:
+    """Say why a frozen class cannot be a task.
+
+    Args:
+        name: Name of the class.
+    """
+    return f"{name} is frozen, and handlers set results as attributes of a task; declare it without frozen=True"
 
 
 def no_parameter(name: str) -> str:

@@ -10,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
+from .parameters import default_factory, has_default
+
 
 class ArgumentReader:
     """Reads the parameters of a function: from the path if the route has the name, else from the query.
@@ -52,7 +54,7 @@ class ArgumentReader:
                     {"type": "missing", "loc": argument.place(request), "msg": "Field required", "input": None}
                 )
             else:
-                values[argument.name] = argument.default
+                values[argument.name] = argument.default()
         if errors:
             raise RequestValidationError(errors)
         return values
@@ -66,8 +68,7 @@ class _Argument:
 
     Attributes:
         name: Its name.
-        default: Its default.
-        is_required: Whether it has none.
+        is_required: Whether it has no default.
         is_body: Whether it is the JSON body.
         validate: Makes of what was found what the function gets, or raises ``ValidationError``.
     """
@@ -76,8 +77,9 @@ class _Argument:
         annotation = parameter.annotation
         kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
         self.name = parameter.name
-        self.default = parameter.default
-        self.is_required = parameter.default is parameter.empty
+        self.is_required = not has_default(parameter)
+        self._default = parameter.default
+        self._factory = default_factory(parameter)
         self.is_body = isinstance(kind, type) and issubclass(kind, BaseModel)
         self._is_request = isinstance(kind, type) and issubclass(kind, Request)
         self._is_list = get_origin(kind) in (list, set, tuple)
@@ -87,6 +89,10 @@ class _Argument:
         else:
             validator = TypeAdapter(annotation).validator
             self.validate = validator.validate_json if self.is_body else validator.validate_python
+
+    def default(self) -> Any:
+        """Return the default, made anew where a factory makes it."""
+        return self._default if self._factory is None else self._factory()
 
     def find(self, request: Request, body: bytes) -> Any:
         """Return what a request has for the parameter; None when it has nothing."""

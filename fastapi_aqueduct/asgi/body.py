@@ -127,6 +127,19 @@ class Body:
         if received > self.max_size:
             raise self._too_large()
 
+    def restrict(self, max_size: int) -> None:
+        """Lower the limit, for a body that is one upload.
+
+        Args:
+            max_size: The most bytes that the upload may have.
+
+        Raises:
+            BodyTooLarge: The body will have more.
+        """
+        self.max_size = min(self.max_size, max_size)
+        if self._announced is not None and self._announced > self.max_size:
+            raise self._too_large()
+
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body may have at most {self.max_size} bytes.")
 

@@ -16,7 +16,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from fastapi import Depends, Request, params
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
@@ -30,6 +30,7 @@ from .disconnect import watch_caller
 from .errors import http_errors
 from .factory import HOW_TO_START, Documented, TaskFactory
 from .limits import BodyRules, UploadLimits, application_setting, checked_media_types
+from .parameters import task_type_of
 from .traceback import untangle
 
 RESERVE_TIMEOUT = 5.0
@@ -171,12 +172,14 @@ class FlowTask(params.Depends):
         super().__post_init__()
         if self.flow is not None:
             check_flow("FlowTask", self.flow)
-        if isinstance(self.dependency, type):
+        if isinstance(get_origin(self.dependency) or self.dependency, type):
             object.__setattr__(self, "dependency", self._dependency(self.dependency))
 
-    def _dependency(self, task_type: type) -> Callable[..., Awaitable[BaseTask]]:
-        if not issubclass(task_type, BaseTask):
-            raise TypeError(f"FlowTask() makes tasks, and {task_type.__qualname__} is not a subclass of BaseTask")
+    def _dependency(self, kind: Any) -> Callable[..., Awaitable[BaseTask]]:
+        task_type = task_type_of(kind)
+        if task_type is None:
+            name = getattr(kind, "__qualname__", repr(kind))
+            raise TypeError(f"FlowTask() makes tasks, and {name} is not a subclass of BaseTask")
         rules = BodyRules(
             media_types=checked_media_types(self.media_type),
             max_body_size=self.max_body_size,
@@ -184,11 +187,12 @@ class FlowTask(params.Depends):
             accept_gzip=self.accept_gzip,
             wait=RESERVE_TIMEOUT,
         )
-        factory = TaskFactory(task_type, rules, RESERVE_TIMEOUT)
+        factory: TaskFactory[Any] = TaskFactory(task_type, rules, RESERVE_TIMEOUT)
         source = get_flow if self.flow is None else GivenFlow(self.flow)
 
         async def make_task(request: Request, flow: Flow, arguments: dict[str, Any]) -> BaseTask:
-            return await factory.make(request, flow, arguments)
+            task: BaseTask = await factory.make(request, flow, arguments)
+            return task
 
         make_task.__signature__ = hidden_parameters(source, factory)  # type: ignore[attr-defined]
         make_task.__aqueduct__ = Documented(factory)  # type: ignore[attr-defined]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import FrameType
+from typing import Any, ForwardRef
 
 from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +29,7 @@ from .factory import Documented, TaskFactory
 from .form import FormFields
 from .injection import Injected, Injection
 from .limits import BodyRules, UploadLimits, application_setting, checked_media_types
+from .parameters import task_type_of, typed_signature
 from .response import JSONContent
 from .timing import server_timing
 
@@ -87,7 +89,8 @@ def flow_endpoint(
     )
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        return FlowEndpoint(function, flow, rules, timeout_sec, server_timing).wrapper()
+        signature = _checked_signature(function, _names_around(function, inspect.currentframe()))
+        return FlowEndpoint(function, signature, flow, rules, timeout_sec, server_timing).wrapper()
 
     return decorate
 
@@ -97,6 +100,7 @@ class FlowEndpoint:
 
     Args:
         function: Takes the finished task.
+        signature: Its signature, with evaluated annotations.
         flow: Where the tasks go.
         rules: What is taken of a body.
         timeout_sec: Seconds in which the flow must finish a task.
@@ -110,12 +114,12 @@ class FlowEndpoint:
     def __init__(
         self,
         function: Callable[..., Any],
+        signature: inspect.Signature,
         flow: Flow,
         rules: BodyRules,
         timeout_sec: float,
         server_timing: bool | None,
     ) -> None:
-        signature = _checked_signature(function)
         self._function = function
         self._is_async = inspect.iscoroutinefunction(function)
         self.flow = flow
@@ -235,14 +239,13 @@ def find_endpoint(function: object) -> FlowEndpoint | None:
     return endpoint if made is function else None
 
 
-def _checked_signature(function: Callable[..., Any]) -> inspect.Signature:
+def _checked_signature(function: Callable[..., Any], local_names: Mapping[str, Any] | None) -> inspect.Signature:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
             f"{function.__qualname__} is a generator, which flow_endpoint cannot drive: declare its task as "
             "`task: Annotated[..., FlowTask()]` without flow_endpoint, and process it in the function"
         )
-    # Evaluated, since the user's module may have `from __future__ import annotations`.
-    signature = inspect.signature(function, eval_str=True)
+    signature = typed_signature(function, local_names)
     if any(_is_websocket(parameter.annotation) for parameter in signature.parameters.values()):
         raise TypeError(
             f"{function.__qualname__} takes a WebSocket, and flow_endpoint answers HTTP requests only; use FlowDep: "
@@ -251,19 +254,29 @@ def _checked_signature(function: Callable[..., Any]) -> inspect.Signature:
     return signature
 
 
+def _names_around(function: Callable[..., Any], frame: FrameType | None) -> Mapping[str, Any] | None:
+    """Return the names in the function that makes the application; None where the endpoint stands in a module.
+
+    With ``from __future__ import annotations`` an annotation is a text that may name them.
+    """
+    caller = frame.f_back if frame is not None else None
+    is_inside = caller is not None and caller.f_code.co_flags & inspect.CO_NEWLOCALS
+    is_same = caller is not None and caller.f_globals is getattr(function, "__globals__", None)
+    return caller.f_locals if caller is not None and is_inside and is_same else None
+
+
 def _is_websocket(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, WebSocket)
 
 
-def _find_task(function: Callable[..., Any], signature: inspect.Signature) -> tuple[str, type[BaseTask]]:
-    tasks = {
-        parameter.name: parameter.annotation
-        for parameter in signature.parameters.values()
-        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, BaseTask)
-    }
+def _find_task(function: Callable[..., Any], signature: inspect.Signature) -> tuple[str, Any]:
+    parameters = signature.parameters.values()
+    tasks = {item.name: kind for item in parameters if (kind := task_type_of(item.annotation)) is not None}
     if len(tasks) != 1:
+        unknown = [item.annotation.__forward_arg__ for item in parameters if isinstance(item.annotation, ForwardRef)]
         raise TypeError(
             f"{function.__qualname__}: exactly one parameter must be annotated with a subclass of BaseTask, "
             f"found {', '.join(tasks) or 'none'}"
+            + (f"; {', '.join(unknown)} cannot be found when the program runs" if unknown else "")
         )
     return tasks.popitem()

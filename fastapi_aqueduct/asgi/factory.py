@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from types import UnionType
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, NamedTuple, TypeVar, get_origin
 
-from fastapi import params
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
 from ..exceptions import ConfigurationError, NotRunningError
 from ..flow import Flow, FlowState
-from ..task import BaseTask, FormField, UploadInfo, UploadMarker
+from ..task import BaseTask
 from .form import FormFields
 from .limits import BodyRules
-from .upload import Received, UploadReader, missing
+from .parameters import constructor_parameters, is_info, takes_list, upload_part
+from .upload import Received, UploadReader, missing, refused_file
 
 T = TypeVar("T", bound=BaseTask)
 
@@ -33,13 +32,13 @@ class TaskFactory(Generic[T]):
     """Knows what a task needs from a request.
 
     Args:
-        task_type: The class of the task.
+        task_type: The class of the task, or a generic one with its arguments.
         rules: What is taken of the body.
         timeout: Seconds that the flow has for a task.
 
     Attributes:
-        uploads: Names of the parameters that take the body or parts of it.
-        required: Those of them that must come.
+        task_type: The class of the task.
+        uploads: The parameters that take the body or parts of it, by name.
         fields: The parameters that come from other fields of the form; none when the task has no upload.
         signature: The other parameters, in the form in which FastAPI injects them.
 
@@ -48,24 +47,23 @@ class TaskFactory(Generic[T]):
     """
 
     def __init__(self, task_type: type[T], rules: BodyRules, timeout: float) -> None:
-        self.task_type = task_type
+        self.task_type: type[T] = get_origin(task_type) or task_type
         self.rules = rules
         self._timeout = timeout
-        parameters = _constructor_parameters(task_type)
-        uploads = {name: item for name, item in parameters.items() if _is_upload(item.annotation)}
-        infos = {name for name, item in parameters.items() if _is_info(item.annotation)}
-        rest = [item for name, item in parameters.items() if name not in uploads and name not in infos]
+        parameters = constructor_parameters(task_type)
+        parts = {name: part for name, item in parameters.items() if (part := upload_part(item)) is not None}
+        infos = {name: item for name, item in parameters.items() if is_info(item)}
+        rest = [item for name, item in parameters.items() if name not in parts and name not in infos]
         signature = inspect.Signature([item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in rest])
-        self.uploads = tuple(uploads)
-        self.required = tuple(name for name, item in uploads.items() if item.default is item.empty)
+        self.uploads = parts
         self._infos = {name: name.removesuffix("_info") for name in infos}
-        self._check_infos()
+        self._check_infos(infos)
         self.fields: FormFields | None = None
-        if uploads:
-            self.fields = FormFields(task_type.__qualname__, signature)
+        if parts:
+            self.fields = FormFields(self.task_type.__qualname__, signature)
             signature = self.fields.rest
         elif rules.media_types or rules.accept_gzip:
-            raise ConfigurationError(f"{task_type.__qualname__} has no parameter of type Upload to say more about")
+            raise ConfigurationError(f"{self.task_type.__qualname__} has no parameter of type Upload to say more about")
         self.signature = signature
 
     def dependency(self) -> Callable[..., Awaitable[dict[str, Any]]]:
@@ -114,7 +112,7 @@ class TaskFactory(Generic[T]):
             The task, and the values of these fields.
         """
         # The headers cost nothing to judge, and say more than that the flow is busy.
-        reader = UploadReader(request, self.uploads, self.required, self.rules)
+        reader = UploadReader(request, self.uploads, self.rules)
         self._check_entry(flow)
         received = await reader.receive(flow)
         return await self._build(received, arguments, fields)
@@ -130,9 +128,7 @@ class TaskFactory(Generic[T]):
     async def _build(
         self, received: Received, arguments: dict[str, Any], fields: FormFields | None
     ) -> tuple[T, dict[str, Any]]:
-        # As before: an empty file is none.
-        uploads = {name: view for name, view in received.uploads.items() if view}
-        errors: list[Any] = [missing(name) for name in self.required if name not in uploads]
+        errors: list[Any] = self._file_errors(received)
         groups: list[dict[str, Any]] = []
         for group in (self.fields, fields):
             values, wrong = await group.read(received.form) if group else ({}, [])
@@ -140,24 +136,42 @@ class TaskFactory(Generic[T]):
             errors += wrong
         if errors:
             raise RequestValidationError(errors)
-        infos = {name: received.infos[of] for name, of in self._infos.items() if of in uploads}
-        return self.task_type(**arguments, **groups[0], **uploads, **infos), groups[1]
+        files = {name: self._given(name, views) for name, views in received.uploads.items()}
+        infos = {name: self._given(of, received.infos[of]) for name, of in self._infos.items() if of in files}
+        return self.task_type(**arguments, **groups[0], **files, **infos), groups[1]
 
-    def _check_infos(self) -> None:
-        strays = [name for name, of in self._infos.items() if of not in self.uploads]
-        if strays:
-            raise ConfigurationError(
-                f"{self.task_type.__qualname__}: {' and '.join(strays)} of type UploadInfo must be named after an "
-                "upload: image_info: UploadInfo beside image: Upload"
-            )
+    def _given(self, name: str, found: list[Any]) -> Any:
+        return found if self.uploads[name].is_list else found[0]
 
+    def _file_errors(self, received: Received) -> list[Any]:
+        errors: list[Any] = []
+        for name, part in self.uploads.items():
+            views = received.uploads.get(name, [])
+            if name in received.nameless:
+                errors.append(refused_file((name,), "a part of a form without a file name is no file"))
+            elif part.is_required and not views:
+                errors.append(missing(name))
+            elif part.is_required:
+                places = [(name, index) if part.is_list else (name,) for index in range(len(views))]
+                errors += [
+                    refused_file(place, "the file is empty")
+                    for place, view in zip(places, views, strict=True)
+                    if not view
+                ]
+        return errors
 
-def _is_info(annotation: Any) -> bool:
-    return annotation is UploadInfo or (_is_union(annotation) and UploadInfo in get_args(annotation))
-
-
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, UnionType)
+    def _check_infos(self, infos: dict[str, inspect.Parameter]) -> None:
+        owner = self.task_type.__qualname__
+        for name, parameter in infos.items():
+            part = self.uploads.get(self._infos[name])
+            if part is None:
+                raise ConfigurationError(
+                    f"{owner}: {name} of type UploadInfo must be named after an upload: image_info: UploadInfo beside "
+                    "image: Upload"
+                )
+            if part.is_list is not takes_list(parameter):
+                kind = "list[UploadInfo]" if part.is_list else "UploadInfo"
+                raise ConfigurationError(f"{owner}: {name} must be {kind}, as {part.name} is declared")
 
 
 class Documented(NamedTuple):
@@ -170,28 +184,3 @@ class Documented(NamedTuple):
 
     factory: TaskFactory[Any]
     fields: FormFields | None = None
-
-
-def _constructor_parameters(task_type: type[BaseTask]) -> dict[str, inspect.Parameter]:
-    # Not the signature of the class: its first word would be BaseTask.__new__.
-    # Evaluated, since the task's module may have `from __future__ import annotations`.
-    constructor = inspect.signature(task_type.__init__, eval_str=True)
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = list(constructor.parameters.values())[1:]
-    return {parameter.name: _translated(parameter) for parameter in parameters if parameter.kind not in variable}
-
-
-def _translated(parameter: inspect.Parameter) -> inspect.Parameter:
-    if get_origin(parameter.annotation) is not Annotated:
-        return parameter
-    kind, *metadata = get_args(parameter.annotation)
-    if not any(isinstance(item, FormField) for item in metadata):
-        return parameter
-    known = [params.Form() if isinstance(item, FormField) else item for item in metadata]
-    return parameter.replace(annotation=Annotated[kind, *known])
-
-
-def _is_upload(annotation: Any) -> bool:
-    if _is_union(annotation):
-        return any(map(_is_upload, get_args(annotation)))
-    return get_origin(annotation) is Annotated and any(isinstance(arg, UploadMarker) for arg in get_args(annotation))

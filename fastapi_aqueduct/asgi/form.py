@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import params
 from fastapi._compat import ModelField
+from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, request_body_to_args
 from pydantic import BaseModel, TypeAdapter, create_model
 from starlette.datastructures import FormData
@@ -33,7 +34,7 @@ class FormFields:
         form = [parameter for parameter in signature.parameters.values() if _is_form(parameter)]
         self.rest = signature.replace(parameters=[item for item in signature.parameters.values() if item not in form])
         _refuse_body(owner, self.rest)
-        self._fields = _fields_of(inspect.Signature([item.replace(kind=item.KEYWORD_ONLY) for item in form]))
+        self._fields: list[ModelField] = _dependant_of(form).body_params
 
     def __bool__(self) -> bool:
         return bool(self._fields)
@@ -66,72 +67,52 @@ class FormFields:
         return merged
 
 
-def _fields_of(signature: inspect.Signature) -> list[ModelField]:
-    def form() -> None: ...
+def _dependant_of(parameters: Iterable[inspect.Parameter]) -> Dependant:
+    """Return what FastAPI makes of parameters."""
 
-    form.__signature__ = signature  # type: ignore[attr-defined]
-    fields: list[ModelField] = get_dependant(path="", call=form).body_params
-    return fields
+    def function() -> None: ...
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    function.__signature__ = inspect.Signature([item.replace(kind=keyword) for item in parameters])  # type: ignore[attr-defined]
+    return get_dependant(path="", call=function)
 
 
 def _refuse_body(owner: str, signature: inspect.Signature) -> None:
-    names = [parameter.name for parameter in signature.parameters.values() if _is_body(parameter)]
+    wanted = _dependant_of(signature.parameters.values())
+    files = [field.name for field in wanted.body_params if isinstance(field.field_info, params.File)]
+    if files:
+        raise ConfigurationError(
+            f"{owner}: FastAPI would read the body, which is the upload, for {' and '.join(files)}; declare it as "
+            "Upload in the task"
+        )
+    names = [field.name for field in wanted.body_params]
     if names:
         raise ConfigurationError(
             f"{owner}: the body of the request is the upload, so {' and '.join(names)} must come from the query, "
-            "the path, the headers or, with Form(), from a field of the multipart form"
+            "the path, the headers or, with Form(), from a field of the multipart form; what a dataclass sets later "
+            "is declared with field(init=False)"
         )
-    for parameter in signature.parameters.values():
-        dependency = _dependency(parameter)
-        if dependency is not None and _reads_body(dependency):
+    for dependency in wanted.dependencies:
+        if _reads_body(dependency):
             raise ConfigurationError(
-                f"{owner}: {parameter.name} is a dependency for which FastAPI would read the body, which is the "
+                f"{owner}: {dependency.name} is a dependency for which FastAPI would read the body, which is the "
                 "upload; declare its Form() parameters in the task or in the endpoint"
             )
 
 
-def _reads_body(dependency: Callable[..., Any]) -> bool:
-    pending = [get_dependant(path="", call=dependency)]
-    while pending:
-        dependant = pending.pop()
-        if dependant.body_params:
-            return True
-        pending += dependant.dependencies
-    return False
-
-
-def _parts_of(parameter: inspect.Parameter) -> tuple[Any, list[Any]]:
-    annotation = parameter.annotation
-    kind, *metadata = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-    return kind, [*metadata, parameter.default]
+def _reads_body(dependant: Dependant) -> bool:
+    return bool(dependant.body_params) or any(map(_reads_body, dependant.dependencies))
 
 
 def _source(parameter: inspect.Parameter) -> Any:
-    _, metadata = _parts_of(parameter)
-    known = [item for item in metadata if isinstance(item, params.Param | params.Body | params.Depends)]
-    return known[-1] if known else None
+    metadata = get_args(parameter.annotation)[1:] if get_origin(parameter.annotation) is Annotated else ()
+    known = (params.Param, params.Body, params.Depends)
+    return next((item for item in reversed([*metadata, parameter.default]) if isinstance(item, known)), None)
 
 
 def _is_form(parameter: inspect.Parameter) -> bool:
     source = _source(parameter)
     return isinstance(source, params.Form) and not isinstance(source, params.File)
-
-
-def _is_body(parameter: inspect.Parameter) -> bool:
-    source = _source(parameter)
-    if source is not None:
-        return isinstance(source, params.Body)
-    kind, _ = _parts_of(parameter)
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _dependency(parameter: inspect.Parameter) -> Callable[..., Any] | None:
-    source = _source(parameter)
-    if not isinstance(source, params.Depends):
-        return None
-    kind, _ = _parts_of(parameter)
-    found: Callable[..., Any] | None = source.dependency or (kind if callable(kind) else None)
-    return found
 
 
 def _is_model(field: ModelField) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
+from .disposition import decoded, parse_disposition
 from .errors import MalformedBody
 from .search import find
 
@@ -164,18 +165,11 @@ class MultipartForm:
         self._field, self._value = bytearray(), bytearray()
 
     def _end_headers(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
-        name = options.get(b"name")
+        name, filename = parse_disposition(self._headers.get(b"content-disposition"))
         if name is None:
             raise MalformedBody("A part of the multipart form has no name.")
-        filename, content_type = options.get(b"filename"), self._headers.get(b"content-type")
-        self._events.append(
-            PartBegin(
-                decoded(name),
-                None if filename is None else decoded(filename),
-                None if content_type is None else decoded(content_type),
-            )
-        )
+        content_type = self._headers.get(b"content-type")
+        self._events.append(PartBegin(name, filename, None if content_type is None else decoded(content_type)))
 
     def _take(self, data: bytes | bytearray, start: int, end: int) -> None:
         last = self._events[-1] if self._events else None
@@ -187,11 +181,3 @@ class MultipartForm:
 
     def _end(self) -> None:
         self._has_ended = True
-
-
-def decoded(data: bytes | bytearray) -> str:
-    """Decode a name or a field as browsers and Starlette do."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("latin-1")

@@ -11,7 +11,10 @@ from fastapi.openapi.utils import validation_error_definition, validation_error_
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 
-from .factory import Documented
+from .factory import Documented, TaskFactory
+from .parameters import UploadPart
+
+_ANY = "application/octet-stream"
 
 _RESPONSES = {
     "503": "The service is busy or not ready; the header Retry-After says when to try again",
@@ -106,26 +109,28 @@ def _components(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _request_body(documented: Documented, schema: dict[str, Any]) -> dict[str, Any]:
     factory = documented.factory
-    media_types = factory.rules.media_types or ("application/octet-stream",)
     form = _form(documented, schema)
-    encoding = {name: {"contentType": ", ".join(media_types)} for name in factory.uploads}
     content: dict[str, Any] = {}
     if len(factory.uploads) == 1:
-        content = {name: {"schema": _file(name, bool(factory.required))} for name in media_types}
+        (part,) = factory.uploads.values()
+        content = {name: {"schema": _file(part, name)} for name in _media_types(part, factory) or (_ANY,)}
     content["multipart/form-data"] = {"schema": form}
-    if factory.rules.media_types:
+    encoding = {
+        part.name: {"contentType": ", ".join(media_types)}
+        for part in factory.uploads.values()
+        if (media_types := _media_types(part, factory))
+    }
+    if encoding:
         content["multipart/form-data"]["encoding"] = encoding
     return {"required": bool(form["required"]), "content": content}
 
 
 def _form(documented: Documented, schema: dict[str, Any]) -> dict[str, Any]:
     factory = documented.factory
-    media_types = factory.rules.media_types
-    kind = media_types[0] if len(media_types) == 1 else "application/octet-stream"
     form: dict[str, Any] = {
         "type": "object",
-        "properties": {name: _file(kind, name in factory.required) for name in factory.uploads},
-        "required": list(factory.required),
+        "properties": {part.name: _files(part, factory) for part in factory.uploads.values()},
+        "required": [part.name for part in factory.uploads.values() if part.is_required],
     }
     for fields in (factory.fields, documented.fields):
         if fields:
@@ -137,7 +142,20 @@ def _form(documented: Documented, schema: dict[str, Any]) -> dict[str, Any]:
     return form
 
 
-def _file(media_type: str, is_required: bool) -> dict[str, Any]:
+def _media_types(part: UploadPart, factory: TaskFactory[Any]) -> tuple[str, ...]:
+    return part.media_types or factory.rules.media_types
+
+
+def _files(part: UploadPart, factory: TaskFactory[Any]) -> dict[str, Any]:
+    media_types = _media_types(part, factory)
+    file = _file(part, media_types[0] if len(media_types) == 1 else _ANY)
+    return {"type": "array", "items": file} if part.is_list else file
+
+
+def _file(part: UploadPart, media_type: str) -> dict[str, Any]:
     file: dict[str, Any] = {"type": "string", "contentMediaType": media_type}
-    # An empty file is none, as in a browser's form in which no file was chosen.
-    return {**file, "minLength": 1} if is_required else file
+    if part.is_required:
+        file["minLength"] = 1
+    if part.max_size is not None:
+        file["maxLength"] = part.max_size
+    return file

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
@@ -15,13 +15,17 @@ from ..engine.intake import Intake
 from ..flow import Flow
 from ..task import UploadInfo
 from .body import Body
+from .disposition import decoded, filename_of
 from .errors import BodyTooLarge, MalformedBody, UnsupportedBody
 from .limits import BodyRules, is_acceptable
-from .multipart import Event, MultipartForm, PartBegin, PartData, boundary_of, decoded
+from .multipart import Event, MultipartForm, PartBegin, PartData, boundary_of
 from .pace import Pace
+from .parameters import UploadPart
 
 FIRST_BLOCK = 256 << 10
 """Bytes to begin with when the client does not say how many will come."""
+
+_TYPE_OF_CURL = "application/x-www-form-urlencoded"
 
 MAX_FIELDS_SIZE = 1 << 20
 """Bytes that the fields of a form beside the uploads may have together; they lie on the heap."""
@@ -32,14 +36,16 @@ class Received:
     """What came in the body of a request.
 
     Attributes:
-        uploads: Read-only views on shared memory by the names of the uploads; the memory is free again when the last
-            view of it is gone.
+        uploads: Read-only views on shared memory by the names of the uploads, in the order in which they came; the
+            memory of one is free again when the last view of it is gone.
         infos: What the client said about them.
+        nameless: Names of uploads under which something came that is no file.
         fields: The other parts of a form that are no files.
     """
 
-    uploads: dict[str, memoryview] = field(default_factory=dict)
-    infos: dict[str, UploadInfo] = field(default_factory=dict)
+    uploads: dict[str, list[memoryview]] = field(default_factory=dict)
+    infos: dict[str, list[UploadInfo]] = field(default_factory=dict)
+    nameless: set[str] = field(default_factory=set)
     fields: list[tuple[str, str | UploadFile]] = field(default_factory=list)
 
     @property
@@ -47,14 +53,18 @@ class Received:
         """The fields as FastAPI takes them."""
         return FormData(self.fields)
 
+    def add(self, name: str, view: memoryview, filename: str | None, content_type: str | None) -> None:
+        """Add an upload that is complete."""
+        self.uploads.setdefault(name, []).append(view)
+        self.infos.setdefault(name, []).append(UploadInfo(filename, content_type, len(view)))
+
 
 class UploadReader:
     """Streams the body of a request into shared memory: a multipart form part by part, anything else as it is.
 
     Args:
         request: Its body must not have been read.
-        names: Names of the uploads, which are those of the parts of a form.
-        required: Those of them that must come.
+        parts: The uploads by their names, which are those of the parts of a form.
         rules: What the endpoint takes.
 
     Raises:
@@ -62,22 +72,24 @@ class UploadReader:
         RequestValidationError: They say that there is none.
     """
 
-    def __init__(
-        self, request: Request, names: tuple[str, ...], required: tuple[str, ...], rules: BodyRules
-    ) -> None:
-        self._names = names
+    def __init__(self, request: Request, parts: Mapping[str, UploadPart], rules: BodyRules) -> None:
+        self._parts = parts
         self._rules = rules
         self._body = Body(request, rules)
         self._content_type: str | None = request.headers.get("content-type")
         self._disposition: str | None = request.headers.get("content-disposition")
         self._is_empty = self._body.size == 0
+        required = [part.name for part in parts.values() if part.is_required]
         if self._is_empty and required:
             raise RequestValidationError([missing(name) for name in required])
         self._boundary = boundary_of(self._content_type or "")
         if self._boundary is None and not self._is_empty:
-            _check_type(rules, self._content_type)
-            if len(names) > 1:
-                raise UnsupportedBody(f"{' and '.join(names)} must come as parts of a multipart/form-data body.")
+            if len(parts) > 1:
+                raise UnsupportedBody(f"{' and '.join(parts)} must come as parts of a multipart/form-data body.")
+            (part,) = parts.values()
+            _check_type(part, rules, self._content_type)
+            if part.max_size is not None:
+                self._body.restrict(part.max_size)
 
     async def receive(self, flow: Flow) -> Received:
         """Read the body.
@@ -99,7 +111,7 @@ class UploadReader:
             try:
                 if self._boundary is None:
                     return await self._receive_raw(room, pace)
-                form = _FormReader(self._boundary, self._names, self._rules, room)
+                form = _FormReader(self._boundary, self._parts, self._rules, room)
                 await self._body.pour(form, pace)
                 return form.finish()
             finally:
@@ -109,22 +121,26 @@ class UploadReader:
         await room.open()
         await self._body.pour(room, pace)
         view = room.finish()
-        name, filename = self._names[0], _filename(self._disposition)
-        return Received({name: view}, {name: UploadInfo(filename, self._content_type, len(view))})
+        received = Received()
+        if view:
+            (name,) = self._parts
+            received.add(name, view, filename_of(self._disposition), self._content_type)
+        return received
 
 
 class _FormReader:
     """Sorts the parts of a form: uploads go to shared memory, fields are collected, other files are dropped."""
 
-    def __init__(self, boundary: bytes, names: tuple[str, ...], rules: BodyRules, room: _Room) -> None:
+    def __init__(self, boundary: bytes, parts: Mapping[str, UploadPart], rules: BodyRules, room: _Room) -> None:
         self._rules = rules
         self._parser = MultipartForm(boundary)
-        self._names = names
+        self._parts = parts
         self._room = room
         self._received = Received()
         self._fields_size = 0
         self._position = 0
         self._part: PartBegin | None = None
+        self._upload: UploadPart | None = None
         self._field = bytearray()
         self._waiting: deque[tuple[Event, int]] = deque()
 
@@ -167,32 +183,42 @@ class _FormReader:
 
     def _begin(self, part: PartBegin) -> bool:
         self._part, self._field = part, bytearray()
-        if part.name not in self._names:
+        # A browser sends an empty name where no file was chosen.
+        wanted = self._upload = self._parts.get(part.name) if part.filename else None
+        if wanted is None:
             return True
-        if part.name in self._received.uploads:
+        if part.name in self._received.uploads and not wanted.is_list:
             raise MalformedBody(f"The multipart form has more than one part named {part.name!r}.")
-        _check_type(self._rules, part.content_type)
+        _check_type(wanted, self._rules, part.content_type)
         return False
 
     def _take_data(self, data: PartData) -> bool:
-        assert self._part is not None
-        if self._part.name in self._names:
+        part, upload = self._part, self._upload
+        assert part is not None
+        if upload is not None:
+            if upload.max_size is not None:
+                self._check_size(upload, data)
             return self._room.write(data.view)
-        if self._part.filename is None:
+        if part.name in self._parts:
+            self._received.nameless.add(part.name)
+        elif part.filename is None:
             self._fields_size += data.end - data.start
             if self._fields_size > MAX_FIELDS_SIZE:
                 raise BodyTooLarge(f"The fields of the form may have at most {MAX_FIELDS_SIZE} bytes together.")
             self._field += data.view
         return True
 
+    def _check_size(self, upload: UploadPart, data: PartData) -> None:
+        assert upload.max_size is not None
+        if self._room.received + data.end - data.start > upload.max_size:
+            raise BodyTooLarge(f"{upload.name} may have at most {upload.max_size} bytes.")
+
     def _end(self) -> None:
         part = self._part
         assert part is not None
-        if part.name in self._names:
-            view = self._room.finish()
-            self._received.uploads[part.name] = view
-            self._received.infos[part.name] = UploadInfo(part.filename, part.content_type, len(view))
-        elif part.filename is None:
+        if self._upload is not None:
+            self._received.add(part.name, self._room.finish(), part.filename, part.content_type)
+        elif part.filename is None and part.name not in self._parts:
             self._received.fields.append((part.name, decoded(self._field)))
 
 
@@ -214,6 +240,11 @@ class _Room:
         self._pace.pause()
         self._intake = await self._flow.reserve(room, self._wait, self._body.limits.cap)
         self._pace.resume()
+
+    @property
+    def received(self) -> int:
+        """Bytes that are in the block."""
+        return self._intake.received if self._intake is not None else 0
 
     def take(self, data: bytes | bytearray) -> None:
         if self._waiting or not self.write(data):
@@ -260,12 +291,16 @@ class _Room:
             self._intake.close()
 
 
-def _check_type(rules: BodyRules, content_type: str | None) -> None:
-    if not is_acceptable(content_type, rules.media_types):
-        wanted = ", ".join(rules.media_types)
-        raise UnsupportedBody(
-            f"The upload must be of type {wanted}, not {content_type or 'an unknown one'}.", {"Accept": wanted}
-        )
+def _check_type(part: UploadPart, rules: BodyRules, content_type: str | None) -> None:
+    media_types = part.media_types or rules.media_types
+    if is_acceptable(content_type, media_types):
+        return
+    wanted = ", ".join(media_types)
+    text = f"The upload {part.name} must be of type {wanted}, not {content_type or 'an unknown one'}."
+    if content_type is not None and content_type.lower().startswith(_TYPE_OF_CURL):
+        example = media_types[0].replace("*", "...")
+        text += f" That is what curl --data-binary says by itself; add -H 'Content-Type: {example}'."
+    raise UnsupportedBody(text, {"Accept": wanted})
 
 
 def missing(name: str) -> dict[str, Any]:
@@ -273,7 +308,11 @@ def missing(name: str) -> dict[str, Any]:
     return {"type": "missing", "loc": ("body", name), "msg": "Field required", "input": None}
 
 
-def _filename(disposition: str | None) -> str | None:
-    _, options = parse_options_header(disposition)
-    name = options.get(b"filename")
-    return None if name is None else decoded(name)
+def refused_file(place: tuple[str | int, ...], reason: str) -> dict[str, Any]:
+    """Say what is wrong with a file, as FastAPI says it of a value.
+
+    Args:
+        place: Name of the upload, and the place of the file where there are several.
+        reason: What is wrong.
+    """
+    return {"type": "value_error", "loc": ("body", *place), "msg": f"Value error, {reason}", "input": None}

@@ -75,7 +75,7 @@ async def test_in_the_middle_of_the_upload(caplog: pytest.LogCaptureFixture, htt
         with caplog.at_level(logging.INFO):
             async with Connection(server) as connection:
                 content_type = "multipart/form-data; boundary=b" if is_form else "image/png"
-                start = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc'
+                start = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc'
                 await connection.send("/total", "Content-Length: 1000000", f"Content-Type: {content_type}", body=start)
                 await eventually(lambda: taken(flow) > 0)
             await eventually(lambda: taken(flow) == 0)

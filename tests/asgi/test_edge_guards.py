@@ -50,7 +50,7 @@ async def test_a_client_that_falls_idle(http: Any, has_middleware: bool, kind: s
         "chunked": (["Transfer-Encoding: chunked"], b"3\r\nabc\r\n"),
         "form": (
             ["Content-Length: 1000000", "Content-Type: multipart/form-data; boundary=b"],
-            b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc',
+            b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc',
         ),
     }
     headers, body = beginnings[kind]

@@ -193,7 +193,7 @@ def compressed(content: Any, **headers: str) -> dict[str, Any]:
 
 
 PACKED = gzip.compress(b"\1" * 1000)
-FORM = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n\1\1\r\n--b--\r\n'
+FORM = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n\1\1\r\n--b--\r\n'
 GZIP: list[tuple[Callable[[], dict[str, Any]], int | str]] = [
     (lambda: compressed(PACKED), 1000),
     (lambda: compressed(pieces(*(PACKED[i : i + 1] for i in range(len(PACKED))))), 1000),

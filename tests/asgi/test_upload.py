@@ -84,7 +84,7 @@ BAD: list[tuple[int, Callable[[], dict[str, Any]]]] = [
     (422, lambda: {"content": b""}),
     (422, lambda: {"content": pieces(b"", 1)}),
     (422, lambda: {"files": {"other": b"x"}}),
-    (422, lambda: {"files": {"image": b""}}),
+    (422, lambda: {"files": {"image": ("", b"")}}),
     (413, lambda: {"content": bytes(LIMIT + 1)}),
     (413, lambda: {"content": pieces(bytes(LIMIT + 1), 100_000)}),
     (413, lambda: {"files": {"image": bytes(LIMIT)}}),

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from fastapi_aqueduct.asgi.errors import BodyError
 from fastapi_aqueduct.asgi.limits import BodyRules
+from fastapi_aqueduct.asgi.parameters import UploadPart
 from fastapi_aqueduct.asgi.timing import server_timing
 from fastapi_aqueduct.asgi.upload import UploadReader
 from fastapi_aqueduct.engine.frames import (
@@ -26,6 +27,8 @@ from fastapi_aqueduct.engine.frames import (
 from ..asgi.test_edge_multipart import ours, outcome, starlettes
 from .application import UploadTarget
 from .attempt import Attempt, pieces
+
+PARTS = {"image": UploadPart("image", True, False, (), None)}
 
 Target = Callable[[bytes], int | None]
 """Takes an input; an exception is a finding. Returns the status of an answer, if there was one."""
@@ -59,7 +62,7 @@ def headers(data: bytes) -> None:
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": attempt.headers}
     for rules in (BodyRules(), BodyRules(media_types=("image/*", "text/plain"), accept_gzip=True, max_body_size=9)):
         with contextlib.suppress(BodyError, RequestValidationError):
-            UploadReader(Request(scope), ("image",), ("image",), rules)
+            UploadReader(Request(scope), PARTS, rules)
 
 
 def multipart(data: bytes) -> None:

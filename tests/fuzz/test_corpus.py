@@ -34,6 +34,7 @@ STATUSES = {
     "form-of-images": 200,
     "form-wrong-field": 422,
     "form-without": 422,
+    "form-nameless": 422,
     "form-twice": 400,
     "form-ends-early": 400,
     "raw-httptools": 200,
