@@ -6,6 +6,7 @@
     ├── WorkerTraceback                     the cause of a handler's exception: where it happened in the worker
     └── FlowError                           something went wrong while a flow was used
         ├── NotRunningError                 used before start or after stop
+        │   └── ForkedError                 used in a fork of the process that has started it
         ├── StartError                      a worker did not become ready
         │   └── StartTimeout (TimeoutError)
         ├── TaskTimeout (TimeoutError)      the task's deadline passed
@@ -56,6 +57,10 @@ class FlowError(AqueductError):
 
 class NotRunningError(FlowError):
     """The flow is not running: not started yet, stopping, or stopped."""
+
+
+class ForkedError(NotRunningError):
+    """The flow was started in a process that this one is a fork of; its workers answer that process only."""
 
 
 class StartError(FlowError):

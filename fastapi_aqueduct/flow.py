@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import math
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from .engine.intake import NO_CAP, Intake, IntakeCap
 from .engine.memory import default_memory_limit
 from .engine.process import StartMethod
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
-from .exceptions import ConfigurationError, MPStartMethodValueError, NotRunningError
+from .exceptions import ConfigurationError, ForkedError, MPStartMethodValueError, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
@@ -98,6 +99,8 @@ class Flow:
         self._stop_timeout = stop_timeout
         self._state = FlowState.STOPPED
         self._engine: Engine | None = None
+        self._forked_from = 0
+        self._has_told_of_fork = False
         _check_numbers(self._queue_size, queue_priorities, memory_limit, start_timeout)
 
     @property
@@ -153,12 +156,13 @@ class Flow:
             raise NotRunningError(f"flow {self.name} cannot be started: it is {self._state}")
         engine = self._engine = self._build()
         self._state = FlowState.STARTING
+        self._forked_from = 0
+        _started.add(self)
         try:
             await engine.start(self._start_timeout if timeout is None else timeout)
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
             raise
-        _running.add(self)
         shared_memories.append(engine.ledger.arena)
         self._state = FlowState.RUNNING
         log.info("flow %s is running: %s", self.name, ", ".join(name for name, _ in self._steps))
@@ -176,6 +180,7 @@ class Flow:
         Raises:
             ConfigurationError: It is no task, or its priority or ``timeout_sec`` is no number.
             NotRunningError: The flow is not running, or was stopped meanwhile.
+            ForkedError: It was started in a process that this one is a fork of.
             TaskTimeout: The answer did not come in time; the message says where the task was.
             TaskNotPicklable: A field cannot travel to another process.
             ArenaFull: There was no room in shared memory in time.
@@ -287,20 +292,33 @@ class Flow:
     def _attached(self) -> Engine:
         engine = self._engine
         if engine is None or self._state is not FlowState.RUNNING:
-            raise NotRunningError(self._not_running())
+            raise self._not_running()
         loop = asyncio.get_running_loop()
         if engine.loop is not loop:
             engine.attach(loop)
         return engine
 
-    def _not_running(self) -> str:
+    def _not_running(self) -> NotRunningError:
+        if self._forked_from:
+            return self._forked()
         advice = {
             FlowState.STOPPED: "start it with `async with flow:`, with the lifespan of Aqueduct, or with flow.start()",
             FlowState.STARTING: "wait until its start has returned",
             FlowState.STOPPING: "it takes no more tasks",
             FlowState.RUNNING: "",
         }
-        return f"flow {self.name} is {self._state}: {advice[self._state]}"
+        return NotRunningError(f"flow {self.name} is {self._state}: {advice[self._state]}")
+
+    def _forked(self) -> ForkedError:
+        message = (
+            f"flow {self.name} was started in process {self._forked_from}, and this is process {os.getpid()}, a fork "
+            "of that: its workers answer only the process that has started them. Start the flow after the fork: with "
+            "the lifespan of Aqueduct and not by flow.start() at import (gunicorn --preload)"
+        )
+        if not self._has_told_of_fork:
+            log.error("%s", message)  # not every server logs what an endpoint raises
+            self._has_told_of_fork = True
+        return ForkedError(message)
 
     async def _start_detached(self, timeout: float | None) -> None:
         await self.start_async(timeout)
@@ -320,27 +338,54 @@ class Flow:
         )
 
     async def _discard(self, engine: Engine, kill: bool) -> None:
-        _running.discard(self)
+        _started.discard(self)
         if engine.ledger.arena in shared_memories:
             shared_memories.remove(engine.ledger.arena)
         await engine.close(kill)
         self._engine = None
         self._state = FlowState.STOPPED
 
+    def _forget(self) -> None:
+        # In a fork of the process that has started the flow. The workers answer that process only: with two readers
+        # one gets the other's answers.
+        engine = self._engine
+        if engine is None:
+            return
+        if engine.ledger.arena in shared_memories:
+            shared_memories.remove(engine.ledger.arena)
+        engine.forget()
+        _forked.append(engine)
+        self._engine = None
+        self._state = FlowState.STOPPED
+        self._forked_from = os.getppid()
+        self._has_told_of_fork = False
+
     def _let_go(self) -> None:
         if self._engine is not None:
             self._engine.let_go()
 
 
-_running: set[Flow] = set()
+_started: set[Flow] = set()
 """Also those that nothing else refers to any more: their workers must be let go all the same."""
+
+_forked: list[Engine] = []
+"""Engines of the parent of this process. Kept, so that nothing in them is ended here by the garbage collector."""
 
 
 @atexit.register
-def _let_go_of_running() -> None:
+def _let_go_of_started() -> None:
     # A flow that was never stopped must not keep the interpreter: its workers leave when their channels close.
-    for flow in list(_running):
+    for flow in list(_started):
         flow._let_go()
+
+
+def _forget_started() -> None:
+    for flow in _started:
+        flow._forget()
+    _started.clear()
+
+
+os.register_at_fork(after_in_child=_forget_started)
 
 
 def _named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, FlowStep]]:

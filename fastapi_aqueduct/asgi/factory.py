@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_origin
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
-from ..exceptions import ConfigurationError, NotRunningError
+from ..exceptions import ConfigurationError, ForkedError, NotRunningError
 from ..flow import Flow, FlowState
 from ..task import BaseTask
 from .form import FormFields
@@ -84,7 +84,7 @@ class TaskFactory(Generic[T]):
             arguments: The other parameters.
 
         Raises:
-            RuntimeError: The flow was never started.
+            RuntimeError: The flow was never started, or not by this process.
             Exception: What `Flow.check_entry` and `UploadReader` raise.
         """
         if not self.uploads:
@@ -120,6 +120,8 @@ class TaskFactory(Generic[T]):
     def _check_entry(self, flow: Flow) -> None:
         try:
             flow.check_entry(self.task_type.priority, self._timeout)
+        except ForkedError as exc:
+            raise RuntimeError(str(exc)) from None
         except NotRunningError:
             if flow.state is FlowState.STOPPED:
                 raise RuntimeError(f"flow {flow.name} is not running: {HOW_TO_START}") from None

@@ -108,6 +108,11 @@ class Channel:
         self._unsent.clear()
         self._socket.close()
 
+    def forget(self) -> None:
+        """Close this end without telling the event loop; in a forked child, which shares its epoll set."""
+        self._loop = None
+        self._socket.close()
+
     def _on_readable(self) -> None:
         try:
             size = self._socket.recv_into(self._buffer)
@@ -143,15 +148,24 @@ class WorkerChannel:
 
     Args:
         sock: Its socket.
+
+    Attributes:
+        is_closed: Whether it was closed, which happens in a fork of the worker only.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         self._socket = sock
+        self.is_closed = False
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self._reader = FrameReader()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+
+    def close(self) -> None:
+        """Close this copy of the end; in a fork of the worker, which must not read what the worker should."""
+        self.is_closed = True
+        self._socket.close()
 
     def fileno(self) -> int:
         """Return the descriptor, to watch for the end of the API process."""

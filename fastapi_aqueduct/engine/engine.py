@@ -117,6 +117,19 @@ class Engine:
         self.supervisor.let_go()
         self.lifeline.close()  # now: multiprocessing waits for those of the forkserver before this process ends
 
+    def forget(self) -> None:
+        """Close what a forked child has of this, directly: it shares the event loop's epoll set with its parent.
+
+        A copy of a descriptor would keep the workers alive after the death of the parent. The shared memory stays
+        mapped: there may be views of it.
+        """
+        self.loop = None
+        self.ledger.arena.mapping.wake = None
+        self.supervisor.forget()
+        self.launcher.forget()
+        self.lifeline.close()
+        os.close(self.memory_fd)
+
     def statistics(self, state: str) -> FlowStatistics:
         """Return a snapshot.
 

@@ -74,6 +74,11 @@ class ProcessGroup:
             os.close(self.pidfd)
             self.pidfd = None
 
+    def forget(self) -> None:
+        """Let go of the leader in a forked child, whose child it is not."""
+        self._leader.forget()
+        self.close()
+
     def _is_reserved(self) -> bool:
         """Tell whether the number is the leader's: it lives, or its status has not been read."""
         if self.pidfd is None:

@@ -55,6 +55,7 @@ class Launcher:
         self._layout = layout
         self._ledger = ledger
         self._programs: list[ProgramFile] = []
+        self._starting: set[socket.socket] = set()
         self._environment = thread_environment(sum(step.nprocs for _, step in steps))
 
     def check(self) -> None:
@@ -139,13 +140,21 @@ class Launcher:
         label = f"{self._name}:{link.name}"
         program = self._programs[link.step]
         descriptors = Descriptors(self._memory_fd, link.trace_fd, self._lifeline.read_fd, program.fd)
+        self._starting.add(theirs)
         try:
             process = await asyncio.to_thread(
                 start_process, self._method, theirs, descriptors, label, self._environment
             )
         finally:
+            self._starting.discard(theirs)
             theirs.close()
         link.adopt(ProcessGroup(process))
+
+    def forget(self) -> None:
+        """Close what was made for workers, also for those that are being started; in a forked child."""
+        for theirs in self._starting:
+            theirs.close()
+        self.close()
 
     def hint(self, exit_code: int | None) -> str:
         """Say what may be behind the end of a worker that could not tell it itself; empty where nothing is known.

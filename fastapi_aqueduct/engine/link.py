@@ -364,6 +364,14 @@ class WorkerLink:
         if self._group is not None:
             self._group.close()
 
+    def forget(self) -> None:
+        """Close the descriptors and nothing else; in a forked child, whose worker it is not."""
+        self._loop = None
+        self._channel.forget()
+        os.close(self.trace_fd)
+        if self._group is not None:
+            self._group.forget()
+
     def statistics(self) -> WorkerStatistics:
         """Return a snapshot."""
         return WorkerStatistics(self.pid, self.state, self.in_flight)

@@ -16,6 +16,7 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+from ..exceptions import ConfigurationError
 from . import bootstrap
 
 StartMethod = Literal["spawn", "forkserver"]
@@ -40,6 +41,9 @@ class Process(Protocol):
 
     def wait(self, timeout: float) -> int | None:
         """Wait for the end, for ``timeout`` seconds at most, and read and return the exit status."""
+
+    def forget(self) -> None:
+        """Take it for ended in a fork of the process that has started it."""
 
 
 class Descriptors(NamedTuple):
@@ -94,6 +98,10 @@ class SpawnedProcess:
             self._popen.wait(timeout)
         return self._popen.returncode
 
+    def forget(self) -> None:
+        """Take it for ended in a fork of the process that has started it."""
+        self._popen.returncode = 0  # else it warns of a child that nothing waits for
+
 
 class ForkserverProcess:
     """A worker forked from a process that has imported the package already.
@@ -116,8 +124,14 @@ class ForkserverProcess:
             name=label,
             daemon=False,
         )
-        with interrupts_blocked():
-            self._process.start()
+        try:
+            with interrupts_blocked():
+                self._process.start()
+        except ChildProcessError as exc:
+            raise ConfigurationError(
+                "this process is a fork of one that has used the forkserver of multiprocessing, which serves only that "
+                'one: use mp_start_method="spawn", or start no flow before the fork'
+            ) from exc
         assert self._process.pid is not None
         self.pid = self._process.pid
 
@@ -129,6 +143,14 @@ class ForkserverProcess:
         """Wait for the end, for ``timeout`` seconds at most, and read and return the exit status."""
         self._process.join(timeout)
         return self._process.exitcode
+
+    def forget(self) -> None:
+        """Take it for ended in a fork of the process that has started it."""
+        # multiprocessing asks for the status whenever it counts its children, and joins them at the end. That reads
+        # from a pipe which is shared with the parent, and would take its status away.
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null, self._process.sentinel, inheritable=False)
+        os.close(null)
 
 
 class _Descriptor:

@@ -155,6 +155,12 @@ class Supervisor:
             link.close()
         self._remains.kill()
 
+    def forget(self) -> None:
+        """Close the descriptors of all workers; in a forked child, whose workers they are not."""
+        self._loop = None
+        for link in self._links():
+            link.forget()
+
     async def _begin_stop(self) -> None:
         self._is_stopping = True
         for slot in self._slots:

@@ -5,6 +5,7 @@ Runs in the child and imports nothing a child does not need: no event loop, no w
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import sys
@@ -96,6 +97,7 @@ def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int, program_fd: in
     write_trace_on_faults(trace_fd)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     channel = WorkerChannel(sock)
+    os.register_at_fork(after_in_child=channel.close)
     watch_parent(channel.fileno())
     orphan_kill = OrphanKill(lifeline)
     orphan_kill.arm()
@@ -103,6 +105,8 @@ def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int, program_fd: in
         worker = _set_up(channel, memory_fd, program_fd, orphan_kill)
         worker.run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
+        if channel.is_closed:
+            raise
         # The API process is gone. What this process has printed would be lost with it.
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -120,8 +124,12 @@ def _set_up(channel: WorkerChannel, memory_fd: int, program_fd: int, orphan_kill
         worker.take(frames)
         worker.returned.check("on_start", program.handler.on_start())  # type: ignore[func-returns-value]
     except BaseException as exc:
+        if channel.is_closed:
+            raise
         channel.send(Kind.FAILED, encode_error(exc))
         sys.exit(START_FAILURE)
+    if channel.is_closed:
+        sys.exit()
     channel.send(Kind.READY)
     # Not before: what loading has freed is not needed again.
     keep_freed_memory(setup.kept, min(setup.kept, LARGE))
@@ -179,10 +187,14 @@ class Worker:
                     self.take(self._channel.receive(AT_EASE, self._setup.busy_poll) or self._receive_at_ease())
                     self._flushed_at = time.monotonic()
         finally:
-            self._orphan_kill.disarm()
-            self._program.handler.on_stop()
-            if self._stopping:  # and then leaves to the API process what its handler has left behind
-                self._orphan_kill.arm()
+            if not self._channel.is_closed:
+                self._leave()
+
+    def _leave(self) -> None:
+        self._orphan_kill.disarm()
+        self._program.handler.on_stop()
+        if self._stopping:  # and then leaves to the API process what its handler has left behind
+            self._orphan_kill.arm()
 
     def _receive_at_ease(self) -> list[tuple[Kind, bytes]]:
         # Not for each pause between two tasks: this costs two system calls.
@@ -289,7 +301,11 @@ class Worker:
             if value is not None:
                 self.returned.note(value)
         except BaseException as exc:  # also SystemExit: a request must not end its worker
+            if self._channel.is_closed:
+                raise
             return encode_error(exc)
+        if self._channel.is_closed:
+            sys.exit()  # it is a child that the handler has forked, and would be a second worker
         return b""
 
     def _finish(self, envelope: Envelope, task: BaseTask, failure: bytes) -> Envelope:

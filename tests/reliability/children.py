@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -81,3 +82,42 @@ def _pool(parent: Parent, method: str) -> list[int]:
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method))
     parent.pools.append(pool)
     return [pool.submit(os.getpid).result()]
+
+
+# Functions of tasks that fork
+
+
+def fork_and_come_back(task: Any) -> None:
+    """Fork a child that leaves the handler the way it is told to, and wait for its end."""
+    child = os.fork()
+    if not child:
+        _come_back(task.way)
+        return
+    task.exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    task.pid = os.getpid()
+
+
+class ForkingAtStart(BaseTaskHandler):
+    """Forks a child before it is ready, which leaves `on_start` the way it is told to."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+        self.exit_code = -1
+
+    def on_start(self) -> None:
+        child = os.fork()
+        if not child:
+            _come_back(self.way)
+            return
+        self.exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def handle(self, *tasks: Any) -> None:
+        for task in tasks:
+            task.exit_code = self.exit_code
+
+
+def _come_back(way: str) -> None:
+    if way == "exit":
+        sys.exit(3)
+    if way == "error":
+        raise EOFError("in the child")
