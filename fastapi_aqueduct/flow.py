@@ -151,7 +151,9 @@ class Flow:
 
         Raises:
             StartError, StartTimeout: As for `start`. A cancellation stops what was started.
+            ConfigurationError: No event loop of asyncio runs here.
         """
+        check_asyncio()
         if self._state is not FlowState.STOPPED:
             raise NotRunningError(f"flow {self.name} cannot be started: it is {self._state}")
         engine = self._engine = self._build()
@@ -196,8 +198,12 @@ class Flow:
         if timeout_sec.__class__ is not float or not 0.0 <= timeout_sec <= LONGEST_TIMEOUT:
             timeout_sec = _checked_timeout(timeout_sec)
         engine = self._engine
-        if engine is None or self._state is not FlowState.RUNNING or engine.loop is not asyncio.get_running_loop():
-            engine = self._attached()
+        try:
+            if engine is None or self._state is not FlowState.RUNNING or engine.loop is not asyncio.get_running_loop():
+                engine = self._attached()
+        except RuntimeError:
+            check_asyncio()
+            raise
         processing = engine.dispatcher.process(task, timeout_sec)
         guard = caller_guard.get()
         if guard is None:
@@ -386,6 +392,21 @@ def _forget_started() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_started)
+
+
+def check_asyncio() -> None:
+    """Refuse another event loop than one of asyncio, such as trio's.
+
+    Raises:
+        ConfigurationError: None of asyncio runs in this thread.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "flows need asyncio, and none of its event loops runs here; run the server with asyncio or uvloop (hypercorn: "
+            "--worker-class asyncio), and tests with anyio's backend asyncio"
+        ) from None
 
 
 def _named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, FlowStep]]:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from ..exceptions import ConfigurationError
-from ..flow import Flow, FlowState
+from ..flow import Flow, FlowState, check_asyncio
 from ..handler import BaseTaskHandler
 from ..step import FlowStep
 from .declarations import RouteCheck
@@ -102,6 +102,7 @@ class Aqueduct:
         Raises:
             StartError, StartTimeout, ConfigurationError: As for `lifespan`.
         """
+        check_asyncio()
         RouteCheck(self.flows, self._all_flows).check(app)
         self._attach(app)
         async with self._lock:
