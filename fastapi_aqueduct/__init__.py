@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from .flow import Flow, FlowState
     from .handler import BaseTaskHandler
     from .logger import log
+    from .params import FormField, PartLimits, Upload, UploadInfo
     from .step import FlowStep
-    from .task import BaseTask, FormField, PartLimits, Upload, UploadInfo
+    from .task import BaseTask
 
 __all__ = [
     "Aqueduct",
@@ -86,10 +87,10 @@ _MODULES = {
     "log": "logger",
     "FlowStep": "step",
     "BaseTask": "task",
-    "FormField": "task",
-    "PartLimits": "task",
-    "Upload": "task",
-    "UploadInfo": "task",
+    "FormField": "params",
+    "PartLimits": "params",
+    "Upload": "params",
+    "UploadInfo": "params",
 }
 
 

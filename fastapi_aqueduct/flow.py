@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Literal, Self, SupportsFloat, TypeVar
 
 from .engine.engine import Engine
+from .engine.event_loop import check_asyncio
 from .engine.intake import NO_CAP, Intake, IntakeCap
 from .engine.memory import default_memory_limit
 from .engine.process import StartMethod
@@ -392,21 +393,6 @@ def _forget_started() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_started)
-
-
-def check_asyncio() -> None:
-    """Refuse another event loop than one of asyncio, such as trio's.
-
-    Raises:
-        ConfigurationError: None of asyncio runs in this thread.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        raise ConfigurationError(
-            "flows need asyncio, and none of its event loops runs here; run the server with asyncio or uvloop (hypercorn: "
-            "--worker-class asyncio), and tests with anyio's backend asyncio"
-        ) from None
 
 
 def _named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, FlowStep]]:

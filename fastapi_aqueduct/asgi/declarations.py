@@ -16,7 +16,8 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 
 from ..exceptions import ConfigurationError
 from ..flow import Flow
-from ..task import BaseTask, no_parameter
+from ..params import no_parameter
+from ..task import BaseTask
 from .dependencies import GivenFlow
 
 

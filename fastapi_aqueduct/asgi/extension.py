@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Self
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from ..engine.event_loop import check_asyncio
 from ..exceptions import ConfigurationError
-from ..flow import Flow, FlowState, check_asyncio
+from ..flow import Flow, FlowState
 from ..handler import BaseTaskHandler
 from ..step import FlowStep
 from .declarations import RouteCheck

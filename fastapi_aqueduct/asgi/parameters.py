@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 from starlette.datastructures import UploadFile
 
 from ..exceptions import ConfigurationError
-from ..task import BaseTask, FormField, PartLimits, UploadInfo, UploadMarker, frozen_task
+from ..params import FormField, PartLimits, UploadInfo, UploadMarker
+from ..task import BaseTask, frozen_task
 from .limits import checked_media_types
 
 

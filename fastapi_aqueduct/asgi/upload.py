@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from ..engine.intake import Intake
 from ..flow import Flow
-from ..task import UploadInfo
+from ..params import UploadInfo
 from .body import Body
 from .disposition import decoded, filename_of
 from .errors import BodyTooLarge, MalformedBody, UnsupportedBody

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import fastapi_aqueduct
-from fastapi_aqueduct import exceptions, flow, handler, logger, step, task
+from fastapi_aqueduct import exceptions, flow, handler, logger, params, step, task
 
 from ..support import DEADLINE, script_environment
 
-MODULES = [exceptions, flow, handler, logger, step, task]
+MODULES = [exceptions, flow, handler, logger, params, step, task]
 
 
 def public_members(module: ModuleType) -> Iterator[tuple[str, Any]]:
