@@ -1,0 +1,98 @@
+"""The code in the README and in the documentation runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ..asgi.service import launched
+from ..support import DEADLINE, ROOT, script_environment, wait_until, write_script
+
+MODELS = {
+    "README.md": """
+        import numpy as np
+
+        def decode(image):
+            return np.frombuffer(image, np.uint8)
+
+        def load_model():
+            return lambda pictures: [[(f"{len(pixels)} bytes", 0.7), ("a spot", 0.2)] for pixels in pictures]
+    """,
+    "docs/index.md": """
+        def load_model():
+            return lambda image: [f"{len(image)} bytes"]
+    """,
+}
+"""What the reader has of their own."""
+
+
+def modules_of(page: str) -> dict[str, str]:
+    """Return the modules that a page shows: each block of Python begins with a comment that names its file."""
+    blocks = re.findall(r"^```python\n# (\w+\.py)(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    return {name: f"#{text}" for name, text in blocks}
+
+
+@pytest.mark.parametrize("page", MODELS)
+def test_the_service_of_a_page(page: str, tmp_path: Path) -> None:
+    write_script(tmp_path, MODELS[page], "models.py")
+    modules = modules_of(page)
+    assert set(modules) == {"pipeline.py", "main.py"}
+    for name, text in modules.items():
+        (tmp_path / name).write_text(text)
+    with launched(tmp_path, ["uvicorn", "main:app", "--port={port}"]) as (process, port):
+        url = f"http://127.0.0.1:{port}"
+
+        def is_ready() -> bool:
+            try:
+                return httpx.get(f"{url}/ready").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        assert wait_until(lambda: process.poll() is not None or is_ready(), DEADLINE), (tmp_path / "log").read_text()
+        picture = b"x" * 100_000
+        assert httpx.post(f"{url}/ocr", content=picture).json() == ["100000 bytes"]
+        assert httpx.post(f"{url}/ocr", files={"image": ("a.png", picture)}).json() == ["100000 bytes"]
+        if page == "README.md":
+            response = httpx.post(f"{url}/ocr?min_score=0.1", content=picture)
+            assert response.json() == ["100000 bytes", "a spot"]
+        process.terminate()
+        process.wait(DEADLINE)
+
+
+def test_the_task_of_the_page_on_uploads(tmp_path: Path) -> None:
+    """Makes an endpoint."""
+    (tmp_path / "pipeline.py").write_text(modules_of("docs/uploads.md")["pipeline.py"])
+    source = """
+        from fastapi import FastAPI
+        from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
+        from pipeline import Passport
+        from tests.handlers import Each
+
+        flow = Flow(Each())
+        app = FastAPI()
+
+        @app.post("/passport")
+        @flow_endpoint(flow)
+        async def passport(task: Passport) -> bool:
+            return task.valid
+
+        Aqueduct(flow).install(app)
+        operation = app.openapi()["paths"]["/passport"]["post"]
+        form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+        print(*form["properties"], *form["required"], *[item["name"] for item in operation["parameters"]])
+    """
+    write_script(tmp_path, source)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "main.py"],
+        cwd=tmp_path,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert done.stdout == "front back visas country front min_score\n", done.stderr
