@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import zlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
 from starlette.requests import ClientDisconnect, Request
 
 from .errors import BodyLengthMismatch, BodyTooLarge, MalformedBody, UnsupportedBody
+from .inflation import Inflation
 from .limits import BodyRules
 from .pace import Pace
 from .tap import Tap
 
-PIECE = 256 << 10
-"""Bytes that are decompressed in one turn of the event loop."""
+PIECES_PER_TURN = 64
+"""Pieces that are handled in one turn of the event loop, however many a server has ready."""
 
 
 class Sink(Protocol):
@@ -98,7 +98,7 @@ class Body:
                     await sink.settle()
 
     async def _pour_decompressed(self, sink: Sink, pace: Pace) -> None:
-        inflation, size = _Inflation(), 0
+        inflation, size = Inflation(), 0
         async with aclosing(self._chunks(pace)) as chunks:
             async for chunk in chunks:
                 for piece in inflation.pieces(chunk):
@@ -114,11 +114,15 @@ class Body:
     async def _chunks(self, pace: Pace) -> AsyncGenerator[bytes, None]:
         # Not `request.receive`: if FastAPI has read the body for somebody else, the stream gives it once more.
         async with aclosing(self._request.stream()) as chunks:
+            number = 0
             async for chunk in chunks:
                 self._count(chunk)
                 pace.note(self._received)
                 if chunk:
                     yield chunk
+                number += 1
+                if number % PIECES_PER_TURN == 0:
+                    await asyncio.sleep(0)
 
     def _count(self, data: bytes | bytearray) -> None:
         received = self._received = self._received + len(data)
@@ -142,31 +146,6 @@ class Body:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body may have at most {self.max_size} bytes.")
-
-
-class _Inflation:
-    """Decompresses gzip, never more than a piece at a time: a kilobyte may stand for a megabyte."""
-
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        try:
-            piece = b""
-            # A full piece may not be all that the stream has ready, even when it has taken all of the data.
-            while data or (len(piece) == PIECE and not self._stream.eof):
-                if self._stream.eof:  # gzip files may be put one behind the other
-                    self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-                piece = self._stream.decompress(data, PIECE)
-                data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
-                if piece:
-                    yield piece
-        except zlib.error as exc:
-            raise MalformedBody("The body is not compressed with gzip as its Content-Encoding says.") from exc
-
-    def finish(self) -> None:
-        if not self._stream.eof:
-            raise MalformedBody("The compressed body ends in the middle.")
 
 
 async def read_body(request: Request) -> bytes:

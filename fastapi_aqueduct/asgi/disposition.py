@@ -13,6 +13,12 @@ from urllib.parse import unquote_to_bytes
 
 from python_multipart.multipart import parse_options_header
 
+from .errors import MalformedBody
+
+MAX_SEMICOLONS = 300
+"""Semicolons that a header may have. Each makes a parameter; a file name of 255 characters may have one for each, where
+a browser writes ``&#1087;`` for what the encoding of the page does not know."""
+
 _ESCAPED = re.compile("%(22|0[Dd]|0[Aa])")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _EXTENDED = re.compile(r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^';]*'([^;\s]*)", re.IGNORECASE)
@@ -31,10 +37,25 @@ class Disposition(NamedTuple):
 
 
 def parse_disposition(header: str | bytes | bytearray | None) -> Disposition:
-    """Read the names in a header."""
+    """Read the names in a header.
+
+    Raises:
+        MalformedBody: It has more parameters than any client sends.
+    """
     text = header if isinstance(header, str) else bytes(header or b"").decode("latin-1")
-    _, options = parse_options_header(text)
+    _, options = options_of(text)
     return Disposition(_plain(options.get(b"name")), _extended(text) or _plain(options.get(b"filename")))
+
+
+def options_of(header: str) -> tuple[bytes, dict[bytes, bytes]]:
+    """Take apart a header with parameters.
+
+    Raises:
+        MalformedBody: It has more of them than any client sends.
+    """
+    if header.count(";") > MAX_SEMICOLONS:
+        raise MalformedBody(f"A header has more than {MAX_SEMICOLONS} parameters.")
+    return parse_options_header(header)
 
 
 def filename_of(header: str | None) -> str | None:

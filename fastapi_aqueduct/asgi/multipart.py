@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
+from python_multipart.multipart import MultipartParser, MultipartState
 
-from .disposition import decoded, parse_disposition
+from .disposition import decoded, options_of, parse_disposition
 from .errors import MalformedBody
 from .search import find
 
 MAX_PARTS = 1000
 """Parts that a form may have; Starlette allows as many files and as many fields."""
+
+PARTS_PER_TURN = 32
+"""Parts that begin in one turn of the event loop: each takes as long as many kilobytes of content."""
+
+STEP = 16 << 10
+"""Bytes that the parser gets at once, and in one turn, where a form is more than headers and content."""
 
 _BLANK_LINE = b"\r\n\r\n"
 
@@ -59,7 +65,7 @@ def boundary_of(content_type: str) -> bytes | None:
     Raises:
         MalformedBody: A multipart form without a boundary.
     """
-    kind, options = parse_options_header(content_type)
+    kind, options = options_of(content_type)
     if kind != b"multipart/form-data":
         return None
     if not options.get(b"boundary"):
@@ -82,6 +88,7 @@ class MultipartForm:
         self._headers: dict[bytes, bytes] = {}
         self._field, self._value = bytearray(), bytearray()
         self._parts = 0
+        self._has_begun_part = True
         self._has_ended = False
         try:
             self._parser = MultipartParser(
@@ -100,24 +107,34 @@ class MultipartForm:
         except FormParserError as exc:
             raise MalformedBody("The boundary of the multipart form cannot be used.") from exc
 
-    def feed(self, data: bytes | bytearray) -> list[Event]:
-        """Take in the next piece of the body and return what it brings.
+    def feed(self, data: bytes | bytearray, start: int = 0) -> tuple[list[Event], int]:
+        """Take apart the next piece of the body, or what is left of it, for one turn of the event loop.
+
+        Args:
+            data: The piece.
+            start: Where to go on in it.
+
+        Returns:
+            What it brings, and where to go on.
 
         Raises:
             MalformedBody: It is not a multipart form.
         """
-        start = 0
-        # The parser is slow at content, so it gets only a delimiter and the headers behind it, up to the blank line. It
-        # does not matter to it how a form is cut; where there is more to it than that, it gets all the rest.
-        while (end := self._take_content(data, start)) < len(data):
-            blank = data.find(_BLANK_LINE, end)
-            start = len(data) if blank < 0 else blank + len(_BLANK_LINE)
-            self._parse(data[end:start])
-            if not self._is_in_content:
-                self._parse(data[start:])
-                break
+        last, parsed = self._parts + PARTS_PER_TURN, 0
+        while (start := self._take_content(data, start)) < len(data) and self._parts < last and parsed < STEP:
+            end = self._end_of_headers(data, start)
+            self._parse(data[start:end])
+            parsed += end - start
+            start = end
         events, self._events = self._events, []
-        return events
+        return events, start
+
+    def _end_of_headers(self, data: bytes | bytearray, start: int) -> int:
+        # The parser is slow at content, so it gets a delimiter and the headers behind it, up to the blank line. It does
+        # not matter to it how a form is cut. But who sends blank lines and no parts must not have it called for each.
+        blank = data.find(_BLANK_LINE, start, start + STEP) if self._has_begun_part else -1
+        self._has_begun_part = False
+        return min(start + STEP, len(data)) if blank < 0 else blank + len(_BLANK_LINE)
 
     @property
     def _is_in_content(self) -> bool:
@@ -156,6 +173,7 @@ class MultipartForm:
 
     def _begin_part(self) -> None:
         self._headers = {}
+        self._has_begun_part = True
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise MalformedBody(f"The multipart form has more than {MAX_PARTS} parts.")

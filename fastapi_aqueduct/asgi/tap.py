@@ -17,6 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from .cycle import cycle_of
 
+SMALL = 4 << 10
+"""Bytes below which pieces are joined: a client may send every byte in a chunk of its own."""
+
 _FULL = 1 << 30
 
 
@@ -27,7 +30,7 @@ class Tap:
 
     Args:
         request: Its body must not have been read, and `fits` must have said yes.
-        take: Called with each piece. It must not await; what it raises is raised by `wait`.
+        take: Called with each piece, or with several joined. It must not await; what it raises is raised by `wait`.
         is_full: Asked after each piece; while it says yes the server reads no more from the socket.
     """
 
@@ -40,6 +43,8 @@ class Tap:
         self._take = take
         self._is_full = is_full
         self._error: Exception | None = None
+        self._small = bytearray()
+        self._length = 0
 
     @staticmethod
     def fits(request: Request) -> bool:
@@ -67,6 +72,7 @@ class Tap:
             ClientDisconnect: The client went away.
             Exception: What taking them has raised.
         """
+        self._length = 0
         early, self._cycle.body = self._cycle.body, self
         if early:  # what came together with the headers
             self += early
@@ -75,21 +81,39 @@ class Tap:
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             self._request._stream_consumed = not message.get("more_body", False)
+            self._flush()
         if self._error is not None:
             raise self._error
         return not self._request._stream_consumed
 
     def __iadd__(self, data: bytes | bytearray) -> Self:
-        # Called from within the server's parser, which must not see our errors.
-        if self._error is None:
-            try:
-                self._take(data)
-            except Exception as exc:
-                self._error = exc
+        # Called from within the server's parser, for every chunk that the client has made.
+        if len(data) < SMALL:
+            self._small += data
+            if len(self._small) >= SMALL:
+                self._flush()
+        else:
+            self._flush()
+            self._pass_on(data)
         return self
 
     def __len__(self) -> int:
-        return _FULL if self._is_full() else 0
+        return self._length
+
+    def _flush(self) -> None:
+        if self._small:
+            small, self._small = self._small, bytearray()
+            self._pass_on(small)
+
+    def _pass_on(self, data: bytes | bytearray) -> None:
+        # The parser must not see our errors.
+        if self._error is not None:
+            return
+        try:
+            self._take(data)
+        except Exception as exc:
+            self._error = exc
+        self._length = _FULL if self._is_full() else 0
 
     def __bytes__(self) -> bytes:
         return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -142,24 +143,41 @@ class _FormReader:
         self._part: PartBegin | None = None
         self._upload: UploadPart | None = None
         self._field = bytearray()
+        self._unread: deque[bytes | bytearray] = deque()
+        self._start = 0
         self._waiting: deque[tuple[Event, int]] = deque()
 
     def take(self, data: bytes | bytearray) -> None:
-        for event in self._parser.feed(data):
-            if self._waiting or not self._take(event):
-                self._waiting.append((event, self._position))
-        self._position += len(data)
+        self._unread.append(data)
+        if len(self._unread) == 1:
+            self._read()
 
     def is_full(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._waiting or self._unread)
 
     async def settle(self) -> None:
-        # More may come while room is waited for.
-        while self._waiting:
-            event, position = self._waiting[0]
-            if not self._take(event):
-                await self._make_room(event, position)
-            self._waiting.popleft()
+        # More may come while room, or a turn of the event loop, is waited for.
+        while self._waiting or self._unread:
+            while self._waiting:
+                event, position = self._waiting[0]
+                if not self._take(event):
+                    await self._make_room(event, position)
+                self._waiting.popleft()
+            if self._unread:
+                await asyncio.sleep(0)
+                self._read()
+
+    def _read(self) -> None:
+        """Read as much of the first piece as should be read in one turn of the event loop."""
+        data = self._unread[0]
+        events, self._start = self._parser.feed(data, self._start)
+        for event in events:
+            if self._waiting or not self._take(event):
+                self._waiting.append((event, self._position))
+        if self._start == len(data):
+            self._unread.popleft()
+            self._position += len(data)
+            self._start = 0
 
     def finish(self) -> Received:
         self._parser.finish()

@@ -14,10 +14,20 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from fastapi_aqueduct.asgi.errors import MalformedBody
-from fastapi_aqueduct.asgi.multipart import MAX_PARTS, MultipartForm, PartBegin, PartData, boundary_of
+from fastapi_aqueduct.asgi.multipart import MAX_PARTS, Event, MultipartForm, PartBegin, PartData, boundary_of
 
 Part = tuple[str, str | None, str | None, bytes]
 """Name, name of the file, type and content of a part."""
+
+
+def feed(form: MultipartForm, data: bytes) -> list[Event]:
+    """Feed a piece to a form, turn after turn."""
+    events: list[Event] = []
+    start = 0
+    while start < len(data):
+        more, start = form.feed(data, start)
+        events += more
+    return events
 
 
 def ours(body: bytes, boundary: bytes, cuts: list[int], needs_end: bool = True) -> list[Part]:
@@ -26,7 +36,7 @@ def ours(body: bytes, boundary: bytes, cuts: list[int], needs_end: bool = True) 
     begin, content = None, bytearray()
     position = 0
     for cut in [*cuts, len(body)]:
-        for event in form.feed(body[position : position + cut]):
+        for event in feed(form, body[position : position + cut]):
             if isinstance(event, PartBegin):
                 begin, content = event, bytearray()
             elif isinstance(event, PartData):
@@ -204,7 +214,7 @@ def test_pieces_of_one_chunk_are_joined() -> None:
     """The parser stops at everything that looks like a boundary; a picture is full of that."""
     form = MultipartForm(b"b")
     content = b"\r\n-" * 10_000
-    events = form.feed(b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + content + b"x\r\n--b--\r\n")
+    events = feed(form, b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + content + b"x\r\n--b--\r\n")
     assert sum(isinstance(event, PartData) for event in events) < 10
 
 
@@ -234,7 +244,7 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
 def test_blank_lines_do_not_cut_a_form_to_pieces(body: bytes) -> None:
     """Who sends nothing else would keep the event loop busy for a second with a megabyte."""
     form = CountingForm(b"b")
-    form.feed(body)
+    feed(form, body)
     form.finish()
     assert form.pieces < 10
 
