@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .exceptions import (
         AqueductError,
         ArenaFull,
+        BlockingCallError,
         ConfigurationError,
         DeadlineUnreachable,
         FlowError,
@@ -44,6 +45,7 @@ __all__ = [
     "ArenaFull",
     "BaseTask",
     "BaseTaskHandler",
+    "BlockingCallError",
     "ConfigurationError",
     "DeadlineUnreachable",
     "Flow",

@@ -7,6 +7,7 @@
     └── FlowError                           something went wrong while a flow was used
         ├── NotRunningError                 used before start or after stop
         │   └── ForkedError                 used in a fork of the process that has started it
+        ├── BlockingCallError (RuntimeError)    a blocking call in the thread of an event loop
         ├── StartError                      a worker did not become ready
         │   └── StartTimeout (TimeoutError)
         ├── TaskTimeout (TimeoutError)      the task's deadline passed
@@ -25,6 +26,7 @@ The names that the package ``aqueduct`` had (``AqueductError``, ``FlowError``, `
 
 from __future__ import annotations
 
+import reprlib
 import signal
 
 
@@ -61,6 +63,10 @@ class NotRunningError(FlowError):
 
 class ForkedError(NotRunningError):
     """The flow was started in a process that this one is a fork of; its workers answer that process only."""
+
+
+class BlockingCallError(FlowError, RuntimeError):
+    """A call that blocks its thread was made in the thread of an event loop, which would stand still."""
 
 
 class StartError(FlowError):
@@ -161,6 +167,13 @@ class DeadlineUnreachable(Overloaded):
 
 class StepUnavailable(Overloaded):
     """A step has no ready worker; ``retry_after`` is the time until one is expected."""
+
+
+def got(value: object) -> str:
+    """Say in an error's message what came in place of something else."""
+    if isinstance(value, type):
+        return f"got the class {value.__qualname__}"
+    return f"got {reprlib.repr(value)} of type {type(value).__qualname__}"
 
 
 def describe_exit(exit_code: int | None) -> str:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import math
-import os
-import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable
 from contextvars import ContextVar
-from enum import StrEnum
+from functools import partial
 from types import TracebackType
-from typing import Literal, Self, SupportsFloat, TypeVar
+from typing import Literal, Self, TypeVar
 
+from .engine.background import run_in_thread
+from .engine.declaration import LONGEST_TIMEOUT, check_numbers, checked_method, checked_timeout, named, not_a_task
 from .engine.engine import Engine
-from .engine.event_loop import check_asyncio
+from .engine.event_loop import check_asyncio, in_event_loop
 from .engine.intake import NO_CAP, Intake, IntakeCap
 from .engine.memory import default_memory_limit
+from .engine.owner import Guard
 from .engine.process import StartMethod
+from .engine.started import keep_for_good, note_end, note_start
+from .engine.state import FlowState as FlowState
+from .engine.state import Origin, not_running
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
-from .exceptions import ConfigurationError, ForkedError, MPStartMethodValueError, NotRunningError
+from .exceptions import BlockingCallError, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
-from .task import BaseTask, got, shared_memories
+from .task import BaseTask, shared_memories
 
 T = TypeVar("T", bound=BaseTask)
 
@@ -34,25 +35,11 @@ DEFAULT_QUEUE_SIZE = 1024
 DEFAULT_START_TIMEOUT = 300.0
 """Seconds in which all workers must be ready, if the flow does not say."""
 
-LONGEST_TIMEOUT = 1e9
-"""Seconds; stands for "for ever", which clocks and timers cannot count."""
-
 DEFAULT_STOP_TIMEOUT = 25.0
 """Seconds that a graceful stop waits for tasks in flight, if the flow does not say: Kubernetes kills after 30."""
 
-caller_guard: ContextVar[Callable[[], AbstractContextManager[object]] | None] = ContextVar(
-    "caller_guard", default=None
-)
-"""Makes a context for each `Flow.process` of the present caller: who serves callers that may go away cancels there."""
-
-
-class FlowState(StrEnum):
-    """Where a flow is in its life."""
-
-    STOPPED = "stopped"
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
+caller_guard: ContextVar[Guard | None] = ContextVar("caller_guard", default=None)
+"""Makes a context for each call of a flow by the present caller: who serves callers that may go away cancels there."""
 
 
 class Flow:
@@ -91,18 +78,17 @@ class Flow:
         name: str = "flow",
     ) -> None:
         self.name = name
-        self._steps = _named(steps)
+        self._steps = named(steps)
         self._queue_size = DEFAULT_QUEUE_SIZE if queue_size is None else queue_size
         self._priorities = queue_priorities
-        self._method: StartMethod = _checked_method(mp_start_method)
+        self._method: StartMethod = checked_method(mp_start_method)
         self._memory_limit = memory_limit
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._state = FlowState.STOPPED
         self._engine: Engine | None = None
-        self._forked_from = 0
-        self._has_told_of_fork = False
-        _check_numbers(self._queue_size, queue_priorities, memory_limit, start_timeout)
+        self._origin = Origin()
+        check_numbers(self._queue_size, queue_priorities, memory_limit, start_timeout)
 
     @property
     def state(self) -> FlowState:
@@ -126,14 +112,12 @@ class Flow:
             StartError: A worker failed; nothing is left running. Its cause is the worker's own exception.
             StartTimeout: The workers were not ready in time; nothing is left running.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+        if not in_event_loop():
             asyncio.run(self._start_detached(timeout))
             return
-        _run_in_thread(lambda: asyncio.run(self._start_detached(timeout)))
+        run_in_thread(lambda: asyncio.run(self._start_detached(timeout)))
         if self._engine is not None:
-            self._engine.attach(loop)
+            self._engine.owner.claim()
 
     async def __aenter__(self) -> Self:
         await self.start_async()
@@ -159,8 +143,8 @@ class Flow:
             raise NotRunningError(f"flow {self.name} cannot be started: it is {self._state}")
         engine = self._engine = self._build()
         self._state = FlowState.STARTING
-        self._forked_from = 0
-        _started.add(self)
+        self._origin = Origin()
+        note_start(self, self._let_go, self._forget)
         try:
             await engine.start(self._start_timeout if timeout is None else timeout)
         except BaseException:
@@ -195,23 +179,52 @@ class Flow:
         does not run if no worker has it yet.
         """
         if not isinstance(task, BaseTask):
-            raise ConfigurationError(f"process() takes a task, an object of a subclass of BaseTask, {got(task)}")
+            raise not_a_task(task)
         if timeout_sec.__class__ is not float or not 0.0 <= timeout_sec <= LONGEST_TIMEOUT:
-            timeout_sec = _checked_timeout(timeout_sec)
+            timeout_sec = checked_timeout(timeout_sec)
         engine = self._engine
         try:
-            if engine is None or self._state is not FlowState.RUNNING or engine.loop is not asyncio.get_running_loop():
-                engine = self._attached()
+            if engine is not None and self._state is FlowState.RUNNING and engine.loop is asyncio.get_running_loop():
+                processing: Awaitable[object] = engine.dispatcher.process(task, timeout_sec)
+            else:
+                processing = self._find_way(task, timeout_sec)
         except RuntimeError:
             check_asyncio()
             raise
-        processing = engine.dispatcher.process(task, timeout_sec)
         guard = caller_guard.get()
         if guard is None:
             await processing
         else:
-            with guard():
+            with guard(None):
                 await processing
+        return task
+
+    def process_blocking(self, task: T, timeout_sec: float = 5.0) -> T:
+        """Take a task through the steps, as `process` does, from a thread in which no event loop runs.
+
+        For ``def`` endpoints, background tasks, ``run_in_executor`` and scripts. The thread waits; the work is done by
+        the event loop that drives the flow, or by one of the flow's own when there is none.
+
+        Args:
+            task: As for `process`.
+            timeout_sec: As for `process`.
+
+        Returns:
+            The same object.
+
+        Raises:
+            BlockingCallError: An event loop runs in this thread: use ``await flow.process(task)``.
+            Exception: As `process` does. KeyboardInterrupt withdraws the task.
+        """
+        if in_event_loop():
+            raise BlockingCallError(
+                f"process_blocking() of flow {self.name} would block the event loop that runs in this thread: use "
+                "`await flow.process(task)`, or call it in another thread, such as that of a `def` endpoint"
+            )
+        if not isinstance(task, BaseTask):
+            raise not_a_task(task)
+        timeout = checked_timeout(timeout_sec)
+        self._running_engine().owner.process_blocking(task, timeout, caller_guard.get())
         return task
 
     async def stop(self, graceful: bool = True) -> None:
@@ -225,14 +238,18 @@ class Flow:
         is ended by another one that is not.
         """
         engine = self._engine
-        if engine is None or self._state is FlowState.STARTING:
+        if engine is not None and self._state is not FlowState.STARTING:
+            await engine.owner.run(partial(self._stop, engine, graceful))
+            engine.owner.join()
+
+    async def _stop(self, engine: Engine, graceful: bool) -> None:
+        if self._engine is not engine:
             return
         if self._state is FlowState.STOPPING:
             if not graceful:
                 engine.dispatcher.abandon("the flow was stopped")
                 await engine.supervisor.kill()
             return
-        self._attached()
         self._state = FlowState.STOPPING
         has_waited = False
         try:
@@ -267,7 +284,10 @@ class Flow:
             QueueFull: The queue of the first step is full.
             DeadlineUnreachable: At the measured rate it would take longer than ``timeout_sec``.
         """
-        self._attached().dispatcher.check_entry(priority, timeout_sec)
+        engine = self._running_engine()
+        if engine.loop is not asyncio.get_running_loop():
+            engine.owner.claim()
+        engine.dispatcher.check_entry(priority, timeout_sec)
 
     async def reserve(self, size: int, timeout: float, cap: IntakeCap = NO_CAP) -> Intake:
         """Take a block of shared memory to fill, waiting for room.
@@ -282,7 +302,23 @@ class Flow:
             ArenaFull: There was no room in time.
             Overloaded: Too much is arriving already.
         """
-        return await Intake.open(self._attached().ledger, size, timeout, cap)
+        engine = self._running_engine()
+        if engine.loop is not asyncio.get_running_loop() and not engine.owner.bring_here():
+            raise NotRunningError(
+                f"flow {self.name} runs in the event loop of another thread, and uploads can only arrive in that one"
+            )
+        return await Intake.open(engine.ledger, size, timeout, cap)
+
+    def adopt(self) -> None:
+        """Have the running event loop drive the flow, if none does or one of the flow's own.
+
+        The calls that are under way go on. Calls from the loop that drives a flow are the cheapest; a server does this
+        when it starts with a flow that runs already. An event loop of somebody else's is left in charge.
+
+        Raises:
+            NotRunningError: The flow is not running.
+        """
+        self._running_engine().owner.bring_here()
 
     def statistics(self) -> FlowStatistics:
         """Return a snapshot of workers, queues and shared memory; from memory only, cheap enough for probes."""
@@ -296,36 +332,17 @@ class Flow:
     def __repr__(self) -> str:
         return f"<Flow {self.name} {self._state}: {' > '.join(name for name, _ in self._steps)}>"
 
-    def _attached(self) -> Engine:
+    def _running_engine(self) -> Engine:
         engine = self._engine
         if engine is None or self._state is not FlowState.RUNNING:
-            raise self._not_running()
-        loop = asyncio.get_running_loop()
-        if engine.loop is not loop:
-            engine.attach(loop)
+            raise self._origin.error(self.name) if self._origin.is_forked else not_running(self.name, self._state)
         return engine
 
-    def _not_running(self) -> NotRunningError:
-        if self._forked_from:
-            return self._forked()
-        advice = {
-            FlowState.STOPPED: "start it with `async with flow:`, with the lifespan of Aqueduct, or with flow.start()",
-            FlowState.STARTING: "wait until its start has returned",
-            FlowState.STOPPING: "it takes no more tasks",
-            FlowState.RUNNING: "",
-        }
-        return NotRunningError(f"flow {self.name} is {self._state}: {advice[self._state]}")
-
-    def _forked(self) -> ForkedError:
-        message = (
-            f"flow {self.name} was started in process {self._forked_from}, and this is process {os.getpid()}, a fork "
-            "of that: its workers answer only the process that has started them. Start the flow after the fork: with "
-            "the lifespan of Aqueduct and not by flow.start() at import (gunicorn --preload)"
-        )
-        if not self._has_told_of_fork:
-            log.error("%s", message)  # not every server logs what an endpoint raises
-            self._has_told_of_fork = True
-        return ForkedError(message)
+    def _find_way(self, task: BaseTask, timeout: float) -> Awaitable[object]:
+        engine = self._running_engine()
+        if engine.owner.claim():
+            return engine.dispatcher.process(task, timeout)
+        return engine.owner.process(task, timeout)
 
     async def _start_detached(self, timeout: float | None) -> None:
         await self.start_async(timeout)
@@ -345,7 +362,7 @@ class Flow:
         )
 
     async def _discard(self, engine: Engine, kill: bool) -> None:
-        _started.discard(self)
+        note_end(self)
         if engine.ledger.arena in shared_memories:
             shared_memories.remove(engine.ledger.arena)
         await engine.close(kill)
@@ -361,87 +378,11 @@ class Flow:
         if engine.ledger.arena in shared_memories:
             shared_memories.remove(engine.ledger.arena)
         engine.forget()
-        _forked.append(engine)
+        keep_for_good(engine)
         self._engine = None
         self._state = FlowState.STOPPED
-        self._forked_from = os.getppid()
-        self._has_told_of_fork = False
+        self._origin.is_forked = True
 
     def _let_go(self) -> None:
         if self._engine is not None:
-            self._engine.let_go()
-
-
-_started: set[Flow] = set()
-"""Also those that nothing else refers to any more: their workers must be let go all the same."""
-
-_forked: list[Engine] = []
-"""Engines of the parent of this process. Kept, so that nothing in them is ended here by the garbage collector."""
-
-
-@atexit.register
-def _let_go_of_started() -> None:
-    # A flow that was never stopped must not keep the interpreter: its workers leave when their channels close.
-    for flow in list(_started):
-        flow._let_go()
-
-
-def _forget_started() -> None:
-    for flow in _started:
-        flow._forget()
-    _started.clear()
-
-
-os.register_at_fork(after_in_child=_forget_started)
-
-
-def _named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, FlowStep]]:
-    if not steps:
-        raise ConfigurationError("a flow needs at least one step")
-    full = [step if isinstance(step, FlowStep) else FlowStep(step) for step in steps]
-    return [(step.handler.get_step_name(number), step) for number, step in enumerate(full, start=1)]
-
-
-def _checked_method(method: str) -> StartMethod:
-    if method == "spawn":
-        return "spawn"
-    if method == "forkserver":
-        return "forkserver"
-    raise MPStartMethodValueError(
-        f"mp_start_method {method!r} is refused: use 'spawn' or 'forkserver'"
-        + ("; a forked server leaves its workers with locks and an event loop that nobody serves" * (method == "fork"))
-    )
-
-
-def _check_numbers(queue_size: int, priorities: int, memory_limit: int | None, start_timeout: float) -> None:
-    for name, value, least in (
-        ("queue_size", queue_size, 1),
-        ("queue_priorities", priorities, 1),
-        ("memory_limit", memory_limit if memory_limit is not None else 1 << 20, 1 << 20),
-    ):
-        if value < least:
-            raise ConfigurationError(f"{name} must be at least {least}, got {value}")
-    if start_timeout <= 0:
-        raise ConfigurationError(f"start_timeout must be positive, got {start_timeout}")
-
-
-def _checked_timeout(timeout: object) -> float:
-    if not isinstance(timeout, SupportsFloat) or math.isnan(timeout):
-        raise ConfigurationError(f"process() needs a number of seconds as timeout_sec, {got(timeout)}")
-    return max(0.0, min(float(timeout), LONGEST_TIMEOUT))
-
-
-def _run_in_thread(function: Callable[[], object]) -> None:
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()
-        except BaseException as exc:
-            failures.append(exc)
-
-    thread = threading.Thread(target=run, name="aqueduct-start")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+            self._engine.owner.at_exit(self._engine.let_go)

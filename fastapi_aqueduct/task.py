@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import operator
 import os
-import reprlib
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, got
+from .fields import SharedBytes as SharedBytes
+from .fields import SharedField as SharedField
 from .params import no_parameter
 
 
@@ -43,75 +44,14 @@ class TaskMetrics(NamedTuple):
     total_time: float = 0.0
 
 
-class SharedBytes:
-    """Bytes that lie in shared memory and are copied out only when somebody looks at them.
-
-    Args:
-        view: The bytes in shared memory; holds their block.
-        kind: `bytes` or `bytearray`: the type the field had.
-    """
-
-    __slots__ = ("_copy", "kind", "view")
-
-    def __init__(self, view: memoryview, kind: type[bytes] | type[bytearray]) -> None:
-        self.view = view
-        self.kind = kind
-        self._copy: bytes | bytearray | None = None
-
-    def copy(self) -> bytes | bytearray:
-        """Copy the bytes out, once."""
-        if self._copy is None:
-            self._copy = self.kind(self.view)
-        return self._copy
-
-    def is_copy(self, value: object) -> bool:
-        """Tell whether a value is the unchanged copy, so that the original can travel in its place."""
-        return value is self._copy and self.kind is bytes
-
-
-class SharedField:
-    """A field of a task whose bytes lie in shared memory until somebody looks at it.
-
-    It is put on the task's class when the first such value comes. A ``__getattr__`` in `BaseTask` would do, too, but
-    where a class has one, or a ``__delattr__``, Python reads and writes all fields of its objects in its slowest way.
-
-    Args:
-        name: Name of the field.
-    """
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, task: BaseTask | None, owner: type[BaseTask]) -> Any:
-        if task is None:
-            # The class has no default for the field, and nobody, such as a dataclass, should take this for one.
-            raise AttributeError(f"type object {owner.__name__!r} has no attribute {self._name!r}")
-        fields = task.__dict__
-        if self._name not in fields:
-            fields[self._name] = self._shared(task)[self._name].copy()
-        return fields[self._name]
-
-    def __set__(self, task: BaseTask, value: object) -> None:
-        task.__dict__[self._name] = value
-
-    def __delete__(self, task: BaseTask) -> None:
-        if task.__dict__.pop(self._name, self) is self:
-            del self._shared(task)[self._name]
-        else:
-            task.__dict__.get("_deferred", {}).pop(self._name, None)
-
-    def _shared(self, task: BaseTask) -> dict[str, SharedBytes]:
-        shared: dict[str, SharedBytes] = task.__dict__.get("_deferred", {})
-        if self._name not in shared:
-            text = f"{type(task).__name__!r} object has no attribute {self._name!r}"
-            raise AttributeError(text, name=self._name, obj=task)
-        return shared
-
-
 class SharedMemory(Protocol):
-    """Where ``share_value`` puts values: the arena of a running flow."""
+    """Where ``share_value`` puts values: the arena of a running flow.
+
+    Attributes:
+        is_here: Tells whether the present thread may use it.
+    """
+
+    is_here: Callable[[], bool]
 
     def share(self, value: Any) -> Any:
         """Copy a value into shared memory and return what the field becomes."""
@@ -242,7 +182,8 @@ class BaseTask:
 
         Arrays become views that all steps and the caller see the same; `bytes` and `bytearray` are moved and
         copied out when touched. Fields of 16 KiB and more move by themselves, read-only, without this call.
-        Before a flow runs in this process the field is only noted and moves when the task is processed.
+        Before a flow runs in this process, and in threads other than that of its event loop, the field is only noted
+        and moves when the task is processed.
 
         Args:
             field_name: Name of an attribute that holds a numpy array, `bytes` or `bytearray`.
@@ -259,10 +200,11 @@ class BaseTask:
                 else f"{type(self).__name__} has no field {field_name!r} to share; its fields: {self._field_names()}"
             )
         _check_shareable(f"{type(self).__name__}.{field_name}", self.__dict__[field_name])
-        if not shared_memories:
+        memory = _memory_here()
+        if memory is None:
             self.__dict__.setdefault("_share", set()).add(field_name)
             return
-        self._put_shared(field_name, shared_memories[-1].share(self.__dict__[field_name]))
+        self._put_shared(field_name, memory.share(self.__dict__[field_name]))
 
     async def share_value_with_data(
         self, field_name: str, content: Readany | AsyncIterator[bytes], size: int | None
@@ -281,14 +223,15 @@ class BaseTask:
 
         A cancellation leaves the field unset and frees the memory.
         """
-        if size is None or not shared_memories:
+        memory = _memory_here()
+        if size is None or memory is None:
             value = b"".join([piece async for piece in _pieces(content)])
             _check_size(field_name, len(value), size)
             self.__dict__.get("_deferred", {}).pop(field_name, None)
             self.__dict__[field_name] = value
             self.share_value(field_name)
             return
-        view = shared_memories[-1].reserve(size)
+        view = memory.reserve(size)
         position = 0
         async for piece in _pieces(content):
             if position + len(piece) > size:
@@ -337,6 +280,10 @@ class BaseTask:
         return f"<{type(self).__name__} {self.task_id}: {self._field_names()}>"
 
 
+def _memory_here() -> SharedMemory | None:
+    return shared_memories[-1] if shared_memories and shared_memories[-1].is_here() else None
+
+
 def checked_priority(priority: int) -> int:
     """Return a priority as a whole number.
 
@@ -347,13 +294,6 @@ def checked_priority(priority: int) -> int:
         return operator.index(priority)
     except TypeError:
         raise ConfigurationError(f"the priority of a task is a whole number, {got(priority)}") from None
-
-
-def got(value: object) -> str:
-    """Say in an error's message what came in place of something else."""
-    if isinstance(value, type):
-        return f"got the class {value.__qualname__}"
-    return f"got {reprlib.repr(value)} of type {type(value).__qualname__}"
 
 
 def frozen_task(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from types import TracebackType
 from typing import Self
@@ -11,10 +12,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import Message, Receive
 
 from ..flow import caller_guard
-
-ARM_DELAY = 0.05
-"""Seconds before somebody listens, and up to twice as many: most tasks are done by then, also where dozens wait for
-each other, and listening is dear. Of work that nobody wants any more so much is done in vain at most."""
+from .distance import ARM_DELAY, DistantWatch
 
 
 class DisconnectWatch:
@@ -118,11 +116,16 @@ class Caller:
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self._home = asyncio.get_running_loop()
         self._is_waiting = True
 
-    def __call__(self) -> AbstractContextManager[object]:
-        """Make the context in which a task is processed."""
-        return DisconnectWatch(self._receive) if self._is_waiting and self._has_sent_all() else nullcontext()
+    def __call__(self, cancel: Callable[[], object] | None) -> AbstractContextManager[object]:
+        """Make the context in which a task is processed; see `Guard`."""
+        if not (self._is_waiting and self._has_sent_all()):
+            return nullcontext()
+        if cancel is None and asyncio.get_running_loop() is self._home:
+            return DisconnectWatch(self._receive)
+        return DistantWatch(self._receive, self._home, cancel)
 
     def forget(self) -> None:
         """Stop watching: the endpoint has returned, and what it has left running is not for the client."""
@@ -131,7 +134,10 @@ class Caller:
     async def _receive(self) -> Message:
         # Who asks for an empty body later must not wait for a message that was taken here: the request keeps it.
         if not getattr(self._request, "_stream_consumed", False):
-            await self._request.body()
+            try:
+                await self._request.body()
+            except ClientDisconnect:  # it had gone before the first look
+                return {"type": "http.disconnect"}
         message = await self._request.receive()
         if not self._is_waiting:
             raise RuntimeError("the answer was sent")

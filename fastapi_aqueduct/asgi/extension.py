@@ -149,6 +149,9 @@ class Aqueduct:
 
     async def _start(self) -> None:
         self._started = [flow for flow in self.flows if flow.state is not FlowState.RUNNING]
+        for flow in self.flows:
+            if flow not in self._started:
+                flow.adopt()  # what was called before the server's loop began is in one of the flow's own
         starts = [asyncio.create_task(flow.start_async()) for flow in self._started]
         try:
             # The first failure ends the others, rather than to wait until they have loaded their models.

@@ -97,6 +97,7 @@ class Arena:
         holds: How many reasons there are in this process to keep a block: leases, and in the API process also
             tasks and workers. A block without a hold is not listed.
         leases: How many leases there are on a block in this process; each is one of its holds.
+        is_here: Tells whether the present thread may use it.
     """
 
     def __init__(self, mapping: Mapping, layout: Layout, region: int, on_idle: Callable[[int], None]) -> None:
@@ -106,6 +107,7 @@ class Arena:
         self.region = Region(layout.start(region), layout.region_size)
         self.holds: dict[int, int] = {}
         self.leases: dict[int, int] = {}
+        self.is_here: Callable[[], bool] = lambda: True
         self._on_idle = on_idle
         self._garbage = GarbageCollection()
         self._status = region * STATUS_SIZE

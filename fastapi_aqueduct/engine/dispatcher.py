@@ -14,7 +14,7 @@ import contextlib
 import itertools
 import time
 
-from ..exceptions import ArenaFull, HandlerError, NotRunningError, TaskTimeout, WorkerDied
+from ..exceptions import ArenaFull, NotRunningError, TaskTimeout, WorkerDied
 from ..step import FlowStep
 from ..task import BaseTask
 from .admission import Admission
@@ -22,12 +22,13 @@ from .arena import Ref
 from .codec import Codec, Encoded
 from .deadlines import Deadlines
 from .desk import StepDesk
-from .failures import decode_error
+from .failures import decode_error, unreadable
 from .feeder import Feeder
-from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, pack, unpack_batches, unpack_offsets
+from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
 from .ledger import Ledger
 from .link import AWAKE, WorkerLink
-from .record import Record
+from .record import Receiver, Record
+from .relief import Relief
 from .rest import Rest
 from .whereabouts import late_answer, whereabouts
 from .worker import next_step
@@ -64,8 +65,9 @@ class Dispatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._feeder = Feeder(self.desks, ledger, queue_size)
         self._admission = Admission(name, self.desks, queue_size)
-        self._rest = Rest(self._records, self._give_back)
-        ledger.on_full = self.relieve
+        self._relief = Relief(self.desks, ledger)
+        self._rest = Rest(self._records, self._relief.give_back)
+        ledger.on_full = self._relief.make_room
 
     @property
     def in_flight(self) -> int:
@@ -73,21 +75,31 @@ class Dispatcher:
         return len(self._records)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Work in an event loop; tasks of an earlier loop end, since nobody there can wait for them any more."""
-        self.abandon("its event loop has ended")
-        self._deadlines.clear()
+        """Work in an event loop, on the tasks too that other threads have handed to an earlier one."""
+        self.detach("its event loop has ended", handed=False)
         self._loop = loop
+        for record in self._records.values():
+            self._deadlines.add(record, loop)
         self._feeder.attach(loop)
 
-    def detach(self, reason: str) -> None:
-        """Stop working: every task ends with `NotRunningError`."""
+    def detach(self, reason: str, handed: bool = True) -> None:
+        """Stop working in an event loop, and end tasks as `abandon` does."""
         self._loop = None
         self._feeder.detach()
-        self.abandon(reason)
+        self.abandon(reason, handed)
         self._deadlines.clear()
+        self._ledger.leave()
 
-    async def process(self, task: BaseTask, timeout: float) -> None:
+    async def process(self, task: BaseTask, timeout: float, receiver: Receiver | None = None) -> int:
         """Take a task through the flow and fill it in.
+
+        Args:
+            task: The task.
+            timeout: Seconds in which the answer must come.
+            receiver: Gets the end of it, in place of the present coroutine, which only takes it into the flow.
+
+        Returns:
+            Its number, for `withdraw`; 0 when there was nothing to do.
 
         Raises:
             TaskTimeout: The answer did not come in time.
@@ -99,10 +111,10 @@ class Dispatcher:
         A cancellation takes the task out of the queue; a worker that has it already goes on, and its answer is
         dropped.
         """
-        started_at = time.monotonic()
+        started_at = time.monotonic() if receiver is None else receiver.started_at
         step = 0 if self._conditions[0](task) else next_step(self._conditions, 1, task)
         if step == FINISHED:
-            return
+            return 0
         if self._admission.unavailable:
             self._admission.check_workers(timeout)
         deadline = started_at + timeout
@@ -112,30 +124,37 @@ class Dispatcher:
         # The first two questions are cheap, and nearly always enough.
         if (desk.entry.contenders or queue.count >= self._queue_size) and not desk.entry.has_place(level):
             await self._wait_for_entry(desk, level, deadline)
+        loop = self._loop
+        if loop is None:
+            raise NotRunningError(f"flow {self.name} was stopped")
         if self._ledger.arena.mapping.dropped:
             self._ledger.arena.collect()  # results that callers have let go make room for this one, warm
         try:
             content = self._codec.encode(task)
         except ArenaFull as exc:
             content = await self._encode_with_room(task, exc, deadline)
-        loop = self._loop
-        if loop is None:
-            self._ledger.discard(content.blocks)
-            raise NotRunningError(f"flow {self.name} was stopped while the task waited for room")
         future = loop.create_future()
-        record = Record(next(self._ids), task, future, content, level, deadline, started_at)
+        record = Record(next(self._ids), task, receiver or future, content, level, deadline, started_at)
         if content.blocks:
             self._ledger.hold(content.blocks)
         self._records[record.id] = record
         self._deadlines.add(record, loop)
         self._enqueue(record, step, started_at)
-        try:
-            await future
-        except asyncio.CancelledError:
+        if receiver is None:
+            try:
+                await future
+            except asyncio.CancelledError:
+                self._settle(record, "cancelled", None)
+                raise
+            finally:
+                del future
+        return record.id
+
+    def withdraw(self, number: int) -> None:
+        """End a task that its caller does not wait for any more."""
+        record = self._records.get(number)
+        if record is not None:
             self._settle(record, "cancelled", None)
-            raise
-        finally:
-            del future
 
     def check_entry(self, priority: int, timeout: float) -> None:
         """Refuse a task that could not go straight into the queue, or not be done in time.
@@ -177,7 +196,7 @@ class Dispatcher:
                 self._ledger.arena.drop(offset)
         elif kind is Kind.FULL:
             self._ledger.arena.collect_garbage()
-            self.relieve(link)
+            self._relief.make_room(link)
         elif kind is Kind.TRIMMED:
             self._ledger.notify_room()
         elif kind is Kind.READY:
@@ -231,16 +250,6 @@ class Dispatcher:
     def _may_run_again(self, desk: StepDesk, record: Record) -> bool:
         return desk.max_retries > 0 and not any(ref.shared for ref in record.content.blocks)
 
-    def relieve(self, waiting: WorkerLink | None = None) -> None:
-        """Make room in shared memory: tell everybody what is free, and have the others give idle memory back."""
-        self._ledger.arena.collect()
-        self._ledger.arena.trim()
-        for desk in self.desks:
-            for link in desk.links:
-                link.flush(self._ledger.take_released(link.region))
-                if link is not waiting:
-                    link.send(pack(Kind.TRIM))
-
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no task is left.
 
@@ -249,9 +258,17 @@ class Dispatcher:
         """
         return await self._rest.wait(timeout)
 
-    def abandon(self, reason: str) -> None:
-        """End every task with `NotRunningError`."""
+    def abandon(self, reason: str, handed: bool = True) -> None:
+        """End every task with `NotRunningError`.
+
+        Args:
+            reason: Why.
+            handed: Whether those too whose callers are in other threads, and wait on.
+        """
         for record in list(self._records.values()):
+            future = record.future
+            if not handed and future is not None and not asyncio.isfuture(future) and not future.done():
+                continue
             with contextlib.suppress(RuntimeError):  # its event loop is closed, so nobody can wait for it any more
                 self._settle(record, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
         self._rest.cancel()
@@ -261,6 +278,8 @@ class Dispatcher:
     async def _encode_with_room(self, task: BaseTask, full: ArenaFull, deadline: float) -> Encoded:
         while True:
             await self._ledger.wait_for_room(full, deadline)
+            if self._loop is not asyncio.get_running_loop():
+                raise NotRunningError(f"flow {self.name} was stopped while the task waited for room, or its event loop")
             try:
                 return self._codec.encode(task)
             except ArenaFull as exc:
@@ -279,8 +298,8 @@ class Dispatcher:
 
     async def _wait_for_entry(self, desk: StepDesk, level: int, deadline: float) -> None:
         has_place = await desk.entry.wait(level, deadline)
-        if self._loop is None:
-            raise NotRunningError(f"flow {self.name} was stopped while the task waited for a place in the queue")
+        if has_place is None:
+            raise NotRunningError(f"flow {self.name} was stopped while the task waited for a place, or its event loop")
         if not has_place:
             self.outcomes["timed_out"] += 1
             raise TaskTimeout(
@@ -338,19 +357,10 @@ class Dispatcher:
             self._codec.decode_into(task, record.content)
         except Exception as exc:
             # No local name for the error: its cause refers to this frame, and as a cycle they would keep the blocks.
-            self._settle(record, "failed", self._unreadable(exc))
+            self._settle(record, "failed", unreadable(self.name, exc))
             return
         task.__dict__["_metrics"] = record.metrics, now - record.started_at
         self._settle(record, "completed", None)
-
-    def _unreadable(self, cause: Exception) -> HandlerError:
-        error = HandlerError(
-            f"the result of flow {self.name} could not be rebuilt here: {type(cause).__name__}: {cause}",
-            type_name=type(cause).__qualname__,
-            original=str(cause),
-        )
-        error.__cause__ = cause
-        return error
 
     def _settle(self, record: Record, outcome: str, error: Exception | None) -> None:
         """End a task: the one place where its future is resolved and its blocks are dropped."""
@@ -378,13 +388,6 @@ class Dispatcher:
         if not self._records:
             self._rest.begin(self._loop)
 
-    def _give_back(self) -> None:
-        """Give the memory back that was kept for tasks to come."""
-        self.relieve()
-        for desk in self.desks:
-            for link in desk.links:
-                link.send(pack(Kind.REST))
-
     def _time_out(self, record: Record) -> None:
         if record.is_settled:
             return
@@ -392,6 +395,5 @@ class Dispatcher:
         self._end_late(record, whereabouts(self.desks[record.step], record, self._ledger.arena, now), now)
 
     def _end_late(self, record: Record, where: str, now: float) -> None:
-        elapsed = now - record.started_at
-        message = f"timeout of a task after {elapsed:.3f} s in flow {self.name}: it was {where}"
+        message = f"timeout of a task after {now - record.started_at:.3f} s in flow {self.name}: it was {where}"
         self._settle(record, "timed_out", TaskTimeout(message))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from ..step import FlowStep
@@ -15,6 +15,7 @@ from .ledger import Ledger
 from .lifeline import Lifeline
 from .limits import check_limits
 from .mapping import Mapping, create_memory
+from .owner import Owner
 from .process import StartMethod
 from .statistics import FlowStatistics
 from .supervisor import Supervisor
@@ -33,6 +34,7 @@ class Engine:
         launcher: Starts workers.
         supervisor: Keeps the workers alive.
         loop: The event loop that they work in; None while they wait for one.
+        owner: Knows whether that one runs, and takes calls from other threads.
     """
 
     name: str
@@ -43,6 +45,11 @@ class Engine:
     launcher: Launcher
     supervisor: Supervisor
     loop: asyncio.AbstractEventLoop | None = None
+    owner: Owner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owner = Owner(self)
+        self.ledger.arena.is_here = self.owner.is_here
 
     @classmethod
     def build(
@@ -96,6 +103,7 @@ class Engine:
 
     def detach(self) -> None:
         """Stop watching the workers, which go on, until there is another event loop."""
+        self.dispatcher.detach("its event loop has ended", handed=False)
         self.supervisor.detach()
         self.loop = None
 
@@ -106,11 +114,13 @@ class Engine:
             kill: Whether workers are killed, or asked to leave first.
         """
         self.dispatcher.detach("the flow was stopped")
+        self.owner.close(f"the task ended with flow {self.name}: the flow was stopped")
         await (self.supervisor.kill() if kill else self.supervisor.stop())
         self.detach()
         self.launcher.close()
         self.lifeline.close()
         os.close(self.memory_fd)
+        self.owner.end_background()
 
     def let_go(self) -> None:
         """Have the workers end without waiting for them, at the end of the interpreter."""
@@ -136,7 +146,7 @@ class Engine:
         Args:
             state: Where the flow is in its life.
         """
-        if self.loop is _current_loop():
+        if self.owner.is_here():
             # The books belong to the loop; an endpoint for metrics may well ask from another thread.
             self.ledger.arena.collect()
         desks = self.dispatcher.desks
@@ -149,10 +159,3 @@ class Engine:
             in_flight=self.dispatcher.in_flight,
             **self.dispatcher.outcomes,
         )
-
-
-def _current_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

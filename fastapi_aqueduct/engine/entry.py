@@ -15,10 +15,10 @@ class _Caller:
     """Somebody who waits.
 
     Attributes:
-        turn: Whether he was let in, once that is known.
+        turn: Whether the caller was let in, once that is known; None when the door was closed.
     """
 
-    def __init__(self, id: int, level: int, deadline: float, turn: asyncio.Future[bool]) -> None:
+    def __init__(self, id: int, level: int, deadline: float, turn: asyncio.Future[bool | None]) -> None:
         self.id = id
         self.level = level
         self.deadline = deadline
@@ -46,7 +46,7 @@ class Entry:
         self._size = size
         self._callers: list[deque[_Caller]] = [deque() for _ in range(queue.levels)]
         self._promised = [0] * queue.levels
-        self._will_open = False
+        self._opening: asyncio.Handle | None = None
         self._deadlines = Deadlines(self._send_away)
         self._ids = itertools.count()
 
@@ -54,7 +54,7 @@ class Entry:
         """Tell whether a task may come in now, overtaking nobody."""
         return not self._callers[level] and self._queue.waiting(level) + self._promised[level] < self._size
 
-    async def wait(self, level: int, deadline: float) -> bool:
+    async def wait(self, level: int, deadline: float) -> bool | None:
         """Wait for a place, which the caller must take before anything else runs.
 
         Args:
@@ -62,42 +62,50 @@ class Entry:
             deadline: On the clock of ``time.monotonic``.
 
         Returns:
-            Whether there was one in time.
+            Whether there was one in time; None when the flow has stopped or works in another event loop.
         """
         loop = asyncio.get_running_loop()
         caller = _Caller(next(self._ids), level, deadline, loop.create_future())
         self._callers[level].append(caller)
         self._deadlines.add(caller, loop)
         self.contenders += 1
+        promised = self._promised
         try:
             is_let_in = await caller.turn
         except BaseException:  # cancelled, or thrown away together with its event loop
-            self._give_up(caller)
+            self._give_up(caller, promised)
             raise
         finally:
             self.contenders -= 1
+        if promised is not self._promised:
+            return None
         if is_let_in:
-            self._promised[level] -= 1
+            promised[level] -= 1
             # He may leave it free: an idle worker takes his task at once, or it turns out that it cannot travel. One
             # look is enough for all who come in this turn.
-            if not self._will_open:
-                self._will_open = True
-                loop.call_soon(self.open)
+            if self._opening is None:
+                self._opening = loop.call_soon(self.open)
         return is_let_in
 
     def open(self) -> None:
         """Promise the places that are free."""
-        self._will_open = False
+        self._opening = None
         for level, callers in enumerate(self._callers):
             while callers and self._queue.waiting(level) + self._promised[level] < self._size:
                 self._let_in(level)
 
     def close(self) -> None:
-        """Let everybody go on: the flow has stopped, which they will see."""
-        self._will_open = False
-        for level, callers in enumerate(self._callers):
+        """Send every caller away: the flow has stopped, or works in another event loop."""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        for callers in self._callers:
             while callers:
-                self._let_in(level)
+                turn = callers.popleft().turn
+                if not turn.done() and not turn.get_loop().is_closed():
+                    turn.set_result(None)
+        # A new list: callers that were promised a place and have not come in see that they cannot any more.
+        self._promised = [0] * len(self._promised)
         self._deadlines.clear()
 
     def _let_in(self, level: int) -> None:
@@ -107,10 +115,10 @@ class Entry:
             self._promised[level] += 1
             caller.turn.set_result(True)
 
-    def _give_up(self, caller: _Caller) -> None:
+    def _give_up(self, caller: _Caller, promised: list[int]) -> None:
         if caller.turn.done() and not caller.turn.cancelled():
-            if caller.turn.result():
-                self._promised[caller.level] -= 1
+            if caller.turn.result() and promised is self._promised:
+                promised[caller.level] -= 1
                 self.open()
             return
         self._deadlines.remove(caller)

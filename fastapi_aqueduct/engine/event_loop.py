@@ -1,4 +1,4 @@
-"""Which event loops a flow can be used in."""
+"""Whether an event loop runs here, and which ones a flow can be used in."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import asyncio
 from ..exceptions import ConfigurationError
 
 
+def in_event_loop() -> bool:
+    """Tell whether an event loop of asyncio runs in the present thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def check_asyncio() -> None:
     """Refuse another event loop than one of asyncio, such as trio's.
 
     Raises:
         ConfigurationError: None of asyncio runs in this thread.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not in_event_loop():
         raise ConfigurationError(
             "flows need asyncio, and none of its event loops runs here; run the server with asyncio or uvloop "
             "(hypercorn: --worker-class asyncio), and tests with anyio's backend asyncio"
-        ) from None
+        )

@@ -11,7 +11,7 @@ import contextlib
 import pickle
 import traceback
 
-from ..exceptions import WorkerTraceback
+from ..exceptions import HandlerError, WorkerTraceback
 from .rebuild import Judge, Way, chain_of, make_stand_in, message_of, name_of, set_attribute, shorten
 
 MAX_TEXT = 100_000
@@ -49,6 +49,22 @@ def encode_error(exc: BaseException) -> bytes:
             original = judge.pack(exc, has_links=has_links)
             break
     return pickle.dumps((original, is_itself, name_of(exc), message_of(exc), _text(exc)), 5)
+
+
+def unreadable(flow: str, cause: Exception) -> HandlerError:
+    """Make the error for a result that could not be rebuilt in this process.
+
+    Args:
+        flow: Name of the flow.
+        cause: Why.
+    """
+    error = HandlerError(
+        f"the result of flow {flow} could not be rebuilt here: {type(cause).__name__}: {cause}",
+        type_name=type(cause).__qualname__,
+        original=str(cause),
+    )
+    error.__cause__ = cause
+    return error
 
 
 def decode_error(body: bytes, where: str) -> Exception:

@@ -34,7 +34,7 @@ class Feeder:
         self._queue_size = queue_size
         self._last = len(desks) - 1
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn_is_scheduled = False
+        self._next_turn: asyncio.Handle | None = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in an event loop."""
@@ -45,7 +45,9 @@ class Feeder:
     def detach(self) -> None:
         """Stop working; what waits goes on waiting."""
         self._loop = None
-        self._turn_is_scheduled = False
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
         for desk in self._desks:
             if desk.timer is not None:
                 desk.timer.cancel()
@@ -53,9 +55,8 @@ class Feeder:
 
     def schedule(self) -> None:
         """Go over the steps when everything else that happens in this turn of the loop has happened."""
-        if not self._turn_is_scheduled and self._loop is not None:
-            self._turn_is_scheduled = True
-            self._loop.call_soon(self._turn)
+        if self._next_turn is None and self._loop is not None:
+            self._next_turn = self._loop.call_soon(self._turn)
 
     def give(self, record: Record, now: float) -> WorkerLink | None:
         """Give a task that has just come to an idle worker, if nothing can be gained by waiting.
@@ -85,7 +86,7 @@ class Feeder:
             self._feed(link.step, time.monotonic())
 
     def _turn(self) -> None:
-        self._turn_is_scheduled = False
+        self._next_turn = None
         self._ledger.arena.collect()
         now = time.monotonic()
         for index in range(len(self._desks) - 1, -1, -1):  # the last step first: it makes room for those before

@@ -141,14 +141,22 @@ class Launcher:
         program = self._programs[link.step]
         descriptors = Descriptors(self._memory_fd, link.trace_fd, self._lifeline.read_fd, program.fd)
         self._starting.add(theirs)
+
+        def start() -> None:
+            # In the thread, so that the process is known also when the event loop ends before it is started.
+            try:
+                process = start_process(self._method, theirs, descriptors, label, self._environment)
+                link.adopt(ProcessGroup(process))
+            finally:
+                self._starting.discard(theirs)
+                theirs.close()
+
+        done = asyncio.get_running_loop().run_in_executor(None, start)
         try:
-            process = await asyncio.to_thread(
-                start_process, self._method, theirs, descriptors, label, self._environment
-            )
-        finally:
-            self._starting.discard(theirs)
-            theirs.close()
-        link.adopt(ProcessGroup(process))
+            await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait([done])  # a process that is half started belongs to nothing
+            raise
 
     def forget(self) -> None:
         """Close what was made for workers, also for those that are being started; in a forked child."""

@@ -135,6 +135,14 @@ class Ledger:
         region = self._layout.region_of(offset)
         return self._foreign[region].get(offset, 0) if region else self.arena.region.blocks.get(offset, 0)
 
+    def leave(self) -> None:
+        """Send those away who wait for room in an event loop that does not drive the flow any more."""
+        self.arena.mapping.wake = None
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.get_loop().is_closed():
+                _resolve(turn)
+
     def notify_room(self) -> None:
         """Let those who wait for room try again."""
         self.arena.collect()

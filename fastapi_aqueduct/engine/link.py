@@ -111,6 +111,7 @@ class WorkerLink:
         self._handle_timeout = handle_timeout
         self._call_of = call_of
         self._hang_timer: asyncio.TimerHandle | None = None
+        self._kill_at = math.inf
         self._kill_timer: asyncio.TimerHandle | None = None
         self._on_frames = on_frames
         self._on_exit = on_exit
@@ -145,6 +146,8 @@ class WorkerLink:
         self._loop = loop
         self._channel.attach(loop)
         self._watch_hang()
+        if self._kill_at < math.inf:
+            self.kill_later(self._kill_at - time.monotonic())
         if self._pidfd is not None:
             # Not the end of the channel: a child of the worker may hold it open. Not SIGCHLD: uvloop refuses it.
             loop.add_reader(self._pidfd, self._exited)
@@ -157,6 +160,10 @@ class WorkerLink:
         if self._hang_timer is not None:
             self._hang_timer.cancel()
             self._hang_timer = None
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+            self._kill_timer = None
+        self._cancel_start_timer()
         self._is_awake = False
         self._loop = None
 
@@ -212,22 +219,6 @@ class WorkerLink:
 
     def _calls(self, records: list[Record]) -> int:
         return -(-len(records) // self._batch_size)
-
-    def has_begun(self, record: Record, current: int) -> bool:
-        """Tell whether the worker has begun a task that it holds.
-
-        Args:
-            record: The task.
-            current: Id of the task with which its last call of the handler began.
-        """
-        is_here = False
-        for records in self.batches:
-            for start in range(0, len(records), self._batch_size):
-                call = records[start : start + self._batch_size]
-                is_here = is_here or record in call
-                if any(other.id == current for other in call):
-                    return is_here
-        return False
 
     def take_all(self, current: int) -> tuple[list[Record], list[Record], list[Record]]:
         """Return all tasks of a worker that is gone.
@@ -309,15 +300,17 @@ class WorkerLink:
         """Keep the event loop from falling asleep for so long while the worker has something in hand."""
         self._awake_until = max(self._awake_until, time.monotonic() + seconds)
         if not self._is_awake:
-            self._stay_awake()
+            self._stay_awake(self._loop)
 
-    def _stay_awake(self) -> None:
+    def _stay_awake(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        if loop is not self._loop:  # one that had stopped runs again, and drives the flow no more
+            return
         # An event loop that has something to call in its next turn asks for events and does not wait for them. So it
         # sees the answer without being woken, and everybody else is served as always.
         self._is_awake = bool(self.batches) and self._loop is not None and time.monotonic() < self._awake_until
         if self._is_awake and self._loop is not None:
             os.sched_yield()  # where cores are short it may be the worker itself that wants this one
-            self._loop.call_soon(self._stay_awake)
+            self._loop.call_soon(self._stay_awake, loop)
 
     def send(self, data: bytes) -> None:
         """Send bytes that are packed already."""
@@ -356,9 +349,6 @@ class WorkerLink:
     def close(self) -> None:
         """Let go of the channel and of the process."""
         self.detach()
-        self._cancel_start_timer()
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
         self._channel.close()
         os.close(self.trace_fd)
         if self._group is not None:
@@ -379,7 +369,8 @@ class WorkerLink:
     def kill_later(self, delay: float) -> None:
         """Kill the worker if it is still there after so many seconds."""
         if self._loop is not None and self._kill_timer is None:
-            self._kill_timer = self._loop.call_later(delay, self.signal, signal.SIGKILL)
+            self._kill_at = min(self._kill_at, time.monotonic() + delay)
+            self._kill_timer = self._loop.call_later(max(0.0, delay), self.signal, signal.SIGKILL)
 
     def _cancel_start_timer(self) -> None:
         if self.start_timer is not None:

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from ..task import BaseTask
 from .codec import Encoded
 from .frames import Status
+
+
+class Receiver(Protocol):
+    """Gets the end of a task whose caller is in another thread; an event loop's own future serves the others.
+
+    Attributes:
+        started_at: When the call began, on the clock of ``time.monotonic``.
+    """
+
+    started_at: float
+
+    def done(self) -> bool:
+        """Tell whether it has got it, or does not want it any more."""
+
+    def set_result(self, result: None) -> None:
+        """Take that the task is done."""
+
+    def set_exception(self, error: BaseException) -> None:
+        """Take why it is not."""
 
 
 # Slots: a full queue holds thousands of these, and each is read and written dozens of times.
@@ -38,7 +57,7 @@ class Record:
 
     id: int
     task: BaseTask | None
-    future: asyncio.Future[None] | None
+    future: asyncio.Future[None] | Receiver | None
     content: Encoded
     priority: int
     deadline: float

@@ -96,8 +96,10 @@ class Supervisor:
         """Work in another event loop."""
         self.detach()
         self._loop = loop
-        for link in self._links():
-            link.attach(loop)
+        for slot in self._slots:
+            if slot.link is not None:
+                self._watch(slot.link)
+                self._watch_age(slot, slot.link)
         if not self._is_stopping:
             self._fill()
 
@@ -218,11 +220,24 @@ class Supervisor:
             link.failure = exc
             self._on_exit(link)
             return
-        if self._loop is None:
+        if self._loop is asyncio.get_running_loop():
+            self._watch(link)
+        elif self._loop is not None:  # another one has taken over meanwhile, without having seen a process
+            self._loop.call_soon_threadsafe(self._watch, link)
+
+    def _watch(self, link: WorkerLink) -> None:
+        if self._loop is None or link.state is WorkerState.DEAD:
             return
         link.attach(self._loop)
         if link.state is WorkerState.STARTING:
-            link.start_timer = self._loop.call_later(self._start_timeout, self._end_slow_start, link)
+            remaining = link.launched_at + self._start_timeout - time.monotonic()
+            link.start_timer = self._loop.call_later(max(0.0, remaining), self._end_slow_start, link)
+
+    def _watch_age(self, slot: Slot, link: WorkerLink) -> None:
+        max_age = self._steps[slot.step][1].max_age
+        if max_age is not None and self._loop is not None and link.state is WorkerState.READY:
+            remaining = link.ready_at + max_age - time.monotonic()
+            slot.age = self._loop.call_later(max(0.0, remaining), self._check_wear, link)
 
     def _on_frames(self, link: WorkerLink, frames: list[tuple[Kind, bytes]]) -> None:
         try:
@@ -246,9 +261,7 @@ class Supervisor:
         desk.load_time = link.ready_at - link.launched_at
         desk.budget.note_load(desk.load_time)
         slot = self._slot_of(link)
-        step = self._steps[link.step][1]
-        if step.max_age is not None and self._loop is not None:
-            slot.age = self._loop.call_later(step.max_age, self._check_wear, link)
+        self._watch_age(slot, link)
         if slot.replaces is not None:
             worn, slot.replaces = slot.replaces, None
             self._retire(worn)

@@ -22,7 +22,7 @@ def whereabouts(desk: StepDesk, record: Record, arena: Arena, now: float) -> str
         return _waiting(desk, record, now)
     where = f"in the hands of step {desk.name} (pid {record.holder}) for {now - record.sent_at:.3f} s"
     link = next((link for link in desk.links if link.pid == record.holder), None)
-    if link is None or link.has_begun(record, arena.task_of(link.region)):
+    if link is None or _has_begun(link, record, arena.task_of(link.region), desk.queue.batch_size):
         return where
     return f"{where}, not begun: {link.in_flight - 1} other tasks were in the same hands"
 
@@ -41,6 +41,25 @@ def late_answer(link: WorkerLink, record: Record, status: int, duration: float, 
     if status == Status.EXPIRED:
         return f"{where}, not begun when its deadline passed"
     return f"{where}, and its answer came {now - record.deadline:.3f} s late; its handler took {duration:.3f} s"
+
+
+def _has_begun(link: WorkerLink, record: Record, current: int, batch_size: int) -> bool:
+    """Tell whether a worker has begun a task that it holds.
+
+    Args:
+        link: The worker.
+        record: The task.
+        current: Id of the task with which the last call of the handler began.
+        batch_size: The most tasks in a call.
+    """
+    is_here = False
+    for records in link.batches:
+        for start in range(0, len(records), batch_size):
+            call = records[start : start + batch_size]
+            is_here = is_here or record in call
+            if any(other.id == current for other in call):
+                return is_here
+    return False
 
 
 def _waiting(desk: StepDesk, record: Record, now: float) -> str:

@@ -1,0 +1,75 @@
+"""Checks what a flow is declared and called with."""
+
+from __future__ import annotations
+
+import math
+from typing import SupportsFloat
+
+from ..exceptions import ConfigurationError, MPStartMethodValueError, got
+from ..handler import BaseTaskHandler
+from ..step import FlowStep
+from .process import StartMethod
+
+LONGEST_TIMEOUT = 1e9
+"""Seconds; stands for "for ever", which clocks and timers cannot count."""
+
+
+def named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, FlowStep]]:
+    """Give each step its name; a handler alone stands for ``FlowStep(handler)``.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if not steps:
+        raise ConfigurationError("a flow needs at least one step")
+    full = [step if isinstance(step, FlowStep) else FlowStep(step) for step in steps]
+    return [(step.handler.get_step_name(number), step) for number, step in enumerate(full, start=1)]
+
+
+def checked_method(method: str) -> StartMethod:
+    """Return the way in which processes are started.
+
+    Raises:
+        MPStartMethodValueError: It is not one that is safe in a server.
+    """
+    if method == "spawn":
+        return "spawn"
+    if method == "forkserver":
+        return "forkserver"
+    raise MPStartMethodValueError(
+        f"mp_start_method {method!r} is refused: use 'spawn' or 'forkserver'"
+        + ("; a forked server leaves its workers with locks and an event loop that nobody serves" * (method == "fork"))
+    )
+
+
+def check_numbers(queue_size: int, priorities: int, memory_limit: int | None, start_timeout: float) -> None:
+    """Check the numbers of a flow.
+
+    Raises:
+        ConfigurationError: One is too small.
+    """
+    for name, value, least in (
+        ("queue_size", queue_size, 1),
+        ("queue_priorities", priorities, 1),
+        ("memory_limit", memory_limit if memory_limit is not None else 1 << 20, 1 << 20),
+    ):
+        if value < least:
+            raise ConfigurationError(f"{name} must be at least {least}, got {value}")
+    if start_timeout <= 0:
+        raise ConfigurationError(f"start_timeout must be positive, got {start_timeout}")
+
+
+def checked_timeout(timeout: object) -> float:
+    """Return the time limit of a call as seconds that clocks can count.
+
+    Raises:
+        ConfigurationError: It is no number.
+    """
+    if not isinstance(timeout, SupportsFloat) or math.isnan(timeout):
+        raise ConfigurationError(f"timeout_sec of a call is a number of seconds, {got(timeout)}")
+    return max(0.0, min(float(timeout), LONGEST_TIMEOUT))
+
+
+def not_a_task(value: object) -> ConfigurationError:
+    """Make the error for a call of a flow with something else than a task."""
+    return ConfigurationError(f"a flow takes a task, an object of a subclass of BaseTask, {got(value)}")
