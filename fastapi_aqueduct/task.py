@@ -77,6 +77,13 @@ _ids = itertools.count(1)
 class BaseTask:
     """Carries inputs to the handlers and results back; subclass it and set what you like.
 
+    A dataclass says best what goes in and what comes out::
+
+        @dataclass
+        class Scan(BaseTask):
+            image: Upload
+            lines: list[str] = field(default_factory=list, init=False)   # handlers set it
+
     Fields are ordinary attributes of any picklable type. Large arrays and bytes travel through shared memory by
     themselves and arrive read-only.
 

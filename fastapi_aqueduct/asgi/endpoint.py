@@ -58,10 +58,10 @@ def flow_endpoint(
 
     Exactly one parameter of the function is annotated with a subclass of `BaseTask`. The parameters of that class's
     constructor become parameters of the request, declared as in any FastAPI endpoint; one of type `Upload` receives
-    the body, several receive the parts of a multipart form, beside its ``Form()`` fields (`FormField` where FastAPI is
-    not to be imported). The request is judged first, then a place in the queue is asked for, then the body is read,
-    straight into shared memory; then the task is made, processed and handed to the function, whose other
-    parameters, return annotation and docstring are FastAPI's as always.
+    the body, several receive the parts of a multipart form (``list[Upload]``: all parts of a name), beside its
+    ``Form()`` fields (`FormField` where FastAPI is not to be imported). The request is judged first, then a place in
+    the queue is asked for, then the body is read, straight into shared memory; then the task is made, processed and
+    handed to the function, whose other parameters, return annotation and docstring are FastAPI's as always.
 
     Example:
         ::

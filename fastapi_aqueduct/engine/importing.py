@@ -110,7 +110,7 @@ def explain(failure: NotImportable) -> str:
 def explain_forkserver() -> str:
     """Say why a child of the forkserver may end before it can report an error; to be called in the API process."""
     main = _main()
-    return f"the forkserver imports {main.source} before the worker can report an error: {main.obstacle or GUARD}"
+    return f"if its output says that {main.source} could not be imported: {main.obstacle or GUARD}"
 
 
 class _Main(NamedTuple):

@@ -61,8 +61,8 @@ def test_a_script_without_a_guard(tmp_path: Path) -> None:
 def test_a_script_without_a_guard_and_the_forkserver(tmp_path: Path) -> None:
     script = write_script(tmp_path, source(START, "forkserver"))
     assert failure(tmp_path, str(script)) == (
-        f"{WHERE} exited with code 1 before it was ready; the forkserver imports {script} before the worker can report "
-        f"an error: {GUARD}"
+        f"{WHERE} exited with code 1 before it was ready; if its output says that {script} could not be imported: "
+        f"{GUARD}"
     )
 
 
@@ -120,7 +120,7 @@ def test_a_command(tmp_path: Path) -> None:
 def test_a_program_from_stdin(tmp_path: Path) -> None:
     assert failure(tmp_path, "-", stdin=source(START)) == f"{CANNOT} the main module: {TYPED}"
     said = failure(tmp_path, stdin=source(START, "forkserver"))
-    assert said.endswith(f"the forkserver imports the main module before the worker can report an error: {TYPED}")
+    assert said.endswith(f"if its output says that the main module could not be imported: {TYPED}")
 
 
 def test_the_interactive_interpreter(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import shutil
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -138,6 +142,23 @@ async def test_the_content_type_that_curl_sends() -> None:
             "The upload note must be of type image/*, text/plain, not application/x-www-form-urlencoded. That is what "
             "curl --data-binary says by itself; add -H 'Content-Type: image/...'.",
         )
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_curl_itself(tmp_path: Path) -> None:
+    """Sends a raw body, a form of several files, and a file with a quotation mark in its name."""
+    flow = Flow(Look())
+    (tmp_path / 'a"b.txt').write_bytes(b"abc")
+    async with serving(make_app(flow, Maybe, "seen")) as http:
+        for arguments, name, kind in (
+            (["--data-binary", '@a"b.txt'], None, "application/x-www-form-urlencoded"),
+            (["-F", 'note=@"a\\"b.txt";type=text/plain'], 'a"b.txt', "text/plain"),
+        ):
+            curl = await asyncio.create_subprocess_exec(
+                "curl", "-s", *arguments, f"{http.base_url}/", cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+            )
+            output, _ = await curl.communicate()
+            assert json.loads(output) == [3, [name, kind, 3]]
 
 
 # Empty files, and what is no file
