@@ -16,8 +16,8 @@ from fastapi_aqueduct import Aqueduct, BlockingCallError, Flow, FlowDep, FlowSte
 from .. import handlers
 from ..handlers import Each, Gate, Job
 from ..support import blocks, eventually
-from .handlers import Adder, Held, Hold, Sum
-from .support import Connection, serving
+from .handlers import Add, Adder, Held, Hold, Picture, Sum
+from .support import Connection, bare_client, serving
 
 ALL_THREADS = 40
 """Threads of FastAPI's pool."""
@@ -156,6 +156,24 @@ async def test_a_client_that_goes_away_ends_a_call_in_a_thread(
         assert (await first).json() == "through"
         await eventually(lambda: blocks(flow) == 0)
     assert not any(record.exc_info for record in caplog.records)
+
+
+async def test_an_upload_outside_of_the_loop_that_drives_the_flow_is_refused_and_harms_no_other() -> None:
+    flow = Flow(Add())
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+
+    @app.post("/total")
+    @flow_endpoint(flow)
+    async def total(task: Picture) -> int:
+        return task.total
+
+    async def ask_elsewhere() -> int:
+        async with bare_client(app) as elsewhere:
+            return (await elsewhere.post("/total", content=b"abc")).status_code
+
+    async with serving(app) as server:
+        assert await asyncio.to_thread(lambda: asyncio.run(ask_elsewhere())) == 503
+        assert (await server.post("/total", content=b"abc")).json() == sum(b"abc")
 
 
 async def test_a_flow_that_ran_before_the_server_is_driven_by_the_server() -> None:

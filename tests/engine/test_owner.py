@@ -73,8 +73,9 @@ class Own:
         self._thread.join()
 
     def _run(self, ends: str) -> None:
-        if ends == "closed":
-            asyncio.run(self._drive())
+        if ends != "stopped":
+            run = uvloop.run if ends == "closed, uvloop" else asyncio.run
+            run(self._drive())
             return
         self.loop = asyncio.new_event_loop()
         self.loop.run_until_complete(self._drive())
@@ -292,7 +293,7 @@ def test_threads_without_a_loop_and_loops_mixed(threads: ThreadPoolExecutor) -> 
     end(flow)
 
 
-@pytest.mark.parametrize("ends", ["closed", "stopped"])
+@pytest.mark.parametrize("ends", ["closed", "closed, uvloop", "stopped"])
 def test_calls_go_on_when_the_loop_that_drives_the_flow_ends(
     tmp_path: Path, threads: ThreadPoolExecutor, ends: str
 ) -> None:

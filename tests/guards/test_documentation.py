@@ -64,6 +64,36 @@ def test_the_service_of_a_page(page: str, tmp_path: Path) -> None:
         process.wait(DEADLINE)
 
 
+def test_the_endpoint_and_the_script_of_the_page_on_calls(tmp_path: Path) -> None:
+    for name, text in modules_of("docs/calls.md").items():
+        (tmp_path / name).write_text(text)
+    assert run(tmp_path, "script.py", "1", "2.5") == "2 numbers, 3.5 together\n"
+    source = """
+        from starlette.testclient import TestClient
+        from main import app
+
+        if __name__ == "__main__":
+            with TestClient(app) as client:
+                print(client.post("/summary", json=[1, 2, 3]).json())
+    """
+    write_script(tmp_path, source, "ask.py")
+    assert run(tmp_path, "ask.py") == "3 numbers, 6 together\n"
+
+
+def run(directory: Path, *arguments: str) -> str:
+    """Run a script and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=directory,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
 def test_the_task_of_the_page_on_uploads(tmp_path: Path) -> None:
     """Makes an endpoint."""
     (tmp_path / "pipeline.py").write_text(modules_of("docs/uploads.md")["pipeline.py"])
