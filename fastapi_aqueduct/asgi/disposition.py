@@ -20,7 +20,8 @@ MAX_SEMICOLONS = 300
 a browser writes ``&#1087;`` for what the encoding of the page does not know."""
 
 _ESCAPED = re.compile("%(22|0[Dd]|0[Aa])")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+# Up to the end where the second quotation mark is missing: else each one would be tried for the first, up to the end.
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.?)*(?:"|$)', re.DOTALL)
 _EXTENDED = re.compile(r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^';]*'([^;\s]*)", re.IGNORECASE)
 
 
