@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .asgi.extension import Aqueduct
     from .asgi.limits import UploadLimits
     from .asgi.response import SharedResponse
+    from .engine.interpreter import freeze_support
     from .exceptions import (
         AqueductError,
         ArenaFull,
@@ -72,6 +73,7 @@ __all__ = [
     "UploadLimits",
     "WorkerDied",
     "flow_endpoint",
+    "freeze_support",
     "log",
 ]
 
@@ -83,6 +85,7 @@ _MODULES = {
     "Aqueduct": "asgi.extension",
     "UploadLimits": "asgi.limits",
     "SharedResponse": "asgi.response",
+    "freeze_support": "engine.interpreter",
     "Flow": "flow",
     "FlowState": "flow",
     "BaseTaskHandler": "handler",

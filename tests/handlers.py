@@ -230,6 +230,10 @@ def wait_for_deadline(task: Any) -> None:
     note(task.path, task.is_expired())
 
 
+def describe_interpreter(task: Any) -> None:
+    task.interpreter = (str(sys.flags), sys.warnoptions, sys._xoptions)
+
+
 def list_modules(task: Any) -> None:
     task.modules = set(sys.modules)
 

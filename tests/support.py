@@ -51,7 +51,7 @@ def blocks(flow: Flow) -> int:
 
 def pids(flow: Flow, step: int = 0) -> list[int]:
     """List the workers of a step that are ready."""
-    return [worker.pid for worker in flow.statistics().steps[step].workers if worker.state == "ready"]
+    return [worker.pid for worker in flow.statistics().steps[step].workers if worker.pid and worker.state == "ready"]
 
 
 async def eventually(condition: Callable[[], object], timeout: float = DEADLINE) -> None:

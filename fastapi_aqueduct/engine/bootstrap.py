@@ -8,7 +8,7 @@ script, which no worker needs); and a worker may start child processes of its ow
 
 import sys
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not sys.flags.safe_path:
     # Python put this directory in front; its modules would hide those of the standard library.
     del sys.path[0]
 

@@ -6,6 +6,7 @@ import asyncio
 import pickle
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from ..exceptions import ConfigurationError
 from ..step import FlowStep
@@ -15,6 +16,7 @@ from .channel import make_pair
 from .frames import Kind, pack
 from .group import ProcessGroup
 from .importing import check_not_importing, explain_forkserver
+from .interpreter import check_interpreter
 from .ledger import Ledger
 from .lifeline import Lifeline
 from .link import WorkerLink
@@ -55,6 +57,8 @@ class Launcher:
         self._layout = layout
         self._ledger = ledger
         self._programs: list[ProgramFile] = []
+        # Not the default executor: an application may fill that, and a dead worker would not be replaced meanwhile.
+        self._threads = ThreadPoolExecutor(thread_name_prefix="aqueduct-launch")
         self._starting: set[socket.socket] = set()
         self._environment = thread_environment(sum(step.nprocs for _, step in steps))
 
@@ -62,9 +66,10 @@ class Launcher:
         """Write down what the workers will run, once for all of them.
 
         Raises:
-            ConfigurationError: A handler or condition cannot be pickled, or this is a worker that imports the module
-                that starts the flow.
+            ConfigurationError: A handler or condition cannot be pickled, this is a worker that imports the module that
+                starts the flow, or the application is frozen and has not said what a worker should do.
         """
+        check_interpreter()
         check_not_importing(self._name)
         conditions = [step.handle_condition for _, step in self._steps]
         for name, step in self._steps:
@@ -88,6 +93,10 @@ class Launcher:
 
     def close(self) -> None:
         """Give back what was made for workers, when there will be no more of them."""
+        self._threads.shutdown(wait=False)
+        self._close_programs()
+
+    def _close_programs(self) -> None:
         for program in self._programs:
             program.close()
         self._programs.clear()
@@ -151,7 +160,7 @@ class Launcher:
                 self._starting.discard(theirs)
                 theirs.close()
 
-        done = asyncio.get_running_loop().run_in_executor(None, start)
+        done = asyncio.get_running_loop().run_in_executor(self._threads, start)
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:
@@ -162,7 +171,7 @@ class Launcher:
         """Close what was made for workers, also for those that are being started; in a forked child."""
         for theirs in self._starting:
             theirs.close()
-        self.close()
+        self._close_programs()  # and not the threads: there are none here, and their lock may be held for ever
 
     def hint(self, exit_code: int | None) -> str:
         """Say what may be behind the end of a worker that could not tell it itself; empty where nothing is known.

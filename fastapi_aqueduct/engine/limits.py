@@ -29,6 +29,7 @@ def check_limits(name: str, workers: int, layout: Layout) -> None:
     """
     if sys.platform == "win32":
         raise ConfigurationError("a flow needs Linux or macOS: Windows has no sockets between processes that fit")
+    _check_files(name)
     _check_descriptors(name, workers)
     for limit, option, what in (
         (resource.RLIMIT_AS, "ulimit -v", f"{layout.size * 2} bytes of address space, of which little is ever used"),
@@ -41,6 +42,17 @@ def check_limits(name: str, workers: int, layout: Layout) -> None:
                 f"flow {name} needs {what}, and the limit is {soft}: raise it ({option}) or lower memory_limit "
                 f"from {layout.limit} bytes; each of the {layout.regions} processes has a region of that size"
             )
+
+
+def _check_files(name: str) -> None:
+    # A chroot has neither unless it was given them, and /dev/fd may be a link into /proc.
+    for path, advice in (
+        ("/proc/self", "mount it (`mount -t proc proc /proc`)"),
+        ("/dev/fd", "link it (`ln -s /proc/self/fd /dev/fd`)"),
+    ):
+        if not os.path.isdir(path) and (sys.platform == "linux" or path != "/proc/self"):
+            missing = path.removesuffix("/self")
+            raise ConfigurationError(f"flow {name} needs {missing}, which is not there or not readable: {advice}")
 
 
 def _check_descriptors(name: str, workers: int) -> None:

@@ -364,7 +364,7 @@ class WorkerLink:
 
     def statistics(self) -> WorkerStatistics:
         """Return a snapshot."""
-        return WorkerStatistics(self.pid, self.state, self.in_flight)
+        return WorkerStatistics(self.pid or None, self.state, self.in_flight)
 
     def kill_later(self, delay: float) -> None:
         """Kill the worker if it is still there after so many seconds."""

@@ -6,8 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from .cgroup import ControlGroup
+
 _PRIVATE = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
-_KILLS = re.compile(r"^oom_kill (\d+)", re.MULTILINE)
 
 
 def private_memory(pid: int) -> int | None:
@@ -22,43 +23,32 @@ def private_memory(pid: int) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def default_memory_limit() -> int:
-    """Return half of the memory that the machine or the container has, in bytes."""
+def default_memory_limit(group: ControlGroup | None = None) -> int:
+    """Return half of the memory that the machine or the container has, in bytes.
+
+    Args:
+        group: What limits the container; default: the control group of this process.
+    """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):
-        pass
-    return total // 2
+    limit = (group or ControlGroup()).memory_limit()
+    return (total if limit is None else min(total, limit)) // 2
 
 
 class OutOfMemory:
     """Tells whether the kernel has killed for want of memory in this container.
 
-    Reads the counter of the control group (cgroup v2, ``memory.events``), so it knows that it happened, and the
-    caller knows who died; where there is no such file it never says yes.
+    The control group has a counter, so it is known that it happened, and the caller knows who died; where there is no
+    such counter it never says yes.
+
+    Args:
+        group: Whose counter; default: the control group of this process.
     """
 
-    def __init__(self) -> None:
-        self._path = _events_path()
-        self._kills = self._read()
+    def __init__(self, group: ControlGroup | None = None) -> None:
+        self._group = group or ControlGroup()
+        self._kills = self._group.out_of_memory_kills()
 
     def happened(self) -> bool:
         """Tell whether the kernel has killed since the last time this was asked."""
-        before, self._kills = self._kills, self._read()
+        before, self._kills = self._kills, self._group.out_of_memory_kills()
         return self._kills > before
-
-    def _read(self) -> int:
-        try:
-            found = _KILLS.search(self._path.read_text())
-        except OSError:
-            return 0
-        return int(found[1]) if found else 0
-
-
-def _events_path() -> Path:
-    try:
-        group = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
-    except OSError:
-        group = "/"
-    return Path("/sys/fs/cgroup") / group.lstrip("/") / "memory.events"

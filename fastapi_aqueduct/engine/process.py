@@ -10,14 +10,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from multiprocessing.reduction import DupFd
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from ..exceptions import ConfigurationError
 from . import bootstrap
+from .cgroup import ControlGroup
+from .interpreter import worker_command
 
 StartMethod = Literal["spawn", "forkserver"]
 
@@ -75,11 +75,10 @@ class SpawnedProcess:
     def __init__(
         self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]
     ) -> None:
-        command = [sys.executable, *_interpreter_options(), str(Path(bootstrap.__file__))]
         inherited = (sock.fileno(), *descriptors)
         with interrupts_blocked():
             self._popen = subprocess.Popen(
-                [*command, *map(str, inherited), label],
+                [*worker_command(), *map(str, inherited), label],
                 stdin=subprocess.DEVNULL,
                 pass_fds=inherited,
                 env={**os.environ, **environment},
@@ -196,17 +195,12 @@ def thread_environment(workers: int) -> dict[str, str]:
     return {name: threads for name in THREAD_VARIABLES if name not in os.environ}
 
 
-def available_cores() -> int:
-    """Count the cores this process may use: the affinity mask and the container's quota."""
+def available_cores(group: ControlGroup | None = None) -> int:
+    """Count the cores this process may use: the affinity mask and the container's quota.
+
+    Args:
+        group: What limits the container; default: the control group of this process.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
-
-
-def _interpreter_options() -> list[str]:
-    return [f"-W{option}" for option in sys.warnoptions] + [
-        f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()
-    ]
+    limit = (group or ControlGroup()).cpu_limit()
+    return cores if limit is None else max(1, min(cores, math.ceil(limit)))

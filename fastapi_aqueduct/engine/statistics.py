@@ -21,12 +21,12 @@ class WorkerStatistics:
     """One worker process.
 
     Attributes:
-        pid: Its process id; 0 before it has one.
+        pid: Its process id; None before it has one.
         state: Where it is in its life.
         in_flight: Tasks that it holds.
     """
 
-    pid: int
+    pid: int | None
     state: WorkerState
     in_flight: int
 

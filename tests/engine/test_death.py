@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,33 @@ async def test_a_replacement_that_cannot_start_is_tried_again(tmp_path: Path, ca
         await eventually(lambda: pids(flow))
         assert (await flow.process(Job())).pid == pids(flow)[0]
     assert "no model here" in caplog.text
+
+
+async def test_a_full_default_executor_does_not_stop_replacements() -> None:
+    """An application may have more to do in threads than there are."""
+    release = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    async with running(Flow(Each(handlers.tell_pid))) as flow:
+        held = asyncio.create_task(asyncio.to_thread(release.wait, DEADLINE))
+        try:
+            (pid,) = pids(flow)
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: pids(flow) not in ([], [pid]))
+        finally:
+            release.set()
+            assert await held
+
+
+async def test_a_worker_that_is_being_launched_has_no_pid_yet() -> None:
+    flow = Flow(Each(handlers.pass_on))
+    start = asyncio.create_task(flow.start_async())
+    while not (workers := flow.statistics().steps[0].workers):
+        await asyncio.sleep(0)
+    assert [(worker.pid, worker.state) for worker in workers] == [(None, "starting")]
+    await start
+    assert flow.statistics().steps[0].workers[0].pid
+    await flow.stop()
 
 
 async def test_all_workers_die_at_once(tmp_path: Path) -> None:

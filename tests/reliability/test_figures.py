@@ -27,7 +27,7 @@ async def detect(flow: Flow, gate: Gate) -> float:
     """Kill a worker that holds a task; return the seconds until the caller knows."""
     held = asyncio.create_task(outcome(flow.process(Job(gate=gate), 300)))
     await eventually(gate.is_entered)
-    (victim,) = [worker.pid for worker in flow.statistics().steps[0].workers if worker.in_flight]
+    (victim,) = [worker.pid for worker in flow.statistics().steps[0].workers if worker.pid and worker.in_flight]
     started = time.monotonic()
     os.kill(victim, signal.SIGKILL)
     assert isinstance(await held, WorkerDied)

@@ -106,7 +106,8 @@ async def memory_of_depth(depths: list[int]) -> list[Costs]:
     flow = make_flow()
     await flow.start_async()
     await call(flow, 100)
-    os.kill(flow.statistics().steps[0].workers[0].pid, signal.SIGSTOP)
+    (pid,) = [worker.pid for worker in flow.statistics().steps[0].workers if worker.pid]
+    os.kill(pid, signal.SIGSTOP)
     never = asyncio.Event()
     return [
         (await _memory(depth, lambda: flow.process(Task(), TIMEOUT)), await _memory(depth, never.wait))

@@ -1,0 +1,71 @@
+"""What the control groups of Linux allow this process, in either of their versions (cgroups(7))."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_KILLS = re.compile(r"^oom_kill (\d+)", re.MULTILINE)
+
+
+class ControlGroup:
+    """The control group of this process, with the groups around it, which limit it as well.
+
+    Where there are none, or they cannot be read, nothing is limited.
+
+    Args:
+        mounted: Where the groups are.
+        table: Which group of each hierarchy the process is in.
+    """
+
+    def __init__(self, mounted: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")) -> None:
+        self._mounted = mounted
+        self._table = table
+
+    def memory_limit(self) -> int | None:
+        """Return the bytes of memory that the groups allow; None where they set no limit."""
+        texts = [*self._read("", "memory.max"), *self._read("memory", "memory.limit_in_bytes")]
+        return min((int(text) for text in texts if text.isdecimal()), default=None)
+
+    def cpu_limit(self) -> float | None:
+        """Return the processors that the groups allow, which may be a fraction; None where they set no limit."""
+        quotas, periods = self._read("cpu", "cpu.cfs_quota_us"), self._read("cpu", "cpu.cfs_period_us")
+        limits = [text.split() for text in self._read("", "cpu.max")]
+        limits += [[quota, period] for quota, period in zip(quotas, periods, strict=False)]
+        return min((int(quota) / int(period) for quota, period in limits if quota.isdecimal()), default=None)
+
+    def out_of_memory_kills(self) -> int:
+        """Count the processes of the group that the kernel has killed for want of memory."""
+        for text in (*self._read("", "memory.events"), *self._read("memory", "memory.oom_control")):
+            if found := _KILLS.search(text):
+                return int(found[1])
+        return 0
+
+    def _read(self, controller: str, file: str) -> Iterator[str]:
+        """Read a file of the group and of those around it, innermost first.
+
+        Args:
+            controller: The controller whose hierarchy of version 1 is meant; empty for version 2.
+            file: Name of the file.
+        """
+        for directory in self._directories(controller):
+            try:
+                yield (directory / file).read_text().strip()
+            except OSError:
+                pass  # the outermost has no limits, and a container may not see its group under the name it has outside
+
+    def _directories(self, controller: str) -> Iterator[Path]:
+        try:
+            lines = self._table.read_text().splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            _, controllers, group = line.split(":", 2)
+            if controller in controllers.split(","):
+                # Both are usual: the hierarchy of version 2 may lie beside those of version 1, and those of version 1
+                # have the names of all their controllers.
+                for name in (controllers, controller) if controller else ("", "unified"):
+                    root = self._mounted / name
+                    inner = root / group.lstrip("/")
+                    yield from (inner, *(outer for outer in inner.parents if outer.is_relative_to(root)))
