@@ -7,12 +7,13 @@ import operator
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
 
 from .exceptions import ConfigurationError, got
 from .fields import SharedBytes as SharedBytes
 from .fields import SharedField as SharedField
 from .params import no_parameter
+from .travel import check_class, check_shareable
 
 
 class StepMetrics(NamedTuple):
@@ -55,6 +56,9 @@ class SharedMemory(Protocol):
 
     def share(self, value: Any) -> Any:
         """Copy a value into shared memory and return what the field becomes."""
+
+    def is_shared(self, value: Any) -> bool:
+        """Tell whether an array lies in shared memory already, of any flow, where it may be written."""
 
     def reserve(self, size: int) -> memoryview:
         """Take a block of shared memory and return it for writing."""
@@ -119,8 +123,7 @@ class BaseTask:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__dict__.get("__slots__"):
-            raise ConfigurationError(f"{cls.__qualname__}: a task cannot have __slots__; its fields live in __dict__")
+        check_class(cls, BaseTask)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
@@ -140,6 +143,11 @@ class BaseTask:
             if type(exc).__name__ != "PydanticSchemaGenerationError":
                 raise
             raise ConfigurationError(no_parameter(cls.__qualname__)) from exc
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Reduce the task for pickle and copy: what lies in shared memory is copied out, so its fields are ordinary."""
+        self._copy_out()
+        return super().__reduce_ex__(protocol)
 
     @property
     def metrics(self) -> TaskMetrics:
@@ -193,7 +201,8 @@ class BaseTask:
         and moves when the task is processed.
 
         Args:
-            field_name: Name of an attribute that holds a numpy array, `bytes` or `bytearray`.
+            field_name: Name of an attribute that holds a numpy array, `bytes` or `bytearray`, and of no subclass: what
+                else an object carries, such as the mask of a masked array, would be lost.
 
         Raises:
             ValueError: No such field, one that is shared already, or a type that cannot be shared.
@@ -206,12 +215,15 @@ class BaseTask:
                 if shared
                 else f"{type(self).__name__} has no field {field_name!r} to share; its fields: {self._field_names()}"
             )
-        _check_shareable(f"{type(self).__name__}.{field_name}", self.__dict__[field_name])
+        where, value = f"{type(self).__name__}.{field_name}", self.__dict__[field_name]
+        check_shareable(where, value)
+        if self._is_shared(field_name, value):
+            raise ValueError(f"{where} is shared already")
         memory = _memory_here()
         if memory is None:
-            self.__dict__.setdefault("_share", set()).add(field_name)
+            self.__dict__.setdefault("_share", {})[field_name] = value
             return
-        self._put_shared(field_name, memory.share(self.__dict__[field_name]))
+        self._put_shared(field_name, memory.share(value))
 
     async def share_value_with_data(
         self, field_name: str, content: Readany | AsyncIterator[bytes], size: int | None
@@ -260,6 +272,20 @@ class BaseTask:
         fields["task_id"] = self.task_id
         self.__dict__.clear()
         self.__dict__.update(fields)
+
+    def _is_shared(self, field_name: str, value: Any) -> bool:
+        if self.__dict__.get("_share", {}).get(field_name) is value:
+            return True
+        deferred = self.__dict__.get("_deferred", {}).get(field_name)
+        if deferred is not None:
+            return bool(deferred.is_copy(value))
+        return any(memory.is_shared(value) for memory in shared_memories[-1:])
+
+    def _copy_out(self) -> None:
+        """Make the fields that lie in shared memory until somebody looks at them ordinary ones."""
+        for name, value in self.__dict__.pop("_deferred", {}).items():
+            if name not in self.__dict__:
+                self.__dict__[name] = value.copy()
 
     def _put_shared(self, field_name: str, value: Any) -> None:
         if isinstance(value, SharedBytes):
@@ -325,13 +351,3 @@ async def _pieces(content: Readany | AsyncIterator[bytes]) -> AsyncIterator[byte
 def _check_size(field_name: str, received: int, announced: int | None) -> None:
     if announced is not None and received != announced:
         raise ValueError(f"{field_name}: {announced} bytes were announced, {received} arrived")
-
-
-def _check_shareable(where: str, value: Any) -> None:
-    if isinstance(value, bytes | bytearray):
-        return
-    interface = getattr(value, "__array_interface__", None)
-    if interface is None:
-        raise ValueError(f"{where} is of type {type(value).__name__}; numpy arrays, bytes and bytearray can be shared")
-    if value.dtype.hasobject:
-        raise ValueError(f"{where} is an array of Python objects ({value.dtype}), which cannot be shared")

@@ -52,6 +52,42 @@ class Record(BaseTask):
     seen: list[int] = field(default_factory=list)
 
 
+class Trimmed(BaseTask):
+    """A task that says what travels, and makes the rest again."""
+
+    def __init__(self, number: int, image: Any = None, payload: bytes = b"") -> None:
+        self.number = number
+        self.image = image
+        self.payload = payload
+        self.seen = 0
+        self.lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["number"] < 0:
+            raise ValueError("a negative number")
+        self.__dict__.update(state)
+        self.lock = threading.Lock()
+        self.seen += 1
+
+
+class Tuple(BaseTask):
+    """A task whose state is no dict and leaves the fields of tasks out."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __getstate__(self) -> Any:
+        return (self.number, self)
+
+    def __setstate__(self, state: Any) -> None:
+        self.number, self.same = state
+
+
 class Each(BaseTaskHandler):
     """Calls functions, one after the other, for each task.
 
@@ -152,6 +188,13 @@ class Heavy(BaseTaskHandler):
             task.pid = os.getpid()
 
 
+class Node:
+    """Belongs to a task."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+
 class Gate:
     """Holds handlers until the test lets them go.
 
@@ -196,6 +239,15 @@ def notes(path: Path) -> list[str]:
 
 def pass_on(task: Any) -> None:
     pass
+
+
+def add_node(task: Any) -> None:
+    assert task.node.task is task
+    task.nodes = [task.node, Node(task)]
+
+
+def make_writeable(task: Any) -> None:
+    task.image.flags.writeable = True
 
 
 def add_one(task: Any) -> None:

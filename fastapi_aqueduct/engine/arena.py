@@ -241,6 +241,10 @@ class Arena:
         shared[...] = value
         return shared
 
+    def is_shared(self, value: Any) -> bool:
+        """Tell whether a value is a view on a block, of any flow, that may be written in place."""
+        return is_shared(value)
+
     def reserve(self, size: int) -> memoryview:
         """Take a block that everybody may write in place and return a view on it."""
         self.collect()

@@ -9,22 +9,21 @@ import array
 import copyreg
 import pickle
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from .arena import THRESHOLD, lease_of
-from .mapping import Lease
+from .mapping import Lease, read_only
+
+_CASTABLE = frozenset("cbBhHiIlLqQnNfdP?")
+"""Formats that `memoryview.cast` takes."""
 
 
 def array_type() -> type | None:
-    """Return numpy's class of arrays, whose objects are pickled by `reducers` from now on; None without numpy."""
+    """Return numpy's class of arrays; None where numpy is not imported."""
     numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return None
-    if numpy.ndarray not in reducers:
-        reducers[numpy.ndarray] = _reduce_ndarray
-    found: type = numpy.ndarray
-    return found
+    return None if numpy is None else numpy.ndarray
 
 
 def typecode(value: Any) -> str:
@@ -41,15 +40,18 @@ def array_at(lease: Lease, position: int, code: str, shape: tuple[int, ...]) -> 
     """Make an array of what lies in a block, without a copy."""
     import numpy as np
 
-    view = memoryview(lease)
-    return np.ndarray(shape, code, view if lease.shared else view.toreadonly(), position)
+    return np.ndarray(shape, code, memoryview(lease) if lease.shared else read_only(lease), position)
 
 
-def _reduce_ndarray(value: Any) -> Any:
+def reduce_array(value: Any) -> Any:
+    """Reduce an array of numpy, for a pickler, so that its bytes can leave the stream and come back as a view."""
+    if value.dtype.kind in "mM":
+        # numpy exports no buffer of times; their numbers travel as any others do.
+        return _view_as, (value.view(value.dtype.str[0] + "i8"), value.dtype)
     if code := typecode(value):
         # What numpy does for itself takes three times as long.
         return type(value), (value.shape, code, pickle.PickleBuffer(value))
-    if value.flags.forc or value.dtype.hasobject or value.dtype.names or value.dtype.kind in "mMV":
+    if value.flags.forc or value.dtype.hasobject or value.dtype.names or value.dtype.kind == "V":
         return value.__reduce_ex__(5)
     span = _span_in_arena(value)
     if span is None:
@@ -83,10 +85,43 @@ def _rebuild_ndarray(buffer: Any, dtype: str, shape: Any, strides: Any, start: i
     return np.ndarray(shape, dtype, buffer, start, strides)
 
 
+def _view_as(numbers: Any, dtype: Any) -> Any:
+    return numbers.view(dtype)
+
+
 def _reduce_memoryview(value: memoryview) -> Any:
+    is_plain = value.format == "B" and value.ndim == 1
+    if not is_plain and not (value.nbytes and value.ndim and value.format.removeprefix("@") in _CASTABLE):
+        return memoryview, (_array_of(value),)
     if not value.c_contiguous:
         value = memoryview(value.tobytes()).cast("B").cast(value.format, value.shape)  # type: ignore[call-overload]
     return _rebuild_memoryview, (pickle.PickleBuffer(value), value.format, value.shape)
+
+
+def _array_of(view: memoryview) -> Any:
+    """Return an array whose memoryview is the same: `memoryview.cast` cannot make all kinds.
+
+    Raises:
+        ValueError: numpy cannot make it either.
+    """
+    import numpy as np
+
+    text = f"a memoryview of {view.ndim} dimensions and format {view.format!r} has no equal in another process"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # ctypes gives some of its types a wrong format
+        try:
+            array: Any = np.asarray(view)
+            same = memoryview(array)
+        except Exception as exc:
+            raise ValueError(text) from exc
+    native = str.maketrans("", "", "@=<" if sys.byteorder == "little" else "@=>")
+    if (same.format.translate(native), same.itemsize, same.shape) != (
+        view.format.translate(native),
+        view.itemsize,
+        view.shape,
+    ):
+        raise ValueError(text)
+    return array
 
 
 def _rebuild_memoryview(buffer: Any, format: str, shape: Any) -> memoryview:
@@ -119,5 +154,10 @@ class Reducers(dict[type, Callable[[Any], Any]]):
 buffer_reducers = Reducers({memoryview: _reduce_memoryview, array.array: _reduce_array})
 """For objects with a buffer that are no arrays of numpy."""
 
-reducers = Reducers(buffer_reducers)
-"""For these and for arrays of numpy, once there are any."""
+
+def make_reducers() -> Reducers:
+    """Make a table for these, and for arrays of numpy where it is imported."""
+    table = Reducers(buffer_reducers)
+    if (kind := array_type()) is not None:
+        table[kind] = reduce_array
+    return table

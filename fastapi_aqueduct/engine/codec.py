@@ -10,27 +10,18 @@ from __future__ import annotations
 
 import io
 import pickle
-import struct
 from typing import Any, NamedTuple
 
-from ..exceptions import TaskNotPicklable
+from ..exceptions import ArenaFull, TaskNotPicklable
 from ..task import BaseTask, SharedBytes
-from .arena import THRESHOLD, Arena, Ref, is_shared
-from .arrays import array_at, array_type, reducers, typecode
-
-# Is the stream itself in a block (the last buffer)?, number of fields that have left it, number of buffers. The buffers
-# of these fields come first, then those of the stream.
-_HEAD = struct.Struct("<?II")
-_BUFFER = struct.Struct("<IQQ")  # index of the block, position in it, length
+from .arena import THRESHOLD, Arena, Ref
+from .arrays import array_at, make_reducers
+from .task_state import get_state, has_state, set_state
+from .writer import BUFFER, BYTES, HEAD, PLAIN, REFERS_TO_TASK, STATE, STREAM_IN_BLOCK, Writer
 
 # A body is either this head with its table and stream, or a stream alone, which begins with the opcode PROTO: most
 # tasks are made of plain values, and those need neither a head nor a look for buffers.
 _PICKLE = 0x80
-_PLAIN = frozenset({int, float, str, bool, type(None)})
-_BYTES: dict[str, type[bytes] | type[bytearray]] = {bytes.__name__: bytes, bytearray.__name__: bytearray}
-_FLAT = _PLAIN.union(_BYTES.values())
-"""Types whose values refer to nothing else."""
-
 _PRIVATE = frozenset({"_deferred", "_failure", "_metrics", "_share"})
 
 new_tuple = tuple.__new__
@@ -60,9 +51,10 @@ class Codec:
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        self._writer = _Writer(arena)
+        self._writer = Writer(arena)
         self._kinds: dict[type[BaseTask], bytes] = {}
         self._classes: dict[bytes, type[BaseTask]] = {}
+        self._stateful: set[type[BaseTask]] = set()
 
     def encode(self, task: BaseTask) -> Encoded:
         """Take a task apart.
@@ -78,28 +70,48 @@ class Codec:
         kind = self._kinds.get(cls)
         if kind is None:
             kind = self._kinds[cls] = _pickle_class(cls)
+            self._learn(cls)
         body, blocks = self.encode_fields(task)
         return new_tuple(Encoded, (kind, body, blocks))
 
     def encode_fields(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         """Take a task apart whose class the receiver knows: the body and the blocks of `encode`."""
+        if self._stateful and type(task) in self._stateful:
+            return self._encode_state(task)
         fields = task.__dict__
-        if _PLAIN.issuperset(map(type, fields.values())):
+        if PLAIN.issuperset(map(type, fields.values())):
             body = pickle.dumps(fields, 5)
             if len(body) < THRESHOLD:
                 return body, ()
         try:
             return self._writer.write(task)
-        except BaseException as exc:
-            if isinstance(exc, pickle.PicklingError | TypeError | AttributeError | RecursionError | ValueError):
-                raise TaskNotPicklable(_blame(task, exc)) from exc
+        except (ArenaFull, MemoryError):
             raise
+        except Exception as exc:  # a user's object may raise anything
+            raise TaskNotPicklable(_blame(task, task.__dict__, exc)) from exc
+
+    def _learn(self, cls: type[BaseTask]) -> None:
+        # Once for each class: the fields of most tasks are their state.
+        if has_state(cls):
+            self._stateful.add(cls)
+
+    def _encode_state(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
+        state: Any = None
+        try:
+            self._writer.share(task)
+            state = get_state(task)
+            return self._writer.write_state(task, state)
+        except (ArenaFull, MemoryError):
+            raise
+        except Exception as exc:
+            raise TaskNotPicklable(_blame(task, state, exc)) from exc
 
     def decode(self, encoded: Encoded) -> BaseTask:
         """Put a task together; its large fields are views, each block is held by a lease behind them."""
         cls = self._classes.get(encoded.kind)
         if cls is None:
             cls = self._classes[encoded.kind] = pickle.loads(encoded.kind)
+            self._learn(cls)
         task: BaseTask = object.__new__(cls)
         self.decode_into(task, encoded)
         return task
@@ -114,171 +126,54 @@ class Codec:
         if body[0] == _PICKLE:
             task.__dict__ = pickle.loads(body)
             return
-        task.__dict__, deferred = self._read(encoded)
+        fields, deferred = self._read(encoded, task)
+        if self._stateful and type(task) in self._stateful:
+            set_state(task, fields.pop(STATE), fields)
+            return
+        task.__dict__ = fields
         for name, value in deferred:
             task._defer(name, value)
 
-    def _read(self, encoded: Encoded) -> tuple[dict[str, Any], list[tuple[str, SharedBytes]]]:
+    def _read(self, encoded: Encoded, task: BaseTask) -> tuple[dict[str, Any], list[tuple[str, SharedBytes]]]:
         body = encoded.body
-        stream_in_block, moved_count, count = _HEAD.unpack_from(body)
-        table_end = _HEAD.size + count * _BUFFER.size
-        table = list(_BUFFER.iter_unpack(body[_HEAD.size : table_end]))
+        flags, moved_count, count = HEAD.unpack_from(body)
+        table_end = HEAD.size + count * BUFFER.size
+        table = list(BUFFER.iter_unpack(body[HEAD.size : table_end]))
         leases = [self._arena.lend(ref) for ref in encoded.blocks]
         view = self._arena.mapping.view
         stream = memoryview(body)[table_end:]
-        if stream_in_block:
+        if flags & STREAM_IN_BLOCK:
             index, position, length = table.pop()
             stream = view(leases[index], position, length)
         buffers = [view(leases[index], position, length) for index, position, length in table[moved_count:]]
-        fields, moved = pickle.loads(stream, buffers=buffers)
+        if flags & REFERS_TO_TASK:
+            fields, moved = _TaskUnpickler(stream, buffers, task).load()
+        else:
+            fields, moved = pickle.loads(stream, buffers=buffers)
         deferred: list[tuple[str, SharedBytes]] = []
         for (name, kind, shape), (index, position, length) in zip(moved, table, strict=False):
-            if kind in _BYTES:
-                deferred.append((name, SharedBytes(view(leases[index], position, length), _BYTES[kind])))
+            if kind in BYTES:
+                deferred.append((name, SharedBytes(view(leases[index], position, length), BYTES[kind])))
             else:
                 fields[name] = array_at(leases[index], position, kind, shape)
         return fields, deferred
 
 
-class _Writer:
-    """Writes one task after the other. Knows what it has allocated, so that a failure leaves nothing behind."""
+class _TaskUnpickler(pickle.Unpickler):
+    """Reads the fields of a task that refer to the task.
 
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
-        self._blocks: list[Ref] = []
-        self._indices: dict[int, int] = {}
-        self._buffers: list[tuple[int, int, int]] = []
-        self._arrays: dict[int, tuple[int, int, int]] = {}
-        self._allocated: list[int] = []
-        self._stream = _Stream()
-        self._pickler = self._make_pickler()  # one for all tasks: to make it takes as long as to use it
+    Args:
+        stream: The pickled fields.
+        buffers: What lies in blocks.
+        task: The task that gets the fields.
+    """
 
-    def write(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
-        try:
-            fields, moved = self._move(task)
-            return self._finish(self._pickle(fields, moved), len(moved))
-        except BaseException:
-            for offset in self._allocated:
-                self._arena.free(offset)
-            raise
-        finally:
-            # Nothing of a task may stay.
-            for kept in (self._blocks, self._indices, self._buffers, self._arrays, self._allocated):
-                kept.clear()
+    def __init__(self, stream: memoryview, buffers: list[memoryview], task: BaseTask) -> None:
+        super().__init__(io.BytesIO(stream), buffers=buffers)
+        self._task = task
 
-    def _move(self, task: BaseTask) -> tuple[dict[str, Any], list[tuple[str, str, Any]]]:
-        """Put the large fields of a task into blocks, if they are not in one.
-
-        Returns:
-            The other fields; and of each that has gone its name, what it is, and the shape of an array.
-        """
-        if "_share" in task.__dict__:
-            _share(task, self._arena)
-        fields = task.__dict__.copy()
-        fields.pop("_metrics", None)
-        moved: list[tuple[str, str, Any]] = []
-        for name, value in fields.pop("_deferred", {}).items():
-            if name not in fields or value.is_copy(fields[name]):
-                fields.pop(name, None)
-                self._add(value.view, 0)
-                moved.append((name, value.kind.__name__, None))
-        array = array_type()
-        # Among other objects one may hold the same array: they are pickled together, so that it stays the same.
-        are_flat = _FLAT.issuperset({*map(type, fields.values())} - {array})
-        for name, value in list(fields.items()):
-            kind = type(value)
-            if kind in _PLAIN:
-                continue
-            if kind is array and are_flat and (code := typecode(value)) and self._add_array(value):
-                moved.append((name, code, value.shape))
-                del fields[name]
-            elif kind in _FLAT and len(value) >= THRESHOLD:
-                self._copy(memoryview(value))
-                moved.append((name, kind.__name__, None))
-                del fields[name]
-        return fields, moved
-
-    def _pickle(self, fields: dict[str, Any], moved: list[tuple[str, str, Any]]) -> bytes:
-        if _FLAT.issuperset(map(type, fields.values())):
-            return pickle.dumps((fields, moved), 5)
-        try:
-            self._pickler.dump((fields, moved))
-            return b"".join(self._stream.parts)
-        except BaseException:
-            self._pickler = self._make_pickler()  # the old one may stand in the middle of something
-            raise
-        finally:
-            self._pickler.clear_memo()  # which would keep views on blocks
-            self._stream.parts.clear()
-
-    def _make_pickler(self) -> pickle.Pickler:
-        pickler = pickle.Pickler(self._stream, 5, buffer_callback=self._take)
-        pickler.dispatch_table = reducers
-        return pickler
-
-    def _finish(self, pickled: bytes, moved_count: int) -> tuple[bytes, tuple[Ref, ...]]:
-        in_block = len(pickled) >= THRESHOLD
-        if in_block:
-            self._copy(memoryview(pickled))
-            pickled = b""
-        head = _HEAD.pack(in_block, moved_count, len(self._buffers))
-        table = [_BUFFER.pack(*buffer) for buffer in self._buffers]
-        return b"".join([head, *table, pickled]), tuple(self._blocks)
-
-    def _take(self, buffer: pickle.PickleBuffer) -> bool:
-        # True keeps the buffer in the stream.
-        with buffer.raw() as view:
-            return not self._add(view)
-
-    def _add_array(self, value: Any) -> bool:
-        """Move an array if it should move; one that is in two fields once."""
-        if id(value) in self._arrays:
-            self._buffers.append(self._arrays[id(value)])
-        elif self._add(value):
-            self._arrays[id(value)] = self._buffers[-1]
-        else:
-            return False
-        return True
-
-    def _add(self, buffer: Any, least: int = THRESHOLD) -> bool:
-        """Move a buffer of so many bytes, or of any number if it is in a block already or shared."""
-        found = self._arena.find(buffer)
-        if found is not None:
-            self._refer(*found, buffer.nbytes)
-            return True
-        # Shared in the arena of another flow: here too it may be written in place.
-        shared = is_shared(buffer)
-        if buffer.nbytes < least and not shared:
-            return False
-        self._copy(buffer if isinstance(buffer, memoryview) else pickle.PickleBuffer(buffer).raw(), shared)
-        return True
-
-    def _copy(self, view: memoryview, shared: bool = False) -> None:
-        ref = self._arena.allocate(len(view))._replace(shared=shared)
-        self._allocated.append(ref.offset)
-        self._arena.write(ref)[:] = view
-        self._refer(ref, 0, len(view))
-
-    def _refer(self, ref: Ref, position: int, length: int) -> None:
-        index = self._indices.setdefault(ref.offset, len(self._blocks))
-        if index == len(self._blocks):
-            self._blocks.append(ref)
-        self._buffers.append((index, position, length))
-
-
-class _Stream:
-    """What a pickler writes, in the pieces in which it comes."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.write = self.parts.append
-
-
-def _share(task: BaseTask, arena: Arena) -> None:
-    fields = task.__dict__
-    for name in fields.pop("_share"):
-        if name in fields:
-            task._put_shared(name, arena.share(fields[name]))
+    def persistent_load(self, pid: Any) -> BaseTask:
+        return self._task
 
 
 def _pickle_class(cls: type[BaseTask]) -> bytes:
@@ -290,14 +185,14 @@ def _pickle_class(cls: type[BaseTask]) -> bytes:
         ) from exc
 
 
-def _blame(task: BaseTask, exc: BaseException) -> str:
+def _blame(task: BaseTask, state: Any, exc: BaseException) -> str:
     name = type(task).__name__
-    for field, value in task.__dict__.items():
+    for field, value in state.items() if isinstance(state, dict) else ():
         if field in _PRIVATE:
             continue
         try:
             pickler = pickle.Pickler(io.BytesIO(), 5, buffer_callback=lambda _: False)
-            pickler.dispatch_table = reducers
+            pickler.dispatch_table = make_reducers()
             pickler.dump(value)
         except Exception as error:
             return f"{name}.{field} of type {type(value).__qualname__} cannot travel to another process: {error}"

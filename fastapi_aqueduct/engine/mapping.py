@@ -8,6 +8,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from pickle import PickleBuffer
 
 PAGE = mmap.PAGESIZE
 
@@ -133,8 +134,9 @@ class Mapping:
 
     def view(self, lease: Lease, start: int, length: int) -> memoryview:
         """Cut a view of bytes out of a lease; read-only unless the lease is shared."""
-        view = memoryview(lease).cast("B")[start : start + length]
-        return view if lease.shared else view.toreadonly()
+        if lease.shared:
+            return memoryview(lease).cast("B")[start : start + length]
+        return read_only(lease)[start : start + length]
 
     def position(self, lease: Lease, address: int) -> int:
         """Turn an address inside a lease into a position in its block."""
@@ -154,6 +156,16 @@ class Mapping:
             self._writable.madvise(advice, start, end - start)
         except OSError:
             pass
+
+
+def read_only(lease: Lease) -> memoryview:
+    """Make a read-only view of bytes of a lease, which may be longer than its block.
+
+    Such a view alone does not keep numpy from writing: asked for ``array.flags.writeable = True``, numpy looks past the
+    view at what exports the memory, and ctypes always exports it for writing. A PickleBuffer stands between the two and
+    exports what the view does.
+    """
+    return PickleBuffer(memoryview(lease).toreadonly()).raw()
 
 
 class _PyBuffer(ctypes.Structure):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import array
+import copy
+import copyreg
+import ctypes
 import gc
 import os
+import re
 import threading
 import weakref
 from collections.abc import Iterator
@@ -297,3 +302,203 @@ def _target(name: str) -> str:
         return os.readlink(f"/proc/self/map_files/{name}")
     except OSError:
         return ""
+
+
+# What pickle preserves
+
+
+VALUES: dict[str, Any] = {
+    "a pattern": re.compile("a+", re.I),
+    "a union of types": int | str,
+    "a function of numpy": np.add,
+    "a time": np.datetime64("2020-01-01"),
+    "a class": Path,
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
+def test_what_is_registered_with_copyreg_travels(arena: Arena, value: Any) -> None:
+    arrived = travel(arena, Job(value=value, more=[value]))
+    assert arrived.value == value and arrived.more == [value]
+
+
+class Registered:
+    """Is reduced by a function that is registered after the codec was made."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.lock = threading.Lock()
+
+
+def test_what_is_registered_later_travels_too(arena: Arena) -> None:
+    codec = Codec(arena)
+    with pytest.raises(TaskNotPicklable, match="lock"):
+        codec.encode(Job(value=Registered(7)))
+    copyreg.pickle(Registered, lambda value: (Registered, (value.number,)))
+    try:
+        assert codec.decode(codec.encode(Job(value=Registered(7)))).value.number == 7
+    finally:
+        del copyreg.dispatch_table[Registered]
+
+
+@pytest.mark.parametrize("payload", [b"small", b"x" * 100_000], ids=["small", "large"])
+def test_a_field_that_refers_to_its_task_is_the_same_on_the_other_side(arena: Arena, payload: bytes) -> None:
+    task: Any = Job(payload=payload, image=np.arange(9_000), number=1)
+    task.me, task.node, task.deep = task, handlers.Node(task), {"list": [(task,)]}
+    arrived = travel(arena, task)
+    assert arrived is not task
+    assert arrived.me is arrived and arrived.node.task is arrived and arrived.deep["list"][0][0] is arrived
+    assert arrived.payload == payload and (arrived.image == task.image).all()
+    codec = Codec(arena)
+    arrived.number = 2
+    codec.decode_into(task, codec.encode(arrived))
+    assert task.number == 2 and task.node.task is task
+    arrived.me = arrived.node = arrived.deep = task.me = task.node = task.deep = None
+    del arrived, task
+    assert used(arena) == 0
+
+
+def test_a_task_in_a_task_has_its_shared_bytes(arena: Arena) -> None:
+    inner = travel(arena, Job(payload=b"x" * 100_000, number=1))
+    assert "payload" not in vars(inner)
+    arrived = travel(arena, Job(inner=inner, number=2))
+    assert type(arrived.inner) is Job
+    assert (arrived.inner.payload, arrived.inner.task_id) == (b"x" * 100_000, inner.task_id)
+    again = copy.deepcopy(travel(arena, Job(payload=b"x" * 100_000)))
+    assert again.payload == b"x" * 100_000
+    del inner, arrived
+    assert used(arena) == 0
+
+
+def test_a_task_that_says_what_travels_is_heard(arena: Arena) -> None:
+    codec = Codec(arena)
+    task = handlers.Trimmed(1, np.arange(9_000), b"x" * 100_000)
+    task.priority = 3
+    arrived: Any = codec.decode(codec.encode(task))
+    assert (arrived.number, arrived.seen, arrived.payload) == (1, 1, b"x" * 100_000)
+    assert (arrived.image == task.image).all() and not arrived.image.flags.writeable
+    assert (arrived.task_id, arrived.priority) == (task.task_id, 3)
+    assert arrived.lock is not task.lock
+    arrived.number = 5
+    lock = task.lock
+    codec.decode_into(task, codec.encode(arrived))
+    assert (task.number, task.seen) == (5, 2)
+    assert task.lock is not lock
+    del arrived, task
+    assert used(arena) == 0
+
+
+def test_a_state_need_not_be_a_dict(arena: Arena) -> None:
+    codec = Codec(arena)
+    task = handlers.Tuple(3)
+    task.set_priority(1)
+    arrived: Any = codec.decode(codec.encode(task))
+    assert (arrived.number, arrived.same is arrived) == (3, True)
+    assert (arrived.task_id, arrived.priority) == (task.task_id, 1)
+
+
+def test_a_state_that_cannot_be_set_leaves_the_task_as_it_was(arena: Arena) -> None:
+    codec = Codec(arena)
+    worse, task = handlers.Trimmed(-1), handlers.Trimmed(1)
+    with pytest.raises(ValueError, match="negative"):
+        codec.decode_into(task, codec.encode(worse))
+    assert (task.number, task.seen) == (1, 0)
+    assert task.lock is not None
+
+
+def test_the_culprit_in_a_state_is_named(arena: Arena) -> None:
+    task: Any = handlers.Trimmed(1)
+    task.culprit = threading.Lock()
+    with pytest.raises(TaskNotPicklable, match=r"Trimmed\.culprit of type lock"):
+        Codec(arena).encode(task)
+
+
+# Views
+
+
+class Point(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_int), ("y", ctypes.c_double)]
+
+
+def view_of(array: Any) -> memoryview:
+    return memoryview(array)
+
+
+VIEWS: dict[str, Any] = {
+    "bytes": memoryview(b"abc"),
+    "nothing": memoryview(b""),
+    "writable": memoryview(bytearray(b"abc")),
+    "numbers": memoryview(array.array("d", [1.0, 2.0])),
+    "a table": memoryview(bytes(range(24))).cast("i", (2, 3)),
+    "ctypes": memoryview((ctypes.c_int * 3)(1, 2, 3)),
+    "other byte order": view_of(np.arange(3, dtype=">i4")),
+    "complex": view_of(np.arange(3, dtype="c16")),
+    "records": view_of(np.zeros(3, [("a", "i4"), ("b", "f8")])),
+    "half": view_of(np.arange(3, dtype="e")),
+    "text": view_of(np.array(["ab", "c"])),
+    "empty table": view_of(np.zeros((0, 5))),
+    "a scalar": view_of(np.array(3)),
+    "steps": memoryview(bytes(range(10)))[::2],
+    "columns": view_of(np.asfortranarray(np.arange(6, dtype="i4").reshape(2, 3))),
+}
+
+
+@pytest.mark.parametrize("times", [1, 3_000], ids=["small", "large"])
+@pytest.mark.parametrize("kind", VIEWS)
+def test_views_of_every_format_travel(arena: Arena, kind: str, times: int) -> None:
+    view = VIEWS[kind]
+    if times > 1:
+        if view.ndim != 1 or not view.nbytes:
+            return
+        view = view_of(np.tile(np.asarray(view), times))
+    arrived = travel(arena, Job(view=view)).view
+    assert type(arrived) is memoryview
+    assert arrived.tobytes() == view.tobytes()
+    assert (arrived.format.strip("@=<"), arrived.shape) == (view.format.strip("@=<"), view.shape)
+    again = travel(arena, Job(view=arrived)).view
+    assert again.tobytes() == view.tobytes()
+    del arrived, again
+    assert used(arena) == 0
+
+
+def test_a_view_that_nothing_can_make_again_is_refused_by_name(arena: Arena) -> None:
+    released = memoryview(b"abc")
+    released.release()
+    pointers = memoryview((ctypes.c_char_p * 2)())
+    wrong = memoryview((Point * 2)())  # ctypes does not say where its fields are
+    for view in (released, pointers, wrong):
+        with pytest.raises(TaskNotPicklable, match=r"Job\.view of type memoryview"):
+            Codec(arena).encode(Job(number=1, view=view))
+
+
+# Who may write
+
+
+def test_a_read_only_array_cannot_be_made_writeable(arena: Arena) -> None:
+    image = np.arange(20_000, dtype=np.int32).reshape(100, 200)
+    task = Job(image=image, held=[image], days=image.astype("M8[s]"), view=memoryview(image.tobytes()))
+    arrived = travel(arena, task)
+    crops = travel(arena, Job(crop=arrived.image[::2, 3:], other=[1])).crop
+    flat = travel(arena, Job(image=image)).image
+    found = [arrived.image, arrived.held[0], arrived.days, crops, flat, arrived.image[1:], flat.T, flat.view(np.uint8)]
+    found += [np.ndarray((10,), "i4", arrived.view), np.frombuffer(arrived.view, np.uint8), np.asarray(arrived.view)]
+    for value in found:
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            value.flags.writeable = True
+        with pytest.raises(ValueError, match="read-only"):
+            value[...] = 0
+    del arrived, crops, flat, found, value
+    assert used(arena) == 0
+
+
+@pytest.mark.parametrize("dtype", ["i4", "M8[s]", ">m8[ms]", "U3", "S4", "c8", "f2", "?", [("a", "i4"), ("b", "f8")]])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_is_shared_is_shared_on_the_way(arena: Arena, dtype: Any, order: Any) -> None:
+    task = Job(image=arena.share(np.zeros((30, 20), dtype, order=order)), other=[1])
+    assert task.image.dtype == np.dtype(dtype)
+    arrived = travel(arena, task)
+    arrived.image[3, 4] = np.ones((), dtype)
+    assert task.image[3, 4] == np.ones((), dtype)
+    assert arrived.image.dtype == task.image.dtype
+    del task, arrived
+    assert used(arena) == 0
