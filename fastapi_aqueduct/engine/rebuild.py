@@ -34,6 +34,9 @@ MAX_MESSAGE = 10_000
 _LEFT_OUT = (vars(BaseException)["__suppress_context__"], vars(AttributeError)["obj"])
 """Slots that do not travel: the first follows from the cause, the second may be anything, and pickle leaves it out."""
 
+_TEXTS_OF_ARGS = (BaseException.__str__, KeyError.__str__)
+"""What makes the text of an exception from its arguments and nothing else."""
+
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
@@ -79,7 +82,7 @@ class Judge:
     def _find_way(self, exc: BaseException) -> Way:
         for way in (Way.CLASS, Way.PARTS, Way.CLASS_ONLY):
             rebuilt = self._try(exc, way)
-            if rebuilt is None or _tell(rebuilt) != _tell(exc):
+            if rebuilt is None or not _reads_alike(rebuilt, exc):
                 continue
             if way is not Way.CLASS or _are_equal((rebuilt.args, _slots(rebuilt)), (exc.args, _slots(exc))):
                 return way
@@ -206,6 +209,14 @@ def _str(exc: BaseException) -> str:
 def _tell(exc: BaseException) -> tuple[type, str]:
     # An object's default text has its address, which differs in a copy.
     return type(exc), _ADDRESS.sub("", _str(exc))
+
+
+def _reads_alike(one: BaseException, other: BaseException) -> bool:
+    if _tell(one) == _tell(other):
+        return True
+    # A set among the arguments may be written in another order.
+    is_text_of_args = type(one) is type(other) and type(one).__str__ in _TEXTS_OF_ARGS
+    return is_text_of_args and _are_equal(one.args, other.args)
 
 
 def _reduce(exc: BaseException) -> tuple[Any, ...]:
