@@ -40,15 +40,14 @@ class RouteCheck:
             ConfigurationError: An endpoint cannot work in this application.
         """
         overrides = getattr(app, "dependency_overrides", None) or {}
-        for route in _routes(app.routes):
+        for route, path in _routes(app.routes):
             mounted = getattr(route, "app", None)
             if isinstance(route, Mount) and isinstance(mounted, Starlette):
                 self.check(mounted)
             for function in _functions(route):
-                self._check_function(route, function, overrides)
+                self._check_function(route, path, function, overrides)
 
-    def _check_function(self, route: BaseRoute, function: Any, overrides: dict[Any, Any]) -> None:
-        path = getattr(route, "path", "")
+    def _check_function(self, route: BaseRoute, path: str, function: Any, overrides: dict[Any, Any]) -> None:
         name = getattr(function, "__qualname__", repr(function))
         if isinstance(route, WebSocketRoute) and hasattr(function, "__aqueduct__"):
             raise ConfigurationError(
@@ -65,12 +64,13 @@ class RouteCheck:
         )
 
 
-def _routes(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+def _routes(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[BaseRoute, str]]:
+    """List the routes with their paths, but for those of applications that are mounted."""
     for context in iter_route_contexts(list(routes)):
-        route = context.original_route
-        yield route
+        route, path = context.original_route, prefix + (context.path or "")
+        yield route, path
         if not isinstance(getattr(route, "app", None), Starlette):
-            yield from _routes(getattr(route, "routes", None) or ())
+            yield from _routes(getattr(route, "routes", None) or (), path)
 
 
 def _functions(route: BaseRoute) -> Iterator[Any]:
