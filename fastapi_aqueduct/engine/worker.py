@@ -104,6 +104,7 @@ def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int, program_fd: in
     try:
         worker = _set_up(channel, memory_fd, program_fd, orphan_kill)
         worker.run()
+        orphan_kill.arm()  # it leaves to the API process what its handler has left behind
     except (EOFError, BrokenPipeError, ConnectionResetError):
         if channel.is_closed:
             raise
@@ -188,13 +189,7 @@ class Worker:
                     self._flushed_at = time.monotonic()
         finally:
             if not self._channel.is_closed:
-                self._leave()
-
-    def _leave(self) -> None:
-        self._orphan_kill.disarm()
-        self._program.handler.on_stop()
-        if self._stopping:  # and then leaves to the API process what its handler has left behind
-            self._orphan_kill.arm()
+                self._program.handler.on_stop()
 
     def _receive_at_ease(self) -> list[tuple[Kind, bytes]]:
         # Not for each pause between two tasks: this costs two system calls.
@@ -222,6 +217,7 @@ class Worker:
                 give_back()
             elif kind is Kind.STOP:
                 self._stopping = True
+                self._orphan_kill.disarm()  # for on_stop
 
     def _flush(self) -> None:
         # Before the answers, which let the API process forget the blocks.
