@@ -390,6 +390,19 @@ def keep_in_cycle(task: Any) -> None:
     task.image = None
 
 
+def fail_or_raise(*tasks: Any) -> None:
+    """Fail the tasks that ask for it, each with an exception that was caught, and then raise for another."""
+    gc.disable()
+    for task in tasks:
+        if task.fails:
+            try:
+                raise ValueError("fails")
+            except ValueError as exc:
+                task.fail(exc)
+    if not all(task.fails for task in tasks):
+        raise KeyError("raises")
+
+
 def share_image(task: Any) -> None:
     task.share_value("image")
 

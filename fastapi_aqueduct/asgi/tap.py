@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from .cycle import cycle_of
 
 SMALL = 4 << 10
-"""Bytes below which pieces are joined: a client may send every byte in a chunk of its own."""
+"""Bytes below which the server's own buffer is quicker: a client may send every byte in a chunk of its own."""
 
 _FULL = 1 << 30
 
@@ -43,7 +43,6 @@ class Tap:
         self._take = take
         self._is_full = is_full
         self._error: Exception | None = None
-        self._small = bytearray()
         self._length = 0
 
     @staticmethod
@@ -74,36 +73,29 @@ class Tap:
         """
         self._length = 0
         early, self._cycle.body = self._cycle.body, self
-        if early:  # what came together with the headers
-            self += early
+        if early:  # what came together with the headers, or while the last pieces waited for room
+            self._pass_on(early)
         if self._error is None:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             self._request._stream_consumed = not message.get("more_body", False)
-            self._flush()
+            if message["body"]:
+                self._pass_on(message["body"])
         if self._error is not None:
             raise self._error
         return not self._request._stream_consumed
 
-    def __iadd__(self, data: bytes | bytearray) -> Self:
-        # Called from within the server's parser, for every chunk that the client has made.
+    def __iadd__(self, data: bytes | bytearray) -> Tap | bytearray:
+        # Called from within the server's parser, for every chunk that the client has made. What is returned becomes the
+        # buffer: one of the usual kind, which is then filled until the server has read no more.
         if len(data) < SMALL:
-            self._small += data
-            if len(self._small) >= SMALL:
-                self._flush()
-        else:
-            self._flush()
-            self._pass_on(data)
+            return bytearray(data)
+        self._pass_on(data)
         return self
 
     def __len__(self) -> int:
         return self._length
-
-    def _flush(self) -> None:
-        if self._small:
-            small, self._small = self._small, bytearray()
-            self._pass_on(small)
 
     def _pass_on(self, data: bytes | bytearray) -> None:
         # The parser must not see our errors.

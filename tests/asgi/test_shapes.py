@@ -79,7 +79,7 @@ async def test_small_chunks_are_joined(http: str) -> None:
             sizes, checksum = json.loads(await connection.read_body())
     assert checksum == zlib.crc32((small + large) * 3)
     assert sum(sizes) == 3 * 23_000
-    # One for each large chunk, one for what was joined before it, and one for each time that the server has read.
+    # One for each time that the server has read.
     assert len([size for size in sizes if size < SMALL]) < 30
 
 

@@ -15,6 +15,8 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
+from fastapi_aqueduct.engine.rest import IDLE_TIME
+
 from ..asgi.service import Service, launched
 from ..edge.servers import START_DEADLINE
 from ..edge.wire import Connection1
@@ -23,6 +25,9 @@ from ..support import DEADLINE, eventually, wait_until
 from .application import KINDS
 
 BODY = bytes(100_000)
+SOON = IDLE_TIME / 2
+"""Seconds in which nothing may be left: sooner than workers collect garbage because the flow is idle."""
+
 LENGTH = {"content_length": str(len(BODY))}
 
 SERVERS = {
@@ -264,7 +269,7 @@ async def test_nothing_is_kept(
     endpoint = Endpoint(services[server], kind, tmp_path)
     try:
         await ending.act(endpoint)
-        await eventually(lambda: not endpoint.remains())
+        await eventually(lambda: not endpoint.remains(), SOON)
     except BaseException:
         endpoint.ask("POST", "/collect")  # for the next test
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
@@ -9,12 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from fastapi_aqueduct import ArenaFull, Flow
+from fastapi_aqueduct import ArenaFull, Flow, FlowStep
 from fastapi_aqueduct.engine.garbage import GarbageCollection
+from fastapi_aqueduct.engine.rest import IDLE_TIME
 
 from .. import handlers
-from ..handlers import Each, Job
-from ..support import running
+from ..handlers import Each, Job, Whole
+from ..support import eventually, outcome, running
 
 MIB = 1 << 20
 
@@ -102,6 +104,19 @@ async def test_cycles_of_a_handler_are_collected_before_a_task_is_refused() -> N
             await flow.process(Job(number=number, image=np.zeros(MIB, np.uint8)), 2)
         assert 0 < flow.statistics().arena.retained < 16 * MIB
         await flow.process(Job(number=0, image=np.zeros(14 * MIB, np.uint8)), 2)
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_tasks_that_fail_in_a_batch_that_runs_again_leave_no_cycles() -> None:
+    """In the batch and alone."""
+    flow = Flow(FlowStep(Whole(handlers.fail_or_raise), batch_size=2, batch_timeout=0.5))
+    async with flow:
+        jobs = [Job(image=np.zeros(100_000, np.uint8), fails=fails) for fails in (True, False)]
+        ends = await asyncio.gather(*[outcome(flow.process(job)) for job in jobs])
+        assert [type(end) for end in ends] == [ValueError, KeyError]
+        del jobs, ends
+        # Sooner than memory that lies idle is given back, for which workers collect garbage.
+        await eventually(lambda: flow.statistics().arena.blocks == 0, IDLE_TIME / 2)
 
 
 @pytest.mark.usefixtures("no_collector")
