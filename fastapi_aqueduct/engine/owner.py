@@ -60,6 +60,7 @@ class Owner:
         self._lock = threading.Lock()
         self._calls: set[HandedCall] = set()
         self._background: Background | None = None
+        self._ending: asyncio.AbstractEventLoop | None = None
         self._end_reason = ""
 
     def is_here(self) -> bool:
@@ -238,7 +239,7 @@ class Owner:
 
     def _begin(self, call: HandedCall, loop: asyncio.AbstractEventLoop) -> None:
         # A loop that had stopped and runs again may still have calls to begin that another one has begun meanwhile.
-        if call.done() or call.loop is loop or self._engine.loop is not loop:
+        if call.done() or call.loop is loop or self._engine.loop is not loop or self._ending is loop:
             return
         call.loop = loop
         call.admission = loop.create_task(self._admit(call, loop))
@@ -251,6 +252,10 @@ class Owner:
         except Exception as exc:
             if self._engine.loop is loop:  # else it is begun anew in another one
                 call.set_exception(exc)
+        except asyncio.CancelledError:
+            if not call.done():  # not by its caller: `asyncio.run` cancels all tasks, and begun ones would be destroyed
+                self._ending = loop
+            raise
         finally:
             call.admission = None
 
@@ -279,5 +284,5 @@ class Owner:
             self._deliver(self._drop, call)
         elif call.number:
             self._engine.dispatcher.withdraw(call.number)
-        elif call.admission is not None:
+        elif call.admission is not None and call.loop is loop:
             call.admission.cancel()
