@@ -9,11 +9,12 @@ from functools import partial
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
+from .engine.arrivals import NO_CAP, Arrival, IntakeCap
 from .engine.background import run_in_thread
 from .engine.declaration import LONGEST_TIMEOUT, check_numbers, checked_method, checked_timeout, named, not_a_task
 from .engine.engine import Engine
 from .engine.event_loop import check_asyncio, in_event_loop
-from .engine.intake import NO_CAP, Intake, IntakeCap
+from .engine.intake import Intake
 from .engine.memory import default_memory_limit
 from .engine.owner import Guard
 from .engine.process import StartMethod
@@ -289,25 +290,36 @@ class Flow:
             engine.owner.claim()
         engine.dispatcher.check_entry(priority, timeout_sec)
 
-    async def reserve(self, size: int, timeout: float, cap: IntakeCap = NO_CAP) -> Intake:
-        """Take a block of shared memory to fill, waiting for room.
+    @property
+    def memory_limit(self) -> int:
+        """Bytes of shared memory that all processes of the flow may use."""
+        engine = self._engine
+        return engine.ledger.arena.layout.limit if engine else self._memory_limit or default_memory_limit()
+
+    def expect(self, size: int | None, most: int, patience: float, cap: IntakeCap = NO_CAP) -> Arrival:
+        """Expect a body: it counts as arriving from its first byte on, and waits where too much is arriving.
 
         Args:
-            size: Bytes.
-            timeout: Seconds to wait at most.
-            cap: How much may be arriving at the same time, here and elsewhere.
+            size: Bytes that it will have; None when that is not known.
+            most: Bytes that it may have in that case.
+            patience: Seconds that it may wait, all in all.
+            cap: How much may be arriving at the same time.
 
         Raises:
             NotRunningError: The flow is not running.
-            ArenaFull: There was no room in time.
-            Overloaded: Too much is arriving already.
+            Overloaded: Too many bodies are arriving.
         """
+        return self._engine_here().ledger.arrivals.expect(size, most, patience, cap)
+
+    def receive(self, size: int | None, most: int, patience: float, cap: IntakeCap = NO_CAP) -> Intake:
+        """Expect a body that goes to shared memory; parameters and exceptions are those of `expect`."""
+        return Intake(self._engine_here().ledger, self.expect(size, most, patience, cap))
+
+    def _engine_here(self) -> Engine:
         engine = self._running_engine()
-        if engine.loop is not asyncio.get_running_loop() and not engine.owner.bring_here():
-            raise NotRunningError(
-                f"flow {self.name} runs in the event loop of another thread, and uploads can only arrive in that one"
-            )
-        return await Intake.open(engine.ledger, size, timeout, cap)
+        if engine.loop is asyncio.get_running_loop() or engine.owner.bring_here():
+            return engine
+        raise NotRunningError(f"flow {self.name} runs in another thread's event loop, where uploads must arrive")
 
     def adopt(self) -> None:
         """Have the running event loop drive the flow, if none does or one of the flow's own.
@@ -325,7 +337,7 @@ class Flow:
         engine = self._engine
         if engine is None:
             steps = tuple(StepStatistics(name, (), step.nprocs, 0) for name, step in self._steps)
-            arena = ArenaStatistics(self._memory_limit or default_memory_limit())
+            arena = ArenaStatistics(self.memory_limit)
             return FlowStatistics(self.name, self._state, steps, arena, 0, 0, 0, 0, 0)
         return engine.statistics(self._state)
 

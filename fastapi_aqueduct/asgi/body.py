@@ -132,10 +132,10 @@ class Body:
             raise self._too_large()
 
     def restrict(self, max_size: int) -> None:
-        """Lower the limit, for a body that is one upload.
+        """Lower the limit: to what a body that is one upload may have, or to all the memory there is.
 
         Args:
-            max_size: The most bytes that the upload may have.
+            max_size: The most bytes that the body may have.
 
         Raises:
             BodyTooLarge: The body will have more.

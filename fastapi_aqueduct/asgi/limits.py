@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from ..engine.intake import IntakeCap
+from ..engine.arrivals import IntakeCap
 from ..exceptions import ConfigurationError
 
 

@@ -23,9 +23,6 @@ from .multipart import Event, MultipartForm, PartBegin, PartData, boundary_of
 from .pace import Pace
 from .parameters import UploadPart
 
-FIRST_BLOCK = 256 << 10
-"""Bytes to begin with when the client does not say how many will come."""
-
 _TYPE_OF_CURL = "application/x-www-form-urlencoded"
 
 MAX_FIELDS_SIZE = 1 << 20
@@ -107,21 +104,19 @@ class UploadReader:
         """
         if self._is_empty:
             return Received()
-        with Pace(self._body.limits) as pace:
-            room = _Room(flow, self._body, self._rules.wait, pace)
-            try:
-                if self._boundary is None:
-                    return await self._receive_raw(room, pace)
-                form = _FormReader(self._boundary, self._parts, self._rules, room)
-                await self._body.pour(form, pace)
-                return form.finish()
-            finally:
-                room.close()
+        self._body.restrict(flow.memory_limit)
+        body, rules = self._body, self._rules
+        with Pace(body.limits) as pace, flow.receive(body.size, body.max_size, rules.wait, body.limits.cap) as intake:
+            if self._boundary is None:
+                return await self._receive_raw(intake, pace)
+            form = _FormReader(self._boundary, self._parts, rules, intake, pace)
+            await body.pour(form, pace)
+            return form.finish()
 
-    async def _receive_raw(self, room: _Room, pace: Pace) -> Received:
-        await room.open()
-        await self._body.pour(room, pace)
-        view = room.finish()
+    async def _receive_raw(self, intake: Intake, pace: Pace) -> Received:
+        intake.begin()
+        await self._body.pour(_RawReader(intake, pace), pace)
+        view = intake.finish()
         received = Received()
         if view:
             (name,) = self._parts
@@ -129,23 +124,49 @@ class UploadReader:
         return received
 
 
+class _RawReader:
+    """Writes a body as it comes to shared memory."""
+
+    def __init__(self, intake: Intake, pace: Pace) -> None:
+        self._intake = intake
+        self._pace = pace
+        self._waiting: deque[bytes | bytearray] = deque()
+
+    def take(self, data: bytes | bytearray) -> None:
+        if self._waiting or not self._intake.write(data):
+            self._waiting.append(data)
+
+    def is_full(self) -> bool:
+        return bool(self._waiting)
+
+    async def settle(self) -> None:
+        self._pace.pause()
+        # More may come while room is waited for.
+        while self._waiting:
+            await self._intake.write_patiently(self._waiting[0])
+            self._waiting.popleft()
+        self._pace.resume()
+
+
 class _FormReader:
     """Sorts the parts of a form: uploads go to shared memory, fields are collected, other files are dropped."""
 
-    def __init__(self, boundary: bytes, parts: Mapping[str, UploadPart], rules: BodyRules, room: _Room) -> None:
+    def __init__(
+        self, boundary: bytes, parts: Mapping[str, UploadPart], rules: BodyRules, intake: Intake, pace: Pace
+    ) -> None:
         self._rules = rules
         self._parser = MultipartForm(boundary)
         self._parts = parts
-        self._room = room
+        self._intake = intake
+        self._pace = pace
         self._received = Received()
         self._fields_size = 0
-        self._position = 0
         self._part: PartBegin | None = None
         self._upload: UploadPart | None = None
         self._field = bytearray()
         self._unread: deque[bytes | bytearray] = deque()
         self._start = 0
-        self._waiting: deque[tuple[Event, int]] = deque()
+        self._waiting: deque[Event] = deque()
 
     def take(self, data: bytes | bytearray) -> None:
         self._unread.append(data)
@@ -156,16 +177,19 @@ class _FormReader:
         return bool(self._waiting or self._unread)
 
     async def settle(self) -> None:
+        self._pace.pause()
         # More may come while room, or a turn of the event loop, is waited for.
         while self._waiting or self._unread:
             while self._waiting:
-                event, position = self._waiting[0]
+                event = self._waiting[0]
                 if not self._take(event):
-                    await self._make_room(event, position)
+                    assert isinstance(event, PartData)
+                    await self._wait(event)
                 self._waiting.popleft()
             if self._unread:
                 await asyncio.sleep(0)
                 self._read()
+        self._pace.resume()
 
     def _read(self) -> None:
         """Read as much of the first piece as should be read in one turn of the event loop."""
@@ -173,10 +197,9 @@ class _FormReader:
         events, self._start = self._parser.feed(data, self._start)
         for event in events:
             if self._waiting or not self._take(event):
-                self._waiting.append((event, self._position))
+                self._waiting.append(event)
         if self._start == len(data):
             self._unread.popleft()
-            self._position += len(data)
             self._start = 0
 
     def finish(self) -> Received:
@@ -188,27 +211,28 @@ class _FormReader:
         if isinstance(event, PartData):
             return self._take_data(event)
         if isinstance(event, PartBegin):
-            return self._begin(event)
-        self._end()
+            self._begin(event)
+        else:
+            self._end()
         return True
 
-    async def _make_room(self, event: Event, position: int) -> None:
-        if isinstance(event, PartData):
-            await self._room.grow(event.view)
+    async def _wait(self, data: PartData) -> None:
+        if self._upload is not None:
+            await self._intake.write_patiently(data.view)
         else:
-            # What comes behind the part is given back at its end.
-            await self._room.open(position)
+            await self._intake.arrival.wait(data.end - data.start)
+            self._add_to_field(data)
 
-    def _begin(self, part: PartBegin) -> bool:
+    def _begin(self, part: PartBegin) -> None:
         self._part, self._field = part, bytearray()
         # A browser sends an empty name where no file was chosen.
         wanted = self._upload = self._parts.get(part.name) if part.filename else None
         if wanted is None:
-            return True
+            return
         if part.name in self._received.uploads and not wanted.is_list:
             raise MalformedBody(f"The multipart form has more than one part named {part.name!r}.")
         _check_type(wanted, self._rules, part.content_type)
-        return False
+        self._intake.begin()
 
     def _take_data(self, data: PartData) -> bool:
         part, upload = self._part, self._upload
@@ -216,97 +240,34 @@ class _FormReader:
         if upload is not None:
             if upload.max_size is not None:
                 self._check_size(upload, data)
-            return self._room.write(data.view)
+            return self._intake.write(data.view)
         if part.name in self._parts:
             self._received.nameless.add(part.name)
         elif part.filename is None:
-            self._fields_size += data.end - data.start
-            if self._fields_size > MAX_FIELDS_SIZE:
+            size = data.end - data.start
+            if self._fields_size + size > MAX_FIELDS_SIZE:
                 raise BodyTooLarge(f"The fields of the form may have at most {MAX_FIELDS_SIZE} bytes together.")
-            self._field += data.view
+            if not self._intake.arrival.take(size):
+                return False
+            self._add_to_field(data)
         return True
+
+    def _add_to_field(self, data: PartData) -> None:
+        self._fields_size += data.end - data.start
+        self._field += data.view
 
     def _check_size(self, upload: UploadPart, data: PartData) -> None:
         assert upload.max_size is not None
-        if self._room.received + data.end - data.start > upload.max_size:
+        if self._intake.received + data.end - data.start > upload.max_size:
             raise BodyTooLarge(f"{upload.name} may have at most {upload.max_size} bytes.")
 
     def _end(self) -> None:
         part = self._part
         assert part is not None
         if self._upload is not None:
-            self._received.add(part.name, self._room.finish(), part.filename, part.content_type)
+            self._received.add(part.name, self._intake.finish(), part.filename, part.content_type)
         elif part.filename is None and part.name not in self._parts:
             self._received.fields.append((part.name, decoded(self._field)))
-
-
-class _Room:
-    """The block that fills at present."""
-
-    def __init__(self, flow: Flow, body: Body, wait: float, pace: Pace) -> None:
-        self._flow = flow
-        self._body = body
-        self._wait = wait
-        self._pace = pace
-        self._intake: Intake | None = None
-        self._waiting: deque[bytes | bytearray] = deque()
-
-    async def open(self, position: int = 0) -> None:
-        """Take a block that is enough for all that comes from a position of the body on, if that is known."""
-        size = self._body.size
-        room = min(FIRST_BLOCK, self._body.max_size) if size is None else size - position
-        self._pace.pause()
-        self._intake = await self._flow.reserve(room, self._wait, self._body.limits.cap)
-        self._pace.resume()
-
-    @property
-    def received(self) -> int:
-        """Bytes that are in the block."""
-        return self._intake.received if self._intake is not None else 0
-
-    def take(self, data: bytes | bytearray) -> None:
-        if self._waiting or not self.write(data):
-            self._waiting.append(data)
-
-    def is_full(self) -> bool:
-        return bool(self._waiting)
-
-    async def settle(self) -> None:
-        # More may come while room is waited for.
-        while self._waiting:
-            data = self._waiting[0]
-            if not self.write(data):
-                await self.grow(data)
-            self._waiting.popleft()
-
-    def write(self, data: bytes | bytearray | memoryview) -> bool:
-        """Take data in, and tell whether there was room for it."""
-        intake = self._intake
-        assert intake is not None
-        if len(data) > intake.room:
-            return False
-        intake.write(data)
-        return True
-
-    async def grow(self, data: bytes | bytearray | memoryview) -> None:
-        """Make room for data, and for more, and take it in."""
-        intake = self._intake
-        assert intake is not None
-        needed = intake.received + len(data)
-        self._pace.pause()
-        await intake.grow(max(needed, min(2 * needed, self._body.max_size)), self._wait)
-        self._pace.resume()
-        intake.write(data)
-
-    def finish(self) -> memoryview:
-        assert self._intake is not None
-        view = self._intake.finish()
-        self._intake = None
-        return view
-
-    def close(self) -> None:
-        if self._intake is not None:
-            self._intake.close()
 
 
 def _check_type(part: UploadPart, rules: BodyRules, content_type: str | None) -> None:

@@ -29,6 +29,10 @@ alone and is aligned, so a reader sees the old value or the new one."""
 THRESHOLD = 16 * 1024
 """Bytes from which a buffer moves to shared memory; below, a copy through the socket is cheaper than a block."""
 
+SERVER_SPACE = 8
+"""How many times the limit the API process's region has as addresses. A body of which little has come so far keeps the
+addresses for all that is announced, so that it need not move; see `engine.intake`."""
+
 _WORD = struct.Struct("Q")
 _TIME = struct.Struct("d")
 _CALL = struct.Struct("Qd")
@@ -67,21 +71,29 @@ class Layout:
 
     @cached_property
     def region_size(self) -> int:
-        """Bytes of address space of a region. Each could hold the whole limit: the file is sparse."""
+        """Bytes of address space of a worker's region. Each could hold the whole limit: the file is sparse."""
         return -(-self.limit // PAGE) * PAGE
 
     @cached_property
     def size(self) -> int:
         """Bytes of address space of the whole arena."""
-        return self.status_size + self.regions * self.region_size
+        return self.start(self.regions)
 
     def start(self, region: int) -> int:
         """Tell where a region starts."""
-        return self.status_size + region * self.region_size
+        return self._workers + (region - 1) * self.region_size if region else self.status_size
+
+    def capacity(self, region: int) -> int:
+        """Tell how many bytes of address space a region has."""
+        return self.region_size if region else SERVER_SPACE * self.region_size
 
     def region_of(self, offset: int) -> int:
         """Tell in which region a block lies."""
-        return (offset - self.status_size) // self.region_size
+        return 0 if offset < self._workers else 1 + (offset - self._workers) // self.region_size
+
+    @cached_property
+    def _workers(self) -> int:
+        return self.status_size + SERVER_SPACE * self.region_size
 
 
 class Arena:
@@ -104,34 +116,40 @@ class Arena:
         self.mapping = mapping
         self.layout = layout
         self.number = region
-        self.region = Region(layout.start(region), layout.region_size)
+        self.region = Region(layout.start(region), layout.capacity(region))
         self.holds: dict[int, int] = {}
         self.leases: dict[int, int] = {}
         self.is_here: Callable[[], bool] = lambda: True
         self._on_idle = on_idle
         self._garbage = GarbageCollection()
         self._status = region * STATUS_SIZE
+        words = mapping.writable[: layout.regions * STATUS_SIZE].cast("Q")
+        self._usages = words[:: STATUS_SIZE // _WORD.size]
         self._call = self._status + _WORD.size
 
     def allocate(self, size: int) -> Ref:
-        """Take a block of this process's region; nobody holds it yet.
+        """Take a block of this process's region that is filled at once; nobody holds it yet.
 
         Raises:
             ArenaFull: The flow's limit would be exceeded, also without the blocks that cycles of the application held.
         """
-        touched = self.region.touched
+        region = self.region
         try:
-            offset = self.region.allocate(max(size, 1))
+            offset = region.allocate(max(size, 1))
         except RegionFull:
             offset = -1
         if offset >= 0:
-            if self._may_touch(touched):
+            end = offset + size
+            if not region.pages.missing(offset, end):
                 return Ref(offset, size)
-            self.region.free(offset)
-            self._untouch(touched)
+            if self._has_memory(offset, end):
+                region.pages.add(offset, end)
+                self._publish_usage()
+                return Ref(offset, size)
+            region.free(offset)
         if size <= self.layout.limit and self.collect_garbage():
             return self.allocate(size)
-        raise self._full(size)
+        raise self.full(size)
 
     def collect_garbage(self) -> bool:
         """Free the blocks that only cycles of the application hold in this process, unless that was useless lately.
@@ -142,15 +160,53 @@ class Arena:
         self.collect()
         return bool(self.leases) and self._garbage.run(self._count_holds)
 
+    def place(self, size: int) -> Ref | None:
+        """Take addresses for a block that is filled little by little; None when no hole is large enough."""
+        try:
+            return Ref(self.region.place(size), size)
+        except RegionFull:
+            return None
+
+    def fill(self, ref: Ref, size: int) -> bool:
+        """Take the memory for the beginning of a block that `place` has made.
+
+        Args:
+            ref: The block.
+            size: Bytes that will be filled, no fewer than before.
+
+        Returns:
+            Whether there is so much; else nothing has changed.
+        """
+        if not self._has_memory(ref.offset, ref.offset + size):
+            return False
+        self.region.fill(ref.offset, size)
+        self._publish_usage()
+        return True
+
+    def move(self, source: Ref, target: Ref, start: int, end: int) -> None:
+        """Copy a piece of a block to another one, and give its memory back where it was.
+
+        For the time of the copy the piece is there twice, and the limit may be exceeded by it: a block that had to wait
+        for memory in order to move could wait for itself.
+
+        Args:
+            source: The block; what lies before the piece has moved already.
+            target: A block that `place` has made.
+            start: Where the piece begins.
+            end: Where it ends.
+        """
+        self.region.fill(target.offset, end)
+        words = self.mapping.writable
+        words[target.offset + start : target.offset + end] = words[source.offset + start : source.offset + end]
+        self._give_back(self.region.drain(source.offset, end))
+
     def grow(self, ref: Ref, size: int) -> Ref | None:
-        """Make a block of this process longer where it is; None when that cannot be done."""
-        touched = self.region.touched
-        if not self.region.grow(ref.offset, size):
-            return None
-        if not self._may_touch(touched):
-            self.region.shrink(ref.offset, ref.size)
-            self._untouch(touched)
-            return None
+        """Give a block that `place` has made more addresses where it is; None when those behind it are taken."""
+        return ref._replace(size=size) if self.region.grow(ref.offset, size) else None
+
+    def finish(self, ref: Ref, size: int) -> Ref:
+        """Keep only the first bytes of a block that `place` has made, which are filled."""
+        self.region.finish(ref.offset, size)
         return ref._replace(size=size)
 
     def free(self, offset: int) -> None:
@@ -158,14 +214,14 @@ class Arena:
         self.region.free(offset)
 
     def adopt(self, blocks: dict[int, int]) -> None:
-        """Begin in a region where an earlier worker left blocks that are still in use."""
+        """Begin in a region where an earlier worker left blocks that are still in use; all else is given back."""
         self.region.adopt(blocks)
-        self._publish_usage()
+        self.trim()
 
-    def shrink(self, ref: Ref, size: int) -> Ref:
-        """Keep only the first bytes of a block that was just allocated."""
-        self.region.shrink(ref.offset, size)
-        return ref._replace(size=size)
+    def available(self) -> int:
+        """Return the bytes that this process could fill now: what no process uses, but for what others keep warm."""
+        region = self.region
+        return self.layout.limit - self.usage() + region.pages.size - region.used
 
     def owns(self, offset: int) -> bool:
         """Tell whether a block lies in this process's region."""
@@ -253,14 +309,11 @@ class Arena:
 
     def trim(self) -> None:
         """Give the free memory of this process's region back to the system."""
-        for offset, size in self.region.trim():
-            self.mapping.give_back(offset, size)
-        self._publish_usage()
+        self._give_back(self.region.trim())
 
     def usage(self) -> int:
-        """Sum up the bytes that all processes have touched and not given back."""
-        words = self.mapping.writable
-        return sum(_WORD.unpack_from(words, region * STATUS_SIZE)[0] for region in range(self.layout.regions))
+        """Sum up the bytes of memory that all processes hold: in blocks, and in pages that they keep warm."""
+        return sum(self._usages)
 
     def note_call(self, task: int, started_at: float) -> None:
         """Write down that a call of the handler begins; readable after the death of this process.
@@ -286,31 +339,37 @@ class Arena:
         start = region * STATUS_SIZE + 8
         self.mapping.writable[start : start + STATUS_SIZE - 8] = bytes(STATUS_SIZE - 8)
 
-    def _count_holds(self) -> int:
-        self.collect()
-        return len(self.holds)
-
-    def _may_touch(self, before: int) -> bool:
-        if self.region.touched <= before:
-            return True
-        self._publish_usage()
-        # Each process checks its own growth against the sum of all, without a lock: two that grow in the same
-        # instant may together exceed the limit by one block each.
-        return self.usage() <= self.layout.limit
-
-    def _untouch(self, before: int) -> None:
-        self.region.touched = before
-        self._publish_usage()
-
-    def _publish_usage(self) -> None:
-        _WORD.pack_into(self.mapping.writable, self._status, self.region.touched - self.region.start)
-
-    def _full(self, size: int) -> ArenaFull:
+    def full(self, size: int) -> ArenaFull:
+        """Return what is raised when there is no room for so many bytes."""
         return ArenaFull(
             f"no room for {size} bytes in shared memory: {self.usage()} of {self.layout.limit} bytes are in use; "
             "raise memory_limit of the flow, or let go of results and uploads earlier",
             size=size,
         )
+
+    def _count_holds(self) -> int:
+        self.collect()
+        return len(self.holds)
+
+    def _has_memory(self, start: int, end: int) -> bool:
+        """Tell whether a range may be filled, after giving back what this process keeps warm if need be."""
+        # Each process checks its own growth against the sum of all, without a lock: two that grow in the same
+        # instant may together exceed the limit by one block each.
+        while missing := self.region.pages.missing(start, end):
+            excess = self.usage() + missing - self.layout.limit
+            # It may give back pages of the range itself, so it looks again.
+            if excess <= 0 or not self._give_back(self.region.trim(excess)):
+                return excess <= 0
+        return True
+
+    def _give_back(self, ranges: list[tuple[int, int]]) -> int:
+        for offset, size in ranges:
+            self.mapping.give_back(offset, size)
+        self._publish_usage()
+        return sum(size for _, size in ranges)
+
+    def _publish_usage(self) -> None:
+        _WORD.pack_into(self.mapping.writable, self._status, self.region.pages.size)
 
 
 def lease_of(buffer: Any) -> Lease | None:

@@ -151,7 +151,7 @@ class Feeder:
             earlier = self._desks[:index]
             is_expected = any(before.queue.count or any(link.calls for link in before.links) for before in earlier)
         else:
-            is_expected = self._ledger.intakes > 0
+            is_expected = len(self._ledger.arrivals) > 0
         return patience.due_at(desk.queue.count, is_expected, desk.share(), now)
 
     def _free_after(self, index: int) -> int:

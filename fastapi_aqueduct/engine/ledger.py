@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from ..exceptions import ArenaFull
 from .arena import Arena, Layout, Ref
+from .arrivals import Arrivals
 from .mapping import Mapping
 from .statistics import ArenaStatistics
 
@@ -24,9 +26,8 @@ class Ledger:
 
     Attributes:
         arena: The shared memory as this process uses it.
-        on_full: Called when somebody begins to wait for room.
-        intakes: How many blocks are being filled from outside.
-        receiving: Their bytes.
+        arrivals: The bodies that are arriving.
+        on_full: Called when a task or a body begins to wait for room.
     """
 
     def __init__(self, mapping: Mapping, layout: Layout) -> None:
@@ -35,9 +36,9 @@ class Ledger:
         self._foreign: list[dict[int, int]] = [{} for _ in range(layout.regions)]
         self._released: list[list[int]] = [[] for _ in range(layout.regions)]
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._watchers = 0
         self.on_full: Callable[[], None] = lambda: None
-        self.intakes = 0
-        self.receiving = 0
+        self.arrivals = Arrivals(self.arena, self._watch, self._relieve)
 
     def hold(self, refs: Iterable[Ref]) -> None:
         """Hold blocks for a task."""
@@ -70,27 +71,6 @@ class Ledger:
         self._released[region] = []
         return dict(self._foreign[region])
 
-    async def allocate(self, size: int, timeout: float) -> Ref:
-        """Take a block of this process's region, waiting for room.
-
-        Args:
-            size: Bytes.
-            timeout: Seconds to wait at most.
-
-        Returns:
-            The block; nobody holds it yet.
-
-        Raises:
-            ArenaFull: There was no room in time, or there can never be.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            self.arena.collect()
-            try:
-                return self.arena.allocate(size)
-            except ArenaFull as exc:
-                await self.wait_for_room(exc, deadline)
-
     async def wait_for_room(self, full: ArenaFull, deadline: float) -> None:
         """Wait until some memory was freed or the deadline, on the clock of ``time.monotonic``, has passed.
 
@@ -103,16 +83,33 @@ class Ledger:
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiting.append(turn)
-        # A view may end in any thread, and only then somebody must look.
-        self.arena.mapping.wake = lambda: loop.call_soon_threadsafe(self.notify_room)
+        # What is returned meanwhile is for this task before it is for bodies that are not there yet.
+        self.arrivals.wanted[turn] = full.size
         timer = loop.call_later(deadline - time.monotonic(), _resolve, turn)
         try:
-            await turn
+            with self._watch():
+                await turn
         finally:
             timer.cancel()
+            del self.arrivals.wanted[turn]
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            if not self._waiting:
+
+    def _relieve(self) -> None:
+        self.arena.collect_garbage()
+        self.on_full()
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Look for the ends of views at once: a view may end in any thread, and only who waits must know."""
+        loop = asyncio.get_running_loop()
+        self._watchers += 1
+        self.arena.mapping.wake = lambda: loop.call_soon_threadsafe(self.notify_room)
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
                 self.arena.mapping.wake = None
 
     def statistics(self, retained: Iterable[int]) -> ArenaStatistics:
@@ -121,13 +118,16 @@ class Ledger:
         Args:
             retained: The blocks that code in workers has kept.
         """
+        touched = self.arena.usage()
+        foreign = sum(sum(list(blocks.values())) for blocks in self._foreign)
         return ArenaStatistics(
             limit=self._layout.limit,
-            touched=self.arena.usage(),
+            touched=touched,
             used=sum(map(self._size, list(self.arena.holds))),
             leased=sum(map(self._size, list(self.arena.leases))),
             retained=sum(map(self._size, retained)),
-            receiving=self.receiving,
+            receiving=self.arrivals.held,
+            free=max(0, touched - self.arena.region.used - foreign),
             blocks=len(self.arena.holds),
         )
 
@@ -146,6 +146,7 @@ class Ledger:
     def notify_room(self) -> None:
         """Let those who wait for room try again."""
         self.arena.collect()
+        self.arrivals.settle()
         while self._waiting:
             _resolve(self._waiting.popleft())
 
@@ -153,7 +154,7 @@ class Ledger:
         region = self._layout.region_of(offset)
         if region == 0:
             self.arena.free(offset)
-            if self._waiting:
+            if self._watchers:
                 self.notify_room()
         else:
             self._foreign[region].pop(offset, None)

@@ -7,7 +7,7 @@ import resource
 import sys
 
 from ..exceptions import ConfigurationError
-from .arena import Layout
+from .arena import SERVER_SPACE, Layout
 
 DESCRIPTORS_PER_WORKER = 4
 """Socket, pidfd, trace, and one that is open while the process is being started."""
@@ -40,7 +40,8 @@ def check_limits(name: str, workers: int, layout: Layout) -> None:
         if soft != resource.RLIM_INFINITY and needed > soft:
             raise ConfigurationError(
                 f"flow {name} needs {what}, and the limit is {soft}: raise it ({option}) or lower memory_limit "
-                f"from {layout.limit} bytes; each of the {layout.regions} processes has a region of that size"
+                f"from {layout.limit} bytes; the server's process has a region of {SERVER_SPACE} times that size, and "
+                f"there are {layout.regions - 1} of that size for workers and their replacements"
             )
 
 

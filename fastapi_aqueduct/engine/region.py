@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
+from collections.abc import Iterator
+
+from .pages import Pages
 
 ALIGNMENT = 64
 """Every block starts on a cache line, which is also what numpy's vector loops like best."""
@@ -19,24 +23,30 @@ class Region:
     the top where it can be given back. Holes that touch are merged at once. (Wilson et al., "Dynamic Storage
     Allocation: A Survey and Critical Review", 1995, found this policy among the best against fragmentation.)
 
+    A block takes addresses. It takes memory as it is filled: `allocate` makes one that is filled at once, `place` one
+    that is filled from its beginning on, as far as `fill` was told.
+
     Attributes:
         blocks: Size of each allocated block by its offset.
-        used: Bytes in blocks.
-        touched: Every address that was ever used since the last `trim` lies below this offset.
+        reserved: Bytes of addresses in blocks.
+        used: Bytes of memory in blocks: those that are filled.
+        pages: The pages that hold memory: those of filled blocks, and those of free ones that were not given back.
     """
 
     def __init__(self, start: int, capacity: int) -> None:
         self.start = start
         self.capacity = capacity
         self.blocks: dict[int, int] = {}
+        self.reserved = 0
         self.used = 0
-        self.touched = start
+        self.pages = Pages()
         self._top = start
         self._holes: list[int] = []
         self._hole_sizes: dict[int, int] = {}
+        self._filled: dict[int, int] = {}
 
     def allocate(self, size: int) -> int:
-        """Take a block.
+        """Take a block whose memory is used at once; the caller adds it to the pages.
 
         Args:
             size: Bytes, at least 1; rounded up to `ALIGNMENT`.
@@ -57,10 +67,55 @@ class Region:
             if offset + size > self.start + self.capacity:
                 raise RegionFull
             self._top += size
-            self.touched = max(self.touched, self._top)
         self.blocks[offset] = size
+        self.reserved += size
         self.used += size
         return offset
+
+    def place(self, size: int) -> int:
+        """Take a block of which no byte is filled yet.
+
+        Args:
+            size: Bytes, at least 1; rounded up to `ALIGNMENT`.
+
+        Returns:
+            The offset of the block.
+
+        Raises:
+            RegionFull: No hole is large enough.
+        """
+        offset = self.allocate(size)
+        self.used -= self.blocks[offset]
+        self._filled[offset] = 0
+        return offset
+
+    def fill(self, offset: int, size: int) -> None:
+        """Count the beginning of a block as used.
+
+        Args:
+            offset: Where a block starts that `place` has made.
+            size: Bytes that are filled, no fewer than before.
+        """
+        size = rounded(size)
+        self.used += size - self._filled[offset]
+        self._filled[offset] = size
+        self.pages.add(offset, offset + size)
+
+    def drain(self, offset: int, size: int) -> list[tuple[int, int]]:
+        """Count so many bytes at the beginning of a block as used no longer.
+
+        Args:
+            offset: Where a block starts that `place` has made. It cannot be filled any more.
+            size: Bytes that are not needed, no fewer than before.
+
+        Returns:
+            Offset and size of what the caller must give back to the system.
+        """
+        returned = self.pages.remove(offset, offset + size, sys.maxsize)
+        gone = sum(length for _, length in returned)
+        self.used -= gone
+        self._filled[offset] -= gone
+        return returned
 
     def free(self, offset: int) -> None:
         """Give a block back.
@@ -69,28 +124,30 @@ class Region:
             KeyError: No block starts there: it was freed already.
         """
         size = self.blocks.pop(offset)
-        self.used -= size
+        self.reserved -= size
+        self.used -= self._filled.pop(offset, size)
         self._add_hole(offset, size)
 
-    def shrink(self, offset: int, size: int) -> None:
-        """Free the end of a block.
+    def finish(self, offset: int, size: int) -> None:
+        """Free the end of a block that was not filled.
 
         Args:
-            offset: Where the block starts.
-            size: Bytes to keep, at least 1 and no more than it has.
+            offset: Where a block starts that `place` has made.
+            size: Bytes that are filled, at least 1.
         """
+        del self._filled[offset]
         size = rounded(size)
         rest = self.blocks[offset] - size
         if rest:
             self.blocks[offset] = size
-            self.used -= rest
+            self.reserved -= rest
             self._add_hole(offset + size, rest)
 
     def grow(self, offset: int, size: int) -> bool:
         """Make a block longer where it is, if what lies behind it is free.
 
         Args:
-            offset: Where the block starts.
+            offset: Where a block starts that `place` has made.
             size: Bytes it must have, no fewer than it has.
 
         Returns:
@@ -101,13 +158,12 @@ class Region:
         more = offset + size - end
         if end == self._top and offset + size <= self.start + self.capacity:
             self._top += more
-            self.touched = max(self.touched, self._top)
         elif more and self._hole_sizes.get(end, 0) >= more:
             self._cut_hole(bisect_left(self._holes, end), more)
         elif more:
             return False
         self.blocks[offset] = size
-        self.used += more
+        self.reserved += more
         return True
 
     def adopt(self, blocks: dict[int, int]) -> None:
@@ -116,26 +172,42 @@ class Region:
         Args:
             blocks: Size of each block by its offset.
         """
+        # What else that owner has touched is not known.
+        self.pages.add(self.start, self.start + self.capacity)
         for offset in sorted(blocks):
             size = rounded(blocks[offset])
             if offset > self._top:
                 self._add_hole(self._top, offset - self._top)
             self._top = offset + size
             self.blocks[offset] = size
+            self.reserved += size
             self.used += size
-        self.touched = max(self.touched, self._top)
 
-    def trim(self) -> list[tuple[int, int]]:
-        """Forget that free memory was ever touched.
+    def trim(self, most: int = sys.maxsize) -> list[tuple[int, int]]:
+        """Forget that free memory holds memory of the system, that at high addresses first.
+
+        Args:
+            most: It is enough when so many bytes are given back.
 
         Returns:
-            Offset and size of everything that is free, for the caller to give back to the system.
+            Offset and size of what the caller must give back to the system.
         """
-        free = [(offset, self._hole_sizes[offset]) for offset in self._holes]
-        if self.touched > self._top:
-            free.append((self._top, self.touched - self._top))
-        self.touched = self._top
-        return free
+        given: list[tuple[int, int]] = []
+        for start, end in self._unused():
+            if most <= 0:
+                break
+            pages = self.pages.remove(start, end, most)
+            most -= sum(size for _, size in pages)
+            given += pages
+        return given
+
+    def _unused(self) -> Iterator[tuple[int, int]]:
+        """List what holds nothing: what is free, from the top down, then the ends of blocks that are being filled."""
+        yield self._top, self.start + self.capacity
+        for offset in reversed(self._holes):
+            yield offset, offset + self._hole_sizes[offset]
+        for offset in reversed(self._filled):
+            yield offset + self._filled[offset], offset + self.blocks[offset]
 
     def _cut_hole(self, index: int, size: int) -> None:
         offset = self._holes[index]

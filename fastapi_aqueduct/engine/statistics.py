@@ -76,7 +76,8 @@ class ArenaStatistics:
         leased: Bytes of blocks on which there are views in the API process.
         retained: Bytes of blocks that code in a worker kept after its task had moved on.
         blocks: Number of blocks that somebody holds.
-        receiving: Bytes of blocks for content that is still arriving; nobody holds them yet.
+        receiving: Bytes of bodies that have come and are no task's yet, because the rest is still arriving.
+        free: Bytes that are kept warm for reuse.
     """
 
     limit: int
@@ -86,11 +87,7 @@ class ArenaStatistics:
     retained: int = 0
     blocks: int = 0
     receiving: int = 0
-
-    @property
-    def free(self) -> int:
-        """Bytes that are kept warm for reuse."""
-        return max(0, self.touched - self.used - self.receiving)
+    free: int = 0
 
 
 @dataclass(frozen=True)

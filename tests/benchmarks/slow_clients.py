@@ -34,7 +34,7 @@ def measure() -> Report:
             alone.append(server.load(request))
             with server.slow_clients():
                 beside.append(server.load(request))
-            server.wait_for(receiving=0)
+            server.wait_for(lambda receiving: receiving == 0)
             held.append(server.memory()["blocks"])
     failed = [float(sum(outcome.failed for outcome in outcomes)) for outcomes in [*alone, *beside]]
     return Report(
@@ -113,17 +113,17 @@ class _Server:
         module = f"{__package__}.subjects.slow_clients"
         with Subject("-m", module, self.port, "/slow", COUNT, SLOW_SIZE) as clients:
             clients.read()
-            self.wait_for(receiving=COUNT * SLOW_SIZE)
+            self.wait_for(lambda receiving: receiving >= COUNT)
             yield
-            if not clients.is_alive or self.memory()["receiving"] < COUNT * SLOW_SIZE:
+            if not clients.is_alive or self.memory()["receiving"] < COUNT:
                 raise RuntimeError("slow clients were lost")
 
-    def wait_for(self, receiving: int) -> None:
-        """Wait until so many bytes are arriving."""
+    def wait_for(self, condition: Callable[[int], bool]) -> None:
+        """Wait for a number of bytes that are arriving: each slow client sends one a second."""
         deadline = time.monotonic() + DEADLINE
-        while (found := self.memory()["receiving"]) != receiving:
+        while not condition(found := self.memory()["receiving"]):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{found} bytes are arriving in place of {receiving}")
+                raise RuntimeError(f"{found} bytes are arriving")
             time.sleep(0.02)
 
     def memory(self) -> dict[str, Any]:

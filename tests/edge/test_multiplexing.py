@@ -20,9 +20,9 @@ async def test_uploads_that_come_in_turns(connection: Connection, service: EdgeS
     exchanges = [await connection.post("/inspect", content_length=str(SIZE)) for _ in CONTENTS]
     for start in range(0, SIZE, PIECE):
         if start == 10 * PIECE:
-            await eventually(lambda: service.figures()["receiving"] == 4 * SIZE)
+            await eventually(lambda: service.figures()["receiving"] == 4 * 10 * PIECE)
             await exchanges.pop().give_up()
-            await eventually(lambda: service.figures()["receiving"] == 3 * SIZE)
+            await eventually(lambda: service.figures()["receiving"] == 3 * 10 * PIECE)
         for exchange, content in zip(exchanges, CONTENTS, strict=False):
             piece = content[start : start + PIECE]
             await exchange.send(piece, is_last=start + PIECE >= SIZE)
