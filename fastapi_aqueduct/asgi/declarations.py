@@ -16,9 +16,11 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 
 from ..exceptions import ConfigurationError
 from ..flow import Flow
+from ..logger import log
 from ..params import no_parameter
 from ..task import BaseTask
 from .dependencies import GivenFlow
+from .limits import UploadLimits
 
 
 class RouteCheck:
@@ -45,9 +47,11 @@ class RouteCheck:
             if isinstance(route, Mount) and isinstance(mounted, Starlette):
                 self.check(mounted)
             for function in _functions(route):
-                self._check_function(route, path, function, overrides)
+                self._check_function(app, route, path, function, overrides)
 
-    def _check_function(self, route: BaseRoute, path: str, function: Any, overrides: dict[Any, Any]) -> None:
+    def _check_function(
+        self, app: Starlette, route: BaseRoute, path: str, function: Any, overrides: dict[Any, Any]
+    ) -> None:
         name = getattr(function, "__qualname__", repr(function))
         if isinstance(route, WebSocketRoute) and hasattr(function, "__aqueduct__"):
             raise ConfigurationError(
@@ -55,12 +59,29 @@ class RouteCheck:
                 "`flow: FlowDep` and call `await flow.process(task)`"
             )
         endpoint, _ = getattr(function, "__flow_endpoint__", (None, None))
+        if endpoint is not None:
+            _warn_of_size(app, path, function, endpoint.flow)
         flow = function.flow if isinstance(function, GivenFlow) else endpoint.flow if endpoint is not None else None
         if flow is None or flow in self._known or flow.is_running or GivenFlow(flow) in overrides:
             return
         names = ", ".join(given.name for given in self._given)
         raise ConfigurationError(
             f"flow {flow.name} was not given to Aqueduct({names}): the endpoint at {path} needs {flow!r}"
+        )
+
+
+def _warn_of_size(app: Starlette, path: str, function: Any, flow: Flow) -> None:
+    factory = function.__aqueduct__.factory
+    limits: UploadLimits = factory.rules.limits_of({"app": app})
+    size = limits.max_body_size if factory.rules.max_body_size is None else factory.rules.max_body_size
+    if factory.uploads and size > flow.memory_limit:
+        log.warning(
+            "the endpoint at %s takes bodies of up to %d bytes (max_body_size), but flow %s has %d bytes of memory "
+            "(memory_limit): larger ones are refused with 413",
+            path,
+            size,
+            flow.name,
+            flow.memory_limit,
         )
 
 

@@ -178,3 +178,13 @@ async def test_a_body_of_unknown_length_takes_what_it_needs() -> None:
         await connection.send_more(b"0\r\n\r\n")
         assert " 200 " in await connection.read_head()
         await eventually(lambda: taken(flow) == 0)
+
+
+async def test_an_endpoint_that_takes_more_than_can_fit(caplog: pytest.LogCaptureFixture) -> None:
+    """Is a warning at the start, with both numbers."""
+    for flow, count in ((Flow(Add(), memory_limit=MIB), 1), (Flow(Add(), memory_limit=64 * MIB), 0)):
+        caplog.clear()
+        async with client(make_app(flow, UploadLimits())):
+            found = [record.getMessage() for record in caplog.records if "max_body_size" in record.getMessage()]
+            assert len(found) == count
+            assert all("/total" in text and str(64 * MIB) in text and str(MIB) in text for text in found)
