@@ -37,6 +37,16 @@ class Add(BaseTaskHandler):
             task.image = None
 
 
+class Count(BaseTaskHandler):
+    """Counts the bytes of a picture and lets go of it."""
+
+    def handle(self, *tasks: Picture) -> None:
+        for task in tasks:
+            assert task.image is not None
+            task.total = len(task.image)
+            task.image = None
+
+
 class Sum(BaseTask):
     """Two numbers."""
 

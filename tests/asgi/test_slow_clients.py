@@ -14,7 +14,7 @@ from fastapi_aqueduct import Aqueduct, Flow, UploadLimits, flow_endpoint
 
 from ..slow_clients import SlowClient, SlowClients, allow_descriptors
 from ..support import DEADLINE, eventually
-from .handlers import Add, Picture
+from .handlers import Add, Count, Picture
 from .support import serving, taken
 
 MIB = 1 << 20
@@ -157,3 +157,20 @@ async def test_a_thousand_meet_the_usual_guards() -> None:
             assert clients.statuses == Counter({408: 1000})
             assert 15 < time.monotonic() - begun < 35
             await eventually(lambda: taken(flow) == flow.statistics().arena.receiving == 0)
+
+
+async def test_those_who_are_honest_and_many() -> None:
+    """Twenty uploads of 16 MiB have far more together than there is memory, and all of them are served."""
+    flow = Flow(Count(), memory_limit=128 * MIB)
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+
+    @app.post("/length")
+    @flow_endpoint(flow, timeout_sec=DEADLINE)
+    async def length(task: Picture) -> int:
+        return task.total
+
+    content = bytes(16 * MIB)
+    async with serving(app) as http:
+        answers = await asyncio.gather(*[http.post("/length", content=content) for _ in range(20)])
+        assert [answer.text for answer in answers] == [str(len(content))] * 20
+        await eventually(lambda: taken(flow) == flow.statistics().arena.receiving == 0)
