@@ -10,9 +10,10 @@ not read meanwhile.
 
 **Why all end.** Two things can be short: the share of the memory that arriving bodies may have (`IntakeCap.size`), and
 memory itself, which tasks hold as well. The share is returned when a body is complete or its client gives up, so by
-the order above it never runs out for good. Memory is returned when tasks end. They do not wait for bodies: a worker
-that needs room is served before any body that is not there yet, and gives up after a second. A block that must move
-needs no memory for it (`Arena.move`). What is left is bounded by time: a client that stops sending is refused by its
+the order above it never runs out for good. Memory is returned when tasks end. They do not wait for bodies for long:
+what a task of this process waits for is left free by all but the nearest, and a worker gives up after a second. A block
+that must move needs no memory for it (`Arena.move`). What is left is bounded by time:
+a client that stops sending is refused by its
 pace, and one that waits for memory by its patience.
 
 **Who comes first.** The body that is nearest to its end, then those that wait in the order in which they have begun. So
@@ -173,7 +174,7 @@ class Arrivals:
 
     Attributes:
         held: Bytes that they have.
-        wanted: Bytes of shared memory that workers and tasks wait for, by who they are.
+        wanted: Bytes of shared memory that tasks of this process wait for, by their waits.
     """
 
     def __init__(
