@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from .errors import BodyLengthMismatch, BodyTooLarge, MalformedBody, UnsupportedBody
+from .errors import BodyLengthMismatch, BodyTooLarge, UnsupportedBody
 from .inflation import Inflation
-from .limits import BodyRules
+from .limits import BodyRules, announced_size
 from .pace import Pace
 from .tap import Tap
 
@@ -53,8 +52,8 @@ class Body:
         self._request = request
         self._is_compressed = _is_compressed(request, rules.accept_gzip)
         self.limits = rules.limits_of(request.scope)
-        self.max_size = rules.max_size(request.scope, self.limits)
-        self._announced = _content_length(request)
+        self.max_size = rules.max_size(request.scope)
+        self._announced = announced_size(request.scope)
         if self._announced is not None and self._announced > self.max_size:
             raise self._too_large()
         self.size = None if self._is_compressed else self._announced
@@ -148,28 +147,6 @@ class Body:
         return BodyTooLarge(f"The body may have at most {self.max_size} bytes.")
 
 
-async def read_body(request: Request) -> bytes:
-    """Return the body of a request, as ``request.body()`` does by way of two generators.
-
-    Raises:
-        ClientDisconnect: The client went away before all of it had come.
-        RuntimeError: Somebody has read it as a stream.
-    """
-    if hasattr(request, "_body") or request._stream_consumed:
-        return await request.body()
-    receive = request.receive
-    message = await receive()
-    pieces: list[bytes] = [message.get("body", b"")]
-    while message.get("more_body"):
-        message = await receive()
-        pieces.append(message.get("body", b""))
-    if message["type"] == "http.disconnect":
-        request._is_disconnected = True
-        raise ClientDisconnect
-    # Where Starlette looks when somebody asks again.
-    request._stream_consumed = True
-    body = request._body = b"".join(pieces)
-    return body
 
 
 def _is_compressed(request: Request, accept_gzip: bool) -> bool:
@@ -180,14 +157,3 @@ def _is_compressed(request: Request, accept_gzip: bool) -> bool:
         known = "gzip" if accept_gzip else "identity"
         raise UnsupportedBody(f"The Content-Encoding may be {known} only.", {"Accept-Encoding": known})
     return True
-
-
-def _content_length(request: Request) -> int | None:
-    value = request.headers.get("content-length")
-    if value is None:
-        return None
-    if not (value.isascii() and value.isdecimal()):
-        raise MalformedBody("The Content-Length is not a number.")
-    digits = value.lstrip("0")
-    # Python refuses to convert thousands of digits, and no body has as many bytes as twenty of them say.
-    return int(digits or "0") if len(digits) < 20 else sys.maxsize

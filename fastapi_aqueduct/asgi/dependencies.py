@@ -26,6 +26,7 @@ from starlette.requests import HTTPConnection
 from ..exceptions import ConfigurationError
 from ..flow import Flow
 from ..task import BaseTask
+from .bodyguard import BodyGuard
 from .disconnect import watch_caller
 from .errors import http_errors
 from .factory import HOW_TO_START, Documented, TaskFactory
@@ -195,7 +196,7 @@ class FlowTask(params.Depends):
             return task
 
         make_task.__signature__ = hidden_parameters(source, factory)  # type: ignore[attr-defined]
-        make_task.__aqueduct__ = Documented(factory)  # type: ignore[attr-defined]
+        make_task.__aqueduct__ = Documented(factory, BodyGuard(rules, self.flow))  # type: ignore[attr-defined]
         return make_task
 
 

@@ -21,14 +21,14 @@ from starlette.websockets import WebSocket
 from ..flow import Flow
 from ..task import BaseTask
 from .arguments import ArgumentReader
-from .body import read_body
+from .bodyguard import BodyGuard
 from .dependencies import GivenFlow, check_flow, solve, watch_stream
 from .disconnect import DisconnectWatch
 from .errors import raise_http_error
 from .factory import Documented, TaskFactory
 from .form import FormFields
 from .injection import Injected, Injection
-from .limits import BodyRules, UploadLimits, application_setting, checked_media_types
+from .limits import BodyRules, UploadLimits, application_setting, checked_media_types, content_length
 from .parameters import task_type_of, typed_signature
 from .response import JSONContent
 from .timing import server_timing
@@ -108,6 +108,7 @@ class FlowEndpoint:
 
     Attributes:
         flow: Where the tasks go, unless a test has replaced it.
+        guard: Reads bodies that are no uploads.
         task_names: Names of the parameters that the task is made of, but for uploads and the fields of a form.
     """
 
@@ -128,6 +129,7 @@ class FlowEndpoint:
         self._server_timing = server_timing
         self._task_name, task_type = _find_task(function, signature)
         self._factory = TaskFactory(task_type, rules, timeout_sec)
+        self.guard = BodyGuard(rules, flow)
         self.task_names = tuple(self._factory.signature.parameters)
         others = [parameter for parameter in signature.parameters.values() if parameter.name != self._task_name]
         self._signature = signature.replace(parameters=others)
@@ -157,7 +159,7 @@ class FlowEndpoint:
         # FastAPI would look through it, at the user's own parameters.
         del endpoint.__wrapped__  # type: ignore[attr-defined]
         endpoint.__signature__ = injection.signature  # type: ignore[attr-defined]
-        endpoint.__aqueduct__ = Documented(self._factory, self._fields)  # type: ignore[attr-defined]
+        endpoint.__aqueduct__ = Documented(self._factory, self.guard, self._fields)  # type: ignore[attr-defined]
         endpoint.__flow_endpoint__ = self, endpoint  # type: ignore[attr-defined]
         return endpoint
 
@@ -197,7 +199,9 @@ class FlowEndpoint:
         ours, others = self._readers
         headers: list[tuple[bytes, bytes]] = []
         try:
-            body = await read_body(request) if ours.wants_body or others.wants_body else b""
+            body = b""
+            if ours.wants_body or others.wants_body:
+                body = await self.guard.read(request, content_length(request.scope))
             injected = Injected(request, headers, ours.read(request, body), others.read(request, body))
             result = await self.answer(injected, self.flow)
         except RequestValidationError as exc:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, NoReturn
+from functools import cache
+from typing import Any, NamedTuple, NoReturn
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -128,6 +129,32 @@ def http_error(scope: Scope, exc: Exception) -> Exception:
     if answer.retry_after:
         headers["Retry-After"] = _retry_after(exc)
     return HTTPException(answer.status, answer.detail or str(exc), headers)
+
+
+def refusal(scope: Scope, exc: Exception) -> HTTPException:
+    """Return the HTTP answer to an exception that is raised while a body is read.
+
+    FastAPI answers 400 to whatever is raised there and is no ``HTTPException``. So an exception for which the
+    application has a handler is returned as one of both classes.
+    """
+    answer = http_error(scope, exc)
+    if isinstance(answer, HTTPException):
+        return answer
+    known = find_answer(exc)
+    assert known is not None
+    kind: Any = type(exc)
+    both: type[HTTPException] = _joined(kind)
+    joined = both.__new__(both, *exc.args)
+    joined.__dict__ |= exc.__dict__
+    HTTPException.__init__(joined, known.status, known.detail or str(exc), getattr(exc, "headers", None))
+    joined.args = exc.args
+    return joined
+
+
+@cache
+def _joined(kind: Any) -> type[HTTPException]:
+    namespace = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__str__": Exception.__str__}
+    return type(kind.__name__, (kind, HTTPException), namespace)
 
 
 def find_answer(exc: Exception) -> Answer | None:

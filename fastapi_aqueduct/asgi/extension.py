@@ -19,6 +19,7 @@ from ..handler import BaseTaskHandler
 from ..step import FlowStep
 from .declarations import RouteCheck
 from .drain import Drain
+from .guard import guard
 from .limits import UploadLimits
 from .openapi import document
 from .probes import Probes
@@ -143,6 +144,7 @@ class Aqueduct:
         app.state.aqueduct = self
         document(app)
         shorten(app)
+        guard(app)
         for route in app.routes:
             if isinstance(route, Mount) and isinstance(route.app, Starlette):
                 self._introduce(route.app)

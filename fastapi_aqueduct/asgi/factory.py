@@ -12,6 +12,7 @@ from starlette.requests import Request
 from ..exceptions import ConfigurationError, ForkedError, NotRunningError
 from ..flow import Flow, FlowState
 from ..task import BaseTask
+from .bodyguard import BodyGuard
 from .form import FormFields
 from .limits import BodyRules
 from .parameters import constructor_parameters, is_info, takes_list, upload_part
@@ -177,12 +178,14 @@ class TaskFactory(Generic[T]):
 
 
 class Documented(NamedTuple):
-    """What the schema must say about an endpoint or a dependency that takes a task.
+    """What an endpoint or a dependency that takes a task says about itself: to the schema, and to the guards.
 
     Attributes:
         factory: Makes the task.
+        guard: Stands before bodies that FastAPI reads for it.
         fields: What else is wanted from the form.
     """
 
     factory: TaskFactory[Any]
+    guard: BodyGuard
     fields: FormFields | None = None

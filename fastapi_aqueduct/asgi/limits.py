@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from starlette.types import Scope
 
 from ..engine.arrivals import IntakeCap
 from ..exceptions import ConfigurationError
+from .errors import MalformedBody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +73,13 @@ class BodyRules:
 
     def limits_of(self, scope: Scope) -> UploadLimits:
         """Find the guards of a request: the endpoint's, else the application's, else the usual ones."""
-        if self.limits is not None:
-            return self.limits
-        found: UploadLimits | None = application_setting(scope, "upload_limits")
-        return found or DEFAULT_LIMITS
+        return self.limits or application_setting(scope, "upload_limits") or DEFAULT_LIMITS
 
-    def max_size(self, scope: Scope, limits: UploadLimits) -> int:
+    def max_size(self, scope: Scope) -> int:
         """Tell how long the body of a request may be; FastAPI's own ``max_body_size`` counts as well."""
         fastapi: int | None = scope.get("starlette.max_body_size")
         if self.max_body_size is None:
-            return limits.max_body_size if fastapi is None else fastapi
+            return fastapi if fastapi is not None else self.limits_of(scope).max_body_size
         return self.max_body_size if fastapi is None else min(fastapi, self.max_body_size)
 
 
@@ -114,3 +113,29 @@ def is_acceptable(content_type: str | None, media_types: tuple[str, ...]) -> boo
     found = (content_type or "").partition(";")[0].strip(" \t").lower()
     kind, slash, _ = found.partition("/")
     return bool(slash) and any(name in (found, f"{kind}/*", "*/*") for name in media_types)
+
+
+def content_length(scope: Scope) -> bytes | None:
+    """Return the Content-Length of a request as it stands there; None when it has none."""
+    # Not through request.headers, which makes an object and decodes every name on the way to this one.
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            found: bytes = value
+            return found
+    return None
+
+
+def announced_size(scope: Scope) -> int | None:
+    """Return how many bytes a request announces; None when it does not say.
+
+    Raises:
+        MalformedBody: It is not a number.
+    """
+    value = content_length(scope)
+    if value is None:
+        return None
+    if not value.isdigit():
+        raise MalformedBody("The Content-Length is not a number.")
+    digits = value.lstrip(b"0")
+    # Python refuses to convert thousands of digits, and no body has as many bytes as twenty of them say.
+    return int(digits or b"0") if len(digits) < 20 else sys.maxsize

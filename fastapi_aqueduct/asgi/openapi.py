@@ -58,15 +58,16 @@ class _Description:
         schema = self._inner()
         # The inner function keeps what it returned, and gets new routes into a new one.
         for route in iter_route_contexts(self._app.routes):
-            for documented in _documented(route):
+            for item in documented(route):
                 path = schema.get("paths", {}).get(route.path_format, {})
                 for method in route.methods or ():
                     if method.lower() in path:
-                        _describe(path[method.lower()], documented, schema)
+                        _describe(path[method.lower()], item, schema)
         return schema
 
 
-def _documented(route: RouteContext) -> Iterator[Documented]:
+def documented(route: RouteContext) -> Iterator[Documented]:
+    """Find what the endpoint of a route, and its dependencies, say about the tasks that they take."""
     dependant: Dependant | None = getattr(route.original_route, "dependant", None)
     pending = [] if dependant is None else [dependant]
     while pending:

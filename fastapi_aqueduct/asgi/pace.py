@@ -31,6 +31,8 @@ class Pace:
     the buffers of a socket. A timer that fires late therefore begins a new window. And no client is refused before the
     event loop has had the time to read what has arrived.
 
+    It may be entered again: the time between is not charged either.
+
     Args:
         limits: How slow a client may be.
     """
@@ -40,28 +42,41 @@ class Pace:
         self._least = limits.min_rate * limits.grace
         self._interval = limits.grace / PARTS if self._least else math.inf
         self._received = 0
-        self._has_expired = False
+        self._refusal: Exception | None = None
+        self._paused_at: float | None = None
+        self._term: float | None = None
         self._timer: asyncio.Handle | None = None
+        self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
-        self._begin_window(self._last)
-        self._wait()
+        if self._paused_at is None:
+            self._last = self._loop.time()
+            self._begin_window(self._last)
+            self._wait()
+        else:
+            self.resume()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.pause()
-        # As in asyncio.timeout: a cancellation from elsewhere goes on.
-        if self._has_expired and self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
-            # The connection is closed: else the server would go on waiting for the rest, to use it again.
-            raise BodyTooSlow("The body came too slowly.", {"Connection": "close"}) from exc
+        refusal, self._refusal = self._refusal, None
+        try:
+            # As in asyncio.timeout: a cancellation from elsewhere goes on.
+            if refusal and self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
+                raise refusal from exc
+        finally:
+            del refusal  # it refers to this frame: a cycle
+
+    def refuse(self, refusal: Exception) -> None:
+        """End what runs inside with an exception, for another reason than the pace."""
+        self._refusal = refusal
+        self._task.cancel()
 
     def note(self, received: int) -> None:
         """Note how many bytes have come altogether."""
@@ -77,6 +92,7 @@ class Pace:
 
     def resume(self) -> None:
         """Let the clock go on."""
+        assert self._paused_at is not None
         waited = self._loop.time() - self._paused_at
         self._last += waited
         self._next_mark += waited
@@ -96,7 +112,9 @@ class Pace:
         if now > self._due + PAUSE:
             self._begin_window(now)
         if self._is_too_slow(now):
-            self._timer = self._loop.call_later(SECOND_LOOK, self._look_again)
+            # Kept through a pause: a client that sends a byte now and then gets no other term with each of them.
+            self._term = self._term or now + SECOND_LOOK
+            self._timer = self._loop.call_at(self._term, self._look_again)
         else:
             self._go_on(now)
 
@@ -107,12 +125,13 @@ class Pace:
     def _judge(self) -> None:
         now = self._loop.time()
         if self._is_too_slow(now):
-            self._has_expired = True
-            self._task.cancel()
+            # The connection is closed: else the server would go on waiting for the rest, to use it again.
+            self.refuse(BodyTooSlow("The body came too slowly.", {"Connection": "close"}))
         else:
             self._go_on(now)
 
     def _go_on(self, now: float) -> None:
+        self._term = None
         if now >= self._next_mark:
             if len(self._marks) == PARTS:
                 self._marks.popleft()
