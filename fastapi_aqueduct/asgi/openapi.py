@@ -20,10 +20,12 @@ _RESPONSES = {
     "503": "The service is busy or not ready; the header Retry-After says when to try again",
     "504": "The request was not finished in time",
 }
-_BODY_RESPONSES = {"400": "The body is malformed or not as long as announced"}
-_UPLOAD_RESPONSES = {
+_BODY_RESPONSES = {
+    "400": "The body is malformed or not as long as announced",
     "408": "The body came too slowly",
     "413": "The body is too large",
+}
+_UPLOAD_RESPONSES = {
     "415": "The body is of a type or a coding that is not taken",
     "422": "The body is missing or empty, or a parameter is wrong",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -11,10 +12,17 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ..logger import log
+from .cycle import transport_of
 from .disconnect import DisconnectWatch
+from .stall import Stall, Stalled
 
-PIECE = 4 << 20
-"""Bytes that are handed to the server at once: asyncio before 3.12 and h11 copy what they cannot send yet."""
+PIECE = 256 << 10
+"""Bytes that are handed to the server at once, at most: what it cannot send yet it holds, or copies."""
+
+TAIL = 64 << 10
+"""Bytes at the end that are copied. Servers make an application wait only while they hold more than so many, so they
+would hold the memory of what is left without anybody who looks at the time."""
 
 
 class JSONContent(Response):
@@ -38,7 +46,7 @@ class JSONContent(Response):
 
 
 class SharedResponse(Response):
-    """An answer whose body is an array, a view or bytes, best in shared memory; nothing of it is copied to the heap.
+    """An answer whose body is an array, a view or bytes, best in shared memory; it is sent from there.
 
     Args:
         content: Anything with the buffer protocol whose bytes lie in one piece: an array that a handler left in the
@@ -47,6 +55,8 @@ class SharedResponse(Response):
         status_code: The HTTP status.
         headers: More headers.
         background: What to do when it has been sent.
+        stall_timeout: Seconds in which the client must take something of it; after that the connection is closed, and
+            the memory let go. None: no limit.
 
     Raises:
         TypeError: The content offers no buffer, or its bytes do not lie in one piece.
@@ -68,6 +78,7 @@ class SharedResponse(Response):
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
         background: BackgroundTask | None = None,
+        stall_timeout: float | None = 20.0,
     ) -> None:
         view = memoryview(content)
         if not view.c_contiguous:
@@ -76,6 +87,7 @@ class SharedResponse(Response):
         super().__init__(status_code=status_code, media_type=media_type, background=background)
         self.headers["content-length"] = str(view.nbytes)
         self.headers.update(headers or {})
+        self._stall_timeout = stall_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, once."""
@@ -86,14 +98,37 @@ class SharedResponse(Response):
             view = view[:0]  # granian, with HTTP/2, would send it
         # Not every server ends a send when the client has gone: hypercorn, with HTTP/2, waits for ever.
         with suppress(ClientDisconnect), DisconnectWatch(receive):
-            await self._send(view, send)
+            try:
+                await self._send(view, transport_of(receive), send)
+            except Stalled as exc:
+                log.info("%s %s: %s", scope["method"], scope["path"], exc)
+                await _hang_up(receive)
         del view
         if self.background is not None:
             await self.background()
 
-    async def _send(self, view: memoryview, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        # Cut, so that a slow client does not make the server copy all of it: each piece waits until it can be written.
-        for start in range(0, max(len(view), 1), PIECE):
-            end = start + PIECE
-            await send({"type": "http.response.body", "body": view[start:end], "more_body": end < len(view)})
+    async def _send(self, view: memoryview, transport: asyncio.Transport | None, send: Send) -> None:
+        async with Stall(self._stall_timeout, transport) as stall:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            tail = max(0, len(view) - TAIL)
+            for start in range(0, tail, PIECE):
+                piece = view[start : min(start + PIECE, tail)]
+                # A connection that is not known cannot be made to let go of what it has not sent.
+                body = bytes(piece) if transport is None else piece
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                stall.note()
+            await send({"type": "http.response.body", "body": bytes(view[tail:]), "more_body": tail > 0})
+            stall.note()
+            if tail:
+                # Returns when the server holds nothing of what was not copied.
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _hang_up(receive: Receive) -> None:
+    transport = transport_of(receive)
+    if transport is None:
+        return  # the server sees an answer that is not complete, and closes the connection as it can
+    # Not closed: that would wait until the client has taken what was written.
+    transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass

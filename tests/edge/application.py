@@ -24,6 +24,9 @@ from .pipeline import Everything, Parcel
 LIMIT = 4 << 20
 """Bytes that a body may have."""
 
+STALL = 0.5
+"""Seconds in which a client must take something of an answer."""
+
 QUEUE_SIZE = 4
 """Tasks that may wait for the only worker."""
 
@@ -58,6 +61,10 @@ async def wait(task: Held) -> str:
 
 async def pixels(task: Pixels) -> SharedResponse:
     return SharedResponse(task.array)
+
+
+async def stalled(task: Pixels) -> SharedResponse:
+    return SharedResponse(task.array, stall_timeout=STALL)
 
 
 async def figures(request: Request) -> JSONResponse:
@@ -96,6 +103,7 @@ add(["POST"], "/hold", hold, timeout_sec=30)
 add(["POST"], "/late", hold, timeout_sec=0.1)
 add(["GET"], "/wait", wait, timeout_sec=30)
 add(["GET", "HEAD"], "/pixels", pixels)
+add(["GET", "HEAD"], "/stalled", stalled)
 for application in (app, plain):
     application.add_route("/figures", figures)
 

@@ -1,0 +1,88 @@
+"""Notices that a client takes nothing of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import math
+import struct
+import termios
+from types import TracebackType
+from typing import Self
+
+LOOKS = 4
+"""How many times the connection is looked at in the time in which it must move."""
+
+
+class Stalled(Exception):
+    """The client has taken nothing of its answer for too long."""
+
+
+class Stall:
+    """Ends what runs inside it when the client takes nothing for too long.
+
+    A piece that the server has accepted is progress. Where the connection is known, so is whatever leaves it: the
+    kernel lets a server write again only when a third of its buffer is empty, which for a slow client is many seconds
+    of reading.
+
+    Args:
+        seconds: How long; None: no limit.
+        transport: The connection, if it is known.
+
+    Raises:
+        Stalled: From the context.
+    """
+
+    def __init__(self, seconds: float | None, transport: asyncio.Transport | None) -> None:
+        self._seconds = math.inf if seconds is None else seconds
+        self._transport = transport
+        self._timeout = asyncio.timeout(None)
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        await self._timeout.__aenter__()
+        self.note()
+        self._wait()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self._timeout.__aexit__(exc_type, exc, traceback)
+        except TimeoutError:
+            raise Stalled(f"the client has taken nothing of its answer for {self._seconds:g} s") from None
+
+    def note(self) -> None:
+        """Note that the server has accepted a piece."""
+        self._last = self._loop.time()
+
+    def _wait(self) -> None:
+        if self._seconds < math.inf:
+            self._timer = self._loop.call_later(self._seconds / LOOKS, self._look)
+
+    def _look(self) -> None:
+        before, self._unsent = self._unsent, _unsent(self._transport)
+        if self._unsent < before:
+            self.note()
+        if self._loop.time() - self._last < self._seconds:
+            self._wait()
+        else:
+            self._timeout.reschedule(self._loop.time())
+
+
+def _unsent(transport: asyncio.Transport | None) -> int:
+    """Count the bytes that the client has not acknowledged."""
+    if transport is None:
+        return 0
+    try:
+        # SIOCOUTQ of tcp(7) and unix(7), which other systems than Linux do not have.
+        number = transport.get_extra_info("socket").fileno()
+        queued: int = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))[0]
+    except OSError:
+        queued = 0
+    return queued + transport.get_write_buffer_size()
