@@ -22,6 +22,7 @@ from .engine.started import keep_for_good, note_end, note_start
 from .engine.state import FlowState as FlowState
 from .engine.state import Origin, not_running
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
+from .engine.timing import DEFAULT_TIMING, Timing
 from .exceptions import BlockingCallError, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log
@@ -62,6 +63,7 @@ class Flow:
         start_timeout: Seconds in which all workers must be ready; default 300.
         stop_timeout: Seconds that a graceful stop waits for tasks in flight; default 25.
         name: Name of the flow in logs, errors, probes and metrics.
+        timing: The times by which workers are supervised; the defaults serve, and tests shorten them.
 
     Raises:
         ConfigurationError: The flow cannot work as declared.
@@ -77,6 +79,7 @@ class Flow:
         start_timeout: float = DEFAULT_START_TIMEOUT,
         stop_timeout: float = DEFAULT_STOP_TIMEOUT,
         name: str = "flow",
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.name = name
         self._steps = named(steps)
@@ -86,6 +89,7 @@ class Flow:
         self._memory_limit = memory_limit
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
+        self._timing = timing
         self._state = FlowState.STOPPED
         self._engine: Engine | None = None
         self._origin = Origin()
@@ -371,6 +375,7 @@ class Flow:
             self._queue_size,
             self._priorities,
             self._start_timeout,
+            self._timing,
         )
 
     async def _discard(self, engine: Engine, kill: bool) -> None:

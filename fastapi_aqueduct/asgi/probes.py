@@ -55,7 +55,7 @@ def judge(flows: Sequence[FlowStatistics], has_started: bool, is_draining: bool)
 
 _NOT_RUNNING = (FlowState.STOPPED, FlowState.STARTING, FlowState.STOPPING)
 
-_GRAVITY = ("draining", *_NOT_RUNNING, "failed", "broken", "unavailable", "degraded")
+_GRAVITY = ("draining", *_NOT_RUNNING, "failed", "hanging", "broken", "unavailable", "degraded")
 """The words for what is wrong, the one that says most first."""
 
 
@@ -72,10 +72,14 @@ def _symptoms(flows: Sequence[FlowStatistics], is_draining: bool) -> Iterator[tu
 
 def _symptoms_of_step(name: str, step: StepStatistics) -> Iterator[tuple[str, str]]:
     ready = step.ready_workers
-    if step.is_given_up:
+    if step.hanging_for:
+        word = "failed" if step.is_given_up else "hanging"
+        yield word, f"no call of {name} has returned for {step.hanging_for:.0f} s, and its tasks time out"
+    elif step.is_given_up:
         yield "failed", f"{name} has had no ready worker for so long that none is expected any more"
     if step.is_broken:
-        yield "broken", f"workers of {name} die too often: {step.restarts} restarts"
+        counts = f"{step.restarts} restarts" + f", {step.failed_launches} failed launches" * bool(step.failed_launches)
+        yield "broken", f"workers of {name} die too often: {counts}"
     if not ready:
         yield "unavailable", f"{name} has no ready worker; one is expected in {step.expected_wait:.1f} s"
     elif ready < step.nprocs:
@@ -87,9 +91,10 @@ class Probes:
 
     * ``/startup``: 200 once all flows have been ready, which protects a slow load of models.
     * ``/ready``: 200 while every step of every flow has a worker that can take a task, its workers do not die all the
-      time, and the server was not told to stop.
-    * ``/live``: 503 only when a step has had no ready worker for so long that a restart of the server is the last
-      thing to try. Dead workers are replaced from inside, so a restart from outside would not help before.
+      time, their calls return, and the server was not told to stop.
+    * ``/live``: 503 only when a step has had no ready worker, or no call has returned, for so long that a restart of
+      the server is the last thing to try. Dead workers are replaced from inside, so a restart from outside would not
+      help before.
 
     Args:
         flows: The flows.

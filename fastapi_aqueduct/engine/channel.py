@@ -14,7 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .frames import FrameReader, Kind, pack
+from .frames import FrameReader, Kind, ProtocolError, pack
+from .pauses import FairTimer
+from .timing import DEFAULT_TIMING
 
 if TYPE_CHECKING:  # a worker uses this module too and needs no event loop
     import asyncio
@@ -25,12 +27,23 @@ a new one for each read costs more than the read."""
 
 _BUFFER_SIZE = 1 << 20
 
+_GONE = (BrokenPipeError, ConnectionResetError)
+"""What sending to a dead worker raises."""
+
+_LEAST_PROGRESS = 1 << 20
+"""Bytes of an unfinished frame that arrive at least while it is watched: a worker writes one at the speed of memory."""
+
 
 def make_pair() -> tuple[socket.socket, socket.socket]:
     """Make the sockets of a channel: the API process's end and the worker's end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_SIZE)
+    try:
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_SIZE)
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
     return ours, theirs
 
 
@@ -41,6 +54,9 @@ class Channel:
         sock: Its socket.
         on_frames: Called with the frames that have arrived.
         on_end: Called once when the worker has closed its end: it is gone or going.
+        on_garbage: Called once when the bytes that arrive are no frames, or a frame was begun and does not go on;
+            nothing more is read then.
+        frame_timeout: Seconds after which a frame that does not go on counts as garbage.
     """
 
     def __init__(
@@ -48,6 +64,8 @@ class Channel:
         sock: socket.socket,
         on_frames: Callable[[list[tuple[Kind, bytes]]], None],
         on_end: Callable[[], None],
+        on_garbage: Callable[[ProtocolError], None],
+        frame_timeout: float = DEFAULT_TIMING.frame_timeout,
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
@@ -57,11 +75,18 @@ class Channel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_frames = on_frames
         self._on_end = on_end
+        self._on_garbage = on_garbage
+        self._frame_timeout = frame_timeout
+        self._is_garbled = False
+        self._stall = FairTimer(self._check_stall)
+        self._is_stalled = False
+        self._progress = 0
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve the channel from an event loop."""
         self._loop = loop
-        loop.add_reader(self._socket, self._on_readable)
+        if not self._is_garbled:
+            loop.add_reader(self._socket, self._on_readable)
         if self._unsent:
             loop.add_writer(self._socket, self._flush)
 
@@ -70,28 +95,44 @@ class Channel:
         if self._loop is not None and not self._loop.is_closed() and self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
+        self._end_stall()
         self._loop = None
+
+    def has_unread(self) -> bool:
+        """Tell whether something has arrived that was not read yet, or the worker has closed its end."""
+        if self._socket.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def stop_reading(self) -> None:
+        """Read nothing more: what arrives makes no sense."""
+        self._is_garbled = True
+        self._end_stall()
+        if self._loop is not None and not self._loop.is_closed() and self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
 
     def send(self, data: bytes) -> None:
         """Send frames, at once as far as the socket takes them. A dead worker is not an error here: its end is seen."""
-        if self._unsent:
+        if self._unsent or self._socket.fileno() < 0:
             self._unsent.append(memoryview(data))
             return
         try:
             sent = self._socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
+        except _GONE:
             return
+        except OSError:  # no room in the socket, or no memory for it: later
+            sent = 0
         if sent < len(data):
             self._unsent.append(memoryview(data)[sent:])
             if self._loop is not None:
                 self._loop.add_writer(self._socket, self._flush)
 
     def drain(self) -> list[tuple[Kind, bytes]]:
-        """Read all frames that a dead worker has left in the socket."""
+        """Read all frames that a dead worker has left in the socket, up to the first that is none."""
         frames: list[tuple[Kind, bytes]] = []
-        while True:
+        while not self._is_garbled:
             try:
                 size = self._socket.recv_into(self._buffer)
             except ConnectionResetError:
@@ -100,7 +141,11 @@ class Channel:
                 return frames
             if not size:
                 return frames
-            frames += self._reader.feed(self._buffer[:size])
+            try:
+                frames += self._reader.feed(self._buffer[:size])
+            except ProtocolError:
+                self._is_garbled = True
+        return frames
 
     def close(self) -> None:
         """Close this end; the worker sees it and exits."""
@@ -122,9 +167,40 @@ class Channel:
             self.detach()
             self._on_end()
             return
-        frames = self._reader.feed(self._buffer[:size])
-        if frames:
-            self._on_frames(frames)
+        try:
+            frames = self._reader.feed(self._buffer[:size])
+        except ProtocolError as exc:
+            self._reject(exc)
+            return
+        if not frames:
+            self._note_stall(size)
+            return
+        if self._is_stalled:
+            self._end_stall()
+        self._on_frames(frames)
+
+    def _reject(self, error: ProtocolError) -> None:
+        self.stop_reading()
+        self._on_garbage(error)
+
+    def _note_stall(self, size: int) -> None:
+        self._progress += size
+        if not self._is_stalled and self._loop is not None:
+            self._is_stalled = True
+            self._stall.start(self._loop, self._frame_timeout)
+
+    def _check_stall(self) -> None:
+        # Garbage may look like the head of a long frame. All answers that follow would count as its content.
+        progress, self._progress = self._progress, 0
+        if progress < _LEAST_PROGRESS:
+            self._reject(ProtocolError(f"a frame was begun and not finished in {self._frame_timeout:g} s"))
+        elif self._loop is not None:
+            self._stall.start(self._loop, self._frame_timeout)
+
+    def _end_stall(self) -> None:
+        self._is_stalled = False
+        self._progress = 0
+        self._stall.cancel()
 
     def _flush(self) -> None:
         try:
@@ -135,10 +211,10 @@ class Channel:
                     self._unsent[0] = piece[sent:]
                     return
                 self._unsent.popleft()
-        except BlockingIOError:
-            return
-        except OSError:
+        except _GONE:
             self._unsent.clear()
+        except OSError:
+            return
         if self._loop is not None:
             self._loop.remove_writer(self._socket)
 

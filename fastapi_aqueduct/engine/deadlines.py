@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
+from .pauses import PAUSE
+
 RESOLUTION = 0.001
 """Seconds by which a deadline may be noticed late: those that end together are found by one timer."""
 
@@ -16,6 +18,11 @@ SPANS = 64
 
 FEWEST = 16
 """Spans that are kept although nobody is left in them, before it is worth looking for those: each may hold 2 KiB."""
+
+
+TICK = 0.5
+"""Seconds after which the clock is looked at, as long as there are deadlines. Of a pause of the process only the end is
+seen, so this is also the most by which its length is not known."""
 
 
 class Expiring(Protocol):
@@ -41,6 +48,9 @@ class Deadlines(Generic[T]):
     Nearly all are gone long before. So to come and to go costs a dictionary's entry each, and a timer is set only for
     the first of all deadlines; an event loop's own timer for each costs more than the rest of a task's bookkeeping.
 
+    A pause of the process (a stop signal, a debugger, a blocked event loop) is not charged: the timer fires late then,
+    and all deadlines move by the length of the pause. The loop reads what has arrived before one of them passes.
+
     Args:
         on_expired: Gets him, at most `RESOLUTION` after his deadline; he is forgotten then.
     """
@@ -51,6 +61,7 @@ class Deadlines(Generic[T]):
         self._most = FEWEST
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
+        self._loop: asyncio.AbstractEventLoop
 
     def add(self, item: T, loop: asyncio.AbstractEventLoop) -> None:
         """Watch somebody."""
@@ -82,21 +93,57 @@ class Deadlines(Generic[T]):
         span = self._spans[number] = {}
         return span
 
+    def forgive(self, now: float) -> bool:
+        """Move all deadlines if the process has paused, which the timer has not seen yet.
+
+        Args:
+            now: The time on the clock of ``time.monotonic``.
+
+        Returns:
+            Whether it had paused.
+        """
+        if self._timer is None or now <= self._timer_at + PAUSE:
+            return False
+        loop, pause = self._loop, now - self._timer_at + TICK
+        items = [item for span in self._spans.values() for item in span.values()]
+        self.clear()
+        for item in items:
+            item.deadline += pause
+            self.add(item, loop)
+        return True
+
     def _set_timer(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = loop.call_later(max(0.0, deadline - time.monotonic()) + RESOLUTION / 2, self._expire, loop)
+        now = time.monotonic()
+        self._loop = loop
+        self._timer_at = max(now, min(deadline, now + TICK))
+        self._timer = loop.call_later(self._timer_at - now + RESOLUTION / 2, self._expire)
 
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _expire(self) -> None:
+        now = time.monotonic()
+        if self.forgive(now):
+            return
         self._timer = None
         self._timer_at = math.inf
-        now = time.monotonic()
-        for number, span in sorted(self._spans.items()):
-            for item in [item for item in span.values() if item.deadline <= now]:
-                if span.pop(item.id, None) is not None:  # he may have gone while others were told
-                    self._on_expired(item)
-            if span:
-                self._set_timer(min(item.deadline for item in span.values()), loop)
+        try:
+            self._tell(now)
+        finally:
+            self._watch_next()  # also when a function has raised: the others wait for their deadlines
+
+    def _tell(self, now: float) -> None:
+        for number in sorted(self._spans):
+            if number > now * SPANS:
                 return
-            self._spans.pop(number, None)
+            span = self._spans.get(number, {})
+            for item in [item for item in span.values() if item.deadline <= now]:
+                if span.pop(item.id, None) is not None:  # it may have gone while others were told
+                    self._on_expired(item)
+
+    def _watch_next(self) -> None:
+        for number in sorted(self._spans):
+            span = self._spans[number]
+            if span:
+                self._set_timer(min(item.deadline for item in span.values()), self._loop)
+                return
+            del self._spans[number]

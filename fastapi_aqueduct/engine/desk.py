@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import time
 
 from ..step import FlowStep
@@ -13,8 +14,9 @@ from .link import WorkerLink
 from .patience import Patience
 from .process import available_cores
 from .record import Record
-from .restart import RestartBudget
+from .restart import Life, RestartBudget
 from .statistics import StepStatistics, WorkerState
+from .timing import DEFAULT_TIMING, Timing
 
 
 class Rota:
@@ -55,6 +57,7 @@ class StepDesk:
         step: Its settings.
         queue_size: Tasks that may wait for it, in each level.
         priorities: Number of levels.
+        timing: When the step counts as broken, hanging, or given up.
 
     Attributes:
         name: Name of the step.
@@ -69,12 +72,16 @@ class StepDesk:
         budget: Whether workers die too often.
         expected_ready_at: When a worker should be ready again, on the clock of ``time.monotonic``.
         load_time: Seconds the last worker took to become ready.
+        quickest_load: Seconds that the worker took that loaded most quickly; a busy machine makes the others slow.
         restarts: Workers that died and were replaced.
+        failed_launches: Launches that failed before there was a worker.
         recycled: Workers that were replaced because they were worn.
         retries: Tasks that were tried again.
     """
 
-    def __init__(self, name: str, step: FlowStep, queue_size: int, priorities: int) -> None:
+    def __init__(
+        self, name: str, step: FlowStep, queue_size: int, priorities: int, timing: Timing = DEFAULT_TIMING
+    ) -> None:
         self.name = name
         self.nprocs = step.nprocs
         self._cores = available_cores()
@@ -87,12 +94,16 @@ class StepDesk:
         self.takes_at_once = step.batch_size == 1 and timeout == 0 and priorities == 1
         self.timer: asyncio.TimerHandle | None = None
         self.max_retries = step.max_retries
-        self.budget = RestartBudget(time.monotonic(), step.nprocs)
+        self.budget = RestartBudget(time.monotonic(), step.nprocs, timing)
         self.expected_ready_at = 0.0
         self.load_time = 1.0
+        self.quickest_load = math.inf
         self.restarts = 0
+        self.failed_launches = 0
         self.recycled = 0
         self.retries = 0
+        self._timing = timing
+        self._longest_call = 0.0
 
     def ready_links(self) -> list[WorkerLink]:
         """List the workers that take tasks."""
@@ -101,6 +112,52 @@ class StepDesk:
     def expected_wait(self, now: float) -> float:
         """Tell in how many seconds a worker should be ready; 0 when one is."""
         return 0.0 if self.ready_links() else max(0.1, self.expected_ready_at - now)
+
+    def expect_worker(self, at: float, now: float) -> None:
+        """Note when a worker should be ready; what comes sooner counts.
+
+        Args:
+            at: When it should be, on the clock of ``time.monotonic``.
+            now: The time on that clock.
+        """
+        if self.expected_ready_at <= now or at < self.expected_ready_at:
+            self.expected_ready_at = at
+
+    def note_load(self, seconds: float) -> None:
+        """Note how long a worker took to become ready."""
+        self.load_time = seconds
+        self.quickest_load = min(self.quickest_load, seconds)
+        self.budget.note_load(seconds)
+
+    def note_death(self, life: Life, now: float) -> None:
+        """Count the death of a worker that was ready, if its load is dear; those with one task in hand count once."""
+        if life.load >= self._timing.quick_load and not life.is_repeated:
+            self.budget.note_death(now)
+
+    def part_with(self, link: WorkerLink) -> None:
+        """Forget a worker that is gone."""
+        self.links.remove(link)
+        self._longest_call = max(self._longest_call, link.longest)
+
+    def hanging_for(self, now: float) -> float:
+        """Tell for how long all workers have been in calls whose tasks have all ended without them.
+
+        Args:
+            now: The time on the clock of ``time.monotonic``.
+
+        Returns:
+            Seconds; 0 while a worker works, is idle or loads.
+        """
+        links = list(self.links)
+        ready = [link for link in links if link.state is WorkerState.READY]
+        if not ready or any(link.state is WorkerState.STARTING for link in links):
+            return 0.0
+        return max(0.0, now - max(link.hanging_since() for link in ready))
+
+    def patience_with_calls(self) -> float:
+        """Tell how many seconds a call may take before the step counts as hanging."""
+        longest = max((link.longest for link in list(self.links)), default=0.0)
+        return max(self._timing.hang_after, 3 * max(self._longest_call, longest))
 
     def expected_time(self) -> float:
         """Tell how long a task that comes now should take here at the measured rate, in seconds."""
@@ -167,6 +224,9 @@ class StepDesk:
     def statistics(self) -> StepStatistics:
         """Return a snapshot."""
         now = time.monotonic()
+        hanging_for = self.hanging_for(now)
+        patience = self.patience_with_calls() if hanging_for else 0.0
+        is_lost = bool(hanging_for) and hanging_for >= patience + self._timing.give_up_after
         return StepStatistics(
             name=self.name,
             workers=tuple(link.statistics() for link in list(self.links)),
@@ -176,6 +236,8 @@ class StepDesk:
             recycled=self.recycled,
             retries=self.retries,
             is_broken=self.budget.is_spent(now),
-            is_given_up=self.budget.is_given_up(now),
+            is_given_up=self.budget.is_given_up(now) or is_lost,
             expected_wait=self.expected_wait(now),
+            failed_launches=self.failed_launches,
+            hanging_for=hanging_for if hanging_for >= patience else 0.0,
         )

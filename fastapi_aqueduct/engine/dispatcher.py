@@ -19,6 +19,7 @@ from ..step import FlowStep
 from ..task import BaseTask
 from .admission import Admission
 from .arena import Ref
+from .awake import AWAKE
 from .codec import Codec, Encoded
 from .deadlines import Deadlines
 from .desk import StepDesk
@@ -26,10 +27,12 @@ from .failures import decode_error, unreadable
 from .feeder import Feeder
 from .frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
 from .ledger import Ledger
-from .link import AWAKE, WorkerLink
+from .link import WorkerLink
 from .record import Receiver, Record
 from .relief import Relief
 from .rest import Rest
+from .retries import Retries
+from .timing import DEFAULT_TIMING, Timing
 from .whereabouts import late_answer, whereabouts
 from .worker import next_step
 
@@ -43,6 +46,7 @@ class Dispatcher:
         ledger: Who holds which block.
         queue_size: Tasks that may wait for a step, in each level.
         priorities: Number of priority levels.
+        timing: When a step counts as broken, hanging, or given up.
 
     Attributes:
         desks: The steps.
@@ -50,10 +54,16 @@ class Dispatcher:
     """
 
     def __init__(
-        self, name: str, steps: list[tuple[str, FlowStep]], ledger: Ledger, queue_size: int, priorities: int
+        self,
+        name: str,
+        steps: list[tuple[str, FlowStep]],
+        ledger: Ledger,
+        queue_size: int,
+        priorities: int,
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.name = name
-        self.desks = [StepDesk(step_name, step, queue_size, priorities) for step_name, step in steps]
+        self.desks = [StepDesk(step_name, step, queue_size, priorities, timing) for step_name, step in steps]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         self._conditions = [step.handle_condition for _, step in steps]
         self._ledger = ledger
@@ -68,6 +78,7 @@ class Dispatcher:
         self._relief = Relief(self.desks, ledger)
         self._rest = Rest(self._records, self._relief.give_back)
         ledger.on_full = self._relief.make_room
+        self._retries = Retries(ledger, self._settle)
 
     @property
     def in_flight(self) -> int:
@@ -188,10 +199,13 @@ class Dispatcher:
         elif kind is Kind.RETAINED:
             for offset in unpack_offsets(payload):
                 if offset not in link.retained:
+                    self._ledger.check_block(offset)
                     link.retained.add(offset)
                     self._ledger.arena.hold(offset)
         elif kind is Kind.RELEASED:
             for offset in unpack_offsets(payload):
+                if offset not in link.retained:
+                    raise ProtocolError(f"block {offset} is released and was not retained")
                 link.retained.discard(offset)
                 self._ledger.arena.drop(offset)
         elif kind is Kind.FULL:
@@ -204,51 +218,24 @@ class Dispatcher:
         else:
             raise ProtocolError(f"a worker does not send frames of kind {kind.name}")
 
-    def remove(self, link: WorkerLink, error: WorkerDied) -> None:
+    def remove(self, link: WorkerLink, error: WorkerDied) -> bool:
         """Take a worker off that is gone: what it had begun is tried again or fails, what it had not waits again.
 
         Args:
             link: The worker; its last answers have been taken in.
             error: What the callers of tasks that fail get.
+
+        Returns:
+            Whether it died with a task in hand with which another worker has died before.
         """
         desk = self.desks[link.step]
-        desk.links.remove(link)
-        done, in_hand, untouched = link.take_all(self._ledger.arena.task_of(link.region))
-        for record in reversed(untouched):
-            self._put_back(desk, record)
-        for record in in_hand:
-            record.deaths += 1  # what was done already did not kill it
-        for record in done + in_hand:
-            self._retry(desk, record, error)
+        desk.part_with(link)
+        is_repeated = self._retries.take_over(desk, link, error)
         for offset in link.retained:
             self._ledger.arena.drop(offset)
         link.retained.clear()
         self.note_workers(link.step)
-
-    def _put_back(self, desk: StepDesk, record: Record) -> None:
-        record.holder = 0
-        if record.is_settled:
-            self._ledger.drop(record.content.blocks)
-            return
-        record.is_waiting = True
-        if record.deaths:
-            desk.queue.push_alone(record)
-        else:
-            desk.queue.push_back(record)
-
-    def _retry(self, desk: StepDesk, record: Record, error: WorkerDied) -> None:
-        record.holder = 0
-        if record.is_settled:
-            self._ledger.drop(record.content.blocks)
-        elif record.deaths > desk.max_retries or not self._may_run_again(desk, record):
-            self._settle(record, "failed", WorkerDied(error.step, error.pid, error.exit_code, error.reason))
-        else:
-            desk.retries += 1
-            record.is_waiting = True
-            desk.queue.push_alone(record)
-
-    def _may_run_again(self, desk: StepDesk, record: Record) -> bool:
-        return desk.max_retries > 0 and not any(ref.shared for ref in record.content.blocks)
+        return is_repeated
 
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no task is left.
@@ -311,41 +298,56 @@ class Dispatcher:
         if not link.batches:
             raise ProtocolError("an answer to no batch")
         envelopes, duration, _ = batch
+        if len(envelopes) != len(link.batches[0]):
+            raise ProtocolError(f"{len(envelopes)} answers to {len(link.batches[0])} tasks")
         now = time.monotonic()
         has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
         records, duration = link.take_back(duration, now, has_run)
         desk = self.desks[link.step]
         size = min(len(records), desk.queue.batch_size)
-        if len(records) != len(envelopes):
-            raise ProtocolError(f"{len(envelopes)} answers to {len(records)} tasks")
         if desk.patience is not None and has_run and link.handled > len(records):  # the first call may be slower by far
             desk.patience.note_call(size, duration)
-        for record, envelope in zip(records, envelopes, strict=True):
-            id, _, step, status, content = envelope
-            if record.id != id:
-                raise ProtocolError("an answer to another task than was sent")
-            record.holder = 0
-            record.metrics += ((link.name, now - record.arrived_at - duration, duration, size),)
-            if not status:
-                if content.blocks != record.content.blocks:
-                    self._replace_blocks(record, content.blocks)
-                record.content = content
-            if record.is_settled:
-                self._ledger.drop(record.content.blocks)
-            elif now >= record.deadline:
-                self._end_late(record, late_answer(link, record, status, duration, now), now)
-            elif status:
-                self._take_failure(link, record, envelope)
-            elif step == FINISHED:
-                self._finish(record, now)
-            else:
-                self._enqueue(record, step, now)
+        try:
+            for record, envelope in zip(records, envelopes, strict=True):
+                id, _, step, status, content = envelope
+                if record.id != id:
+                    raise ProtocolError("an answer to another task than was sent")
+                if not status:
+                    if content.blocks != record.content.blocks:
+                        self._replace_blocks(record, content.blocks)
+                    record.content = content
+                record.holder = 0
+                record.metrics += ((link.name, now - record.arrived_at - duration, duration, size),)
+                if record.is_settled:
+                    self._ledger.drop(record.content.blocks)
+                elif now >= record.deadline and not self._deadlines.forgive(now):
+                    self._end_late(record, late_answer(link, record, status, duration, now), now)
+                elif status:
+                    self._take_failure(link, record, envelope)
+                elif step == FINISHED:
+                    self._finish(record, now)
+                else:
+                    self._pass_on(link, record, step, now)
+        except Exception:
+            # The worker is ended for it; its death takes care of the tasks that have no answer yet.
+            link.give_back([record for record in records if record.holder])
+            raise
+
+    def _pass_on(self, link: WorkerLink, record: Record, step: int, now: float) -> None:
+        if not link.step < step < len(self.desks):
+            record.holder = link.pid
+            raise ProtocolError(f"a task cannot go from step {link.step} to step {step}")
+        self._enqueue(record, step, now)
 
     def _take_failure(self, link: WorkerLink, record: Record, envelope: Envelope) -> None:
+        if envelope.status == Status.EXPIRED:  # for the worker; its deadline has moved because of a pause meanwhile
+            self._enqueue(record, record.step, time.monotonic())
+            return
         where = f"step {link.name} of flow {self.name} (pid {link.pid})"
         self._settle(record, "failed", decode_error(envelope.content.body, where))
 
     def _replace_blocks(self, record: Record, blocks: tuple[Ref, ...]) -> None:
+        self._ledger.check(blocks)
         # In this order: a block that is in both must not become free between the two.
         self._ledger.hold(blocks)
         self._ledger.drop(record.content.blocks)

@@ -19,6 +19,7 @@ from .owner import Owner
 from .process import StartMethod
 from .statistics import FlowStatistics
 from .supervisor import Supervisor
+from .timing import DEFAULT_TIMING, Timing
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Engine:
         queue_size: int,
         priorities: int,
         start_timeout: float,
+        timing: Timing = DEFAULT_TIMING,
     ) -> Self:
         """Take the shared memory and put the parts together; nothing is started.
 
@@ -72,6 +74,7 @@ class Engine:
             queue_size: Tasks that may wait for a step, in each level.
             priorities: Number of priority levels.
             start_timeout: Seconds in which a worker must be ready.
+            timing: The times by which workers are supervised.
 
         Raises:
             ConfigurationError: A limit of this process does not allow the flow.
@@ -83,10 +86,10 @@ class Engine:
         check_limits(name, workers, layout)
         memory_fd = create_memory(name, layout.size)
         ledger = Ledger(Mapping(memory_fd, layout.size), layout)
-        dispatcher = Dispatcher(name, steps, ledger, queue_size, priorities)
+        dispatcher = Dispatcher(name, steps, ledger, queue_size, priorities, timing)
         lifeline = Lifeline()
-        launcher = Launcher(name, steps, method, memory_fd, lifeline, layout, ledger)
-        supervisor = Supervisor(name, steps, launcher, dispatcher, start_timeout)
+        launcher = Launcher(name, steps, method, memory_fd, lifeline, layout, ledger, timing)
+        supervisor = Supervisor(name, steps, launcher, dispatcher, start_timeout, timing)
         return cls(name, memory_fd, lifeline, ledger, dispatcher, launcher, supervisor)
 
     async def start(self, timeout: float) -> None:
@@ -97,9 +100,9 @@ class Engine:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in another event loop."""
-        self.loop = loop
         self.dispatcher.attach(loop)
         self.supervisor.attach(loop)
+        self.loop = loop
 
     def detach(self) -> None:
         """Stop watching the workers, which go on, until there is another event loop."""

@@ -23,13 +23,23 @@ class ProcessGroup:
 
     Attributes:
         number: The number of the group.
-        pidfd: Becomes readable when the leader has ended; None where the system has no such descriptor.
+        pidfd: Becomes readable when the leader has ended; None before `open`, and where the system has no such
+            descriptor.
     """
 
     def __init__(self, leader: Process) -> None:
         self._leader = leader
         self.number = leader.pid
-        self.pidfd = os.pidfd_open(leader.pid) if hasattr(os, "pidfd_open") else None
+        self.pidfd: int | None = None
+
+    def open(self) -> None:
+        """Take a descriptor of the leader.
+
+        Raises:
+            OSError: None is left.
+        """
+        if hasattr(os, "pidfd_open"):
+            self.pidfd = os.pidfd_open(self.number)
 
     def exit_code(self) -> int | None:
         """Return the leader's exit status, negative for a signal; None until `reap` has read it."""

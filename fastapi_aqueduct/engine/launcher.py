@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import socket
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from .link import WorkerLink
 from .process import Descriptors, StartMethod, start_process, thread_environment
 from .program import Program, ProgramFile
 from .slot import Slot
+from .timing import DEFAULT_TIMING, Timing
 from .worker import KEPT, Setup
 
 
@@ -37,6 +39,7 @@ class Launcher:
         lifeline: What workers see the end of this process by.
         layout: How it is divided.
         ledger: Who holds which block.
+        timing: How long an unfinished message of a worker is waited for.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Launcher:
         lifeline: Lifeline,
         layout: Layout,
         ledger: Ledger,
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self._name = name
         self._steps = steps
@@ -60,6 +64,7 @@ class Launcher:
         # Not the default executor: an application may fill that, and a dead worker would not be replaced meanwhile.
         self._threads = ThreadPoolExecutor(thread_name_prefix="aqueduct-launch")
         self._starting: set[socket.socket] = set()
+        self._timing = timing
         self._environment = thread_environment(sum(step.nprocs for _, step in steps))
 
     def check(self) -> None:
@@ -116,24 +121,32 @@ class Launcher:
 
         Returns:
             The link, and the worker's end of the channel for `start`.
+
+        Raises:
+            Exception: No descriptor or no memory is left; nothing is left open.
         """
         name, step = self._steps[slot.step]
         self._ledger.arena.reset_status(slot.region)
-        setup = self._setup(slot)
-        ours, theirs = make_pair()
-        link = WorkerLink(
-            slot.step,
-            name,
-            slot.region,
-            ours,
-            step.batch_size,
-            step.handle_timeout,
-            self._ledger.arena.call_of,
-            on_frames,
-            on_exit,
-            step.busy_poll,
-        )
-        link.send(pack_prelude() + pack(Kind.SETUP, setup))
+        with contextlib.ExitStack() as undo:
+            ours, theirs = make_pair()
+            undo.callback(theirs.close)
+            undo.callback(ours.close)
+            link = WorkerLink(
+                slot.step,
+                name,
+                slot.region,
+                ours,
+                step.batch_size,
+                step.handle_timeout,
+                self._ledger.arena.call_of,
+                on_frames,
+                on_exit,
+                step.busy_poll,
+                self._timing.frame_timeout,
+            )
+            undo.callback(link.close)
+            link.send(pack_prelude() + pack(Kind.SETUP, self._setup(slot)))
+            undo.pop_all()
         return link, theirs
 
     async def start(self, link: WorkerLink, theirs: socket.socket) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from ..exceptions import ArenaFull
 from .arena import Arena, Layout, Ref
 from .arrivals import Arrivals
+from .frames import ProtocolError
 from .mapping import Mapping
 from .statistics import ArenaStatistics
 
@@ -52,6 +53,21 @@ class Ledger:
         """End a task's holds."""
         for ref in refs:
             self.arena.drop(ref.offset)
+
+    def check(self, refs: Iterable[Ref]) -> None:
+        """Refuse blocks that cannot be, as `check_block`."""
+        for ref in refs:
+            self.check_block(ref.offset, ref.size)
+
+    def check_block(self, offset: int, size: int = 1) -> None:
+        """Refuse a block that cannot be.
+
+        Raises:
+            ProtocolError: So many bytes do not lie in one region.
+        """
+        region = self._layout.region_of(offset)
+        if not 0 <= region < self._layout.regions or self._layout.region_of(offset + max(size, 1) - 1) != region:
+            raise ProtocolError(f"there is no block of {size} bytes at {offset}")
 
     def discard(self, refs: Iterable[Ref]) -> None:
         """Free the blocks of a task that was encoded and not taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -11,28 +12,21 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from .awake import BRIEF, Awake
 from .channel import Channel
 from .frames import PORTION, Kind, pack, pack_batches, pack_offsets
 from .group import ProcessGroup
+from .pauses import FairTimer
 from .record import Record
+from .sentinel import Sentinel
 from .statistics import WorkerState, WorkerStatistics
+from .timing import DEFAULT_TIMING
 from .trace import DUMP_SIGNAL, create_trace, read_trace
 
 LEAD = 0.002
 """Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, or is
 about to be, so that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a
 frame."""
-
-BRIEF = 0.0002
-"""Seconds of work whose answer the event loop had better wait for awake, if nobody else has anything in the flow. To
-fall asleep costs it as much, in the wake-up and in caches that have gone cold meanwhile; so this costs twice the
-optimum at worst, whenever the answer comes (Karlin et al., "Empirical studies of competitive spinning for a
-shared-memory multiprocessor", SOSP 1991). Only the event loop does so by itself: a worker that did, too, would gain a
-little on an idle machine, but where others want the cores both would be taken for what they are not, processes that
-compute, and wait for milliseconds to get one back."""
-
-AWAKE = 2 * BRIEF
-"""Seconds for which it stays awake at most: such work, and the way there and back."""
 
 DUMP_TIME = 0.5
 """Seconds that a hung worker gets to write its stack before it is killed."""
@@ -55,8 +49,11 @@ class WorkerLink:
         on_frames: Called with this link and the frames that have arrived.
         on_exit: Called once with this link when the process is gone.
         busy_poll: Seconds for which the event loop stays awake for an answer.
+        frame_timeout: Seconds after which a frame that does not go on counts as garbage.
 
     Attributes:
+        sentinel: Watches its process.
+        awake: Keeps the event loop awake for it.
         pid: The process id; 0 before there is one.
         state: Where it is in its life.
         trace_fd: Descriptor of the file into which it writes its stack.
@@ -70,9 +67,9 @@ class WorkerLink:
         in_flight: The tasks in them.
         retained: Blocks that user code in the worker still looks at.
         failure: Why it could not start, once that is known.
-        start_timer: Ends a start that takes too long.
         ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
         pace: Seconds that its last calls of the handler took.
+        longest: Seconds that its longest call took.
     """
 
     def __init__(
@@ -87,6 +84,7 @@ class WorkerLink:
         on_frames: Callable[[WorkerLink, list[tuple[Kind, bytes]]], None],
         on_exit: Callable[[WorkerLink], None],
         busy_poll: float = 0.0,
+        frame_timeout: float = DEFAULT_TIMING.frame_timeout,
     ) -> None:
         self.step = step
         self.name = name
@@ -99,72 +97,60 @@ class WorkerLink:
         self.retained: set[int] = set()
         self.failure: BaseException | None = None
         self.reason = ""
-        self.trace_fd = create_trace()
         self.launched_at = time.monotonic()
         self.head_since = 0.0
         self.handled = 0
         self.base_memory: int | None = None
-        self.start_timer: asyncio.TimerHandle | None = None
         self.ready_at = 0.0
         self.pace = LEAD
+        self.longest = 0.0
         self._batch_size = batch_size
         self._handle_timeout = handle_timeout
         self._call_of = call_of
-        self._hang_timer: asyncio.TimerHandle | None = None
-        self._kill_at = math.inf
-        self._kill_timer: asyncio.TimerHandle | None = None
+        self._start_timeout = 0.0
+        self._start_timer = FairTimer(self._end_slow_start)
+        self._hang_timer = FairTimer(self._check_hang)
         self._on_frames = on_frames
         self._on_exit = on_exit
         self._busy_poll = busy_poll
-        self._awake_until = 0.0
-        self._is_awake = False
-        self._channel = Channel(sock, self._receive, self._on_channel_end)
-        self._group: ProcessGroup | None = None
+        self.awake = Awake(self.batches)
+        self._channel = Channel(sock, self._receive, self._on_channel_end, self.distrust, frame_timeout)
+        self.sentinel = Sentinel(self._exited)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: list[tuple[list[Record], float, int]] = []
         self._deviation = 8 * LEAD  # unknown at first
         self._ahead = 1
         self._together = 1
         self._answered = 0
-
-    @property
-    def exit_code(self) -> int | None:
-        """The exit status once the process is gone."""
-        return self._group.exit_code() if self._group is not None else None
-
-    @property
-    def _pidfd(self) -> int | None:
-        return self._group.pidfd if self._group is not None else None
+        self.trace_fd = create_trace()  # nothing that can fail comes after it, or it would stay open
 
     def adopt(self, group: ProcessGroup) -> None:
-        """Take charge of the process that was started for this link."""
-        self._group = group
+        """Take charge of the process that was started for this link; as `Sentinel.adopt`."""
         self.pid = group.number
+        self.sentinel.adopt(group)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch the worker from an event loop."""
         self._loop = loop
         self._channel.attach(loop)
+        self.sentinel.attach(loop)
+        self.awake.attach(loop)
         self._watch_hang()
-        if self._kill_at < math.inf:
-            self.kill_later(self._kill_at - time.monotonic())
-        if self._pidfd is not None:
-            # Not the end of the channel: a child of the worker may hold it open. Not SIGCHLD: uvloop refuses it.
-            loop.add_reader(self._pidfd, self._exited)
+
+    def limit_start(self, timeout: float) -> None:
+        """Kill the worker if it is not ready after so many seconds in which the event loop has run."""
+        self._start_timeout = timeout
+        if self._loop is not None and self.state is WorkerState.STARTING:
+            # Not from the launch on: the loop may have paused between that and now.
+            self._start_timer.start(self._loop, timeout)
 
     def detach(self) -> None:
         """Stop watching; what happens meanwhile is seen when it is watched again."""
         self._channel.detach()
-        if self._loop is not None and not self._loop.is_closed() and self._pidfd is not None:
-            self._loop.remove_reader(self._pidfd)
-        if self._hang_timer is not None:
-            self._hang_timer.cancel()
-            self._hang_timer = None
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
-            self._kill_timer = None
-        self._cancel_start_timer()
-        self._is_awake = False
+        self.sentinel.detach()
+        self._hang_timer.cancel()
+        self._start_timer.cancel()
+        self.awake.detach()
         self._loop = None
 
     def room(self) -> int:
@@ -210,12 +196,21 @@ class WorkerLink:
         if not has_run:
             return records, duration
         self._answered += 1
+        if duration > self.longest:
+            self.longest = duration
         pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
         self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
         self._together = max(1, int(PORTION / pace)) if pace else MAX_AHEAD
         if pace > LEAD:
             self._deviation += (abs(duration - pace) - self._deviation) / 8
         return records, duration
+
+    def give_back(self, records: list[Record]) -> None:
+        """Put tasks back in front that were taken back and have no answer: their worker is to die."""
+        if records:
+            self.batches.appendleft(records)
+            self.in_flight += len(records)
+            self.calls += self._calls(records)
 
     def _calls(self, records: list[Record]) -> int:
         return -(-len(records) // self._batch_size)
@@ -260,21 +255,32 @@ class WorkerLink:
             return math.inf
         return self.head_since + self.pace
 
+    def hanging_since(self) -> float:
+        """Tell since when it has been in a call whose tasks have all ended without it.
+
+        Returns:
+            The time on the clock of ``time.monotonic``; infinity when a task waits for the call, or it is idle.
+        """
+        batches = list(self.batches)  # a copy: this may be asked from another thread
+        if not batches or not all(record.is_settled for record in batches[0]) or self._channel.has_unread():
+            return math.inf
+        return self._running_since()
+
+    def _running_since(self) -> float:
+        return max(self._call_of(self.region), self.head_since)
+
     def _watch_hang(self) -> None:
-        if self._handle_timeout is None or self._loop is None or self._hang_timer is not None or not self.batches:
+        if self._handle_timeout is None or self._loop is None or self._hang_timer.is_running or not self.batches:
             return
-        running_since = max(self._call_of(self.region), self.head_since)
-        remaining = running_since + self._handle_timeout - time.monotonic()
-        self._hang_timer = self._loop.call_later(max(remaining, 0.001), self._check_hang)
+        remaining = self._running_since() + self._handle_timeout - time.monotonic()
+        self._hang_timer.start(self._loop, max(remaining, 0.001))
 
     def _check_hang(self) -> None:
         # The clock of the API process and the worker's own note decide. A heartbeat would not: a thread of its own
         # goes on beating beside an endless loop, and stops in an honest call that holds the interpreter's lock.
-        self._hang_timer = None
         if not self.batches or self._handle_timeout is None:
             return
-        running_since = max(self._call_of(self.region), self.head_since)
-        if time.monotonic() - running_since >= self._handle_timeout:
+        if time.monotonic() - self._running_since() >= self._handle_timeout:
             self.kill(f"its handler took longer than handle_timeout={self._handle_timeout:g} s")
         else:
             self._watch_hang()
@@ -298,19 +304,7 @@ class WorkerLink:
 
     def stay_awake(self, seconds: float) -> None:
         """Keep the event loop from falling asleep for so long while the worker has something in hand."""
-        self._awake_until = max(self._awake_until, time.monotonic() + seconds)
-        if not self._is_awake:
-            self._stay_awake(self._loop)
-
-    def _stay_awake(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        if loop is not self._loop:  # one that had stopped runs again, and drives the flow no more
-            return
-        # An event loop that has something to call in its next turn asks for events and does not wait for them. So it
-        # sees the answer without being woken, and everybody else is served as always.
-        self._is_awake = bool(self.batches) and self._loop is not None and time.monotonic() < self._awake_until
-        if self._is_awake and self._loop is not None:
-            os.sched_yield()  # where cores are short it may be the worker itself that wants this one
-            self._loop.call_soon(self._stay_awake, loop)
+        self.awake.stay(seconds)
 
     def send(self, data: bytes) -> None:
         """Send bytes that are packed already."""
@@ -320,15 +314,9 @@ class WorkerLink:
         """Read what a dead worker has left in the channel."""
         return self._channel.drain()
 
-    def signal_group(self, signum: signal.Signals) -> None:
-        """Send a signal to the process and to those it has made."""
-        if self._group is not None:
-            self._group.signal(signum)
-
     def signal(self, signum: signal.Signals) -> None:
         """Send a signal, if the process is still there."""
-        if self._group is not None:
-            self._group.signal_leader(signum)
+        self.sentinel.signal(signum)
 
     def kill(self, reason: str) -> None:
         """Kill a worker that hangs, after it has written down where.
@@ -340,7 +328,17 @@ class WorkerLink:
             return
         self.reason = reason
         self.signal(DUMP_SIGNAL)
-        self.kill_later(DUMP_TIME)
+        self.sentinel.kill_later(DUMP_TIME)
+
+    def distrust(self, error: Exception) -> None:
+        """Kill a worker that has sent garbage, and read nothing more from it.
+
+        Args:
+            error: What was found, for the log and for the tasks in its hands.
+        """
+        self._channel.stop_reading()
+        self.reason = self.reason or f"it sent what makes no sense: {error}"
+        self.signal(signal.SIGKILL)
 
     def trace(self) -> str:
         """Return the stack that the worker has written, if it has."""
@@ -348,51 +346,41 @@ class WorkerLink:
 
     def close(self) -> None:
         """Let go of the channel and of the process."""
-        self.detach()
-        self._channel.close()
-        os.close(self.trace_fd)
-        if self._group is not None:
-            self._group.close()
+        with contextlib.ExitStack() as stack:  # whatever fails, the others are closed
+            stack.callback(self.sentinel.close)
+            stack.callback(os.close, self.trace_fd)
+            stack.callback(self._channel.close)
+            stack.callback(self.detach)
 
     def forget(self) -> None:
         """Close the descriptors and nothing else; in a forked child, whose worker it is not."""
         self._loop = None
         self._channel.forget()
         os.close(self.trace_fd)
-        if self._group is not None:
-            self._group.forget()
+        self.sentinel.forget()
 
     def statistics(self) -> WorkerStatistics:
         """Return a snapshot."""
         return WorkerStatistics(self.pid or None, self.state, self.in_flight)
 
-    def kill_later(self, delay: float) -> None:
-        """Kill the worker if it is still there after so many seconds."""
-        if self._loop is not None and self._kill_timer is None:
-            self._kill_at = min(self._kill_at, time.monotonic() + delay)
-            self._kill_timer = self._loop.call_later(max(0.0, delay), self.signal, signal.SIGKILL)
-
-    def _cancel_start_timer(self) -> None:
-        if self.start_timer is not None:
-            self.start_timer.cancel()
-            self.start_timer = None
+    def _end_slow_start(self) -> None:
+        if self.state is WorkerState.STARTING:
+            self.kill(f"it was not ready in start_timeout={self._start_timeout:g} s")
 
     def _receive(self, frames: list[tuple[Kind, bytes]]) -> None:
         if self.state is WorkerState.STARTING and any(kind is Kind.READY for kind, _ in frames):
             self.state = WorkerState.READY
             self.ready_at = time.monotonic()
-            self._cancel_start_timer()
+            self._start_timer.cancel()
         self._on_frames(self, frames)
 
     def _on_channel_end(self) -> None:
         # The process is gone or going. One that only closed its end is of no use any more.
-        if self._pidfd is None:
-            self._exited()
-        elif self._loop is not None:
-            self.kill_later(1.0)
+        if self.sentinel.sees_end:
+            self.sentinel.kill_later(1.0)
+        else:
+            self.sentinel.end()
 
     def _exited(self) -> None:
-        assert self._group is not None
-        self._group.reap()
         self.detach()
         self._on_exit(self)

@@ -31,6 +31,10 @@ THREAD_VARIABLES = (
 """What numeric libraries ask for the size of their thread pools, all of them while they are imported."""
 
 
+FORKSERVER_DESCRIPTORS = 12
+"""Free descriptors with which `multiprocessing` can start a process: it uses nine at most for a moment."""
+
+
 class Process(Protocol):
     """A child process, however it was made."""
 
@@ -123,6 +127,7 @@ class ForkserverProcess:
             name=label,
             daemon=False,
         )
+        _check_descriptors()
         try:
             with interrupts_blocked():
                 self._process.start()
@@ -150,6 +155,19 @@ class ForkserverProcess:
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(null, self._process.sentinel, inheritable=False)
         os.close(null)
+
+
+def _check_descriptors() -> None:
+    """Find out whether enough descriptors are left to ask the forkserver for a process.
+
+    It needs a socket and two pipes, and leaves the first pipe open when there is none for the second.
+
+    Raises:
+        OSError: There are too few.
+    """
+    with contextlib.ExitStack() as stack:
+        for _ in range(FORKSERVER_DESCRIPTORS):
+            stack.callback(os.close, os.dup(0))
 
 
 class _Descriptor:

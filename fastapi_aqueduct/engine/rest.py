@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sized
 
+from .pauses import wait_fairly
+
 IDLE_TIME = 10.0
 """Seconds without a task after which memory that is only kept warm goes back to the system."""
 
@@ -53,9 +55,9 @@ class Rest:
         if not self._in_flight:
             return True
         self._waiting = asyncio.get_running_loop().create_future()
-        done, _ = await asyncio.wait([self._waiting], timeout=timeout)
+        is_idle = await wait_fairly(self._waiting, timeout)
         self._waiting = None
-        return bool(done)
+        return is_idle
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         # One timer that looks again, not one that each task cancels.

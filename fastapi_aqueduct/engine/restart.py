@@ -1,87 +1,125 @@
-"""When a worker that has died is replaced, and when that is given up. Knows no clock: times are passed in."""
+"""When a worker that has died is replaced, and when a step counts as broken. Knows no clock: times are passed in."""
 
 from __future__ import annotations
 
 import random
 from collections import deque
+from typing import NamedTuple
 
-MAX_DEATHS = 5
-"""Deaths in one window that are put up with, beside one of each further worker."""
-
-WINDOW = 300.0
-"""Seconds of the window at least; it is longer for models that load slowly."""
+from .timing import DEFAULT_TIMING, Timing
 
 LOADS_PER_WINDOW = 5
 """Loads that fit in the window: with a load of a minute, five deaths take longer than five minutes."""
 
-GIVE_UP_AFTER = 300.0
-"""Seconds without a ready worker after which nobody expects one any more."""
+
+class Life(NamedTuple):
+    """How a worker lived that was ready and has died.
+
+    Attributes:
+        age: Seconds since its launch.
+        lifetime: Seconds since it was ready.
+        load: Seconds that workers of its step take to load.
+        has_answered: Whether it has answered a task.
+        is_repeated: Whether it died with a task in hand with which another worker has died before.
+    """
+
+    age: float
+    lifetime: float
+    load: float
+    has_answered: bool
+    is_repeated: bool
 
 
 class RestartPolicy:
-    """Waits longer after each death that follows soon on the last; one for each place of a worker.
+    """Tells how long to wait before the next launch; one for each place of a worker.
+
+    A launch that failed and a worker that died before it was ready say that the next one will fail, too: each doubles
+    the wait. A worker that was ready says that the next one will be, so a step that loads quickly gets it at once; only
+    two launches are never closer than half a second, and than a few seconds while no worker in this place answers
+    anything. Where a load is long, and thus dear, early deaths double the wait as well.
 
     Args:
-        base: Seconds before the first replacement, at most.
-        cap: Seconds that no wait exceeds.
-        healthy_after: Seconds of life after which earlier deaths are forgotten.
+        timing: How long the waits are.
     """
 
-    def __init__(self, base: float = 0.5, cap: float = 30.0, healthy_after: float = 60.0) -> None:
-        self._base = base
-        self._cap = cap
-        self._healthy_after = healthy_after
+    def __init__(self, timing: Timing = DEFAULT_TIMING) -> None:
+        self._timing = timing
         self._failures = 0
+        self._deaths = 0
 
-    def delay(self, lifetime: float) -> float:
-        """Tell how long to wait before the replacement is started.
+    def after_failure(self) -> float:
+        """Return the seconds to wait after a launch that failed, or a death before the worker was ready."""
+        wait = self._series(self._failures)
+        self._failures += 1
+        return wait
 
-        The wait varies by half, so that workers that died together do not load their models together
-        (Brooker, "Exponential Backoff And Jitter", 2015).
+    def after_death(self, life: Life) -> float:
+        """Return the seconds to wait after the death of a worker that was ready.
 
         Args:
-            lifetime: Seconds the worker was ready before it died; 0 when it never was.
+            life: How it lived.
         """
-        if lifetime >= self._healthy_after:
-            self._failures = 0
-        delay = min(self._cap, self._base * 2.0**self._failures)
-        self._failures = min(self._failures + 1, 30)
-        return delay * random.uniform(0.5, 1.0)
+        self._failures = 0
+        is_quick = life.load < self._timing.quick_load
+        if life.lifetime >= (self._timing.quick_load if is_quick else self._timing.healthy_after):
+            self._deaths = 0
+        if is_quick and life.has_answered:
+            self._deaths = 0
+        deaths = self._deaths
+        self._deaths += not life.is_repeated
+        if not is_quick:
+            return self._series(deaths)
+        spacing = min(self._timing.first_wait * 2.0 ** min(deaths, 30), self._timing.longest_spacing)
+        return max(0.0, spacing - life.age)
 
-    def longest_delay(self) -> float:
-        """Tell how long to wait when the budget of the step is spent."""
-        return self._cap * random.uniform(0.5, 1.0)
+    def longest_wait(self) -> float:
+        """Return the seconds to wait when the step is broken."""
+        return self._timing.longest_wait * random.uniform(0.5, 1.0)
+
+    def _series(self, count: int) -> float:
+        # The wait varies by half, so that workers that died together do not load their models together
+        # (Brooker, "Exponential Backoff And Jitter", 2015).
+        wait = min(self._timing.longest_wait, self._timing.first_wait * 2.0 ** min(count, 30))
+        return wait * random.uniform(0.5, 1.0)
 
 
 class RestartBudget:
     """Tells a step that is unlucky from one that is broken; one for each step.
 
     Too many deaths in the window and the step counts as broken: it is reported as not ready while replacements go on
-    at the longest interval. Without a ready worker for too long, it counts as given up, and whoever watches the
+    at the longest interval. Without a ready worker for too long, it counts as given up, and whatever watches the
     server should restart it.
 
     Args:
         now: The time, in seconds on a clock that never goes back.
         workers: How many workers the step should have. All of them may die at once for one reason, such as want of
             memory.
+        timing: The window, and how many deaths fit in it.
     """
 
-    def __init__(self, now: float, workers: int = 1) -> None:
-        self._most = MAX_DEATHS + workers - 1
+    def __init__(self, now: float, workers: int = 1, timing: Timing = DEFAULT_TIMING) -> None:
+        self._timing = timing
+        self._most = timing.max_deaths + workers - 1
         self._deaths: deque[float] = deque()
-        self._window = WINDOW
+        self._failures: deque[float] = deque()
+        self._window = timing.death_window
         self._unready_since: float | None = now
 
     def note_death(self, now: float) -> None:
-        """Count a worker that died unasked."""
+        """Count a worker that died unasked after it was ready, and whose load is dear."""
         self._deaths.append(now)
 
+    def note_failure(self, now: float) -> None:
+        """Count a launch that failed, or a death before the worker was ready."""
+        self._failures.append(now)
+
     def note_load(self, seconds: float) -> None:
-        """Take in how long a worker took to become ready."""
-        self._window = max(WINDOW, LOADS_PER_WINDOW * seconds)
+        """Note how long a worker took to become ready; the failures before are forgotten: loading works again."""
+        self._window = max(self._timing.death_window, LOADS_PER_WINDOW * seconds)
+        self._failures.clear()
 
     def note_ready(self, now: float, is_ready: bool) -> None:
-        """Take in whether the step has a ready worker now."""
+        """Note whether the step has a ready worker now."""
         if is_ready:
             self._unready_since = None
         elif self._unready_since is None:
@@ -89,10 +127,11 @@ class RestartBudget:
 
     def is_spent(self, now: float) -> bool:
         """Tell whether the step counts as broken."""
-        while self._deaths and self._deaths[0] <= now - self._window:
-            self._deaths.popleft()
-        return len(self._deaths) > self._most
+        for times in (self._deaths, self._failures):
+            while times and times[0] <= now - self._window:
+                times.popleft()
+        return len(self._deaths) + len(self._failures) > self._most
 
     def is_given_up(self, now: float) -> bool:
         """Tell whether the step has had no ready worker for too long."""
-        return self._unready_since is not None and now - self._unready_since >= GIVE_UP_AFTER
+        return self._unready_since is not None and now - self._unready_since >= self._timing.give_up_after

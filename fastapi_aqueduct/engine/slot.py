@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .link import WorkerLink
 from .memory import private_memory
@@ -32,7 +32,7 @@ class Slot:
 
     step: int
     region: int
-    policy: RestartPolicy = field(default_factory=RestartPolicy)
+    policy: RestartPolicy
     link: WorkerLink | None = None
     replaces: WorkerLink | None = None
     restart: asyncio.TimerHandle | None = None

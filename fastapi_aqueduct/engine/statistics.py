@@ -44,8 +44,12 @@ class StepStatistics:
         recycled: Workers that were replaced because of their age, tasks or memory.
         retries: Tasks that were tried again after a worker had died.
         is_broken: Whether workers die so often that the step counts as not ready.
-        is_given_up: Whether there has been no ready worker for so long that only a restart of the server may help.
+        is_given_up: Whether there has been no ready worker, or no call has returned, for so long that only a restart of
+            the server may help.
         expected_wait: Seconds until a worker is expected to be ready; 0 when one is.
+        failed_launches: Launches of workers that failed because the system had no descriptor, memory or process left.
+        hanging_for: Seconds for which all workers have been in calls of the handler whose tasks have ended without an
+            answer; 0 as long as that may be normal.
     """
 
     name: str
@@ -58,6 +62,8 @@ class StepStatistics:
     is_broken: bool = False
     is_given_up: bool = False
     expected_wait: float = 0.0
+    failed_launches: int = 0
+    hanging_for: float = 0.0
 
     @property
     def ready_workers(self) -> int:

@@ -1,31 +1,40 @@
 """Keeps the worker processes of a flow alive.
 
     launch ─▶ STARTING ─▶ READY ─▶ (dead) ─▶ wait ─▶ launch ...
-                  │         └─▶ (worn) ─▶ launch another ─▶ that one READY ─▶ RETIRING ─▶ STOPPING
-                  └─▶ dead during the first start: the start fails with the worker's own traceback
+      │           │         └─▶ (worn) ─▶ launch another ─▶ that one READY ─▶ RETIRING ─▶ STOPPING
+      │           └─▶ dead during the first start: the start fails with the worker's own traceback
+      └─▶ failed ─▶ wait ─▶ launch ...
+
+While a flow runs, each worker that a step should have is there, or its launch is under way, or a timer is set for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import time
+import traceback
 
-from ..exceptions import StartError, StartTimeout, WorkerDied, describe_exit
+from ..exceptions import WorkerDied, describe_exit
 from ..logger import log
 from ..step import FlowStep
 from .dispatcher import Dispatcher
 from .failures import decode_error
 from .frames import Kind, ProtocolError, pack
 from .group import Remains
-from .importing import NotImportable, explain
 from .launcher import Launcher
 from .link import WorkerLink
 from .memory import OutOfMemory
+from .pauses import wait_fairly
+from .recycler import Recycler
 from .recycling import Wear
+from .restart import Life, RestartPolicy
 from .slot import Slot
+from .start_errors import launch_error, start_error, start_timeout_error
 from .statistics import WorkerState
+from .timing import DEFAULT_TIMING, Timing
 
 STOP_TIME = 3.0
 """Seconds from being told to stop until an idle worker gets SIGTERM; `on_stop` runs in them. With the 25 that a
@@ -47,6 +56,7 @@ class Supervisor:
         launcher: Starts a worker.
         dispatcher: Who gets the workers.
         start_timeout: Seconds in which a worker must be ready.
+        timing: How long a replacement waits.
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class Supervisor:
         launcher: Launcher,
         dispatcher: Dispatcher,
         start_timeout: float,
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self._name = name
         self._steps = steps
@@ -63,8 +74,10 @@ class Supervisor:
         self._dispatcher = dispatcher
         self._start_timeout = start_timeout
         places = [index for index, (_, step) in enumerate(steps) for _ in range(step.nprocs + 1)]
-        self._slots = [Slot(step, number) for number, step in enumerate(places, start=1)]
+        self._slots = [Slot(step, number, RestartPolicy(timing)) for number, step in enumerate(places, start=1)]
         self._remains = Remains()
+        self._recycler = Recycler(steps, self._slots, self._launch, self._on_retired, STOP_TIME)
+        self._wears = [not (step.max_tasks is step.max_age is step.max_memory_growth is None) for _, step in steps]
         self._out_of_memory = OutOfMemory()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Future[None] | None = None
@@ -86,9 +99,9 @@ class Supervisor:
         self._starting = loop.create_future()
         self._fill()
         try:
-            await asyncio.wait_for(asyncio.shield(self._starting), timeout)
-        except TimeoutError:
-            raise self._start_timeout_error(timeout) from None
+            if not await wait_fairly(self._starting, timeout):
+                raise start_timeout_error(self._name, self._links(), timeout)
+            self._starting.result()
         finally:
             self._starting = None
 
@@ -98,10 +111,11 @@ class Supervisor:
         self._loop = loop
         for slot in self._slots:
             if slot.link is not None:
-                self._watch(slot.link)
-                self._watch_age(slot, slot.link)
-        if not self._is_stopping:
-            self._fill()
+                try:
+                    self._watch(slot, slot.link)
+                except OSError as exc:
+                    self._on_failed_launch(slot, exc)
+        self._fill()
 
     def detach(self) -> None:
         """Stop watching the workers; they go on, and what happens is seen when they are watched again."""
@@ -137,7 +151,7 @@ class Supervisor:
         """Send SIGKILL to every worker and what it has started, without waiting; `kill` or `stop` may follow."""
         self._is_stopping = True
         for link in self._links():
-            link.signal_group(signal.SIGKILL)
+            link.sentinel.signal_group(signal.SIGKILL)
         self._remains.kill()
 
     async def kill(self) -> None:
@@ -185,8 +199,12 @@ class Supervisor:
     def _links(self) -> list[WorkerLink]:
         return [slot.link for slot in self._slots if slot.link is not None]
 
+    def lacking(self) -> int:
+        """Count the workers that are not there and that no launch under way and no timer will bring; 0 as a rule."""
+        return sum(self._missing(index) for index in range(len(self._steps)))
+
     def _fill(self) -> None:
-        """Launch what is missing in each step."""
+        """Launch the workers that are missing and not on their way."""
         for index in range(len(self._steps)):
             free = [slot for slot in self._slots if slot.step == index and slot.is_free]
             for slot in free[: self._missing(index)]:
@@ -201,43 +219,69 @@ class Supervisor:
         return max(0, self._steps[index][1].nprocs - taken)
 
     def _launch(self, slot: Slot) -> None:
-        assert self._loop is not None
         slot.restart = None
-        link, theirs = self._launcher.prepare(slot, self._on_frames, self._on_exit)
+        if self._is_stopping or self._loop is None:
+            return
+        try:
+            link, theirs = self._launcher.prepare(slot, self._on_frames, self._on_exit)
+        except Exception as exc:
+            self._on_failed_launch(slot, exc)
+            return
         slot.link = link
         slot.wear = Wear(self._steps[slot.step][1])
         desk = self._dispatcher.desks[slot.step]
         desk.links.append(link)
-        desk.expected_ready_at = link.launched_at + desk.load_time
-        launch = self._loop.create_task(self._start_process(link, theirs))
+        desk.expect_worker(link.launched_at + desk.load_time, link.launched_at)
+        launch = self._loop.create_task(self._start_process(slot, link, theirs))
         self._launches.add(launch)
         launch.add_done_callback(self._launches.discard)
 
-    async def _start_process(self, link: WorkerLink, theirs: socket.socket) -> None:
+    async def _start_process(self, slot: Slot, link: WorkerLink, theirs: socket.socket) -> None:
         try:
             await self._launcher.start(link, theirs)
-        except Exception as exc:
-            link.failure = exc
-            self._on_exit(link)
-            return
-        if self._loop is asyncio.get_running_loop():
-            self._watch(link)
-        elif self._loop is not None:  # another one has taken over meanwhile, without having seen a process
-            self._loop.call_soon_threadsafe(self._watch, link)
+            if self._loop is asyncio.get_running_loop():
+                self._watch(slot, link)
+            elif self._loop is not None:  # another one has taken over meanwhile, without having seen a process
+                self._loop.call_soon_threadsafe(self._watch, slot, link)
+        except BaseException as exc:
+            if isinstance(exc, Exception) or not link.pid:
+                self._on_failed_launch(slot, exc)
+            if not isinstance(exc, Exception):
+                raise  # the event loop ends; another one finds a process, or an empty slot
 
-    def _watch(self, link: WorkerLink) -> None:
+    def _watch(self, slot: Slot, link: WorkerLink) -> None:
         if self._loop is None or link.state is WorkerState.DEAD:
             return
         link.attach(self._loop)
-        if link.state is WorkerState.STARTING:
-            remaining = link.launched_at + self._start_timeout - time.monotonic()
-            link.start_timer = self._loop.call_later(max(0.0, remaining), self._end_slow_start, link)
+        if self._starting is None:  # else the time for the start of all workers is the limit
+            link.limit_start(self._start_timeout)
+        if link.state is WorkerState.READY:
+            self._recycler.watch_age(slot, self._loop)
 
-    def _watch_age(self, slot: Slot, link: WorkerLink) -> None:
-        max_age = self._steps[slot.step][1].max_age
-        if max_age is not None and self._loop is not None and link.state is WorkerState.READY:
-            remaining = link.ready_at + max_age - time.monotonic()
-            slot.age = self._loop.call_later(max(0.0, remaining), self._check_wear, link)
+    def _on_failed_launch(self, slot: Slot, failure: BaseException) -> None:
+        """Note that no process was made, or that it cannot be watched; what there is of it is ended."""
+        step = self._steps[slot.step][0]
+        link, slot.link = slot.link, None
+        try:
+            if link is not None:
+                link.state = WorkerState.DEAD
+                link.sentinel.abort()
+                self._remains.add(link.pid)
+                self._dispatcher.remove(link, WorkerDied(step, link.pid, link.sentinel.exit_code))
+                link.close()
+        finally:
+            if self._is_stopping:
+                self._note_gone()
+            elif self._starting is not None:
+                if not self._starting.done():
+                    self._starting.set_exception(launch_error(self._name, step, failure))
+            else:
+                self._dispatcher.desks[slot.step].failed_launches += 1
+                delay = self._plan_after_failure(slot)
+                # Not the exception itself: handlers keep records, and its traceback holds the whole flow.
+                what = f"{type(failure).__name__}: {failure}"
+                message = "a worker of %s in flow %s could not be started (%s); it is tried again in %.1f s"
+                log.error(message, step, self._name, what, delay)
 
     def _on_frames(self, link: WorkerLink, frames: list[tuple[Kind, bytes]]) -> None:
         try:
@@ -249,141 +293,108 @@ class Supervisor:
                 if kind is Kind.READY and link.state is WorkerState.READY:
                     self._on_ready(link)
         except ProtocolError as exc:
-            log.error("worker of %s (pid %d) sent what makes no sense and is killed: %s", link.name, link.pid, exc)
-            link.signal(signal.SIGKILL)
+            link.distrust(exc)
+        except Exception as exc:
+            # Bytes that look like a frame may lead anywhere. A defect of this package must not pass unseen, though; its
+            # traceback goes to the log as text, because handlers keep records.
+            text = traceback.format_exc()
+            log.error("a message from %s in flow %s (pid %d) has failed: %s", link.name, self._name, link.pid, text)
+            link.distrust(exc)
         if link.state is WorkerState.READY:
-            self._check_wear(link)
+            if self._wears[link.step]:
+                self._recycler.check(self._slot_of(link))
         elif link.state is WorkerState.RETIRING and not link.batches:
-            self._dismiss(link)
+            self._recycler.dismiss(link)
 
     def _on_ready(self, link: WorkerLink) -> None:
         desk = self._dispatcher.desks[link.step]
-        desk.load_time = link.ready_at - link.launched_at
-        desk.budget.note_load(desk.load_time)
+        desk.note_load(link.ready_at - link.launched_at)
         slot = self._slot_of(link)
-        self._watch_age(slot, link)
-        if slot.replaces is not None:
-            worn, slot.replaces = slot.replaces, None
-            self._retire(worn)
-        starting = self._starting
-        if starting is not None and not starting.done() and self._all_ready():
-            starting.set_result(None)
+        if self._loop is not None:
+            self._recycler.watch_age(slot, self._loop)
+        self._recycler.note_ready(slot)
+        if self._starting is not None and not self._starting.done():
+            ready = sum(other.state is WorkerState.READY for other in self._links())
+            if ready == sum(step.nprocs for _, step in self._steps):
+                self._starting.set_result(None)
 
-    def _all_ready(self) -> bool:
-        wanted = sum(step.nprocs for _, step in self._steps)
-        return sum(link.state is WorkerState.READY for link in self._links()) >= wanted
+    def _on_retired(self, step: int) -> None:
+        self._dispatcher.desks[step].recycled += 1
+        self._dispatcher.note_workers(step)
 
     def _slot_of(self, link: WorkerLink) -> Slot:
         return next(slot for slot in self._slots if slot.link is link)
 
-    def _check_wear(self, link: WorkerLink) -> None:
-        step = self._steps[link.step][1]
-        if self._is_stopping or (step.max_tasks is step.max_age is step.max_memory_growth is None):
-            return
-        reason = self._slot_of(link).wear_of(link, time.monotonic())
-        busy = any(other.replaces is not None for other in self._slots if other.step == link.step)
-        if reason and link.state is WorkerState.READY and not busy:
-            spare = next((other for other in self._slots if other.step == link.step and other.is_free), None)
-            if spare is not None:
-                log.info("worker of %s (pid %d) will be replaced: %s", link.name, link.pid, reason)
-                spare.replaces = link
-                self._launch(spare)
-
-    def _retire(self, link: WorkerLink) -> None:
-        if link.state is not WorkerState.READY:
-            return
-        link.state = WorkerState.RETIRING
-        self._dispatcher.desks[link.step].recycled += 1
-        self._dispatcher.note_workers(link.step)
-        if not link.batches:
-            self._dismiss(link)
-
-    def _dismiss(self, link: WorkerLink) -> None:
-        link.state = WorkerState.STOPPING
-        link.send(pack(Kind.STOP))
-        link.kill_later(STOP_TIME)
-
     def _on_exit(self, link: WorkerLink) -> None:
-        exit_code = link.exit_code
+        exit_code = link.sentinel.exit_code
         state, link.state = link.state, WorkerState.DEAD
-        self._on_frames(link, link.drain())  # what it had finished counts
-        if not link.reason and exit_code == -signal.SIGKILL and self._out_of_memory.happened():
-            link.reason = "the kernel was out of memory"
-        self._dispatcher.remove(link, WorkerDied(link.name, link.pid, exit_code, link.reason))
         slot = self._slot_of(link)
+        trace, is_repeated = "", False
+        with contextlib.ExitStack() as stack:  # whatever fails: a slot is never left with a worker that is gone
+            stack.callback(lambda: self._on_empty(slot, link, state, trace, is_repeated))
+            stack.callback(self._remains.add, link.pid)
+            stack.callback(link.close)
+            self._on_frames(link, link.drain())  # what it had finished counts
+            if not link.reason and exit_code == -signal.SIGKILL and self._out_of_memory.happened():
+                link.reason = "the kernel was out of memory"
+            error = WorkerDied(link.name, link.pid, exit_code, link.reason)
+            is_repeated = self._dispatcher.remove(link, error)
+            trace = link.trace()
+
+    def _on_empty(self, slot: Slot, link: WorkerLink, state: WorkerState, trace: str, is_repeated: bool) -> None:
+        """Decide what comes after a worker that is gone."""
         slot.cancel_timers()
         slot.link = None
-        if link.pid:
-            self._remains.add(link.pid)
-        trace = link.trace()
-        link.close()
+        self._recycler.note_gone(link)
         if self._is_stopping:
-            if self._gone is not None and not self._gone.done() and not self._links():
-                self._gone.set_result(None)
+            self._note_gone()
         elif self._starting is not None:
             if not self._starting.done():
-                self._starting.set_exception(self._start_error(link, exit_code))
-        elif state is not WorkerState.STOPPING:
-            self._replace(slot, link, exit_code, trace)
+                exit_code = link.sentinel.exit_code
+                self._starting.set_exception(start_error(self._name, link, exit_code, self._launcher.hint(exit_code)))
         else:
-            for other in self._links():  # one at a time: now it may be another's turn
-                if other.step == link.step:
-                    self._check_wear(other)
+            if state is not WorkerState.STOPPING:
+                self._replace(slot, link, trace, is_repeated)
+            self._recycler.check_others(link.step)
+            self._fill()
 
-    def _replace(self, slot: Slot, link: WorkerLink, exit_code: int | None, trace: str) -> None:
+    def _note_gone(self) -> None:
+        if self._gone is not None and not self._gone.done() and not self._links():
+            self._gone.set_result(None)
+
+    def _replace(self, slot: Slot, link: WorkerLink, trace: str, is_repeated: bool) -> None:
+        desk = self._dispatcher.desks[slot.step]
+        delay = 0.0
+        if self._missing(slot.step) > 0:  # else it was worn, and its replacement is there or on the way
+            desk.restarts += 1
+            delay = self._plan_after_death(slot, link, is_repeated) if link.ready_at else self._plan_after_failure(slot)
+        how = describe_exit(link.sentinel.exit_code) + f" ({link.reason})" * bool(link.reason)
+        message = "worker of %s in flow %s (pid %d) %s; a new one starts in %.1f s%s"
+        stack = f"\n{trace}" if trace else ""
+        log.error(message, link.name, self._name, link.pid, how, delay, stack, exc_info=link.failure)
+
+    def _plan_after_death(self, slot: Slot, link: WorkerLink, is_repeated: bool) -> float:
         now = time.monotonic()
         desk = self._dispatcher.desks[slot.step]
-        desk.budget.note_death(now)
-        delay = 0.0
-        for other in self._slots:
-            if other.replaces is link:
-                other.replaces = None
-        if self._missing(slot.step) > 0:  # else it was worn, and its replacement is there or on the way
-            delay = slot.policy.delay(now - link.ready_at if link.ready_at else 0.0)
-            if desk.budget.is_spent(now):
-                delay = slot.policy.longest_delay()
-            desk.expected_ready_at = now + delay + desk.load_time
-            desk.restarts += 1
-            if self._loop is not None:
-                slot.restart = self._loop.call_later(delay, self._launch, slot)
-        log.error(
-            "worker of %s in flow %s (pid %d) %s%s; a new one starts in %.1f s%s",
-            link.name,
-            self._name,
-            link.pid,
-            describe_exit(exit_code),
-            f" ({link.reason})" if link.reason else "",
-            delay,
-            f"\n{trace}" if trace else "",
-            exc_info=link.failure,
-        )
+        life = Life(now - link.launched_at, now - link.ready_at, desk.quickest_load, link.handled > 0, is_repeated)
+        delay = slot.policy.after_death(life)
+        desk.note_death(life, now)
+        return self._plan(slot, delay)
 
-    def _end_slow_start(self, link: WorkerLink) -> None:
-        if link.state is WorkerState.STARTING and self._starting is None:
-            link.kill(f"it was not ready in start_timeout={self._start_timeout:g} s")
+    def _plan_after_failure(self, slot: Slot) -> float:
+        desk = self._dispatcher.desks[slot.step]
+        delay = slot.policy.after_failure()
+        if not desk.ready_links():  # a step whose other workers serve is not broken
+            desk.budget.note_failure(time.monotonic())
+        return self._plan(slot, delay)
 
-    def _start_error(self, link: WorkerLink, exit_code: int | None) -> StartError:
-        where = f"a worker of {link.name} in flow {self._name}"
-        if link.pid:
-            where += f" (pid {link.pid})"
-        if link.failure is None:
-            message = f"{where} {describe_exit(exit_code)} before it was ready{self._launcher.hint(exit_code)}"
-        elif isinstance(link.failure, NotImportable):
-            message = f"{where} cannot work: {explain(link.failure)}"
-        elif not link.pid:
-            message = f"{where} could not be started: {type(link.failure).__name__}: {link.failure}"
-        else:
-            message = f"{where} failed in on_start: {type(link.failure).__name__}: {link.failure}"
-        error = StartError(message, step=link.name, pid=link.pid or None, exit_code=exit_code)
-        error.__cause__ = link.failure
-        return error
-
-    def _start_timeout_error(self, timeout: float) -> StartTimeout:
-        slow = [link for link in self._links() if link.state is not WorkerState.READY]
-        names = ", ".join(f"{link.name} (pid {link.pid})" for link in slow)
-        return StartTimeout(
-            f"flow {self._name} was not ready in {timeout:g} s; still in on_start: {names}; "
-            "a model that loads longer needs a larger start_timeout",
-            step=slow[0].name if slow else "",
-            pid=slow[0].pid if slow else None,
-        )
+    def _plan(self, slot: Slot, delay: float) -> float:
+        """Set the timer for the next launch in a slot; return the seconds until then."""
+        now = time.monotonic()
+        desk = self._dispatcher.desks[slot.step]
+        if desk.budget.is_spent(now):
+            delay = max(delay, slot.policy.longest_wait())
+        desk.expect_worker(now + delay + desk.load_time, now)
+        if self._loop is not None:
+            slot.restart = self._loop.call_later(delay, self._launch, slot)
+        return delay

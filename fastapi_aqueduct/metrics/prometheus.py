@@ -56,8 +56,10 @@ _OF_STEPS = (
     (GaugeMetricFamily, "aqueduct_queue_length", "Tasks that wait for a step", "queued"),
     (CounterMetricFamily, "aqueduct_worker_restarts", "Workers that died and were replaced", "restarts"),
     (CounterMetricFamily, "aqueduct_worker_recycles", "Workers that were worn and were replaced", "recycled"),
+    (CounterMetricFamily, "aqueduct_failed_launches", "Launches of workers that failed", "failed_launches"),
     (CounterMetricFamily, "aqueduct_task_retries", "Tasks tried again after a worker had died", "retries"),
     (GaugeMetricFamily, "aqueduct_step_broken", "1 while workers of a step die too often", "is_broken"),
+    (GaugeMetricFamily, "aqueduct_step_hanging_seconds", "Time since a call has returned", "hanging_for"),
     (GaugeMetricFamily, "aqueduct_step_given_up", "1 when no worker of a step is expected any more", "is_given_up"),
 )
 

@@ -22,6 +22,7 @@ from fastapi_aqueduct.engine.statistics import (
     WorkerState,
     WorkerStatistics,
 )
+from fastapi_aqueduct.engine.timing import Timing
 from fastapi_aqueduct.flow import FlowState
 from fastapi_aqueduct.testing import client
 
@@ -52,6 +53,9 @@ HALF = make_step(READY, STARTING)
 NONE = make_step(STARTING, expected_wait=2.5)
 BROKEN = make_step(READY, READY, is_broken=True, restarts=6)
 LOST = make_step(is_given_up=True, is_broken=True)
+HANGING = make_step(READY, READY, hanging_for=61.5)
+HUNG = make_step(READY, READY, hanging_for=361.5, is_given_up=True)
+SHORT = make_step(STARTING, is_broken=True, failed_launches=7)
 RUNNING = FlowStatistics("flow", FlowState.RUNNING, (GOOD, GOOD), ArenaStatistics(1), 0, 0, 0, 0, 0)
 STOPPED = replace(RUNNING, state=FlowState.STOPPED)
 STARTS = replace(RUNNING, state=FlowState.STARTING)
@@ -82,6 +86,9 @@ def run(*steps: StepStatistics) -> FlowStatistics:
         ([run(HALF, NONE)], True, False, "unavailable", False, True, ["1 of 2", "no ready worker"]),
         ([RUNNING, run(NONE)], True, False, "unavailable", False, True, ["no ready worker"]),
         ([run(BROKEN)], True, False, "broken", False, True, ["die too often: 6 restarts"]),
+        ([run(GOOD, HANGING)], True, False, "hanging", False, True, ["no call of step step of flow flow has"]),
+        ([run(HUNG, GOOD)], True, False, "failed", False, False, ["has returned for 362 s"]),
+        ([run(SHORT)], True, False, "broken", False, True, ["0 restarts, 7 failed launches", "no ready worker"]),
         ([run(GOOD, LOST)], True, False, "failed", False, False, ["so long", "too often", "no ready worker"]),
         ([run(LOST)], True, True, "draining", False, False, ["told to stop", "so long", "too often", "no ready"]),
     ],
@@ -212,9 +219,11 @@ async def test_a_step_without_a_worker_is_not_ready() -> None:
         assert await statuses(http) == [200, 200, 200]
 
 
-async def test_workers_that_die_again_and_again() -> None:
-    """Other workers of the step still serve, but nobody should count on them; it is not worth a restart yet."""
-    flow = Flow(FlowStep(Adder(), nprocs=6))
+@pytest.mark.parametrize(("quick_load", "ready", "status"), [(5.0, 200, "ready"), (0.0, 503, "broken")])
+async def test_workers_that_die_again_and_again(quick_load: float, ready: int, status: str) -> None:
+    """Those that load quickly are there again; those that do not leave too few who serve, but need no restart yet."""
+    timing = Timing(quick_load=quick_load, longest_wait=1.0)
+    flow = Flow(FlowStep(Adder(), nprocs=6), timing=timing)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     async with client(app) as http:
         for _ in range(2):
@@ -223,10 +232,10 @@ async def test_workers_that_die_again_and_again() -> None:
             for pid in pids(flow):
                 os.kill(pid, signal.SIGKILL)
             await eventually(lambda: not pids(flow))
-        await eventually(lambda: pids(flow))
+        await eventually(lambda: len(pids(flow)) == 6)
         assert flow.statistics().steps[0].restarts == 12
-        assert await statuses(http) == [503, 200, 200]
-        assert (await http.get("/ready")).json()["status"] == "broken"
+        assert await statuses(http) == [ready, 200, 200]
+        assert (await http.get("/ready")).json()["status"] == status
 
 
 async def test_a_flow_that_somebody_stopped() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fastapi_aqueduct.engine.deadlines import FEWEST, RESOLUTION, SPANS, Deadlines
 
-from ..support import DEADLINE
+from ..support import DEADLINE, eventually
 
 
 class Item:
@@ -107,3 +107,23 @@ async def test_those_who_have_gone_leave_nothing_behind(kept: int) -> None:
             deadlines.remove(item)
     assert len(deadlines._spans) <= 2 * (FEWEST + 2 * kept)
     deadlines.clear()
+
+
+async def test_a_callback_that_raises_does_not_end_the_watch_over_the_others() -> None:
+    expired = Expired(3)
+    failures: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: failures.append(str(context["exception"])))
+
+    def tell(item: Item) -> None:
+        if item.id in (0, 2):
+            expired.items.append((item.id, 0.0))
+            raise RuntimeError(f"item {item.id}")
+        expired.note(item)
+
+    deadlines = Deadlines(tell)
+    now = time.monotonic()
+    for id, delay in enumerate((0.02, 0.02, 0.1, 0.2)):
+        deadlines.add(Item(id, now + delay), loop)
+    await eventually(lambda: sorted(id for id, _ in expired.items) == [0, 1, 2, 3])
+    assert failures == ["item 0", "item 2"]

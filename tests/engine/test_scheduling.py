@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep, TaskTimeout
-from fastapi_aqueduct.engine.link import BRIEF, MAX_AHEAD
+from fastapi_aqueduct.engine.awake import BRIEF
+from fastapi_aqueduct.engine.link import MAX_AHEAD
 from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
 from .. import handlers
@@ -284,7 +285,7 @@ async def test_a_worker_that_stays_awake_works_sleeps_and_works_again(tmp_path: 
         for _ in range(3):
             jobs = await asyncio.gather(*[flow.process(Job(number=number)) for number in range(100)])
             assert [job.number for job in jobs] == [(number + 1) * 2 for number in range(100)]
-            await eventually(lambda: not any(link._is_awake for link in links))
+            await eventually(lambda: not any(link.awake.is_turning for link in links))
             await eventually(lambda: all(is_asleep(link.pid) for link in links))
 
 
@@ -295,7 +296,7 @@ async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_pat
         await eventually(gate.is_entered)
         link = flow._engine.dispatcher.desks[0].links[0] if flow._engine else None
         assert link is not None
-        await eventually(lambda: not link._is_awake)
+        await eventually(lambda: not link.awake.is_turning)
         assert not task.done()
         gate.open()
         await task
@@ -310,12 +311,12 @@ async def test_an_event_loop_stays_awake_for_brief_tasks_only(tmp_path: Path) ->
             await flow.process(Job())
         task = asyncio.create_task(flow.process(Job(), 60))
         await asyncio.sleep(0)  # one turn of the loop: the task has been sent
-        assert link._is_awake
+        assert link.awake.is_turning
         await task
         gate = Gate(tmp_path)
         task = asyncio.create_task(flow.process(Job(gate=gate), 60))
         await eventually(gate.is_entered)
-        await eventually(lambda: not link._is_awake)
+        await eventually(lambda: not link.awake.is_turning)
         await eventually(lambda: time.monotonic() - link.head_since > 8 * BRIEF)  # which counts for an eighth
         gate.open()
         await task

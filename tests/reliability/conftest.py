@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import sys
 from collections.abc import Callable
 
 import pytest
-
-from fastapi_aqueduct.engine import restart
-from fastapi_aqueduct.engine.restart import RestartPolicy
 
 Note = Callable[[str, str], None]
 
@@ -26,16 +22,6 @@ def note_figure() -> Note:
         _figures[name] = value
 
     return note_down
-
-
-@pytest.fixture
-def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace dead workers almost at once, however many die.
-
-    The policy has tests of its own; here it would have a flow rest for most of a test that kills on purpose.
-    """
-    monkeypatch.setattr(restart, "MAX_DEATHS", sys.maxsize)
-    monkeypatch.setattr(RestartPolicy.__init__, "__defaults__", (0.02, 0.1, 60.0))
 
 
 @pytest.fixture

@@ -173,7 +173,68 @@ class SlowToLoad(BaseTaskHandler):
             task.pid = os.getpid()
 
 
+class LoadingAWhile(BaseTaskHandler):
+    """Takes some time to load, and none for its tasks."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_start(self) -> None:
+        time.sleep(self.seconds)
+
+    def handle(self, *tasks: Any) -> None:
+        pass
+
+
+class StartingAndGate(SlowToLoad):
+    """Cannot start as long as a file is there, and waits at the gate of a task."""
+
+    def handle(self, *tasks: Any) -> None:
+        super().handle(*tasks)
+        for task in tasks:
+            task.gate.enter()
+
+
+class Dying(BaseTaskHandler):
+    """Dies by itself as long as a file is there, and notes each start.
+
+    Args:
+        path: Where starts are noted.
+        doomed: The file.
+        in_start: Whether it dies in `on_start`, or as soon as it is ready.
+    """
+
+    def __init__(self, path: Path, doomed: Path, in_start: bool = False) -> None:
+        self.path = path
+        self.doomed = doomed
+        self.in_start = in_start
+
+    def on_start(self) -> None:
+        note(self.path, "start")
+        if self.doomed.exists():
+            if self.in_start:
+                raise RuntimeError("no model here")
+            threading.Timer(0.01, os._exit, [1]).start()
+
+    def handle(self, *tasks: Any) -> None:
+        for task in tasks:
+            task.pid = os.getpid()
+
+
 # Functions of tasks
+
+
+def write_to_channel(data: bytes) -> None:
+    """Write into the channel of this worker: the only connected socket it has."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            is_socket = os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+        except OSError:
+            continue
+        if is_socket:
+            os.write(int(name), data)
+            return
+    raise RuntimeError("this process has no socket")
 
 
 def invert(task: Any) -> None:

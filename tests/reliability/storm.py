@@ -1,4 +1,4 @@
-"""A storm: clients that check every answer, and somebody who kills and stops workers at random."""
+"""A storm: clients that check every answer, while workers are killed and stopped at random."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ CALL_TIMEOUT = 60.0
 
 @dataclass
 class Storm:
-    """What happened in a storm.
+    """What happens in a storm.
+
+    Args:
+        interval: Seconds from one signal to the next, between these two.
+        stops: The part of the signals that are SIGSTOP; the others are SIGKILL.
+        leaves: The part of the calls that are cancelled.
+        pause: Seconds that a client pauses after a call that was not answered.
+        timeout: Seconds that a call has.
 
     Attributes:
         calls: How many calls ended how: answered, refused, cancelled, wrong, hung, or the name of another error.
@@ -36,6 +43,11 @@ class Storm:
         latencies: Seconds that calls took.
     """
 
+    interval: tuple[float, float] = (0.02, 0.12)
+    stops: float = 0.2
+    leaves: float = 0.05
+    pause: float = 0.0
+    timeout: float = CALL_TIMEOUT
     calls: Counter[str] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
@@ -47,11 +59,11 @@ class Storm:
         clients = [asyncio.create_task(self._call(flow, random.Random(seed), is_over)) for seed in seeds]
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            await until(is_over, chance.uniform(0.02, 0.12))
+            await until(is_over, chance.uniform(*self.interval))
             step = chance.randrange(len(flow.statistics().steps))
             # Mostly those at work: a worker that is never let up to work proves little.
             if workers := (pids if chance.random() < 0.9 else all_pids)(flow, step):
-                kind = signal.SIGKILL if chance.random() < 0.8 else signal.SIGSTOP
+                kind = signal.SIGSTOP if chance.random() < self.stops else signal.SIGKILL
                 os.kill(chance.choice(workers), kind)
                 self.signals[kind.name] += 1
         is_over.set()
@@ -69,11 +81,19 @@ class Storm:
             picture = np.frombuffer(chance.randbytes(size), np.uint8)
             job = Job(image=picture, number=chance.randrange(1 << 30))
             began = time.monotonic()
-            if chance.random() < 0.05:
+            if chance.random() < self.leaves:
                 self.calls[await _give_up(flow, job, chance.uniform(0, 0.05))] += 1
                 continue
-            self.calls[await _check(flow, job, picture)] += 1
+            end = await _check(flow, job, picture, self.timeout)
+            self.calls[end] += 1
             self.latencies.append(time.monotonic() - began)
+            if end != "answered" and self.pause:
+                await asyncio.sleep(self.pause)
+
+    @property
+    def share(self) -> float:
+        """The part of all calls that were answered."""
+        return self.calls["answered"] / max(1, self.calls.total())
 
     def __str__(self) -> str:
         slow = statistics.quantiles(self.latencies, n=100)[98] if len(self.latencies) > 1 else 0.0
@@ -82,10 +102,10 @@ class Storm:
         return f"{signals}; calls: {calls}; 99 % within {slow:.2f} s"
 
 
-async def _check(flow: Flow, job: Any, picture: Any) -> str:
+async def _check(flow: Flow, job: Any, picture: Any, timeout: float) -> str:
     number = job.number
     try:
-        await flow.process(job, CALL_TIMEOUT)
+        await flow.process(job, timeout)
     except WorkerDied:
         return "refused"
     except Exception as exc:

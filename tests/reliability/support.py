@@ -37,6 +37,12 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def lacking(flow: Flow) -> int:
+    """Count the workers that are not there and that no launch under way and no timer will bring."""
+    assert flow._engine is not None
+    return flow._engine.supervisor.lacking()
+
+
 async def complete(flow: Flow, nprocs: int, step: int = 0) -> None:
     """Wait until a step has exactly its number of workers, all ready."""
     await eventually(

@@ -34,7 +34,6 @@ async def detect(flow: Flow, gate: Gate) -> float:
     return time.monotonic() - started
 
 
-@pytest.mark.usefixtures("quick_restarts")
 async def test_a_death_is_seen_at_once(tmp_path: Path) -> None:
     async with running(Flow(FlowStep(Each(common.enter_gate), nprocs=2, max_retries=0))) as flow:
         times = []

@@ -12,17 +12,19 @@ from typing import Any
 
 import pytest
 import uvloop
+from fastapi import FastAPI
 
-from fastapi_aqueduct import Flow, FlowStep, WorkerDied
+from fastapi_aqueduct import Aqueduct, Flow, FlowStep, TaskTimeout, WorkerDied
+from fastapi_aqueduct.engine.statistics import StepStatistics
+from fastapi_aqueduct.engine.timing import Timing
+from fastapi_aqueduct.testing import client
 
 from .. import handlers as common
-from ..handlers import Each, Job, StartingOnce, Whole
+from ..handlers import Each, Gate, Job, StartingOnce, Whole
 from ..support import DEADLINE, eventually, outcome, pids, running
 from . import handlers
-from .handlers import Stopping
+from .handlers import StartingAndGate, Stopping
 from .support import complete
-
-pytestmark = pytest.mark.usefixtures("quick_restarts")
 
 
 @pytest.mark.parametrize(
@@ -150,3 +152,73 @@ def test_a_blocked_event_loop_is_not_taken_for_a_hung_worker(factory: Any) -> No
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())
+
+
+# Without handle_timeout
+
+
+HASTY = Timing(hang_after=0.4, give_up_after=0.8)
+"""What takes a minute and five more in production."""
+
+
+def step_of(flow: Flow) -> StepStatistics:
+    return flow.statistics().steps[0]
+
+
+async def test_a_step_whose_workers_all_hang_is_not_ready_and_later_not_alive(tmp_path: Path) -> None:
+    flow = Flow(FlowStep(Each(common.enter_gate_if_any), nprocs=2), timing=HASTY, name="ocr")
+    async with client(FastAPI(lifespan=Aqueduct(flow).lifespan)) as http:
+        gate = Gate(tmp_path)
+        assert [(await http.get(path)).status_code for path in ("/ready", "/live")] == [200, 200]
+        ends = await asyncio.gather(*[outcome(flow.process(Job(gate=gate), 0.2)) for _ in range(6)])
+        assert all(isinstance(end, TaskTimeout) for end in ends)
+        await eventually(lambda: step_of(flow).hanging_for)
+        ready = await http.get("/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "hanging")
+        assert "no call of step step1_Each of flow ocr has returned for" in ready.json()["reasons"][0]
+        assert (await http.get("/live")).status_code == 200
+        await eventually(lambda: step_of(flow).is_given_up)
+        assert [(await http.get(path)).status_code for path in ("/ready", "/live")] == [503, 503]
+        gate.open()  # the calls return after all
+        await eventually(lambda: not step_of(flow).hanging_for)
+        assert [(await http.get(path)).status_code for path in ("/ready", "/live")] == [200, 200]
+        await flow.process(Job(gate=None))
+
+
+async def test_a_worker_that_is_idle_works_for_a_task_or_loads_is_not_taken_for_a_hang(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    step = FlowStep(StartingAndGate(slow), nprocs=2)
+    async with running(Flow(step, timing=Timing(hang_after=0.0, give_up_after=0.0))) as flow:
+        gate = Gate(tmp_path, "one")
+        assert isinstance(await outcome(flow.process(Job(gate=gate), 0.2)), TaskTimeout)
+        assert not step_of(flow).hanging_for  # the other one is idle
+        patient_gate = Gate(tmp_path, "other")
+        patient = asyncio.create_task(flow.process(Job(gate=patient_gate), 60))
+        await eventually(patient_gate.is_entered)
+        assert not step_of(flow).hanging_for  # the other one has a task whose time is not over
+        slow.touch()
+        patient_gate.open()
+        pid = (await patient).pid
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: "starting" in [worker.state for worker in step_of(flow).workers])
+        assert not step_of(flow).hanging_for
+        slow.unlink()
+        await complete(flow, 2)
+        for name in ("three", "four"):
+            await outcome(flow.process(Job(gate=Gate(tmp_path, name)), 0.2))
+        await eventually(lambda: step_of(flow).hanging_for)  # all of them are in calls that nothing waits for
+        for name in ("one", "three", "four"):
+            Gate(tmp_path, name).open()
+
+
+async def test_calls_that_have_always_taken_long_are_given_three_times_as_long(tmp_path: Path) -> None:
+    async with running(Flow(FlowStep(Each(handlers.work)), timing=Timing(hang_after=0.0, give_up_after=0.0))) as flow:
+        await flow.process(Job(seconds=1.0), 60)
+        late = asyncio.create_task(outcome(flow.process(Job(seconds=1.2), 0.1)))
+        assert isinstance(await late, TaskTimeout)
+        seen = []
+        while step_of(flow).workers[0].in_flight:
+            seen.append(step_of(flow).hanging_for)
+            await asyncio.sleep(0.01)
+        assert seen
+        assert not any(seen)

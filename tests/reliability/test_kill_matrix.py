@@ -21,8 +21,6 @@ from ..support import DEADLINE, eventually, outcome, pids, running
 from .handlers import Fate, Fated, FatedTask
 from .support import complete, descriptors, is_stopped
 
-pytestmark = pytest.mark.usefixtures("quick_restarts")
-
 FATES = ("SIGKILL", "SIGSEGV", "SIGSTOP", "exit0", "exit3", "memory", "exception")
 
 ENDS = {"SIGKILL": -9, "SIGSEGV": -11, "SIGSTOP": -9, "exit0": 0, "exit3": 3}

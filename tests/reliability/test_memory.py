@@ -37,7 +37,6 @@ def allocated() -> int:
     raise AssertionError("there is no flow")
 
 
-@pytest.mark.usefixtures("quick_restarts")
 async def test_a_worker_that_dies_returns_what_its_handler_kept() -> None:
     async with running(Flow(Keeper())) as flow:
         for number in range(3):

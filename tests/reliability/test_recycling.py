@@ -131,7 +131,6 @@ async def test_a_worn_worker_that_is_busy_leaves_when_it_is_done(tmp_path: Path)
         await eventually(lambda: first not in [worker.pid for worker in flow.statistics().steps[0].workers])
 
 
-@pytest.mark.usefixtures("quick_restarts")
 async def test_a_worn_worker_that_dies_is_not_replaced_twice(tmp_path: Path) -> None:
     step = FlowStep(Each(common.enter_gate_if_any, common.tell_pid), max_tasks=1)
     async with running(Flow(step)) as flow, Watch(flow) as watch:

@@ -1,102 +1,97 @@
-"""When a step counts as broken and when it is given up: the rules with times made up, and what the statistics say."""
+"""What the statistics say of a step whose workers die or cannot start, and how soon it is back."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from fastapi_aqueduct import Flow, FlowStep
-from fastapi_aqueduct.engine import restart
-from fastapi_aqueduct.engine.restart import GIVE_UP_AFTER, MAX_DEATHS, WINDOW, RestartBudget, RestartPolicy
+from fastapi_aqueduct.engine.timing import Timing
 
-from ..handlers import Job
+from ..handlers import Each, Job, tell_pid
 from ..support import DEADLINE, eventually, outcome, pids, running
-from .handlers import SlowToLoad
+from .handlers import Dying, SlowToLoad
 from .support import complete
 
 
-def test_each_delay_lies_between_half_and_the_whole_of_its_limit() -> None:
-    for _ in range(200):
-        policy = RestartPolicy(base=0.5, cap=30.0)
-        for most in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0):
-            assert most / 2 <= policy.delay(0.0) <= most
-        assert 15.0 <= policy.longest_delay() <= 30.0
+def row(flow: Flow) -> tuple[int, bool, bool, bool]:
+    step = flow.statistics().steps[0]
+    return step.ready_workers, step.is_broken, step.is_given_up, step.expected_wait > 0
 
 
-def test_a_worker_that_lived_less_than_healthy_does_not_reset_the_series() -> None:
-    policy = RestartPolicy(base=1.0, cap=64.0, healthy_after=10.0)
-    for most in (1.0, 2.0, 4.0):
-        assert most / 2 <= policy.delay(9.9) <= most
-    assert policy.delay(10.0) <= 1.0
-
-
-def test_a_budget_is_spent_by_one_death_too_many_and_recovers_when_they_are_long_ago() -> None:
-    budget = RestartBudget(0.0)
-    for number in range(MAX_DEATHS):
-        budget.note_death(float(number))
-        assert not budget.is_spent(float(number))
-    budget.note_death(MAX_DEATHS)
-    assert budget.is_spent(MAX_DEATHS)
-    assert budget.is_spent(WINDOW - 0.1)
-    assert not budget.is_spent(WINDOW)  # the first death no longer counts
-    budget.note_death(WINDOW + 0.5)
-    assert budget.is_spent(WINDOW + 0.5)
-
-
-@pytest.mark.parametrize(("load", "window"), [(0.2, WINDOW), (60.0, WINDOW), (100.0, 500.0)])
-def test_the_window_is_longer_for_models_that_load_slowly(load: float, window: float) -> None:
-    budget = RestartBudget(0.0)
-    budget.note_load(load)
-    for _ in range(MAX_DEATHS + 1):
-        budget.note_death(0.0)
-    assert budget.is_spent(window - 1)
-    assert not budget.is_spent(window)
-
-
-def test_a_step_is_given_up_when_it_had_no_ready_worker_for_too_long() -> None:
-    budget = RestartBudget(100.0)
-    assert not budget.is_given_up(100.0 + GIVE_UP_AFTER - 1)
-    assert budget.is_given_up(100.0 + GIVE_UP_AFTER)  # never had one
-    budget.note_ready(500.0, True)
-    assert not budget.is_given_up(10_000.0)
-    budget.note_ready(20_000.0, False)
-    budget.note_ready(20_100.0, False)  # the first time counts
-    assert not budget.is_given_up(20_000.0 + GIVE_UP_AFTER - 1)
-    assert budget.is_given_up(20_000.0 + GIVE_UP_AFTER)
-    budget.note_ready(21_000.0, True)
-    assert not budget.is_given_up(21_000.0)
-
-
-async def test_the_statistics_tell_ready_broken_and_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the probes say follows from these, row by row."""
-    monkeypatch.setattr(restart, "MAX_DEATHS", 1)
+async def test_the_statistics_tell_ready_broken_and_given_up(tmp_path: Path) -> None:
+    """What the probes say follows from these, row by row. Every load counts as a dear one here."""
     slow = tmp_path / "slow"
-    async with running(Flow(FlowStep(SlowToLoad(slow)))) as flow:
-
-        def row() -> tuple[int, bool, bool, bool]:
-            step = flow.statistics().steps[0]
-            return step.ready_workers, step.is_broken, step.is_given_up, step.expected_wait > 0
-
-        assert row() == (1, False, False, False)
+    timing = Timing(quick_load=0.0, max_deaths=1, give_up_after=0.4)
+    async with running(Flow(FlowStep(SlowToLoad(slow)), timing=timing)) as flow:
+        assert row(flow) == (1, False, False, False)
         slow.touch()
         os.kill(pids(flow)[0], signal.SIGKILL)
         await eventually(lambda: not pids(flow))
-        assert row() == (0, False, False, True)
-        monkeypatch.setattr(restart, "GIVE_UP_AFTER", 0.0)
-        assert row() == (0, False, True, True)
+        assert row(flow) == (0, False, False, True)
+        await eventually(lambda: row(flow) == (0, False, True, True))
         slow.unlink()
         await complete(flow, 1)
-        assert row() == (1, False, False, False)
-        monkeypatch.undo()
-        monkeypatch.setattr(restart, "MAX_DEATHS", 1)
+        assert row(flow) == (1, False, False, False)
         os.kill(pids(flow)[0], signal.SIGKILL)
         await eventually(lambda: not pids(flow))
-        assert row() == (0, True, False, True)
+        assert row(flow) == (0, True, False, True)
         # A broken step goes on at the longest interval, and says so.
         wait = flow.statistics().steps[0].expected_wait
         assert 10 < wait < 32
         refused = await outcome(flow.process(Job(), DEADLINE / 4))
         assert refused.retry_after == pytest.approx(wait, abs=2.0)
+
+
+async def test_a_step_that_loads_quickly_is_back_at_once_after_any_number_of_deaths() -> None:
+    began = time.monotonic()
+    async with running(Flow(FlowStep(Each(tell_pid)))) as flow:
+        load = time.monotonic() - began
+        gaps = []
+        for _ in range(8):
+            (pid,) = pids(flow)
+            await flow.process(Job(), DEADLINE)
+            os.kill(pid, signal.SIGKILL)
+            killed = time.monotonic()
+            await eventually(lambda: pids(flow) not in ([], [pid]))  # noqa: B023
+            gaps.append(time.monotonic() - killed)
+        assert flow.statistics().steps[0].restarts == 8
+        assert not flow.statistics().steps[0].is_broken
+        assert sum(gaps) < 8 * (2 * load + 0.5), (gaps, load)
+
+
+async def test_workers_that_die_as_soon_as_they_are_ready_do_not_turn_in_a_hot_loop(tmp_path: Path) -> None:
+    path = tmp_path / "starts"
+    doomed = tmp_path / "doomed"
+    timing = Timing(first_wait=0.2, longest_spacing=0.8)
+    async with running(Flow(FlowStep(Dying(path, doomed)), timing=timing)) as flow:
+        doomed.touch()
+        os.kill(pids(flow)[0], signal.SIGKILL)
+        before = len(path.read_text().splitlines())
+        began = time.monotonic()
+        await eventually(lambda: flow.statistics().steps[0].restarts >= 5)
+        launches = len(path.read_text().splitlines()) - before
+        # 0.4, 0.8, 0.8 and 0.8 seconds lie between the launches at least.
+        assert time.monotonic() - began > 2.5
+        assert launches <= 5
+        doomed.unlink()
+        await complete(flow, 1)
+
+
+async def test_one_slot_that_cannot_load_does_not_make_the_others_count_as_broken(tmp_path: Path) -> None:
+    path, doomed = tmp_path / "starts", tmp_path / "doomed"
+    timing = Timing(max_deaths=1, first_wait=0.01, longest_wait=0.1)
+    async with running(Flow(FlowStep(Dying(path, doomed, in_start=True), nprocs=2), timing=timing)) as flow:
+        doomed.touch()
+        os.kill(pids(flow)[0], signal.SIGKILL)
+        await eventually(lambda: flow.statistics().steps[0].restarts >= 5)
+        assert row(flow) == (1, False, False, False)
+        os.kill(pids(flow)[0], signal.SIGKILL)
+        await eventually(lambda: row(flow)[:2] == (0, True))
+        doomed.unlink()
+        await complete(flow, 2)
+        assert row(flow) == (2, False, False, False)

@@ -19,9 +19,6 @@ from . import handlers
 from .handlers import Fate
 from .support import complete
 
-pytestmark = pytest.mark.usefixtures("quick_restarts")
-
-
 # The death of a worker
 
 

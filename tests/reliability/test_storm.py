@@ -16,9 +16,7 @@ from ..support import DEADLINE, blocks, eventually, pids, running
 from . import handlers
 from .conftest import Note
 from .storm import CLIENTS, Storm
-from .support import complete, is_stopped
-
-pytestmark = pytest.mark.usefixtures("quick_restarts")
+from .support import complete, is_stopped, lacking
 
 NPROCS = 4
 
@@ -67,6 +65,32 @@ async def test_a_storm_loses_no_call_and_gives_no_wrong_answer(seeded: random.Ra
     storm = await weather(8.0, seeded, "forkserver")
     judge(storm)
     assert storm.calls["answered"] > 100
+
+
+async def default_storm(seconds: float, chance: random.Random) -> Storm:
+    """Kill workers of a service that has changed no setting, under clients that come back after a refusal."""
+    storm = Storm(interval=(0.1, 0.4), stops=0.0, leaves=0.0, pause=0.05, timeout=5.0)
+    async with running(Flow(FlowStep(Each(handlers.invert, add_one, add_one), nprocs=6))) as flow:
+        await storm.rage(flow, seconds, chance)
+        await eventually(lambda: len(pids(flow)) == 6, 3.0)
+        assert lacking(flow) == 0
+        assert not flow.statistics().steps[0].is_broken
+    print(storm)
+    assert storm.calls["wrong"] == storm.calls["hung"] == 0
+    return storm
+
+
+async def test_a_storm_over_default_settings(seeded: random.Random, note_figure: Note) -> None:
+    storm = await default_storm(15.0, seeded)
+    note_figure("storm of 15 s, default settings", f"{storm.share:.1%} answered; {storm}")
+    assert storm.share >= 0.8
+
+
+@pytest.mark.long
+async def test_a_long_storm_over_default_settings(seeded: random.Random, note_figure: Note) -> None:
+    storm = await default_storm(150.0, seeded)
+    note_figure("storm of 150 s, default settings", f"{storm.share:.1%} answered; {storm}")
+    assert storm.share >= 0.8
 
 
 @pytest.mark.long

@@ -1,0 +1,109 @@
+"""Watches the process of one worker until its end."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import time
+from collections.abc import Callable
+
+from .group import ProcessGroup
+
+
+class Sentinel:
+    """Tells when a process has ended, and kills it when its time is over.
+
+    Args:
+        on_end: Called once when the process is gone and its exit status is known.
+    """
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
+        self._group: ProcessGroup | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._kill_timer: asyncio.TimerHandle | None = None
+        self._kill_at = math.inf
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit status once the process is gone."""
+        return self._group.exit_code() if self._group is not None else None
+
+    @property
+    def sees_end(self) -> bool:
+        """Whether the end of the process is seen without the end of its channel."""
+        return self._group is not None and self._group.pidfd is not None
+
+    def adopt(self, group: ProcessGroup) -> None:
+        """Take charge of a process and of those it makes.
+
+        Raises:
+            OSError: No descriptor is left to watch it; `abort` ends it.
+        """
+        self._group = group
+        group.open()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch from an event loop."""
+        self._loop = loop
+        if self._group is not None and self._group.pidfd is not None:
+            # Not the end of the channel: a child of the worker may hold it open. Not SIGCHLD: uvloop refuses it.
+            loop.add_reader(self._group.pidfd, self.end)
+        if self._kill_at < math.inf:
+            self._set_kill_timer(loop)
+
+    def detach(self) -> None:
+        """Stop watching; what happens meanwhile is seen when it is watched again."""
+        pidfd = self._group.pidfd if self._group is not None else None
+        if self._loop is not None and not self._loop.is_closed() and pidfd is not None:
+            self._loop.remove_reader(pidfd)
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+            self._kill_timer = None
+        self._loop = None
+
+    def signal_group(self, signum: signal.Signals) -> None:
+        """Send a signal to the process and to those it has made."""
+        if self._group is not None:
+            self._group.signal(signum)
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal to the process, if it is still there."""
+        if self._group is not None:
+            self._group.signal_leader(signum)
+
+    def kill_later(self, delay: float) -> None:
+        """Kill the process if it is still there after so many seconds; the first time that is said counts."""
+        if self._loop is not None and self._kill_at == math.inf:
+            self._kill_at = time.monotonic() + delay
+            self._set_kill_timer(self._loop)
+
+    def end(self) -> None:
+        """Read the exit status of a process that has ended; one that only seems to have ended is killed."""
+        assert self._group is not None
+        self._group.reap()
+        self.detach()
+        self._on_end()
+
+    def abort(self) -> None:
+        """End the process, if there is one, of a launch that has failed half-way."""
+        if self._group is not None:
+            self._group.signal_leader(signal.SIGKILL)
+            self._group.reap()
+
+    def close(self) -> None:
+        """Let go of the process."""
+        self.detach()
+        if self._group is not None:
+            self._group.close()
+
+    def forget(self) -> None:
+        """Close the descriptor and nothing else; in a forked child, whose child it is not."""
+        self._loop = None
+        if self._group is not None:
+            self._group.forget()
+
+    def _set_kill_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        delay = max(0.0, self._kill_at - time.monotonic())
+        self._kill_timer = loop.call_later(delay, self.signal, signal.SIGKILL)

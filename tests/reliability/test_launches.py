@@ -1,0 +1,146 @@
+"""Launches that fail are tried again: no worker is missing for good, and nothing is left open or running."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvloop
+
+from fastapi_aqueduct import Flow, FlowStep, StartError
+from fastapi_aqueduct.engine.timing import Timing
+
+from ..handlers import Each, Job, tell_pid
+from ..support import DEADLINE, eventually, outcome, pids, running, traces
+from .scarcity import Injection, few_descriptors
+from .support import complete, lacking
+
+HASTY = Timing(first_wait=0.02, longest_wait=0.05)
+"""Failed launches are tried again at once, which the rules for waits do not matter to."""
+
+
+def failures(flow: Flow) -> int:
+    return flow.statistics().steps[0].failed_launches
+
+
+async def kill(flow: Flow) -> None:
+    """End a worker from outside and wait until it has been noticed."""
+    victim = pids(flow)[0]
+    os.kill(victim, signal.SIGKILL)
+    await eventually(lambda: victim not in pids(flow))
+
+
+async def wear_out(flow: Flow) -> None:
+    """Have a worker do all the tasks it may, and wait until it has been replaced."""
+    before = flow.statistics().steps[0].recycled
+    victim = (await flow.process(Job(), DEADLINE)).pid
+    await eventually(lambda: flow.statistics().steps[0].recycled > before or victim not in pids(flow))
+
+
+def counts() -> tuple[int, int]:
+    """Count the descendants of this process and its descriptors."""
+    multiprocessing.active_children()  # has it forget those that have ended, whose pipes are closed then
+    gc.collect()
+    left = traces()
+    return len(left.processes), len(left.descriptors)
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_descriptors_that_run_out_one_by_one_take_no_worker_for_good(
+    factory: Any, method: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A dead worker leaves three; a launch needs two for the channel, one for the trace, more for the process."""
+
+    async def main() -> None:
+        flow = Flow(FlowStep(Each(tell_pid), nprocs=2), timing=HASTY, mp_start_method=method)
+        async with running(flow):
+            before = counts()[1]
+            for left in range(6):
+                with few_descriptors() as scarce:
+                    scarce.leave(0)
+                    failed = failures(flow)
+                    await kill(flow)
+                    scarce.leave(left)
+                    await eventually(lambda: failures(flow) > failed + 2 or len(pids(flow)) == 2)  # noqa: B023
+                    assert lacking(flow) == 0
+                    assert (await flow.process(Job(), DEADLINE)).pid in pids(flow)  # the other one works on
+                await complete(flow, 2)
+                await eventually(lambda: counts()[1] == before)
+            assert failures(flow) > 6
+            assert not flow.statistics().steps[0].is_broken
+
+    with caplog.at_level(logging.CRITICAL, "asyncio"), asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize(
+    ("happen", "limits"), [(kill, {}), (wear_out, {"max_tasks": 1})], ids=["a worker dies", "a worker is worn"]
+)
+async def test_whatever_system_call_fails_all_workers_are_there_again(
+    happen: Callable[[Flow], Awaitable[None]], limits: dict[str, Any]
+) -> None:
+    # Not the default one: it logs the exceptions, and what keeps them keeps what the test looks for.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    flow = Flow(FlowStep(Each(tell_pid), nprocs=2, **limits), timing=HASTY, mp_start_method="forkserver")
+    async with running(flow):
+        await flow.process(Job())
+        await complete(flow, 2)
+        before = counts()
+        with Injection() as seen:
+            await happen(flow)
+            await complete(flow, 2)
+        assert {"socketpair", "memfd_create", "send", "register"} <= set(seen.calls)
+        for number in range(len(seen.calls)):
+            with Injection(number) as injection:
+                await happen(flow)
+                await complete(flow, 2)
+            assert lacking(flow) == 0, injection.calls
+            await eventually(lambda: counts() == before)
+        assert (await flow.process(Job(), DEADLINE)).pid
+
+
+async def test_a_launch_that_fails_in_the_first_start_fails_the_start() -> None:
+    def make() -> Flow:
+        return Flow(FlowStep(Each(tell_pid), nprocs=2), name="ocr", mp_start_method="forkserver")
+
+    with Injection() as seen:
+        async with running(make()):
+            pass
+    for name in ("socketpair", "setsockopt", "setblocking", "memfd_create"):
+        last = len(seen.calls) - 1 - seen.calls[::-1].index(name)
+        with Injection(last):
+            error = await outcome(make().start_async(DEADLINE))
+        assert isinstance(error, StartError), name
+        assert "a worker of step1_Each in flow ocr could not be started: OSError" in str(error)
+        assert "injected into" in str(error)
+        assert error.step == "step1_Each"
+        assert isinstance(error.__cause__, OSError)
+        del error
+
+
+async def test_an_event_loop_that_ends_during_a_launch_leaves_a_slot_for_the_next() -> None:
+    flow = Flow(FlowStep(Each(tell_pid), nprocs=2), timing=HASTY)
+    await asyncio.to_thread(flow.start)
+    try:
+        await asyncio.to_thread(asyncio.run, kill_and_leave(flow))
+        assert (await flow.process(Job(), DEADLINE)).pid
+        await complete(flow, 2)
+    finally:
+        await flow.stop()
+
+
+async def kill_and_leave(flow: Flow) -> None:
+    """Kill a worker and end when its replacement is being launched."""
+    await flow.process(Job())
+    (victim, _) = pids(flow)
+    os.kill(victim, signal.SIGKILL)
+    while victim in [worker.pid for worker in flow.statistics().steps[0].workers]:
+        await asyncio.sleep(0)
