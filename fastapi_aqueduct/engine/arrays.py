@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .arena import THRESHOLD, lease_of
-from .mapping import Lease, read_only
+from .mapping import Lease
 
 _CASTABLE = frozenset("cbBhHiIlLqQnNfdP?")
 """Formats that `memoryview.cast` takes."""
@@ -38,9 +38,8 @@ def typecode(value: Any) -> str:
 
 def array_at(lease: Lease, position: int, code: str, shape: tuple[int, ...]) -> Any:
     """Make an array of what lies in a block, without a copy."""
-    import numpy as np
-
-    return np.ndarray(shape, code, memoryview(lease) if lease.shared else read_only(lease), position)
+    view = memoryview(lease)
+    return _array_over(view if lease.shared else view.toreadonly(), shape, code, None, position)
 
 
 def reduce_array(value: Any) -> Any:
@@ -50,7 +49,7 @@ def reduce_array(value: Any) -> Any:
         return _view_as, (value.view(value.dtype.str[0] + "i8"), value.dtype)
     if code := typecode(value):
         # What numpy does for itself takes three times as long.
-        return type(value), (value.shape, code, pickle.PickleBuffer(value))
+        return _array_over, (pickle.PickleBuffer(value), value.shape, code)
     if value.flags.forc or value.dtype.hasobject or value.dtype.names or value.dtype.kind == "V":
         return value.__reduce_ex__(5)
     span = _span_in_arena(value)
@@ -62,7 +61,7 @@ def reduce_array(value: Any) -> Any:
             return value.__reduce_ex__(5)
         span = memoryview(value.ravel(order="K")), 0
     buffer, start = span
-    return _rebuild_ndarray, (pickle.PickleBuffer(buffer), value.dtype.str, value.shape, value.strides, start)
+    return _array_over, (pickle.PickleBuffer(buffer), value.shape, value.dtype.str, value.strides, start)
 
 
 def _span_in_arena(value: Any) -> tuple[memoryview, int] | None:
@@ -79,9 +78,13 @@ def _span_in_arena(value: Any) -> tuple[memoryview, int] | None:
     return lease.mapping.view(lease, start, length), first - low
 
 
-def _rebuild_ndarray(buffer: Any, dtype: str, shape: Any, strides: Any, start: int) -> Any:
+def _array_over(buffer: Any, shape: Any, dtype: str, strides: Any = None, start: int = 0) -> Any:
     import numpy as np
 
+    if isinstance(buffer, memoryview) and buffer.readonly and buffer.nbytes:
+        # Asked for `flags.writeable = True`, `ndarray` looks past a memoryview at what exports its memory, and ctypes
+        # always exports it for writing. An array of bytes between the two has the flag of the view.
+        buffer = np.frombuffer(buffer, np.uint8)
     return np.ndarray(shape, dtype, buffer, start, strides)
 
 

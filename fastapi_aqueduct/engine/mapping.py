@@ -8,7 +8,6 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
-from pickle import PickleBuffer
 
 PAGE = mmap.PAGESIZE
 
@@ -134,9 +133,10 @@ class Mapping:
 
     def view(self, lease: Lease, start: int, length: int) -> memoryview:
         """Cut a view of bytes out of a lease; read-only unless the lease is shared."""
-        if lease.shared:
-            return memoryview(lease).cast("B")[start : start + length]
-        return read_only(lease)[start : start + length]
+        # A view of the lease itself and not of a view: a memoryview that another one exports from crashes the
+        # interpreter when the garbage collector finds both (python/cpython#77894, up to 3.12.3).
+        view = memoryview(lease).cast("B")[start : start + length]
+        return view if lease.shared else view.toreadonly()
 
     def position(self, lease: Lease, address: int) -> int:
         """Turn an address inside a lease into a position in its block."""
@@ -156,16 +156,6 @@ class Mapping:
             self._writable.madvise(advice, start, end - start)
         except OSError:
             pass
-
-
-def read_only(lease: Lease) -> memoryview:
-    """Make a read-only view of bytes of a lease, which may be longer than its block.
-
-    Such a view alone does not keep numpy from writing: asked for ``array.flags.writeable = True``, numpy looks past the
-    view at what exports the memory, and ctypes always exports it for writing. A PickleBuffer stands between the two and
-    exports what the view does.
-    """
-    return PickleBuffer(memoryview(lease).toreadonly()).raw()
 
 
 class _PyBuffer(ctypes.Structure):

@@ -481,13 +481,21 @@ def test_a_read_only_array_cannot_be_made_writeable(arena: Arena) -> None:
     crops = travel(arena, Job(crop=arrived.image[::2, 3:], other=[1])).crop
     flat = travel(arena, Job(image=image)).image
     found = [arrived.image, arrived.held[0], arrived.days, crops, flat, arrived.image[1:], flat.T, flat.view(np.uint8)]
-    found += [np.ndarray((10,), "i4", arrived.view), np.frombuffer(arrived.view, np.uint8), np.asarray(arrived.view)]
+    found += [np.frombuffer(arrived.view, np.uint8), np.asarray(arrived.view)]
     for value in found:
         with pytest.raises(ValueError, match="WRITEABLE"):
             value.flags.writeable = True
         with pytest.raises(ValueError, match="read-only"):
             value[...] = 0
     del arrived, crops, flat, found, value
+    assert used(arena) == 0
+
+
+def test_views_that_are_part_of_garbage_are_collected(arena: Arena) -> None:
+    task = travel(arena, Job(payload=b"x" * 100_000, view=memoryview(b"y" * 50_000), image=np.zeros(9_000)))
+    cycle: list[Any] = [task.view, task.view[10:], memoryview(task.image), task]
+    cycle.append(cycle)
+    del task, cycle
     assert used(arena) == 0
 
 
