@@ -220,10 +220,6 @@ def _check_flows(flows: tuple[object, ...]) -> None:
 def _register_metrics(flows: tuple[Flow, ...]) -> Callable[[], None]:
     if find_spec("prometheus_client") is None:
         return lambda: None
-    from prometheus_client import REGISTRY
+    from ..metrics.prometheus import publication
 
-    from ..metrics.prometheus import AqueductCollector
-
-    collector = AqueductCollector(flows)
-    REGISTRY.register(collector)
-    return lambda: REGISTRY.unregister(collector)
+    return publication.add(flows)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import count
 
-from prometheus_client import Metric
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -15,15 +18,30 @@ from ..flow import Flow
 class AqueductCollector(Collector):
     """Reads the statistics of flows whenever Prometheus asks.
 
-    `fastapi_aqueduct.Aqueduct` registers one while the application runs. Elsewhere:
+    While applications run, one that all `fastapi_aqueduct.Aqueduct` of the process share is registered. Elsewhere:
     ``REGISTRY.register(AqueductCollector([flow]))``.
 
     Args:
         flows: The flows. Those that share a name are numbered in the label ``flow``.
     """
 
-    def __init__(self, flows: Sequence[Flow]) -> None:
-        self._flows = dict(zip(_labels(flows), flows, strict=True))
+    def __init__(self, flows: Sequence[Flow] = ()) -> None:
+        self._labels: dict[Flow, str] = {}
+        self.add(flows)
+
+    def add(self, flows: Sequence[Flow]) -> None:
+        """Show more flows. The labels of the others stay: a time series must not go on as that of another flow."""
+        labels = dict(self._labels)
+        new = [flow for flow in dict.fromkeys(flows) if flow not in labels]
+        names = Counter(flow.name for flow in new)
+        # Those that have their names to themselves first: a number must not make one of these of another name.
+        for flow in sorted(new, key=lambda flow: names[flow.name] > 1):
+            labels[flow] = _label(flow.name, names[flow.name] > 1, set(labels.values()))
+        self._labels = {flow: labels[flow] for flow in [*self._labels, *new]}
+
+    def remove(self, flows: Sequence[Flow]) -> None:
+        """Show flows no longer."""
+        self._labels = {flow: label for flow, label in self._labels.items() if flow not in flows}
 
     def describe(self) -> list[Metric]:
         """Return nothing: registration must not collect, the flows may not run yet."""
@@ -31,7 +49,7 @@ class AqueductCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics of all flows."""
-        flows = {label: flow.statistics() for label, flow in self._flows.items()}
+        flows = {label: flow.statistics() for flow, label in self._labels.items()}
         yield from _step_metrics(flows)
         yield from _flow_metrics(flows)
 
@@ -77,8 +95,45 @@ def _flow_metrics(flows: dict[str, FlowStatistics]) -> Iterator[Metric]:
     yield from (arena, in_flight, tasks)
 
 
-def _labels(flows: Sequence[Flow]) -> list[str]:
-    names = [flow.name for flow in flows]
-    return [
-        name if names.count(name) == 1 else f"{name}{names[:index].count(name) + 1}" for index, name in enumerate(names)
-    ]
+def _label(name: str, is_shared: bool, taken: Container[str]) -> str:
+    if not is_shared and name not in taken:
+        return name
+    return next(label for number in count(1 if is_shared else 2) if (label := f"{name}{number}") not in taken)
+
+
+class Publication:
+    """Shows the flows of several applications in one registry, each flow once.
+
+    Two collectors would each name every metric, and Prometheus refuses a page on which one appears twice.
+
+    Args:
+        registry: Where one collector is registered while there is anything to show.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._collector = AqueductCollector()
+        self._uses: Counter[Flow] = Counter()
+        # Applications may run in event loops of several threads.
+        self._lock = threading.Lock()
+
+    def add(self, flows: Sequence[Flow]) -> Callable[[], None]:
+        """Show flows until the function that is returned has been called."""
+        with self._lock:
+            if not self._uses:
+                self._registry.register(self._collector)
+            self._uses.update(flows)
+            self._collector.add(flows)
+        return lambda: self._remove(flows)
+
+    def _remove(self, flows: Sequence[Flow]) -> None:
+        with self._lock:
+            self._uses.subtract(flows)
+            self._uses = +self._uses
+            self._collector.remove([flow for flow in flows if flow not in self._uses])
+            if not self._uses:
+                self._registry.unregister(self._collector)
+
+
+publication = Publication(REGISTRY)
+"""What all applications of this process show, where ``prometheus_client`` shows its own metrics."""

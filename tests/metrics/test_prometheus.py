@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from fastapi import FastAPI
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, make_asgi_app
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_fastapi_instrumentator import Instrumentator
 
@@ -125,6 +126,49 @@ def test_flows_that_share_a_name() -> None:
     registry.register(AqueductCollector([Flow(Adder()), Flow(Adder(), name="other"), Flow(Hold())]))
     samples = read(generate_latest(registry).decode())
     assert {name.split()[1] for name in samples} == {"flow1", "other", "flow2"}
+
+
+def test_a_number_that_makes_the_name_of_another_flow() -> None:
+    """Is left out."""
+    registry = CollectorRegistry()
+    registry.register(AqueductCollector([Flow(Adder()), Flow(Adder()), Flow(Adder(), name="flow1")]))
+    assert {name.split()[1] for name in read(generate_latest(registry).decode())} == {"flow1", "flow2", "flow3"}
+
+
+def shown(text: str) -> set[str]:
+    """Return the flows that a page shows; it shows each of our metrics once, and each sample once."""
+    families = [family for family in text_string_to_metric_families(text) if family.name.startswith("aqueduct_")]
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))
+    samples = [(item.name, tuple(item.labels.items())) for family in families for item in family.samples]
+    assert len(samples) == len(set(samples))
+    headers = [line for line in text.splitlines() if line.startswith(("# TYPE aqueduct_", "# HELP aqueduct_"))]
+    assert len(headers) == len(set(headers)) == 2 * len(names)
+    of_family = [{item.labels["flow"] for item in family.samples} for family in families]
+    assert all(flows == of_family[0] for flows in of_family)
+    return of_family[0] if of_family else set()
+
+
+async def test_two_applications_in_one_process() -> None:
+    """Show each metric once, over HTTP, in whichever order they start and stop; a flow keeps its label meanwhile."""
+    common, first, second = Flow(Adder(), name="common"), Flow(Adder()), Flow(Adder())
+    one = FastAPI(lifespan=Aqueduct(common, first).lifespan)
+    two = FastAPI(lifespan=Aqueduct(second, common).lifespan)
+    for app in (one, two):
+        app.mount("/metrics", make_asgi_app())
+    async with common:
+        for order in ((one, two), (two, one)):
+            for ends in ((0, 1), (1, 0)):
+                stacks = AsyncExitStack(), AsyncExitStack()
+                pairs = zip(stacks, order, strict=True)
+                clients = [await stack.enter_async_context(client(app)) for stack, app in pairs]
+                for http in clients:
+                    assert shown((await http.get("/metrics/")).text) == {"common", "flow", "flow2"}
+                await stacks[ends[0]].aclose()
+                page = await clients[ends[1]].get("/metrics/")
+                assert shown(page.text) == {"common", "flow2" if ends[1] else "flow"}
+                await stacks[ends[1]].aclose()
+                assert not shown(generate_latest(REGISTRY).decode())
 
 
 def test_the_collector_needs_no_web_framework() -> None:
