@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         StepUnavailable,
         TaskNotPicklable,
         TaskTimeout,
+        UnknownStep,
         WorkerDied,
     )
     from .flow import Flow, FlowState
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .logger import log
     from .params import FormField, PartLimits, Upload, UploadInfo
     from .step import FlowStep
+    from .steps import Step
     from .task import BaseTask
 
 __all__ = [
@@ -65,9 +67,11 @@ __all__ = [
     "SharedResponse",
     "StartError",
     "StartTimeout",
+    "Step",
     "StepUnavailable",
     "TaskNotPicklable",
     "TaskTimeout",
+    "UnknownStep",
     "Upload",
     "UploadInfo",
     "UploadLimits",
@@ -91,6 +95,7 @@ _MODULES = {
     "BaseTaskHandler": "handler",
     "log": "logger",
     "FlowStep": "step",
+    "Step": "steps",
     "BaseTask": "task",
     "FormField": "params",
     "PartLimits": "params",

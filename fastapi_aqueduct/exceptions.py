@@ -10,6 +10,7 @@
         ├── BlockingCallError (RuntimeError)    a blocking call in the thread of an event loop
         ├── StartError                      a worker did not become ready
         │   └── StartTimeout (TimeoutError)
+        ├── UnknownStep (KeyError)          the flow has no step of this name
         ├── TaskTimeout (TimeoutError)      the task's deadline passed
         ├── TaskNotPicklable                the task cannot travel to or from a worker
         ├── HandlerError                    stands in for an exception that cannot travel itself
@@ -87,6 +88,12 @@ class StartError(FlowError):
 
 class StartTimeout(StartError, TimeoutError):
     """The workers were not ready in time."""
+
+
+class UnknownStep(FlowError, KeyError):
+    """The flow has no step of this name; the message lists those that it has."""
+
+    __str__ = Exception.__str__  # that of KeyError is for keys
 
 
 class TaskTimeout(FlowError, TimeoutError):

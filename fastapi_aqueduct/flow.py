@@ -27,6 +27,7 @@ from .exceptions import BlockingCallError, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
+from .steps import Steps
 from .task import BaseTask, shared_memories
 
 T = TypeVar("T", bound=BaseTask)
@@ -105,6 +106,11 @@ class Flow:
         """Whether the flow takes tasks."""
         return self._state is FlowState.RUNNING
 
+    @property
+    def steps(self) -> Steps:
+        """The steps by name, in their order: ``flow.steps["classify"]``."""
+        return Steps(self, self._steps)
+
     def start(self, timeout: float | None = None) -> None:
         """Start the workers and block until all are ready.
 
@@ -133,11 +139,11 @@ class Flow:
     ) -> None:
         await self.stop()
 
-    async def start_async(self, timeout: float | None = None) -> None:
+    async def start_async(self, start_timeout: float | None = None) -> None:
         """Start the workers and wait until all are ready, without blocking the event loop.
 
         Args:
-            timeout: As for `start`.
+            start_timeout: Seconds in which all workers must be ready; default: ``start_timeout`` of the flow.
 
         Raises:
             StartError, StartTimeout: As for `start`. A cancellation stops what was started.
@@ -151,7 +157,7 @@ class Flow:
         self._origin = Origin()
         note_start(self, self._let_go, self._forget)
         try:
-            await engine.start(self._start_timeout if timeout is None else timeout)
+            await engine.start(self._start_timeout if start_timeout is None else start_timeout)
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
             raise
@@ -300,24 +306,34 @@ class Flow:
         engine = self._engine
         return engine.ledger.arena.layout.limit if engine else self._memory_limit or default_memory_limit()
 
-    def expect(self, size: int | None, most: int, patience: float, cap: IntakeCap = NO_CAP) -> Arrival:
+    def expect(self, size: int | None, most: int, wait_timeout: float, cap: IntakeCap = NO_CAP) -> Arrival:
         """Expect a body: it counts as arriving from its first byte on, and waits where too much is arriving.
 
         Args:
             size: Bytes that it will have; None when that is not known.
             most: Bytes that it may have in that case.
-            patience: Seconds that it may wait, all in all.
+            wait_timeout: Seconds that it may wait, all in all.
             cap: How much may be arriving at the same time.
 
         Raises:
             NotRunningError: The flow is not running.
             Overloaded: Too many bodies are arriving.
         """
-        return self._engine_here().ledger.arrivals.expect(size, most, patience, cap)
+        return self._engine_here().ledger.arrivals.expect(size, most, wait_timeout, cap)
 
-    def receive(self, size: int | None, most: int, patience: float, cap: IntakeCap = NO_CAP) -> Intake:
-        """Expect a body that goes to shared memory; parameters and exceptions are those of `expect`."""
-        return Intake(self._engine_here().ledger, self.expect(size, most, patience, cap))
+    def receive(self, size: int | None, most: int, wait_timeout: float, cap: IntakeCap = NO_CAP) -> Intake:
+        """Expect a body that goes to shared memory.
+
+        Args:
+            size: As for `expect`, like the following.
+            most: Bytes that it may have where ``size`` is None.
+            wait_timeout: Seconds that it may wait, all in all.
+            cap: How much may be arriving at the same time.
+
+        Raises:
+            NotRunningError, Overloaded: As for `expect`.
+        """
+        return Intake(self._engine_here().ledger, self.expect(size, most, wait_timeout, cap))
 
     def _engine_here(self) -> Engine:
         engine = self._running_engine()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import operator
-import warnings
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, got
 from .handler import BaseTaskHandler, check_methods
+
+# What a metric's label, a token of an HTTP header and a line of a log can carry without being quoted.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class FlowStep:
@@ -46,7 +49,10 @@ class FlowStep:
             steps of well under a millisecond, with a core to spare for each worker, and with about the time that
             lies between two tasks, such as 0.001. 0: sleep at once, but that the event loop stays awake
             for the answer to a lone task of less than 0.2 ms, for 0.4 ms at most.
-        on_start_wait: Accepted for users of the package ``aqueduct`` and ignored; deprecated.
+        on_start_wait: Accepted for users of the package ``aqueduct`` and ignored.
+        name: Name of the step in logs, metrics, probes and errors, and in ``flow.steps``: letters, digits, ``_``,
+            ``-`` and ``.``. Default: its numbered name, ``BaseTaskHandler.get_step_name``, such as
+            ``step1_Classify``; ``flow.steps`` knows a step by that one, too.
 
     Raises:
         ConfigurationError: A value that cannot work.
@@ -68,6 +74,7 @@ class FlowStep:
         max_age: float | None = None,
         max_memory_growth: int | None = None,
         busy_poll: float = 0.0,
+        name: str | None = None,
     ) -> None:
         self.handler = handler
         self.handle_condition = handle_condition
@@ -81,8 +88,7 @@ class FlowStep:
         self.max_age = max_age
         self.max_memory_growth = max_memory_growth
         self.busy_poll = busy_poll
-        if on_start_wait:
-            warnings.warn("on_start_wait has no effect and will be removed", DeprecationWarning, stacklevel=2)
+        self.name = name
         self._check()
 
     def _check(self) -> None:
@@ -104,6 +110,10 @@ class FlowStep:
                 f"handle_condition of the step with {name} is {local}, which cannot be sent to a worker process; "
                 "define a function at the top level of a module"
             )
+        if self.name is not None and not (isinstance(self.name, str) and _NAME.fullmatch(self.name)):
+            raise ConfigurationError(
+                f"the step with {name} needs a name of letters (a to z), digits, '_', '-' and '.', {got(self.name)}"
+            )
         for parameter in ("nprocs", "batch_size", "max_tasks", "max_memory_growth"):
             value = getattr(self, parameter)
             if value is not None and value < 1:
@@ -124,7 +134,8 @@ class FlowStep:
     def __repr__(self) -> str:
         return (
             f"FlowStep({type(self.handler).__name__}, nprocs={self.nprocs}, "
-            f"batch_size={self.batch_size}, batch_timeout={self.batch_timeout})"
+            f"batch_size={self.batch_size}, batch_timeout={self.batch_timeout}"
+            + (f", name={self.name!r})" if self.name is not None else ")")
         )
 
 

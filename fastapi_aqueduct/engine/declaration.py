@@ -18,12 +18,24 @@ def named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, Flow
     """Give each step its name; a handler alone stands for ``FlowStep(handler)``.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: There is no step, or two have the same name.
     """
     if not steps:
         raise ConfigurationError("a flow needs at least one step")
     full = [step if isinstance(step, FlowStep) else FlowStep(step) for step in steps]
-    return [(step.handler.get_step_name(number), step) for number, step in enumerate(full, start=1)]
+    names: list[tuple[str, FlowStep]] = []
+    numbers: dict[str, int] = {}
+    for number, step in enumerate(full, start=1):
+        numbered = step.handler.get_step_name(number)
+        name = step.name or numbered
+        for taken in {name, numbered}:
+            if numbers.setdefault(taken, number) != number:
+                raise ConfigurationError(
+                    f"steps {numbers[taken]} and {number} of a flow have the same name {taken!r}; give each a name of "
+                    "its own: FlowStep(..., name=...)"
+                )
+        names.append((name, step))
+    return names
 
 
 def checked_method(method: str) -> StartMethod:

@@ -83,9 +83,9 @@ def test_a_handler_alone_stands_for_a_step() -> None:
     assert flow.state is FlowState.STOPPED
 
 
-def test_on_start_wait_is_accepted_and_deprecated() -> None:
-    with pytest.warns(DeprecationWarning, match="on_start_wait"):
-        FlowStep(Each(), on_start_wait=1.0)
+def test_on_start_wait_is_accepted_and_ignored() -> None:
+    """In silence: a warning would be an error here."""
+    FlowStep(Each(), on_start_wait=1.0)
 
 
 async def test_a_handler_that_cannot_be_pickled_is_refused_at_start() -> None:

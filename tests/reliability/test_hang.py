@@ -76,7 +76,7 @@ async def test_a_replacement_that_hangs_in_on_start_is_replaced_itself(
 ) -> None:
     slow = tmp_path / "slow"
     flow = Flow(StartingOnce(common.never_end, slow), start_timeout=1.5)
-    await flow.start_async(timeout=DEADLINE)
+    await flow.start_async(start_timeout=DEADLINE)
     try:
         slow.touch()
         with caplog.at_level(logging.ERROR, "fastapi_aqueduct"):

@@ -144,7 +144,7 @@ async def test_starting(
     tmp_path: Path, subtests: pytest.Subtests, caplog: pytest.LogCaptureFixture, nprocs: int
 ) -> None:
     flow = make_flow(tmp_path, nprocs, start_timeout=2.0)
-    await flow.start_async(timeout=DEADLINE)
+    await flow.start_async(start_timeout=DEADLINE)
     try:
         for name in FATES:
             with subtests.test(fate=name):

@@ -36,7 +36,7 @@ SERVER = """
     async def main():
         flow = Flow(FlowStep(LoadingAWhile(1.0)), FlowStep(Each(work), handle_timeout=1.0))
         print("starting", flush=True)
-        await flow.start_async(timeout=2.0)
+        await flow.start_async(start_timeout=2.0)
         print("started", flush=True)
         sys.stdin.readline()
         # One after the other: the last two wait in the queue when the server is stopped.
