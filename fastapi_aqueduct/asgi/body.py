@@ -104,7 +104,8 @@ class Body:
                     size += len(piece)
                     if size > self.max_size:
                         raise self._too_large()
-                    sink.take(piece)
+                    if piece:
+                        sink.take(piece)
                     if sink.is_full():
                         await sink.settle()
                     await asyncio.sleep(0)
