@@ -258,7 +258,7 @@ class Flow:
             return
         if self._state is FlowState.STOPPING:
             if not graceful:
-                engine.dispatcher.abandon("the flow was stopped")
+                engine.abandon()
                 await engine.supervisor.kill()
             return
         self._state = FlowState.STOPPING

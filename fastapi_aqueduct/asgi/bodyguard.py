@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ..engine.arrivals import Arrival
 from ..exceptions import AqueductError, NotRunningError
 from ..flow import Flow
+from .cutoff import raise_cutoff
 from .errors import BodyTooLarge, refusal
 from .limits import BodyRules, announced_size, application_setting
 from .pace import Pace
@@ -128,7 +129,10 @@ class GuardedReceive:
             # Code that has caught the exception gets nothing more of a refused body.
             return {"type": "http.disconnect"} if self._is_refused else await self.source()
         try:
-            return await self._next()
+            try:
+                return await self._next()
+            except asyncio.CancelledError as exc:
+                raise_cutoff(self._scope, exc)
         except AqueductError as exc:
             self._is_refused = True
             self._end()
@@ -168,7 +172,14 @@ class GuardedReceive:
             except AqueductError as exc:
                 # Not raised here: what waits is to be cancelled in the way that it knows.
                 pace.refuse(exc)
-            return await _rest(steps, waits_for)
+            arrival = self._arrival
+            if arrival is None:
+                return await _rest(steps, waits_for)
+            arrival.on_abandon(pace.refuse)
+            try:
+                return await _rest(steps, waits_for)
+            finally:
+                arrival.on_abandon(None)
 
     def _judge_head(self) -> int:
         max_size = self._max_size = self._guard.rules.max_size(self._scope)

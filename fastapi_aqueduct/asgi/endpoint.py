@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import time
@@ -22,6 +23,7 @@ from ..flow import Flow
 from ..task import BaseTask
 from .arguments import ArgumentReader
 from .bodyguard import BodyGuard
+from .cutoff import raise_cutoff
 from .dependencies import GivenFlow, check_flow, solve, watch_stream
 from .disconnect import DisconnectWatch
 from .errors import raise_http_error
@@ -224,8 +226,11 @@ class FlowEndpoint:
         else:
             task, fields = self._factory.make_at_once(flow, arguments), {}
         received_at = time.monotonic()
-        with DisconnectWatch(request.receive):
-            await flow.process(task, self._timeout)
+        try:
+            with DisconnectWatch(request.receive):
+                await flow.process(task, self._timeout)
+        except asyncio.CancelledError as exc:
+            raise_cutoff(request.scope, exc)
         return task, fields, received_at
 
     def _is_timed(self, scope: Scope) -> bool:

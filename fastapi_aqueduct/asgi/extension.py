@@ -55,6 +55,7 @@ class Aqueduct:
         flows: The flows.
         upload_limits: As given.
         server_timing: As given.
+        is_stopping: Whether the server has been told to stop.
 
     Raises:
         ConfigurationError: There are no flows, one is given twice, or something else is given.
@@ -85,6 +86,10 @@ class Aqueduct:
         self._started: list[Flow] = []
         self._forget_metrics: Callable[[], None] = lambda: None
         self._restore_collector: Callable[[], None] = lambda: None
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._drain.is_draining
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Aqueduct]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar, get_origin
@@ -13,6 +14,7 @@ from ..exceptions import ConfigurationError, ForkedError, NotRunningError
 from ..flow import Flow, FlowState
 from ..task import BaseTask
 from .bodyguard import BodyGuard
+from .cutoff import raise_cutoff
 from .form import FormFields
 from .limits import BodyRules
 from .parameters import constructor_parameters, is_info, takes_list, upload_part
@@ -86,6 +88,7 @@ class TaskFactory(Generic[T]):
 
         Raises:
             RuntimeError: The flow was never started, or not by this process.
+            NotRunningError: The server ended before the body had come.
             Exception: What `Flow.check_entry` and `UploadReader` raise.
         """
         if not self.uploads:
@@ -115,7 +118,10 @@ class TaskFactory(Generic[T]):
         # The headers cost nothing to judge, and say more than that the flow is busy.
         reader = UploadReader(request, self.uploads, self.rules)
         self._check_entry(flow)
-        received = await reader.receive(flow)
+        try:
+            received = await reader.receive(flow)
+        except asyncio.CancelledError as exc:
+            raise_cutoff(request.scope, exc)
         return await self._build(received, arguments, fields)
 
     def _check_entry(self, flow: Flow) -> None:

@@ -107,6 +107,7 @@ class UploadReader:
         self._body.restrict(flow.memory_limit)
         body, rules = self._body, self._rules
         with Pace(body.limits) as pace, flow.receive(body.size, body.max_size, rules.wait, body.limits.cap) as intake:
+            intake.arrival.on_abandon(pace.refuse)
             if self._boundary is None:
                 return await self._receive_raw(intake, pace)
             form = _FormReader(self._boundary, self._parts, rules, intake, pace)

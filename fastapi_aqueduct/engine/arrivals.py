@@ -145,8 +145,13 @@ class Arrival:
         finally:
             self.patience = max(0.0, self.patience - (loop.time() - begun))
 
+    def on_abandon(self, end: Callable[[Exception], object] | None) -> None:
+        """Have a function called with an error when the flow stops before the body is closed; None: no function."""
+        self._arrivals.tell(self, end)
+
     def close(self) -> None:
         """Count it no longer."""
+        self.on_abandon(None)
         self._arrivals.end(self)
 
 
@@ -192,6 +197,7 @@ class Arrivals:
         self._head_start = head_start
         self._begun: set[Arrival] = set()
         self._waiting: dict[Arrival, _Request] = {}
+        self._ends: dict[Arrival, Callable[[Exception], object]] = {}
         self._last_number = 0
         self._most_left = 0
 
@@ -261,6 +267,19 @@ class Arrivals:
             if request is not nearest:
                 full.add(request.queue)
         return False
+
+    def tell(self, arrival: Arrival, end: Callable[[Exception], object] | None) -> None:
+        """Do what `Arrival.on_abandon` does."""
+        if end is None:
+            self._ends.pop(arrival, None)
+        else:
+            self._ends[arrival] = end
+
+    def abandon(self, error: Callable[[], Exception]) -> None:
+        """End all bodies with errors, made by a function: there will be no flow for their tasks."""
+        ends, self._ends = self._ends, {}
+        for end in ends.values():
+            end(error())
 
     def end(self, arrival: Arrival) -> None:
         """Do what `Arrival.close` does."""

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Self
 
+from ..exceptions import NotRunningError
 from ..step import FlowStep
 from .arena import Layout
 from .dispatcher import Dispatcher
@@ -110,12 +111,19 @@ class Engine:
         self.supervisor.detach()
         self.loop = None
 
+    def abandon(self) -> None:
+        """End tasks and arriving bodies with `NotRunningError`."""
+        self.dispatcher.abandon("the flow was stopped")
+        # Each its own: a raised exception refers to the frames of one request.
+        self.ledger.arrivals.abandon(lambda: NotRunningError(f"flow {self.name} was stopped while a body arrived"))
+
     async def close(self, kill: bool) -> None:
         """End every task and every worker, and give the memory back.
 
         Args:
             kill: Whether workers are killed, or asked to leave first.
         """
+        self.abandon()
         self.dispatcher.detach("the flow was stopped")
         self.owner.close(f"the task ended with flow {self.name}: the flow was stopped")
         await (self.supervisor.kill() if kill else self.supervisor.stop())
