@@ -31,9 +31,10 @@ from .link import WorkerLink
 from .record import Receiver, Record
 from .relief import Relief
 from .rest import Rest
+from .retention import Retention
 from .retries import Retries
 from .timing import DEFAULT_TIMING, Timing
-from .whereabouts import late_answer, whereabouts
+from .whereabouts import late_answer, outside, whereabouts
 from .worker import next_step
 
 
@@ -79,6 +80,7 @@ class Dispatcher:
         self._rest = Rest(self._records, self._relief.give_back)
         ledger.on_full = self._relief.make_room
         self._retries = Retries(ledger, self._settle)
+        self._retention = Retention(ledger)
 
     @property
     def in_flight(self) -> int:
@@ -197,17 +199,9 @@ class Dispatcher:
                     self._feeder.schedule()
                     break
         elif kind is Kind.RETAINED:
-            for offset in unpack_offsets(payload):
-                if offset not in link.retained:
-                    self._ledger.check_block(offset)
-                    link.retained.add(offset)
-                    self._ledger.arena.hold(offset)
+            self._retention.hold(link, unpack_offsets(payload))
         elif kind is Kind.RELEASED:
-            for offset in unpack_offsets(payload):
-                if offset not in link.retained:
-                    raise ProtocolError(f"block {offset} is released and was not retained")
-                link.retained.discard(offset)
-                self._ledger.arena.drop(offset)
+            self._retention.drop(link, unpack_offsets(payload))
         elif kind is Kind.FULL:
             self._ledger.arena.collect_garbage()
             self._relief.make_room(link)
@@ -231,9 +225,7 @@ class Dispatcher:
         desk = self.desks[link.step]
         desk.part_with(link)
         is_repeated = self._retries.take_over(desk, link, error)
-        for offset in link.retained:
-            self._ledger.arena.drop(offset)
-        link.retained.clear()
+        self._retention.drop_all(link)
         self.note_workers(link.step)
         return is_repeated
 
@@ -289,25 +281,23 @@ class Dispatcher:
             raise NotRunningError(f"flow {self.name} was stopped while the task waited for a place, or its event loop")
         if not has_place:
             self.outcomes["timed_out"] += 1
-            raise TaskTimeout(
-                f"timeout of a task in flow {self.name}: it was waiting for a place in the queue of step {desk.name}, "
-                f"where {desk.queue.count} tasks wait"
-            )
+            raise TaskTimeout(f"timeout of a task in flow {self.name}: it was {outside(desk)}")
 
     def _take_answers(self, link: WorkerLink, batch: Batch) -> None:
         if not link.batches:
             raise ProtocolError("an answer to no batch")
         envelopes, duration, _ = batch
-        if len(envelopes) != len(link.batches[0]):
-            raise ProtocolError(f"{len(envelopes)} answers to {len(link.batches[0])} tasks")
         now = time.monotonic()
         has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
         records, duration = link.take_back(duration, now, has_run)
         desk = self.desks[link.step]
-        size = min(len(records), desk.queue.batch_size)
-        if desk.patience is not None and has_run and link.handled > len(records):  # the first call may be slower by far
+        count = len(records)
+        size = min(count, desk.queue.batch_size)
+        if desk.patience is not None and has_run and link.handled > count:  # the first call may be slower by far
             desk.patience.note_call(size, duration)
         try:
+            if len(envelopes) != count:
+                raise ProtocolError(f"{len(envelopes)} answers to {count} tasks")
             for record, envelope in zip(records, envelopes, strict=True):
                 id, _, step, status, content = envelope
                 if record.id != id:
@@ -326,18 +316,15 @@ class Dispatcher:
                     self._take_failure(link, record, envelope)
                 elif step == FINISHED:
                     self._finish(record, now)
+                elif link.step < step < len(self.desks):
+                    self._enqueue(record, step, now)
                 else:
-                    self._pass_on(link, record, step, now)
+                    record.holder = link.pid
+                    raise ProtocolError(f"a task cannot go from step {link.step} to step {step}")
         except Exception:
             # The worker is ended for it; its death takes care of the tasks that have no answer yet.
             link.give_back([record for record in records if record.holder])
             raise
-
-    def _pass_on(self, link: WorkerLink, record: Record, step: int, now: float) -> None:
-        if not link.step < step < len(self.desks):
-            record.holder = link.pid
-            raise ProtocolError(f"a task cannot go from step {link.step} to step {step}")
-        self._enqueue(record, step, now)
 
     def _take_failure(self, link: WorkerLink, record: Record, envelope: Envelope) -> None:
         if envelope.status == Status.EXPIRED:  # for the worker; its deadline has moved because of a pause meanwhile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import Self
@@ -18,6 +19,7 @@ from .limits import check_limits
 from .mapping import Mapping, create_memory
 from .owner import Owner
 from .process import StartMethod
+from .start_errors import memory_error
 from .statistics import FlowStatistics
 from .supervisor import Supervisor
 from .timing import DEFAULT_TIMING, Timing
@@ -79,16 +81,24 @@ class Engine:
 
         Raises:
             ConfigurationError: A limit of this process does not allow the flow.
+            StartError: The system does not give the memory or the descriptors; nothing is left open.
         """
         workers = sum(step.nprocs for _, step in steps)
         # One for this process, one for each worker, and one to spare for each step: a worn worker and its
         # replacement are there together.
         layout = Layout(1 + workers + len(steps), memory_limit)
         check_limits(name, workers, layout)
-        memory_fd = create_memory(name, layout.size)
-        ledger = Ledger(Mapping(memory_fd, layout.size), layout)
+        with contextlib.ExitStack() as undo:
+            try:
+                memory_fd = create_memory(name, layout.size)
+                undo.callback(os.close, memory_fd)
+                mapping = Mapping(memory_fd, layout.size)
+                lifeline = Lifeline()
+            except OSError as exc:
+                raise memory_error(name, exc) from exc
+            undo.pop_all()
+        ledger = Ledger(mapping, layout)
         dispatcher = Dispatcher(name, steps, ledger, queue_size, priorities, timing)
-        lifeline = Lifeline()
         launcher = Launcher(name, steps, method, memory_fd, lifeline, layout, ledger, timing)
         supervisor = Supervisor(name, steps, launcher, dispatcher, start_timeout, timing)
         return cls(name, memory_fd, lifeline, ledger, dispatcher, launcher, supervisor)

@@ -7,7 +7,7 @@ import contextlib
 import pickle
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..exceptions import ConfigurationError
 from ..step import FlowStep
@@ -24,6 +24,7 @@ from .link import WorkerLink
 from .process import Descriptors, StartMethod, start_process, thread_environment
 from .program import Program, ProgramFile
 from .slot import Slot
+from .start_errors import launch_error
 from .timing import DEFAULT_TIMING, Timing
 from .worker import KEPT, Setup
 
@@ -73,6 +74,7 @@ class Launcher:
         Raises:
             ConfigurationError: A handler or condition cannot be pickled, this is a worker that imports the module that
                 starts the flow, or the application is frozen and has not said what a worker should do.
+            StartError: No descriptor or no memory is left for it.
         """
         check_interpreter()
         check_not_importing(self._name)
@@ -83,7 +85,10 @@ class Launcher:
             except Exception:
                 self._blame()
                 raise
-            self._programs.append(ProgramFile(f"{self._name}:{name}", data))
+            try:
+                self._programs.append(ProgramFile(f"{self._name}:{name}", data))
+            except OSError as exc:
+                raise launch_error(self._name, name, exc) from exc
 
     def _blame(self) -> None:
         for name, step in self._steps:
@@ -170,15 +175,37 @@ class Launcher:
                 process = start_process(self._method, theirs, descriptors, label, self._environment)
                 link.adopt(ProcessGroup(process))
             finally:
-                self._starting.discard(theirs)
-                theirs.close()
+                self._let_go(theirs)
 
-        done = asyncio.get_running_loop().run_in_executor(self._threads, start)
+        try:
+            done = asyncio.wrap_future(self._run(start))
+        except BaseException:
+            self._let_go(theirs)
+            raise
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:
             await asyncio.wait([done])  # a process that is half started belongs to nothing
             raise
+
+    def _run(self, function: Callable[[], None]) -> Future[None]:
+        """Call a function in a thread.
+
+        Raises:
+            Exception: No thread can be started; the function is not called.
+        """
+        done: Future[None] = Future()
+        try:
+            self._threads.submit(_call, function, done)
+        except BaseException:
+            # What was submitted stays in the executor's queue, and a thread of another launch would call it later.
+            if done.cancel():
+                raise
+        return done
+
+    def _let_go(self, theirs: socket.socket) -> None:
+        self._starting.discard(theirs)
+        theirs.close()
 
     def forget(self) -> None:
         """Close what was made for workers, also for those that are being started; in a forked child."""
@@ -210,3 +237,15 @@ class Launcher:
             kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,
         )
         return pickle.dumps(setup, 5)
+
+
+def _call(function: Callable[[], None], done: Future[None]) -> None:
+    """Call a function, unless its future was cancelled."""
+    if not done.set_running_or_notify_cancel():
+        return
+    try:
+        function()
+    except BaseException as exc:
+        done.set_exception(exc)
+    else:
+        done.set_result(None)

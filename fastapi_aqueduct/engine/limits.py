@@ -58,7 +58,10 @@ def _check_files(name: str) -> None:
 
 def _check_descriptors(name: str, workers: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    open_now = len(os.listdir("/dev/fd"))
+    try:
+        open_now = len(os.listdir("/dev/fd"))
+    except OSError:  # not even one is left to look with
+        open_now = soft
     needed = open_now + workers * DESCRIPTORS_PER_WORKER + DESCRIPTORS_TO_SPARE
     if soft != resource.RLIM_INFINITY and needed > soft:
         raise ConfigurationError(

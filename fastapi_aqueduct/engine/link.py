@@ -69,7 +69,7 @@ class WorkerLink:
         failure: Why it could not start, once that is known.
         ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
         pace: Seconds that its last calls of the handler took.
-        longest: Seconds that its longest call took.
+        longest: Seconds that its longest call took; 0 as long as none was so long that it counts (`LEAD`).
     """
 
     def __init__(
@@ -196,13 +196,13 @@ class WorkerLink:
         if not has_run:
             return records, duration
         self._answered += 1
-        if duration > self.longest:
-            self.longest = duration
         pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
         self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
         self._together = max(1, int(PORTION / pace)) if pace else MAX_AHEAD
         if pace > LEAD:
             self._deviation += (abs(duration - pace) - self._deviation) / 8
+            if duration > self.longest:
+                self.longest = duration
         return records, duration
 
     def give_back(self, records: list[Record]) -> None:

@@ -31,9 +31,13 @@ if sys.platform == "linux":
             A descriptor that a child process inherits only when it is passed on.
         """
         fd = os.memfd_create(MEMORY_PREFIX + name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, size)
-        # Sealed, because shrinking it under a live mapping would kill whoever reads there (SIGBUS).
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        try:
+            os.ftruncate(fd, size)
+            # Sealed, because shrinking it under a live mapping would kill whoever reads there (SIGBUS).
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        except OSError:
+            os.close(fd)
+            raise
         return fd
 
 else:

@@ -44,8 +44,12 @@ class ProgramFile:
 
     def __init__(self, name: str, data: bytes) -> None:
         self.fd = create_memory(name, len(data))
-        with mmap.mmap(self.fd, len(data)) as memory:
-            memory[:] = data
+        try:
+            with mmap.mmap(self.fd, len(data)) as memory:
+                memory[:] = data
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give the memory back, once no worker reads it."""

@@ -45,6 +45,20 @@ def launch_error(flow: str, step: str, failure: BaseException) -> StartError:
     return error
 
 
+def memory_error(flow: str, failure: OSError) -> StartError:
+    """Return the error for a flow that does not get the shared memory or the descriptors for itself.
+
+    Args:
+        flow: Name of the flow.
+        failure: What has failed.
+    """
+    error = StartError(
+        f"flow {flow} could not be started: the system gives it no shared memory or no descriptor for it: {failure}"
+    )
+    error.__cause__ = failure
+    return error
+
+
 def start_timeout_error(flow: str, links: list[WorkerLink], timeout: float) -> StartTimeout:
     """Return the error for workers that were not ready in time.
 

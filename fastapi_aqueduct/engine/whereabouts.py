@@ -27,6 +27,11 @@ def whereabouts(desk: StepDesk, record: Record, arena: Arena, now: float) -> str
     return f"{where}, not begun: {link.in_flight - 1} other tasks were in the same hands"
 
 
+def outside(desk: StepDesk) -> str:
+    """Say where a task was that was not let into the queue of a step."""
+    return f"waiting for a place in the queue of step {desk.name}, where {desk.queue.count} tasks wait"
+
+
 def late_answer(link: WorkerLink, record: Record, status: int, duration: float, now: float) -> str:
     """Say where a task was whose answer came after its deadline.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler
 
-from ..handlers import note, raise_error
+from ..handlers import Gate, note, raise_error
 
 ROOM = 64 << 20
 """Bytes of address space that a worker has left once it is short of memory."""
@@ -173,14 +173,14 @@ class SlowToLoad(BaseTaskHandler):
             task.pid = os.getpid()
 
 
-class LoadingAWhile(BaseTaskHandler):
-    """Takes some time to load, and none for its tasks."""
+class LoadingAtGate(BaseTaskHandler):
+    """Waits at a gate when it starts, and does nothing with its tasks."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
 
     def on_start(self) -> None:
-        time.sleep(self.seconds)
+        self.gate.enter()
 
     def handle(self, *tasks: Any) -> None:
         pass

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from ..support import DEADLINE, Ends, pids, run_script, running, script_environm
 from .children import ForkingAtStart, fork_and_come_back
 
 METHODS: list[Any] = ["spawn", "forkserver"]
+
+long = partial(pytest.param, marks=pytest.mark.long)
 
 WAYS = {"return": 0, "exit": 3, "error": 1}
 """The ways to leave a handler, and the exit codes of a process that does."""
@@ -54,8 +57,9 @@ async def test_a_child_of_a_handler_ends_and_is_no_second_worker(
     assert method == "forkserver" or "EOFError: in the child" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("method", "way"), [*[("spawn", way) for way in WAYS], *[long("forkserver", way) for way in WAYS]]
+)
 async def test_a_child_that_was_forked_while_a_worker_starts_is_none_either(method: Any, way: str) -> None:
     async with running(Flow(ForkingAtStart(way), mp_start_method=method)) as flow:
         assert (await flow.process(Job(), DEADLINE)).exit_code == WAYS[way]
@@ -129,11 +133,20 @@ IN_THE_LOOP = """
 """
 
 
-@pytest.mark.parametrize("method", METHODS)
+UNDER_ASYNCIO = IN_THE_LOOP.format(run="asyncio.run")
+UNDER_UVLOOP = IN_THE_LOOP.format(run="import uvloop; uvloop.run")
+
+
 @pytest.mark.parametrize(
-    "main",
-    [AT_IMPORT, IN_THE_LOOP.format(run="asyncio.run"), IN_THE_LOOP.format(run="import uvloop; uvloop.run")],
-    ids=["at import", "under asyncio", "under uvloop"],
+    ("main", "method"),
+    [
+        pytest.param(AT_IMPORT, "spawn", id="at import"),
+        pytest.param(UNDER_ASYNCIO, "forkserver", id="under asyncio, forkserver"),
+        pytest.param(UNDER_UVLOOP, "spawn", id="under uvloop"),
+        long(AT_IMPORT, "forkserver", id="at import, forkserver"),
+        long(UNDER_ASYNCIO, "spawn", id="under asyncio"),
+        long(UNDER_UVLOOP, "forkserver", id="under uvloop, forkserver"),
+    ],
 )
 def test_a_fork_of_the_server_is_told_so_and_leaves_its_parent_alone(tmp_path: Path, method: str, main: str) -> None:
     source = FORKING.replace("{method}", method).replace("    {main}\n", main)
@@ -153,8 +166,15 @@ def test_a_fork_of_the_server_is_told_so_and_leaves_its_parent_alone(tmp_path: P
         assert 'use mp_start_method="spawn", or start no flow before the fork' in child
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("function", ["work", "hold_the_interpreter"])
+@pytest.mark.parametrize(
+    ("method", "function"),
+    [
+        ("spawn", "hold_the_interpreter"),
+        ("forkserver", "work"),
+        long("spawn", "work"),
+        long("forkserver", "hold_the_interpreter"),
+    ],
+)
 def test_a_fork_does_not_keep_workers_alive_when_its_parent_was_killed(
     tmp_path: Path, method: str, function: str
 ) -> None:

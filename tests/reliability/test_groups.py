@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,8 @@ from .children import Parent, fork_pool, polite, spawn_pool, stubborn
 from .conftest import Note
 
 METHODS: list[Literal["spawn", "forkserver"]] = ["spawn", "forkserver"]
+
+long = partial(pytest.param, marks=pytest.mark.long)
 
 
 async def kill_worker(flow: Flow) -> None:
@@ -70,8 +73,8 @@ async def stop_at_once(flow: Flow) -> None:
     ("method", "end"),
     [
         *[("spawn", end) for end in (kill_worker, terminate_worker, wear_out, hang, stop, stop_at_once)],
-        *[("forkserver", end) for end in (kill_worker, stop_at_once)],
-        *[pytest.param("forkserver", end, marks=pytest.mark.long) for end in (wear_out, hang, stop)],
+        ("forkserver", kill_worker),
+        *[long("forkserver", end) for end in (wear_out, hang, stop, stop_at_once)],
     ],
 )
 async def test_children_end_with_their_worker(
@@ -175,7 +178,7 @@ def is_idle(pid: int) -> bool:
     return not any(int(flag, 8) & os.O_ASYNC for flag in flags)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["spawn", long("forkserver")])
 def test_an_idle_worker_whose_server_was_killed_stops_in_order(tmp_path: Path, method: str) -> None:
     """`on_stop` runs; then its children have half a second after SIGTERM."""
     with server(tmp_path, method=method, kinds="polite, stubborn, fork_pool, spawn_pool") as (process, family):
@@ -188,8 +191,13 @@ def test_an_idle_worker_whose_server_was_killed_stops_in_order(tmp_path: Path, m
         assert notes(tmp_path / "terminated") == [str(polite_one)]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("function", ["spin", "hold_the_interpreter"])
+@pytest.mark.parametrize(
+    ("function", "method"),
+    [
+        *[("hold_the_interpreter", method) for method in METHODS],
+        *[long("spin", method) for method in METHODS],
+    ],
+)
 def test_a_busy_worker_whose_server_was_killed_is_killed_with_its_children(
     tmp_path: Path, function: str, method: str, note_figure: Note
 ) -> None:
@@ -201,7 +209,7 @@ def test_a_busy_worker_whose_server_was_killed_is_killed_with_its_children(
         note_figure(f"worker in {function} and its children gone, {method}", f"{time.monotonic() - started:.3f} s")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["spawn", long("forkserver")])
 @pytest.mark.parametrize("function", [None, "hold_the_interpreter"])
 def test_children_end_with_an_interpreter_that_never_stopped_its_flow(
     tmp_path: Path, method: str, function: str | None

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import uvloop
 
-from fastapi_aqueduct import Flow, FlowStep, StartError
+from fastapi_aqueduct import ConfigurationError, Flow, FlowStep, StartError
 from fastapi_aqueduct.engine.timing import Timing
 
 from ..handlers import Each, Job, tell_pid
 from ..support import DEADLINE, eventually, outcome, pids, running, traces
-from .scarcity import Injection, few_descriptors
+from .scarcity import Call, Injection, few_descriptors
 from .support import complete, lacking
 
 HASTY = Timing(first_wait=0.02, longest_wait=0.05)
@@ -52,8 +52,15 @@ def counts() -> tuple[int, int]:
     return len(left.processes), len(left.descriptors)
 
 
-@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize(
+    ("factory", "method"),
+    [
+        pytest.param(uvloop.new_event_loop, "forkserver", id="uvloop, forkserver"),
+        pytest.param(asyncio.new_event_loop, "spawn", id="asyncio", marks=pytest.mark.long),
+        pytest.param(uvloop.new_event_loop, "spawn", id="uvloop", marks=pytest.mark.long),
+        pytest.param(asyncio.new_event_loop, "forkserver", id="asyncio, forkserver", marks=pytest.mark.long),
+    ],
+)
 def test_descriptors_that_run_out_one_by_one_take_no_worker_for_good(
     factory: Any, method: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,9 +104,9 @@ async def test_whatever_system_call_fails_all_workers_are_there_again(
         with Injection() as seen:
             await happen(flow)
             await complete(flow, 2)
-        assert {"socketpair", "memfd_create", "send", "register"} <= set(seen.calls)
-        for number in range(len(seen.calls)):
-            with Injection(number) as injection:
+        assert {"socketpair", "memfd_create", "send", "register"} <= {call.name for call in seen.calls}
+        for call in list(seen.calls):
+            with Injection(call) as injection:
                 await happen(flow)
                 await complete(flow, 2)
             assert lacking(flow) == 0, injection.calls
@@ -107,23 +114,78 @@ async def test_whatever_system_call_fails_all_workers_are_there_again(
         assert (await flow.process(Job(), DEADLINE)).pid
 
 
-async def test_a_launch_that_fails_in_the_first_start_fails_the_start() -> None:
-    def make() -> Flow:
-        return Flow(FlowStep(Each(tell_pid), nprocs=2), name="ocr", mp_start_method="forkserver")
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("forkserver", ["dup", "connect", "pidfd_open"]),
+        pytest.param("spawn", ["fork_exec", "pidfd_open"], marks=pytest.mark.long),
+    ],
+)
+async def test_whatever_fails_in_the_thread_of_a_launch_all_workers_are_there_again(
+    method: Any, names: list[str]
+) -> None:
+    for name in names:
+        flow = Flow(FlowStep(Each(tell_pid), nprocs=2), timing=HASTY, mp_start_method=method)
+        with Injection() as injection:
+            async with running(flow):
+                before = counts()
+                injection.begin(Call(name))
+                await kill(flow)
+                await complete(flow, 2)
+                assert injection.has_failed, injection.calls
+                assert failures(flow) == 1
+                assert lacking(flow) == 0
+                await eventually(lambda: counts() == before)  # noqa: B023
+                assert (await flow.process(Job(), DEADLINE)).pid
 
+
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.long)])
+async def test_whatever_system_call_fails_in_the_first_start_fails_the_start(method: Any) -> None:
+    def make() -> Flow:
+        return Flow(FlowStep(Each(tell_pid), nprocs=2), name="ocr", mp_start_method=method)
+
+    async with running(make()):
+        pass  # the forkserver runs from now on
+    before = counts()
     with Injection() as seen:
         async with running(make()):
-            pass
-    for name in ("socketpair", "setsockopt", "setblocking", "memfd_create"):
-        last = len(seen.calls) - 1 - seen.calls[::-1].index(name)
-        with Injection(last):
-            error = await outcome(make().start_async(DEADLINE))
-        assert isinstance(error, StartError), name
-        assert "a worker of step1_Each in flow ocr could not be started: OSError" in str(error)
-        assert "injected into" in str(error)
-        assert error.step == "step1_Each"
-        assert isinstance(error.__cause__, OSError)
+            await eventually(lambda: "register" in {call.name for call in seen.calls})
+            calls = list(seen.calls)
+    needed = {"socketpair", "setsockopt", "setblocking", "memfd_create", "ftruncate", "fcntl", "pidfd_open", "register"}
+    made = {"connect", "dup"} if method == "forkserver" else {"fork_exec"}
+    assert needed | made <= {call.name for call in calls}
+    last = {call.name: call for call in calls}
+    for call in calls:
+        if call.name != "memfd_create" and call.number and call != last[call.name]:
+            continue
+        with Injection(call) as injection:
+            flow = make()
+            error = await outcome(flow.start_async(DEADLINE))
+        assert injection.has_failed, call
+        if call.name == "send":  # it is sent a little later
+            assert error is None
+            await flow.stop()
+        else:
+            assert isinstance(error, StartError), call
+            of_flow = call in (Call("memfd_create"), Call("ftruncate"), Call("fcntl"), Call("pipe"))
+            what = "flow" if of_flow else "a worker of step1_Each in flow"
+            assert str(error).startswith(f"{what} ocr could not be started: ")
+            assert f"injected into {call.name}" in str(error)
+            assert error.step == ("" if of_flow else "step1_Each")
+            assert isinstance(error.__cause__, OSError)
         del error
+        await eventually(lambda: counts() == before)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_a_process_without_a_descriptor_is_told_which_limit_to_raise(left: int) -> None:
+    flow = Flow(FlowStep(Each(tell_pid)), name="ocr")
+    with few_descriptors() as scarce:
+        scarce.leave(left)
+        error = await outcome(flow.start_async(DEADLINE))
+    assert isinstance(error, ConfigurationError)
+    assert "flow ocr with 1 workers needs" in str(error)
+    assert "ulimit -n" in str(error)
 
 
 async def test_an_event_loop_that_ends_during_a_launch_leaves_a_slot_for_the_next() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +21,31 @@ from fastapi_aqueduct.engine.deadlines import Deadlines
 from fastapi_aqueduct.engine.pauses import PAUSE, FairTimer, wait_fairly
 
 from ..engine.test_deadlines import Expired, Item
-from ..support import DEADLINE, eventually, pids, running, script_environment, write_script
+from ..handlers import Gate
+from ..support import DEADLINE, eventually, pids, running, script_environment, wait_until, write_script
 from .handlers import SlowToLoad
 from .support import complete
 
-STOPPED = 3.0
-"""Seconds for which the server is stopped: longer than any of its limits."""
+STOPPED = 1.8
+"""Seconds for which the server is stopped: longer than any of its limits by more than `PAUSE`."""
 
 SERVER = """
     import asyncio, sys, uvloop
+    from pathlib import Path
     from fastapi_aqueduct import Flow, FlowStep
-    from tests.handlers import Each, Job
-    from tests.reliability.handlers import LoadingAWhile, work
+    from tests.handlers import Each, Gate, Job
+    from tests.reliability.handlers import LoadingAtGate, work
 
     async def main():
-        flow = Flow(FlowStep(LoadingAWhile(1.0)), FlowStep(Each(work), handle_timeout=1.0))
-        print("starting", flush=True)
-        await flow.start_async(start_timeout=2.0)
+        async with Flow(Each(work), mp_start_method="forkserver"):
+            pass  # the forkserver has imported everything by now
+        steps = FlowStep(LoadingAtGate(Gate(Path()))), FlowStep(Each(work), handle_timeout=1.0)
+        flow = Flow(*steps, mp_start_method="forkserver")
+        await flow.start_async(start_timeout=1.2)
         print("started", flush=True)
         sys.stdin.readline()
         # One after the other: the last two wait in the queue when the server is stopped.
-        jobs = [asyncio.create_task(flow.process(Job(seconds=0.4), 2.5)) for _ in range(4)]
+        jobs = [asyncio.create_task(flow.process(Job(seconds=0.1), 1.2)) for _ in range(4)]
         while not flow.statistics().steps[1].workers[0].in_flight:
             await asyncio.sleep(0.001)
         print("working", flush=True)
@@ -55,13 +60,14 @@ SERVER = """
 """
 
 
-def stop_for_a_while(pid: int) -> None:
+def stop_for_a_while(pid: int, meanwhile: Callable[[], object] = lambda: None) -> None:
     os.kill(pid, signal.SIGSTOP)
+    meanwhile()
     time.sleep(STOPPED)  # the subject of the test, not a wait
     os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", ["uvloop", pytest.param("asyncio", marks=pytest.mark.long)])
 def test_a_server_that_was_stopped_takes_what_came_meanwhile(tmp_path: Path, loop: str) -> None:
     """During the start, whose time would be over, and with tasks in flight, in a worker's hands and in the queue."""
     script = write_script(tmp_path, SERVER)
@@ -76,8 +82,9 @@ def test_a_server_that_was_stopped_takes_what_came_meanwhile(tmp_path: Path, loo
         assert server.stdin is not None
         assert server.stdout is not None
         try:
-            assert server.stdout.readline() == "starting\n"
-            stop_for_a_while(server.pid)
+            gate = Gate(tmp_path)
+            assert wait_until(gate.is_entered, DEADLINE)
+            stop_for_a_while(server.pid, gate.open)
             assert server.stdout.readline() == "started\n"
             print(file=server.stdin, flush=True)
             assert server.stdout.readline() == "working\n"
@@ -89,7 +96,11 @@ def test_a_server_that_was_stopped_takes_what_came_meanwhile(tmp_path: Path, loo
             server.kill()
 
 
-LOOPS = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+LOOPS = pytest.mark.parametrize(
+    "factory",
+    [asyncio.new_event_loop, pytest.param(uvloop.new_event_loop, marks=pytest.mark.long)],
+    ids=["asyncio", "uvloop"],
+)
 
 
 @LOOPS

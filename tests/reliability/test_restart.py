@@ -75,8 +75,8 @@ async def test_workers_that_die_as_soon_as_they_are_ready_do_not_turn_in_a_hot_l
         began = time.monotonic()
         await eventually(lambda: flow.statistics().steps[0].restarts >= 5)
         launches = len(path.read_text().splitlines()) - before
-        # 0.4, 0.8, 0.8 and 0.8 seconds lie between the launches at least.
-        assert time.monotonic() - began > 2.5
+        # 0.4, 0.8 and 0.8 seconds lie between the four launches at least whose workers died.
+        assert time.monotonic() - began >= 2.0
         assert launches <= 5
         doomed.unlink()
         await complete(flow, 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fastapi_aqueduct import Flow, FlowStep
+from fastapi_aqueduct.engine.timing import Timing
 
 from ..handlers import Each, Job, add_one
 from ..support import DEADLINE, blocks, eventually, pids, running
@@ -19,6 +20,9 @@ from .storm import CLIENTS, Storm
 from .support import complete, is_stopped, lacking
 
 NPROCS = 4
+
+HASTY = Timing(first_wait=0.05, longest_wait=0.2, longest_spacing=0.1)
+"""Few workers of this storm live to answer a task. The waits for those are not what it tests."""
 
 
 async def weather(seconds: float, chance: random.Random, method: Any) -> Storm:
@@ -30,7 +34,7 @@ async def weather(seconds: float, chance: random.Random, method: Any) -> Storm:
     )
     storm = Storm()
     # One that is stopped while it loads its model is noticed only by the time that takes.
-    async with running(Flow(*steps, mp_start_method=method, start_timeout=5.0)) as flow:
+    async with running(Flow(*steps, mp_start_method=method, start_timeout=5.0, timing=HASTY)) as flow:
         await storm.rage(flow, seconds, chance)
         await eventually(lambda: flow.statistics().in_flight == 0)
         # Not at once: a stopped worker with nothing but a cancelled task in hand keeps its block until it is killed.
