@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         StepUnavailable,
         TaskNotPicklable,
         TaskTimeout,
+        TaskTooLarge,
         UnknownStep,
         WorkerDied,
     )
@@ -71,6 +72,7 @@ __all__ = [
     "StepUnavailable",
     "TaskNotPicklable",
     "TaskTimeout",
+    "TaskTooLarge",
     "UnknownStep",
     "Upload",
     "UploadInfo",

@@ -18,6 +18,7 @@
         └── Overloaded                      refused now, worth trying later
             ├── QueueFull
             ├── ArenaFull
+            │   └── TaskTooLarge        a task that can never fit
             ├── DeadlineUnreachable     the queue is too long for the task's deadline
             └── StepUnavailable         a step has no ready worker
 
@@ -166,6 +167,13 @@ class ArenaFull(Overloaded):
     def __init__(self, message: str, *, size: int = 0, retry_after: float = 1.0) -> None:
         super().__init__(message, retry_after=retry_after)
         self.size = size
+
+
+class TaskTooLarge(ArenaFull):
+    """A large field of the task, or all its small ones together, is more than all shared memory of the flow.
+
+    Unlike any other `Overloaded` it stays so: only a larger ``memory_limit`` helps.
+    """
 
 
 class DeadlineUnreachable(Overloaded):

@@ -181,6 +181,7 @@ class Flow:
             ForkedError: It was started in a process that this one is a fork of.
             TaskTimeout: The answer did not come in time; the message says where the task was.
             TaskNotPicklable: A field cannot travel to another process.
+            TaskTooLarge: It can never fit into shared memory.
             ArenaFull: There was no room in shared memory in time.
             StepUnavailable: A step has no ready worker, and will not have one in time.
             WorkerDied: Workers died with the task in their hands, more of them than its step puts up with.

@@ -200,6 +200,10 @@ class GuardedReceive:
             return
         rules = self._guard.rules
         size, cap = announced_size(self._scope), rules.limits_of(self._scope).cap
+        # What is longer could wait for room, and would never get it.
+        self._max_size = min(rules.max_size(self._scope), flow.memory_limit)
+        if max(self._size, size or 0) > self._max_size:
+            raise self._too_large()
         try:
             self._arrival = flow.expect(size, rules.max_size(self._scope), rules.wait, cap)
         except NotRunningError:

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from ..exceptions import AqueductError, NotRunningError, Overloaded, TaskTimeout, WorkerDied
+from ..exceptions import AqueductError, NotRunningError, Overloaded, TaskTimeout, TaskTooLarge, WorkerDied
 from ..logger import log
 from .traceback import chain, untangle
 
@@ -80,6 +80,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     BodyError: Answer(400, None),
     # Nobody reads this one; the number is the one that access logs know for it.
     ClientDisconnect: Answer(499, "The client closed the connection."),
+    TaskTooLarge: Answer(413, "The request is larger than the service can take."),
     Overloaded: Answer(503, BUSY, retry_after=True),
     NotRunningError: Answer(503, BUSY, retry_after=True),
     WorkerDied: Answer(503, "The process that worked on the request has ended."),

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from ..exceptions import ArenaFull
+from ..exceptions import ArenaFull, TaskTooLarge
 from .arena import Arena, Layout, Ref
 from .arrivals import Arrivals
 from .frames import ProtocolError
@@ -91,9 +91,16 @@ class Ledger:
         """Wait until some memory was freed or the deadline, on the clock of ``time.monotonic``, has passed.
 
         Raises:
-            ArenaFull: The same again: the deadline has passed already, or there can never be so much room.
+            TaskTooLarge: There can never be so much room.
+            ArenaFull: The same again: the deadline has passed already.
         """
-        if full.size > self._layout.limit or time.monotonic() >= deadline:
+        if full.size > self._layout.limit:
+            raise TaskTooLarge(
+                f"a task needs {full.size} bytes of shared memory in one piece, "
+                f"and the flow has {self._layout.limit} in all: raise memory_limit of the flow, or make tasks smaller",
+                size=full.size,
+            ) from full
+        if time.monotonic() >= deadline:
             raise full
         self.on_full()
         loop = asyncio.get_running_loop()
