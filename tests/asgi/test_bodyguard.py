@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Form, Request
 from fastapi.responses import JSONResponse
@@ -178,56 +179,59 @@ def chunk(part: bytes) -> bytes:
 
 
 @every_way
-async def test_a_body_that_is_allowed(make: Any) -> None:
-    """Is read as ever: at once, and in pieces with and without a Content-Length; and nothing is counted then."""
-    flow = make_flow(make)
-    async with serving(make(flow, {"max_body_size": LIMIT})) as http:
-        for body in (BODY, BODY.ljust(LIMIT)):
-            async with Connection(http) as connection:
-                await begin(connection, make, f"Content-Length: {len(body)}", body=body)
-                assert await status(connection) == 200
-            async with Connection(http) as connection:
-                await begin(connection, make, f"Content-Length: {len(body)}", body=body[:7])
-                await eventually(lambda: arriving(flow) == (1, 7))
-                await connection.send_more(body[7:])
-                assert await status(connection) == 200 and arriving(flow) == (0, 0)
-        async with Connection(http) as connection:
-            await begin(connection, make, "Transfer-Encoding: chunked")
-            await connection.send_more(chunk(BODY[:7]))
-            await eventually(lambda: arriving(flow) == (1, 7))
-            await connection.send_more(chunk(BODY[7:]) + b"0\r\n\r\n")
-            assert await status(connection) == 200 and arriving(flow) == (0, 0)
-
-
-@every_way
-async def test_a_body_that_is_not(make: Any) -> None:
-    """413 by the head, before the client is asked to go on, and where the limit is passed; 408; 503 for too many."""
+async def test_the_guards(make: Any) -> None:
+    """Let pass what is allowed and refuse what is not, whichever way a body takes; one server for both."""
     flow = make_flow(make)
     limits = UploadLimits(idle_timeout=0.5, max_uploads=2, max_pending_bytes=50_000)
     async with serving(make(flow, {"max_body_size": LIMIT, "upload_limits": limits})) as http:
+        await send_what_is_allowed(http, flow, make)
+        await send_what_is_not(http, flow, make)
+
+
+async def send_what_is_allowed(http: httpx.AsyncClient, flow: Flow, make: Any) -> None:
+    """Is read as ever: at once, and in pieces with and without a Content-Length; and nothing is counted then."""
+    for body in (BODY, BODY.ljust(LIMIT)):
         async with Connection(http) as connection:
-            await begin(connection, make, f"Content-Length: {LIMIT + 1}", "Expect: 100-continue")
-            assert await status(connection) == 413
+            await begin(connection, make, f"Content-Length: {len(body)}", body=body)
+            assert await status(connection) == 200
         async with Connection(http) as connection:
-            await begin(connection, make, "Transfer-Encoding: chunked", body=chunk(BODY.ljust(LIMIT)))
-            await eventually(lambda: arriving(flow) == (1, LIMIT))
-            await connection.send_more(chunk(b" "))
-            assert await status(connection) == 413
-        async with Connection(http) as connection:
-            await begin(connection, make, "Transfer-Encoding: chunked", body=chunk(b" " * (LIMIT + 1)) + b"0\r\n\r\n")
-            assert await status(connection) == 413
-        async with Connection(http) as first, Connection(http) as second, Connection(http) as third:
-            await begin(first, make, "Content-Length: 900", body=b"{")
-            await begin(second, make, "Content-Length: 900", body=b"{")
-            await eventually(lambda: arriving(flow) == (2, 2))
-            await begin(third, make, "Content-Length: 900", body=b"{")
-            head = await third.read_head()
-            assert " 503 " in head.splitlines()[0] and "retry-after: 1" in head.lower()
-            for connection in (first, second):
-                head = await connection.read_head()
-                assert " 408 " in head.splitlines()[0] and "connection: close" in head.lower()
-                assert b"too slowly" in await connection.read_body()
-        await eventually(lambda: arriving(flow) == (0, 0))
+            await begin(connection, make, f"Content-Length: {len(body)}", body=body[:7])
+            await eventually(lambda: arriving(flow) == (1, 7))
+            await connection.send_more(body[7:])
+            assert await status(connection) == 200 and arriving(flow) == (0, 0)
+    async with Connection(http) as connection:
+        await begin(connection, make, "Transfer-Encoding: chunked")
+        await connection.send_more(chunk(BODY[:7]))
+        await eventually(lambda: arriving(flow) == (1, 7))
+        await connection.send_more(chunk(BODY[7:]) + b"0\r\n\r\n")
+        assert await status(connection) == 200 and arriving(flow) == (0, 0)
+
+
+async def send_what_is_not(http: httpx.AsyncClient, flow: Flow, make: Any) -> None:
+    """413 by the head, before the client is asked to go on, and where the limit is passed; 408; 503 for too many."""
+    async with Connection(http) as connection:
+        await begin(connection, make, f"Content-Length: {LIMIT + 1}", "Expect: 100-continue")
+        assert await status(connection) == 413
+    async with Connection(http) as connection:
+        await begin(connection, make, "Transfer-Encoding: chunked", body=chunk(BODY.ljust(LIMIT)))
+        await eventually(lambda: arriving(flow) == (1, LIMIT))
+        await connection.send_more(chunk(b" "))
+        assert await status(connection) == 413
+    async with Connection(http) as connection:
+        await begin(connection, make, "Transfer-Encoding: chunked", body=chunk(b" " * (LIMIT + 1)) + b"0\r\n\r\n")
+        assert await status(connection) == 413
+    async with Connection(http) as first, Connection(http) as second, Connection(http) as third:
+        await begin(first, make, "Content-Length: 900", body=b"{")
+        await begin(second, make, "Content-Length: 900", body=b"{")
+        await eventually(lambda: arriving(flow) == (2, 2))
+        await begin(third, make, "Content-Length: 900", body=b"{")
+        head = await third.read_head()
+        assert " 503 " in head.splitlines()[0] and "retry-after: 1" in head.lower()
+        for connection in (first, second):
+            head = await connection.read_head()
+            assert " 408 " in head.splitlines()[0] and "connection: close" in head.lower()
+            assert b"too slowly" in await connection.read_body()
+    await eventually(lambda: arriving(flow) == (0, 0))
 
 
 async def test_a_message_that_says_what_is_allowed() -> None:
