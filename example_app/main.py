@@ -50,7 +50,7 @@ class Mistakes(BaseModel):
     detail: list[dict[str, Any]]
 
 
-aqueduct = Aqueduct(flow)
+aqueduct = Aqueduct(flow, server_timing=True)  # the names of the steps are no secret here
 app = FastAPI(
     title="Text from photographs",
     description="Reads the text of photographed receipts, letters and signs.",

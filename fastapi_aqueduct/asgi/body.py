@@ -13,7 +13,7 @@ from .errors import BodyLengthMismatch, BodyTooLarge, UnsupportedBody
 from .inflation import Inflation
 from .limits import BodyRules, announced_size
 from .pace import Pace
-from .tap import Tap
+from .uvicorn import Tap
 
 PIECES_PER_TURN = 64
 """Pieces that are handled in one turn of the event loop, however many a server has ready."""

@@ -55,7 +55,7 @@ class BodyGuard:
         """
         source = request.receive
         is_guarded = isinstance(getattr(source, "__self__", None), GuardedReceive)
-        if is_guarded or hasattr(request, "_body") or request._stream_consumed:
+        if is_guarded or hasattr(request, "_body") or getattr(request, "_stream_consumed", True):
             return await request.body()
         begun: Steps | None = None
         max_size = self.rules.max_size(request.scope)

@@ -34,6 +34,7 @@ from .limits import BodyRules, UploadLimits, application_setting, checked_media_
 from .parameters import task_type_of, typed_signature
 from .response import JSONContent
 from .timing import server_timing
+from .traceback import Untangled
 
 
 def flow_endpoint(
@@ -56,7 +57,8 @@ def flow_endpoint(
             ``max_body_size``.
         accept_gzip: Whether a body may have the Content-Encoding gzip; ``max_body_size`` counts before and after.
         upload_limits: Guards while the body comes; default: those of `Aqueduct`.
-        server_timing: Whether the answer has a header Server-Timing; default: as `Aqueduct` says, else yes.
+        server_timing: Whether the answer has a header Server-Timing; default: as `Aqueduct` says, else
+            no. It tells the public the names of the steps.
 
     Exactly one parameter of the function is annotated with a subclass of `BaseTask`. The parameters of that class's
     constructor become parameters of the request, declared as in any FastAPI endpoint; one of type `Upload` receives
@@ -208,6 +210,8 @@ class FlowEndpoint:
             result = await self.answer(injected, self.flow)
         except RequestValidationError as exc:
             return await request_validation_exception_handler(request, exc)
+        if isinstance(result, StreamingResponse):
+            return Untangled(result)
         # Starlette would call whatever comes: a response or any other application.
         return result if callable(result) else JSONContent(to_json(result, inf_nan_mode="null"), headers)
 
@@ -235,7 +239,7 @@ class FlowEndpoint:
 
     def _is_timed(self, scope: Scope) -> bool:
         if self._server_timing is None:
-            return application_setting(scope, "server_timing") is not False
+            return application_setting(scope, "server_timing") is True
         return self._server_timing
 
 

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar, Self
 
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -16,6 +17,7 @@ from ..engine.event_loop import check_asyncio
 from ..exceptions import ConfigurationError
 from ..flow import Flow, FlowState
 from ..handler import BaseTaskHandler
+from ..logger import log
 from ..step import FlowStep
 from .declarations import RouteCheck
 from .drain import Drain
@@ -24,7 +26,7 @@ from .limits import UploadLimits
 from .openapi import document
 from .probes import Probes
 from .shortcut import shorten
-from .tuning import keep_pieces, relax_collector
+from .tuning import ProcessSettings
 
 
 class Aqueduct:
@@ -49,13 +51,23 @@ class Aqueduct:
             are served as ever, so that load balancers can turn elsewhere. A second SIGTERM, or Ctrl-C, ends it.
         upload_limits: Guards while bodies come, for endpoints that do not have their own; default: `UploadLimits()`.
         server_timing: Whether answers say in a header Server-Timing where the time went, unless an endpoint says
-            otherwise.
+            otherwise. It tells the public the names of the steps.
+        adjust_malloc: Whether glibc keeps up to 16 MiB of freed memory in the server's process, which makes uploads
+            cheaper; an environment with settings of its own for that is left alone.
+        adjust_gc: Whether Python's garbage collector looks at new objects less often while the flows run.
+        fast_path: Whether endpoints without dependencies are answered past most of FastAPI's handler.
+        handle_signals: Whether SIGTERM and SIGINT pass through here on their way to the server; without it there is no
+            ``drain_delay``, and ``/ready`` does not tell that the server stops.
+        register_metrics: Whether the flows are in the default registry of prometheus_client, where that is installed.
+        add_probes: Whether ``/ready``, ``/live`` and ``/startup`` are added to the application, at the root.
 
     Attributes:
         flows: The flows.
         upload_limits: As given.
         server_timing: As given.
         is_stopping: Whether the server has been told to stop.
+        probes: A router with the three probes, to be included elsewhere:
+            ``app.include_router(aqueduct.probes, prefix="/internal", dependencies=[...])``.
 
     Raises:
         ConfigurationError: There are no flows, one is given twice, or something else is given.
@@ -68,24 +80,38 @@ class Aqueduct:
         *flows: Flow,
         drain_delay: float = 0.0,
         upload_limits: UploadLimits | None = None,
-        server_timing: bool = True,
+        server_timing: bool = False,
+        adjust_malloc: bool = True,
+        adjust_gc: bool = False,
+        fast_path: bool = True,
+        handle_signals: bool = True,
+        register_metrics: bool = True,
+        add_probes: bool = True,
     ) -> None:
         _check_flows(flows)
         if not flows or len(set(flows)) < len(flows):
             raise ConfigurationError("Aqueduct needs at least one flow, and each only once")
         if drain_delay < 0:
             raise ConfigurationError(f"drain_delay must not be negative, got {drain_delay}")
+        if drain_delay and not handle_signals:
+            raise ConfigurationError("drain_delay begins with SIGTERM, so it needs handle_signals=True")
         self.flows = flows
         self._all_flows.update(flows)
         self.upload_limits = upload_limits
         self.server_timing = server_timing
         self._drain = Drain(drain_delay, self._stop_at_once)
         self._probes = Probes(flows, self._drain)
+        self.probes = self._probes.router()
+        self._process = ProcessSettings(adjust_malloc, adjust_gc)
+        self._has_fast_path = fast_path
+        self._why_slow: str | None = None
+        self._handles_signals = handle_signals
+        self._registers_metrics = register_metrics
+        self._adds_probes = add_probes
         self._users = 0
         self._lock = asyncio.Lock()
         self._started: list[Flow] = []
         self._forget_metrics: Callable[[], None] = lambda: None
-        self._restore_collector: Callable[[], None] = lambda: None
 
     @property
     def is_stopping(self) -> bool:
@@ -142,17 +168,25 @@ class Aqueduct:
         return self
 
     def _attach(self, app: Starlette) -> None:
-        self._probes.add_to(app)
+        if self._adds_probes:
+            self._probes.add_to(app)
         self._introduce(app)
 
     def _introduce(self, app: Starlette) -> None:
         app.state.aqueduct = self
         document(app)
-        shorten(app)
+        if self._has_fast_path and isinstance(app, FastAPI):
+            self._tell(shorten(app))
         guard(app)
         for route in app.routes:
             if isinstance(route, Mount) and isinstance(route.app, Starlette):
                 self._introduce(route.app)
+
+    def _tell(self, why_slow: str | None) -> None:
+        # Said once, though applications may be mounted, and be introduced by `install` and by `run`.
+        if why_slow is not None and why_slow != self._why_slow:
+            self._why_slow = why_slow
+            log.info("endpoints are answered by FastAPI's own handler, which is slower: %s", why_slow)
 
     async def _start(self) -> None:
         self._started = [flow for flow in self.flows if flow.state is not FlowState.RUNNING]
@@ -169,18 +203,18 @@ class Aqueduct:
             await asyncio.gather(*starts, return_exceptions=True)
             await self._stop(is_graceful=True)
             raise
-        self._forget_metrics = _register_metrics(self.flows)
-        self._restore_collector = relax_collector()
-        keep_pieces()
+        if self._registers_metrics:
+            self._forget_metrics = _register_metrics(self.flows)
+        self._process.apply()
         self._probes.has_started = True
-        self._drain.begin()
+        if self._handles_signals:
+            self._drain.begin()
 
     async def _stop(self, is_graceful: bool) -> None:
         self._probes.has_started = False
         forget, self._forget_metrics = self._forget_metrics, lambda: None
         forget()
-        restore, self._restore_collector = self._restore_collector, lambda: None
-        restore()
+        self._process.restore()
         try:
             await self._stop_flows(is_graceful)
         finally:

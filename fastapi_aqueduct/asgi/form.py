@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import params
-from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, request_body_to_args
 from pydantic import BaseModel, TypeAdapter, create_model
@@ -34,7 +33,7 @@ class FormFields:
         form = [parameter for parameter in signature.parameters.values() if _is_form(parameter)]
         self.rest = signature.replace(parameters=[item for item in signature.parameters.values() if item not in form])
         _refuse_body(owner, self.rest)
-        self._fields: list[ModelField] = _dependant_of(form).body_params
+        self._fields: list[Any] = _dependant_of(form).body_params
 
     def __bool__(self) -> bool:
         return bool(self._fields)
@@ -115,6 +114,6 @@ def _is_form(parameter: inspect.Parameter) -> bool:
     return isinstance(source, params.Form) and not isinstance(source, params.File)
 
 
-def _is_model(field: ModelField) -> bool:
+def _is_model(field: Any) -> bool:
     kind = field.field_info.annotation
     return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -9,8 +9,8 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 
 from .bodyguard import BodyGuard, Guarded
-from .direct import Direct
 from .openapi import documented
+from .shortcut import Shortcut
 
 
 def guard(app: Starlette) -> None:
@@ -29,7 +29,7 @@ def guard(app: Starlette) -> None:
 def _is_short(context: RouteContext) -> bool:
     # FastAPI's own limit of the body may be around it.
     application: Any = getattr(context, "app", None)
-    while application is not None and not isinstance(application, Direct):
+    while application is not None and not isinstance(application, Shortcut):
         application = getattr(application, "app", None)
     return application is not None
 

@@ -10,7 +10,6 @@ from python_multipart.multipart import MultipartParser, MultipartState
 
 from .disposition import decoded, options_of, parse_disposition
 from .errors import MalformedBody
-from .search import find
 
 MAX_PARTS = 1000
 """Parts that a form may have; Starlette allows as many files and as many fields."""
@@ -146,7 +145,7 @@ class MultipartForm:
         if not self._is_in_content:
             return start
         delimiter = self._parser.boundary  # with the CR, LF and hyphens before it
-        end = find(data, delimiter, start)
+        end = data.find(delimiter, start)
         if end < 0:
             # One may begin with the last bytes: with a CR, which there is only one of in it.
             end = data.rfind(b"\r", max(start, len(data) - len(delimiter) + 1))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import APIRouter, iter_route_contexts
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -108,17 +108,25 @@ class Probes:
         self.has_started = False
         self._flows = flows
         self._drain = drain
+        self._endpoints = {"/ready": self.ready, "/live": self.live, "/startup": self.startup}
         self._routes = [
             Route(path, endpoint, methods=["GET"], include_in_schema=False)
-            for path, endpoint in (("/ready", self.ready), ("/live", self.live), ("/startup", self.startup))
+            for path, endpoint in self._endpoints.items()
         ]
+
+    def router(self) -> APIRouter:
+        """Make a router with the probes, which FastAPI can include with a prefix and dependencies."""
+        router = APIRouter()
+        for path, endpoint in self._endpoints.items():
+            router.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False, response_model=None)
+        return router
 
     def add_to(self, app: Starlette) -> None:
         """Put the probes after the other routes, which are asked in order, but before one that would hide them.
 
         Doing it again changes nothing. A path for which the application has a route of its own stays as it is.
         """
-        taken = {getattr(route.original_route, "path", None) for route in iter_route_contexts(app.routes)}
+        taken = {context.path for context in iter_route_contexts(app.routes)}
         routes = [route for route in self._routes if route.path not in taken]
         place = next((index for index, route in enumerate(app.routes) if _hides(route, routes)), len(app.routes))
         app.router.routes[place:place] = routes

@@ -13,9 +13,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..logger import log
-from .cycle import transport_of
 from .disconnect import DisconnectWatch
 from .stall import Stall, Stalled
+from .uvicorn import transport_of
 
 PIECE = 256 << 10
 """Bytes that are handed to the server at once, at most: what it cannot send yet it holds, or copies."""

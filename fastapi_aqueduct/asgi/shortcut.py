@@ -1,43 +1,36 @@
-"""The short way through FastAPI, and through Starlette, for endpoints of flows.
+"""The short way through FastAPI for endpoints of flows.
 
-For every request FastAPI takes the content type apart with the parser for e-mails, looks for dependencies and for what
-replaces them, for parameters in four places, for observers, and makes an answer that nobody sees; without that a
-request costs a third less, which is more than all that the flow costs. What is left to do for an endpoint without
-dependencies is to have FastAPI's own fields validate the parameters and the JSON, to call the endpoint, and to have
-FastAPI serialize what it returns. Whatever is not as usual (another content type, something that is not valid,
-telemetry that listens) goes to FastAPI's own handler with the same request, so that it answers as ever.
+For every request FastAPI's handler takes the content type apart with the parser for e-mails, looks for dependencies and
+for what replaces them, for parameters in four places, for observers, and makes a response that is thrown away. What is
+left to do for an endpoint without dependencies is to have FastAPI's own fields validate the parameters and the JSON, to
+call the endpoint, and to have FastAPI serialize what it returns. Whatever is unusual about a request (another content
+type, something that is not valid, telemetry) goes to FastAPI's own handler, so that the answer is FastAPI's.
 
-Plain Starlette routes need no such care: what is around their endpoints is for errors only, and `Direct` leaves it out.
+Only the handler is replaced: what FastAPI and Starlette put around it (exception handlers, what is closed after the
+response) stays theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from operator import attrgetter
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastapi
+import starlette
 from fastapi import FastAPI, params, routing
-from fastapi.datastructures import DefaultPlaceholder
-from fastapi.dependencies.utils import request_params_to_args
-from fastapi.utils import is_body_allowed_for_status_code
 from pydantic_core import from_json
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, request_response
-from starlette.types import ASGIApp
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .bodyguard import Guarded
-from .direct import Direct
+from .dependencies import watch_stream
 from .endpoint import FlowEndpoint, find_endpoint
 from .injection import REQUEST, RESPONSE, Injected
 from .response import JSONContent
-
-_KNOWN_VERSION = "0.165."
-"""What a handler of FastAPI does for a request changes from version to version; only what is known is shortened."""
+from .versions import unknown
 
 _PASSED = (
     "get_request_handler",
@@ -46,6 +39,7 @@ _PASSED = (
     "run_endpoint_function",
     "serialize_response",
 )
+"""Functions of FastAPI that a request goes past or through. A package that observes requests may replace them."""
 
 _JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 
@@ -57,37 +51,70 @@ _SOURCES = {
 }
 """Where a request has what FastAPI keeps under these names of an endpoint's parameters."""
 
-_MADE_BY_STARLETTE = request_response(lambda request: Response()).__code__
-"""What Starlette makes of every function that is an endpoint."""
 
-# What it makes its handlers of is no part of FastAPI's interface; that it is as expected is what `_is_known` asks.
-_fastapi: Any = routing
+def shorten(app: FastAPI) -> str | None:
+    """Have the endpoints of an application answer by the short way where there is one; again changes nothing.
+
+    Returns:
+        Why none of them can; None when those that are plain enough do.
+    """
+    found = [
+        (context, endpoint)
+        for context in routing.iter_route_contexts(app.routes)
+        if (endpoint := find_endpoint(getattr(context, "endpoint", None))) is not None
+    ]
+    if not found:
+        return None
+    reason = unknown("fastapi", fastapi.__version__) or unknown("starlette", starlette.__version__) or _observed()
+    if reason is not None:
+        return reason
+    try:
+        parts = _find_parts()
+        for context, endpoint in found:
+            route: Any = context._effective_route
+            if type(context.original_route) is routing.APIRoute and _is_plain(route):
+                route.app = parts.limit(Shortcut(route, endpoint, parts), route.max_body_size)
+    except (ImportError, AttributeError) as exc:
+        return f"fastapi {fastapi.__version__} is not as it was when it was tried: {exc}"
+    return None
 
 
-def shorten(app: Starlette) -> None:
-    """Have the endpoints of an application answer by the short way where there is one; again changes nothing."""
-    _shorten_plain(app.routes)
-    if isinstance(app, FastAPI) and _is_known():
-        _shorten_own(app)
+class _Parts(NamedTuple):
+    """What is used of FastAPI beside its public interface."""
+
+    request_response: Any
+    serialize: Any
+    read: Any
+    limit: Any
+    describe: Any
+    current_route: Any
+    default: Any
+    allows_body: Any
 
 
-def _shorten_plain(routes: Iterable[BaseRoute]) -> None:
-    for route in routes:
-        endpoint = find_endpoint(getattr(route, "endpoint", None))
-        if endpoint is not None and type(route) is Route and _is_untouched(route):
-            route.app = Direct(endpoint.answer_plainly)
-        _shorten_plain(getattr(route, "routes", ()))
+def _find_parts() -> _Parts:
+    # Not at the top of the module: without one of these names the short way is off, and all else works.
+    from fastapi.datastructures import DefaultPlaceholder
+    from fastapi.dependencies.utils import request_params_to_args
+    from fastapi.routing import (  # type: ignore[attr-defined]  # FastAPI does not export all of them
+        _effective_route_context_var,
+        _extract_endpoint_context,
+        request_response,
+        serialize_response,
+        wrap_app_with_body_limit,
+    )
+    from fastapi.utils import is_body_allowed_for_status_code
 
-
-def _shorten_own(app: FastAPI) -> None:
-    for context in routing.iter_route_contexts(app.routes):
-        route: Any = context._effective_route
-        endpoint = find_endpoint(getattr(route, "endpoint", None))
-        is_usual = type(context.original_route) is routing.APIRoute
-        if endpoint is not None and is_usual and _is_plain(route):
-            # Nothing here needs FastAPI's two stacks of what is to be closed afterwards.
-            answering = Direct(Shortcut(route, endpoint, _own_handler(route)).answer)
-            route.app = _fastapi.wrap_app_with_body_limit(answering, route.max_body_size)
+    return _Parts(
+        request_response=request_response,
+        serialize=serialize_response,
+        read=request_params_to_args,
+        limit=wrap_app_with_body_limit,
+        describe=_extract_endpoint_context,
+        current_route=_effective_route_context_var,
+        default=DefaultPlaceholder,
+        allows_body=is_body_allowed_for_status_code,
+    )
 
 
 class Shortcut:
@@ -96,18 +123,24 @@ class Shortcut:
     Args:
         route: The route, or what stands for it in an application that includes its router.
         endpoint: What it calls.
-        handler: FastAPI's own way to answer.
+        parts: Of FastAPI.
     """
 
-    def __init__(self, route: Any, endpoint: FlowEndpoint, handler: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(self, route: Any, endpoint: FlowEndpoint, parts: _Parts) -> None:
         wanted = route.dependant
         self._endpoint = endpoint
-        self._handler = handler
+        self._handler = _own_handler(route, parts)
+        self._read_params = parts.read
+        self._allows_body = parts.allows_body
         self._request_name = None if wanted.request_param_name == REQUEST else wanted.request_param_name
         self._body = wanted.body_params[0] if wanted.body_params else None
         self._sources = [(fields, source) for name, source in _SOURCES.items() if (fields := getattr(wanted, name))]
+        is_usual = isinstance(route.response_class, parts.default)
+        self._response_class = route.response_class.value if is_usual else route.response_class
+        # Then pydantic writes the JSON, and no response class is asked.
+        self._is_dumped = is_usual and route.response_field is not None
         self._serialize = partial(
-            _fastapi.serialize_response,
+            parts.serialize,
             field=route.response_field,
             include=route.response_model_include,
             exclude=route.response_model_exclude,
@@ -115,32 +148,40 @@ class Shortcut:
             exclude_unset=route.response_model_exclude_unset,
             exclude_defaults=route.response_model_exclude_defaults,
             exclude_none=route.response_model_exclude_none,
-            endpoint_ctx={**_fastapi._extract_endpoint_context(route.endpoint), "path": _name_of(route)},
-            dump_json=True,
+            endpoint_ctx={**parts.describe(route.endpoint), "path": _name_of(route)},
+            dump_json=self._is_dumped,
         )
-        self._status_code = route.status_code or 200
+        self._status_code: int | None = route.status_code
+        self._application: ASGIApp = parts.request_response(self.answer)
 
-    async def answer(self, request: Request) -> ASGIApp:
-        """Answer a request, with a response or with whatever FastAPI makes of it."""
-        values = None if _is_special(request) else await self._read(request)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer a request."""
+        return self._application(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request, as FastAPI's handler does."""
+        values = await self._read(request)
         if values is None:
-            return self._own_answer(request)
+            return await self._handler(request)
         headers: list[tuple[bytes, bytes]] = []
         arguments = {name: values.pop(name) for name in self._endpoint.task_names}
         result = await self._endpoint.answer(Injected(request, headers, arguments, values), self._endpoint.flow)
         if isinstance(result, Response):
+            if isinstance(result, StreamingResponse):
+                watch_stream(request)
             return result
-        content = await self._serialize(response_content=result)
-        return JSONContent(content, headers, self._status_code)
+        return self._make_response(await self._serialize(response_content=result), headers)
 
-    def _own_answer(self, request: Request) -> ASGIApp:
-        async def answer(_: Request) -> Response:
-            return await self._handler(request)
-
-        # The request that we have looked at keeps the body, if it has been read, or what was wrong with it.
-        has_looked = hasattr(request, "_body") or "body" in vars(request)
-        application: ASGIApp = _fastapi.request_response(answer if has_looked else self._handler)
-        return Guarded(self._endpoint.guard, application) if self._body is not None else application
+    def _make_response(self, content: Any, headers: list[tuple[bytes, bytes]]) -> Response:
+        if self._is_dumped:
+            return JSONContent(content, headers, self._status_code or 200)
+        # Without a status code that of the class is meant, which is 307 for a redirection.
+        status_code = {"status_code": self._status_code} if self._status_code else {}
+        response: Response = self._response_class(content, **status_code)
+        if not self._allows_body(response.status_code):
+            response.body = b""
+        response.raw_headers.extend(headers)
+        return response
 
     async def _read(self, request: Request) -> dict[str, Any] | None:
         """Read and validate the parameters; None when FastAPI should say what it thinks of the request."""
@@ -150,8 +191,10 @@ class Shortcut:
             if not is_valid:
                 return None
             values[self._body.name] = value
+        if _is_special(request):
+            return None
         for fields, source in self._sources:
-            found, errors = request_params_to_args(fields, source(request))
+            found, errors = self._read_params(fields, source(request))
             if errors:
                 return None
             values |= found
@@ -161,13 +204,14 @@ class Shortcut:
 
     async def _read_json(self, request: Request, field: Any) -> tuple[Any, bool]:
         content_type, length = _entity(request)
-        if content_type not in _JSON:
-            return None, False
         try:
+            # The request keeps it, also for FastAPI's handler.
             body = await self._endpoint.guard.read(request, length)
         except Exception as exc:
             # FastAPI knows what to answer to that, and must not take what is left for the body.
             request.body = partial(_fail, exc)  # type: ignore[method-assign]
+            return None, False
+        if content_type not in _JSON:
             return None, False
         try:
             # Reads a number and a text as json.loads does, in a tenth of the time, and less that is unusual: for that
@@ -179,27 +223,18 @@ class Shortcut:
         return value, not errors
 
 
-def _is_untouched(route: Route) -> bool:
-    # Middleware of a route is around it, and a package that observes requests may have wrapped the endpoint.
-    made: Any = route.app
-    if type(made) is not FunctionType or made.__code__ is not _MADE_BY_STARLETTE:
-        return False
-    return any(cell.cell_contents is route.endpoint for cell in made.__closure__ or ())
-
-
 def _is_special(request: Request) -> bool:
     overrides = getattr(request.app, "dependency_overrides", None)
     return bool(overrides) or request.scope.get("fastapi.telemetry") is not None
 
 
-def _is_known() -> bool:
-    # Whoever has put something of his own in place of FastAPI's functions, to observe requests, wants to be called.
-    return fastapi.__version__.startswith(_KNOWN_VERSION) and all(_is_own(getattr(routing, name)) for name in _PASSED)
-
-
-def _is_own(function: Any) -> bool:
-    # Not __module__, which a wrapper takes over, as it does the class of what it wraps.
-    return type(function) is FunctionType and function.__globals__["__name__"].startswith("fastapi.")
+def _observed() -> str | None:
+    for name in _PASSED:
+        function = getattr(routing, name, None)
+        # Not __module__, which a wrapper takes over, as it does the class of what it wraps.
+        if type(function) is not FunctionType or not function.__globals__["__name__"].startswith("fastapi."):
+            return f"fastapi.routing.{name} is not FastAPI's own, and what replaces it wants to be called"
+    return None
 
 
 def _is_plain(route: Any) -> bool:
@@ -218,9 +253,8 @@ def _is_plain(route: Any) -> bool:
         not any(specials)
         and wanted.call is route.endpoint
         and [type(field.field_info) for field in wanted.body_params] in ([], [params.Body])
-        and isinstance(route.response_class, DefaultPlaceholder)
-        and route.response_field is not None
-        and is_body_allowed_for_status_code(route.status_code)
+        # A response without a body has no Content-Length either: FastAPI's own handler makes it.
+        and (route.status_code is None or route.status_code >= 200 and route.status_code not in (204, 205, 304))
     )
 
 
@@ -239,15 +273,15 @@ def _name_of(route: Any) -> str:
     return f"{', '.join(sorted(route.methods))} {route.path}"
 
 
-def _own_handler(route: Any) -> Callable[[Request], Awaitable[Response]]:
+def _own_handler(route: Any, parts: _Parts) -> Callable[[Request], Awaitable[Response]]:
     if isinstance(route, routing.APIRoute):
         return route.get_route_handler()
     # As FastAPI does where a router is included: the handler is that of what stands for the route there.
-    token = _fastapi._effective_route_context_var.set(route)
+    token = parts.current_route.set(route)
     try:
         handler: Callable[[Request], Awaitable[Response]] = route.original_route.get_route_handler()
     finally:
-        _fastapi._effective_route_context_var.reset(token)
+        parts.current_route.reset(token)
     return handler
 
 

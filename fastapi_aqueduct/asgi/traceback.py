@@ -6,6 +6,8 @@ import gc
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 _LIBRARIES = frozenset({"anyio", "contextlib", "fastapi", "starlette"})
 """Packages whose frames may be left out of a traceback."""
 
@@ -41,6 +43,25 @@ def untangle(exc: BaseException) -> None:
         if isinstance(context, BaseExceptionGroup) and any(member is found for member in context.exceptions):
             found.__context__ = None  # which is not shown
         found.__traceback__ = _without_cycles(found.__traceback__, members)
+
+
+class Untangled:
+    """An application whose exceptions make no cycles.
+
+    Args:
+        application: It, a response for instance.
+    """
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        try:
+            await self._application(scope, receive, send)
+        except Exception as exc:
+            untangle(exc)
+            raise
 
 
 def _without_cycles(traceback: TracebackType | None, exceptions: set[int]) -> TracebackType | None:

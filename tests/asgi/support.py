@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import uvicorn
@@ -18,8 +18,8 @@ from ..support import DEADLINE, eventually
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, http: Literal["httptools", "h11"] = "httptools") -> AsyncIterator[httpx.AsyncClient]:
-    """Serve an application with uvicorn; gives a client of it."""
+async def serving(app: ASGIApp, http: Any = "httptools") -> AsyncIterator[httpx.AsyncClient]:
+    """Serve an application with uvicorn, through ``httptools``, ``h11`` or a class; gives a client of it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, http=http, ws="none", lifespan="on", log_config=None)
         server = uvicorn.Server(config)

@@ -146,9 +146,9 @@ def test_what_has_no_bytes_in_one_piece(content: Any) -> None:
 
 
 async def test_where_the_time_went() -> None:
-    """Whatever the function returns; unless it is switched off."""
+    """Whatever the function returns, where it was asked for."""
     flow = Flow(Add())
-    aqueduct = Aqueduct(flow)
+    aqueduct = Aqueduct(flow, server_timing=True)
     app = FastAPI(lifespan=aqueduct.lifespan)
 
     @app.post("/value")
@@ -173,6 +173,11 @@ async def test_where_the_time_went() -> None:
     async def off(task: Picture) -> int:
         return task.total
 
+    @app.post("/on")
+    @flow_endpoint(flow, server_timing=True)
+    async def on(task: Picture) -> int:
+        return task.total
+
     async with client(app) as http:
         for path in ("value", "own", "response"):
             response = await http.post(f"/{path}", content=b"\1")
@@ -183,8 +188,11 @@ async def test_where_the_time_went() -> None:
             assert all(float(entry.partition("dur=")[2]) >= 0 for entry in entries[-1].split(", "))
             assert (entries[0] == "mine;dur=1") == (path == "own")
         assert "server-timing" not in (await http.post("/off", content=b"\1")).headers
-        aqueduct.server_timing = False
-        assert "server-timing" not in (await http.post("/value", content=b"\1")).headers
+    for default in (Aqueduct(flow), Aqueduct(flow, server_timing=False)):
+        app.router.lifespan_context = default.lifespan
+        async with client(app) as http:
+            assert "server-timing" not in (await http.post("/value", content=b"\1")).headers
+            assert "server-timing" in (await http.post("/on", content=b"\1")).headers
 
 
 async def test_where_the_time_went_on_a_starlette_route() -> None:
@@ -194,7 +202,8 @@ async def test_where_the_time_went_on_a_starlette_route() -> None:
     async def answer(task: Sum) -> Response:
         return Response(str(task.result))
 
-    app = Starlette(routes=[Route("/sum", flow_endpoint(flow)(answer))], lifespan=Aqueduct(flow).lifespan)
+    route = Route("/sum", flow_endpoint(flow, server_timing=True)(answer))
+    app = Starlette(routes=[route], lifespan=Aqueduct(flow).lifespan)
     async with client(app) as http:
         response = await http.get("/sum?a=1")
         assert response.text == "11"

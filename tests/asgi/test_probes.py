@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route
@@ -244,3 +244,29 @@ async def test_a_flow_that_somebody_stopped() -> None:
     async with client(FastAPI(lifespan=Aqueduct(flow).lifespan)) as http:
         await flow.stop()
         assert await statuses(http) == [503, 503, 200]
+
+
+async def test_the_router_elsewhere() -> None:
+    """With a prefix and dependencies, for GET and HEAD, and not in the schema; at the root only by themselves."""
+    flow = Flow(Adder())
+    asked: list[str] = []
+
+    def guard(request: Request) -> None:
+        asked.append(request.url.path)
+        if "x-key" not in request.headers:
+            raise HTTPException(403)
+
+    for add_probes in (False, True):
+        aqueduct = Aqueduct(flow, add_probes=add_probes)
+        app = FastAPI(lifespan=aqueduct.lifespan)
+        app.include_router(aqueduct.probes, prefix="/internal", dependencies=[Depends(guard)])
+        async with client(app) as http:
+            for path in PATHS:
+                assert (await http.get("/internal" + path)).status_code == 403
+                answer = await http.get("/internal" + path, headers={"x-key": "k"})
+                assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+                assert answer.headers["cache-control"] == "no-store"
+                assert (await http.head("/internal" + path, headers={"x-key": "k"})).status_code == 200
+            assert await statuses(http) == ([200] * 3 if add_probes else [404] * 3)
+            assert (await http.get("/openapi.json")).json()["paths"] == {}
+    assert set(asked) == {"/internal" + path for path in PATHS}

@@ -21,7 +21,7 @@ from fastapi_aqueduct.asgi.disposition import MAX_SEMICOLONS
 from fastapi_aqueduct.asgi.errors import MalformedBody
 from fastapi_aqueduct.asgi.inflation import FREE_MEMBERS, INPUT, LEAST_MEMBER, MEMBERS_PER_TURN, PIECE, Inflation
 from fastapi_aqueduct.asgi.multipart import PARTS_PER_TURN, STEP, MultipartForm, PartBegin
-from fastapi_aqueduct.asgi.tap import SMALL, Tap
+from fastapi_aqueduct.asgi.uvicorn import SMALL, Tap
 from fastapi_aqueduct.testing import client
 
 from ..support import blocks, eventually

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 import fastapi
 import httpx
 import pytest
+import starlette
 from fastapi import (
     APIRouter,
     Body,
@@ -22,9 +26,12 @@ from fastapi import (
     Query,
     Request,
     Response,
+    datastructures,
     routing,
+    utils,
 )
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.dependencies import utils as dependency_utils
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.telemetry import get_telemetry_data
 from opentelemetry import trace
@@ -32,17 +39,12 @@ from pydantic import BaseModel, field_validator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
-from fastapi_aqueduct.asgi import shortcut
-from fastapi_aqueduct.asgi.direct import Direct
+from fastapi_aqueduct.asgi.shortcut import _PASSED, Shortcut
 from fastapi_aqueduct.testing import client
 
+from ..support import DEADLINE, script_environment
 from .handlers import Add, Join, Picture, Text
 from .support import bare_client
-
-pytestmark = pytest.mark.skipif(
-    not fastapi.__version__.startswith(shortcut._KNOWN_VERSION),
-    reason="endpoints go FastAPI's own way with this version",
-)
 
 
 class Answer(BaseModel):
@@ -58,6 +60,16 @@ class Answer(BaseModel):
         if text == "nonsense":
             raise ValueError("nonsense")
         return text
+
+
+class Quoted(JSONResponse):
+    """A class of response of the user's own."""
+
+    media_type = "application/quoted+json"
+
+    def render(self, content: Any) -> bytes:
+        """Write JSON in quotes."""
+        return b"<%b>" % super().render(content)
 
 
 class PlainRoute(APIRoute):
@@ -95,6 +107,35 @@ def make_router(flow: Flow) -> APIRouter:
     async def response(task: Text) -> Any:
         return PlainTextResponse(task.text, 202)
 
+    @router.post("/bare")
+    @flow_endpoint(flow)
+    async def bare(task: Text):  # type: ignore[no-untyped-def]  # as endpoints are written most often
+        if task.text == "model":
+            return Answer.model_construct(text=task.text)
+        if task.text == "unknown":
+            return object()
+        return {"text": task.text, "numbers": (1, 2), "bad": float("nan") if task.text == "a a" else None}
+
+    @router.post("/unchecked", response_model=None, status_code=203)
+    @flow_endpoint(flow)
+    async def unchecked(task: Text) -> Answer:
+        return Answer.model_construct(text=task.text)
+
+    @router.post("/made")
+    @flow_endpoint(flow)
+    async def made(task: Text) -> Response:
+        return StreamingResponse(iter([task.text]), 206, {"x-made": "yes"})
+
+    @router.post("/class", response_class=Quoted, status_code=201)
+    @flow_endpoint(flow)
+    async def response_class(task: Text) -> Answer:
+        return Answer.model_construct(text=task.text)
+
+    @router.post("/elsewhere", response_class=RedirectResponse)
+    @flow_endpoint(flow)
+    async def elsewhere(task: Text) -> str:
+        return f"/{task.text}"
+
     @router.post("/any")
     @flow_endpoint(flow)
     def anything(task: Text) -> Any:
@@ -123,11 +164,6 @@ def make_others(flow: Flow) -> APIRouter:
         response.set_cookie("a", "b")
         return Answer(text=task.text)
 
-    @router.post("/class", response_class=JSONResponse)
-    @flow_endpoint(flow)
-    async def response_class(task: Text) -> Answer:
-        return Answer(text=task.text)
-
     @router.post("/empty", status_code=204)
     @flow_endpoint(flow)
     async def empty(task: Text) -> None:
@@ -142,7 +178,7 @@ def paths_on_short_way(app: FastAPI) -> set[str | None]:
     for context in iter_route_contexts(app.routes):
         inner = getattr(context._effective_route, "app", None)
         parts = [inner, *(cell.cell_contents for cell in getattr(inner, "__closure__", None) or ())]
-        if any(isinstance(part, Direct) for part in parts):
+        if any(isinstance(part, Shortcut) for part in parts):
             found.add(context.path)
     return found
 
@@ -156,6 +192,9 @@ def make_app(flow: Flow, **settings: Any) -> FastAPI:
     return app
 
 
+SHORT = {"/join", "/items/{item}", "/response", "/bare", "/unchecked", "/made", "/class", "/elsewhere", "/any"}
+"""Paths that `make_router` declares."""
+
 JSON = {"content-type": "application/json"}
 BODIES = [
     b'{"words": ["a", "b"]}',
@@ -164,6 +203,9 @@ BODIES = [
     b'{"words": ["\\ud800"]}',
     b'{"words": ["teapot"]}',
     b'{"words": ["error"]}',
+    b'{"words": ["model"]}',
+    b'{"words": ["unknown"]}',
+    b'{"words": ["a", "a"]}',
     b'{"words": ["nonsense"]}',
     b'{"words": 1, "times": "x"}',
     b'{"words": ["a"]',
@@ -187,7 +229,7 @@ QUERIES = ["/items/3?page=1&page=2&limit=5", "/items/3?page=x", "/items/10?page=
 
 def requests() -> Iterator[tuple[str, dict[str, str], bytes]]:
     """List requests, usual and not."""
-    for path in ("/join", "/response", "/any"):
+    for path in SHORT - {"/items/{item}"}:
         for body in BODIES:
             yield path, JSON, body
     for headers in TYPES:
@@ -202,8 +244,8 @@ async def ask(http: httpx.AsyncClient, path: str, headers: dict[str, str], body:
     """Return all of an answer that does not depend on time."""
     method = "PUT" if path.startswith(("/items", "/in/items")) else "POST"
     response = await http.request(method, path, headers=headers, content=body)
-    kept = [(name, value) for name, value in response.headers.multi_items() if name != "server-timing"]
-    return response.status_code, kept, "server-timing" in response.headers, response.content
+    kept = response.headers.multi_items()
+    return response.status_code, kept, response.content
 
 
 @pytest.mark.parametrize("prefix", ["", "/in"], ids=["own", "included"])
@@ -221,7 +263,7 @@ async def test_every_answer_is_the_same(prefix: str) -> None:
             found = await ask(ours, prefix + path, headers, body)
             assert found == await ask(theirs, prefix + path, headers, body), (path, headers, body)
             statuses.add(found[0])
-        assert statuses == {200, 201, 202, 400, 418, 422, 500}
+        assert statuses == {200, 201, 202, 203, 206, 307, 400, 418, 422, 500}
     assert prefix + "/join" in paths_on_short_way(short)
     assert not paths_on_short_way(own)
 
@@ -230,17 +272,29 @@ async def test_what_goes_the_short_way() -> None:
     """Every endpoint for which FastAPI would do nothing that we do not know; also after a second start."""
     flow = Flow(Join())
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
-    short = {"/join", "/items/{item}", "/response", "/any"}
     for _ in range(2):
         async with client(app) as http:
-            assert paths_on_short_way(app) == short | {"/in" + path for path in short}
+            assert paths_on_short_way(app) == SHORT | {"/in" + path for path in SHORT}
             assert (await http.post("/join", json={"words": ["a"]})).json() == {"text": "a", "note": None}
-            for path, text in (("/dependency", "aword"), ("/class", "a")):
+            for path, text in (("/dependency", "aword"), ("/unchecked", "a")):
                 assert (await http.post(path, json={"words": ["a"]})).json()["text"] == text
             answer = await http.post("/embedded", json={"order": {"words": ["a"]}, "more": 1})
             assert answer.json()["text"] == "a 1"
             assert (await http.post("/cookie", json={"words": ["a"]})).cookies["a"] == "b"
             assert (await http.post("/empty", json={"words": ["a"]})).status_code == 204
+
+
+async def test_the_response_class_of_an_application() -> None:
+    """Makes the responses, whatever is annotated."""
+    flow = Flow(Join())
+    short = make_app(flow, lifespan=Aqueduct(flow).lifespan, default_response_class=Quoted)
+    own = make_app(flow, default_response_class=Quoted)
+    async with client(short) as ours, bare_client(own) as theirs:
+        for path in ("/in/join", "/in/bare", "/in/unchecked", "/in/any"):
+            found = await ask(ours, path, JSON, BODIES[0])
+            assert found == await ask(theirs, path, JSON, BODIES[0])
+            assert found[2].startswith(b"<{")
+            assert path in paths_on_short_way(short)
 
 
 async def test_a_body_that_is_too_large() -> None:
@@ -352,8 +406,10 @@ async def test_a_decorator_around_an_endpoint() -> None:
         assert (await http.post("/join", json={"words": ["a"]})).status_code == 403
 
 
-@pytest.mark.parametrize("name", shortcut._PASSED)
-async def test_somebody_has_replaced_a_function(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", _PASSED)
+async def test_a_function_that_was_replaced(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """As packages do that observe requests: FastAPI's own way is theirs."""
     function: Any = getattr(routing, name)
     calls = []
@@ -366,10 +422,89 @@ async def test_somebody_has_replaced_a_function(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(routing, name, observed)
     flow = Flow(Join())
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
-    async with client(app) as http:
-        assert not paths_on_short_way(app)
-        assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
+    with caplog.at_level(logging.INFO):
+        async with client(app) as http:
+            assert not paths_on_short_way(app)
+            assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
     assert calls
+    (line,) = lines_of(caplog)
+    assert f"fastapi.routing.{name} is not FastAPI's own" in line
+
+
+NAMES = {
+    routing: ["_effective_route_context_var", "_extract_endpoint_context", "request_response", "serialize_response"]
+    + ["wrap_app_with_body_limit"],
+    dependency_utils: ["request_params_to_args"],
+    datastructures: ["DefaultPlaceholder"],
+    utils: ["is_body_allowed_for_status_code"],
+}
+"""What `shorten` needs of FastAPI beside its public interface."""
+
+
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line for line in caplog.messages if line.startswith("endpoints are answered by FastAPI's own handler")]
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in NAMES.items() for name in names])
+async def test_a_name_that_is_missing(
+    module: Any, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In another FastAPI: the short way is off, and one line of the log says so."""
+    flow = Flow(Join())
+    app = FastAPI()  # without included routers: FastAPI itself needs some of the names when it first looks at those
+    app.router.routes += make_router(flow).routes
+    aqueduct = Aqueduct(flow)
+    monkeypatch.delattr(module, name)
+    with caplog.at_level(logging.INFO):
+        aqueduct.install(app)
+        aqueduct.install(app)
+    monkeypatch.undo()
+    assert not paths_on_short_way(app)
+    (line,) = lines_of(caplog)
+    assert name in line
+
+
+@pytest.mark.parametrize("package", [fastapi, starlette])
+async def test_a_release_that_is_not_known(
+    package: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Answers by itself."""
+    monkeypatch.setattr(package, "__version__", "99.1.0")
+    flow = Flow(Join())
+    app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
+    with caplog.at_level(logging.INFO):
+        async with client(app) as http:
+            assert not paths_on_short_way(app)
+            for path in ("/join", "/bare", "/class"):
+                assert (await http.post(path, json={"words": ["a"]})).status_code in (200, 201)
+    (line,) = lines_of(caplog)
+    assert f"{package.__name__} 99.1.0 is not among the releases that were tried" in line
+
+
+async def test_the_switch(caplog: pytest.LogCaptureFixture) -> None:
+    """Leaves FastAPI's handlers where they are; bodies are guarded all the same."""
+    flow = Flow(Join())
+    app = make_app(flow, lifespan=Aqueduct(flow, fast_path=False).lifespan)
+    with caplog.at_level(logging.INFO):
+        async with client(app) as http:
+            assert not paths_on_short_way(app)
+            assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
+    assert lines_of(caplog) == []
+
+
+IMPORTS = """
+import fastapi._compat, fastapi.datastructures, fastapi.dependencies.utils, fastapi.routing, fastapi.utils
+for module, names in {names!r}.items():
+    for name in names:
+        delattr(__import__(module, fromlist=["*"]), name)
+from fastapi_aqueduct import *
+"""
+
+
+def test_the_package_can_be_imported_without_them() -> None:
+    names = {module.__name__: found for module, found in NAMES.items()} | {"fastapi._compat": ["ModelField"]}
+    code = IMPORTS.replace("{names!r}", repr(names))
+    subprocess.run([sys.executable, "-c", code], env=script_environment(), check=True, timeout=DEADLINE)
 
 
 class Provider(trace.TracerProvider):

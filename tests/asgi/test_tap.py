@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
-from fastapi_aqueduct.asgi.tap import Tap
+from fastapi_aqueduct.asgi.uvicorn import Tap
 from fastapi_aqueduct.testing import client
 
 from ..support import blocks, eventually

@@ -70,6 +70,7 @@ def contestants(directory: Path, size: int) -> list[Contestant]:
     posted = Request({"value": size // PAGE}, form, f"multipart/form-data; boundary={BOUNDARY}")
     return [
         Contestant("ours", "fastapi_aqueduct, raw", "ours_fastapi", "upload", touched),
+        Contestant("ours-malloc", "ours without adjust_malloc", "ours_fastapi", "upload-unadjusted", touched),
         Contestant("ours-multipart", "fastapi_aqueduct, multipart", "ours_fastapi", "upload", posted),
         Contestant("floor", "FastAPI alone, body", "floor_fastapi", "upload", read),
         Contestant("stream", "FastAPI alone, stream", "floor_fastapi", "stream", read),

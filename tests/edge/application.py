@@ -34,7 +34,7 @@ QUEUE_SIZE = 4
 logging.basicConfig(level=logging.INFO)
 
 flow = Flow(FlowStep(Everything()), queue_size=QUEUE_SIZE, memory_limit=256 << 20)
-aqueduct = Aqueduct(flow)
+aqueduct = Aqueduct(flow, server_timing=True)
 app = FastAPI(lifespan=aqueduct.lifespan, max_body_size=LIMIT)
 plain = Starlette(lifespan=aqueduct.lifespan)
 

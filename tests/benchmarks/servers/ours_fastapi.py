@@ -13,7 +13,7 @@ from .serving import serve
 
 
 def make_app(work: str, flow: Flow) -> FastAPI:
-    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+    app = FastAPI(lifespan=Aqueduct(flow, adjust_malloc=not work.endswith("-unadjusted")).lifespan)
     name = work.partition("-")[0]
 
     if name in ("noop", "batching"):

@@ -112,6 +112,7 @@ FLOWS: dict[str, Callable[[], Flow]] = {
     "noop": lambda: Flow(FlowStep(Copy())),
     "noop-poll": lambda: Flow(FlowStep(Copy(), busy_poll=BUSY_POLL)),
     "upload": lambda: Flow(FlowStep(Touch())),
+    "upload-unadjusted": lambda: Flow(FlowStep(Touch())),
     "response": lambda: Flow(FlowStep(Large())),
     "steps-1": lambda: Flow(FlowStep(MakeAndFinish())),
     "steps-2": lambda: Flow(FlowStep(Make()), FlowStep(Finish())),

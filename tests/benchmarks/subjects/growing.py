@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep
-from fastapi_aqueduct.asgi.tuning import relax_collector
+from fastapi_aqueduct.asgi.tuning import ProcessSettings
 
 from ..processes import Footprint
 from ..subject import say, wait_for_end
@@ -175,7 +175,7 @@ WORK: dict[str, Callable[[list[int]], Awaitable[list[Costs]]]] = {
 
 
 async def main(what: str, sizes: list[int]) -> None:
-    relax_collector()  # as every application does that runs a flow
+    ProcessSettings(adjust_malloc=False, adjust_gc=True).apply()  # a collection in a turn would be counted as its cost
     say(await WORK[what](sizes))
     wait_for_end()
 
