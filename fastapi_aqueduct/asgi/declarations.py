@@ -20,7 +20,7 @@ from ..logger import log
 from ..params import no_parameter
 from ..task import BaseTask
 from .dependencies import GivenFlow
-from .limits import UploadLimits
+from .factory import Documented
 
 
 class RouteCheck:
@@ -42,16 +42,15 @@ class RouteCheck:
             ConfigurationError: An endpoint cannot work in this application.
         """
         overrides = getattr(app, "dependency_overrides", None) or {}
-        for route, path in _routes(app.routes):
+        for route, path, max_size in _routes(app.routes):
             mounted = getattr(route, "app", None)
             if isinstance(route, Mount) and isinstance(mounted, Starlette):
                 self.check(mounted)
             for function in _functions(route):
-                self._check_function(app, route, path, function, overrides)
+                self._check_function(route, path, function, overrides)
+                self._warn_of_size(app, path, function, max_size)
 
-    def _check_function(
-        self, app: Starlette, route: BaseRoute, path: str, function: Any, overrides: dict[Any, Any]
-    ) -> None:
+    def _check_function(self, route: BaseRoute, path: str, function: Any, overrides: dict[Any, Any]) -> None:
         name = getattr(function, "__qualname__", repr(function))
         if isinstance(route, WebSocketRoute) and hasattr(function, "__aqueduct__"):
             raise ConfigurationError(
@@ -59,8 +58,6 @@ class RouteCheck:
                 "`flow: FlowDep` and call `await flow.process(task)`"
             )
         endpoint, _ = getattr(function, "__flow_endpoint__", (None, None))
-        if endpoint is not None:
-            _warn_of_size(app, path, function, endpoint.flow)
         flow = function.flow if isinstance(function, GivenFlow) else endpoint.flow if endpoint is not None else None
         if flow is None or flow in self._known or flow.is_running or GivenFlow(flow) in overrides:
             return
@@ -69,27 +66,30 @@ class RouteCheck:
             f"flow {flow.name} was not given to Aqueduct({names}): the endpoint at {path} needs {flow!r}"
         )
 
+    def _warn_of_size(self, app: Starlette, path: str, function: Any, max_size: int | None) -> None:
+        documented: Documented | None = getattr(function, "__aqueduct__", None)
+        if documented is None or not documented.factory.uploads:
+            return
+        flow = documented.guard.flow or (self._given[0] if len(self._given) == 1 else None)
+        if flow is None:
+            return
+        size = documented.guard.rules.max_size({"app": app, "starlette.max_body_size": max_size})
+        if size > flow.memory_limit:
+            log.warning(
+                "the endpoint at %s takes bodies of up to %d bytes (max_body_size), but flow %s has %d bytes of memory "
+                "(memory_limit): larger ones are refused with 413",
+                path,
+                size,
+                flow.name,
+                flow.memory_limit,
+            )
 
-def _warn_of_size(app: Starlette, path: str, function: Any, flow: Flow) -> None:
-    factory = function.__aqueduct__.factory
-    limits: UploadLimits = factory.rules.limits_of({"app": app})
-    size = limits.max_body_size if factory.rules.max_body_size is None else factory.rules.max_body_size
-    if factory.uploads and size > flow.memory_limit:
-        log.warning(
-            "the endpoint at %s takes bodies of up to %d bytes (max_body_size), but flow %s has %d bytes of memory "
-            "(memory_limit): larger ones are refused with 413",
-            path,
-            size,
-            flow.name,
-            flow.memory_limit,
-        )
 
-
-def _routes(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[BaseRoute, str]]:
-    """List the routes with their paths, but for those of applications that are mounted."""
+def _routes(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[BaseRoute, str, int | None]]:
+    """List the routes with their paths and FastAPI's ``max_body_size``, but for those of mounted applications."""
     for context in iter_route_contexts(list(routes)):
         route, path = context.original_route, prefix + (context.path or "")
-        yield route, path
+        yield route, path, getattr(context, "max_body_size", None)
         if not isinstance(getattr(route, "app", None), Starlette):
             yield from _routes(getattr(route, "routes", None) or (), path)
 

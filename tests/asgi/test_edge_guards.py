@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
-from fastapi_aqueduct import Aqueduct, Flow, UploadLimits, flow_endpoint
+from fastapi_aqueduct import Aqueduct, Flow, FlowTask, UploadLimits, flow_endpoint
 from fastapi_aqueduct.testing import client
 
 from ..support import eventually
@@ -180,11 +180,33 @@ async def test_a_body_of_unknown_length_takes_what_it_needs() -> None:
         await eventually(lambda: taken(flow) == 0)
 
 
-async def test_an_endpoint_that_takes_more_than_can_fit(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "how", ["endpoint", "FlowTask", "FlowTask of a flow", "FastAPI", "a router", "small", "FastAPI, small"]
+)
+async def test_an_endpoint_that_takes_more_than_can_fit(caplog: pytest.LogCaptureFixture, how: str) -> None:
     """Is a warning at the start, with both numbers."""
-    for flow, count in ((Flow(Add(), memory_limit=MIB), 1), (Flow(Add(), memory_limit=64 * MIB), 0)):
-        caplog.clear()
-        async with client(make_app(flow, UploadLimits())):
-            found = [record.getMessage() for record in caplog.records if "max_body_size" in record.getMessage()]
-            assert len(found) == count
-            assert all("/total" in text and str(64 * MIB) in text and str(MIB) in text for text in found)
+    flow = Flow(Add(), memory_limit=MIB)
+    app, router = FastAPI(lifespan=Aqueduct(flow).lifespan), APIRouter(max_body_size=3 * MIB)
+    if how.startswith("FlowTask"):
+        marker = FlowTask(flow) if how.endswith("flow") else FlowTask()
+
+        async def given(task: Picture) -> int:
+            return 0
+
+        given.__annotations__["task"] = Annotated[Picture, marker]
+        app.post("/total")(given)
+    else:
+        size = {"FastAPI": 2 * MIB, "FastAPI, small": MIB // 2}.get(how)
+        post = router.post if how == "a router" else app.post
+
+        @post("/total", max_body_size=size)
+        @flow_endpoint(flow, max_body_size=MIB if how == "small" else None)
+        async def total(task: Picture) -> int:
+            return 0
+
+    app.include_router(router)
+    async with client(app):
+        found = [record.getMessage() for record in caplog.records if "max_body_size" in record.getMessage()]
+    wanted = [] if how.endswith("small") else [{"FastAPI": 2, "a router": 3}.get(how, 64) * MIB]
+    assert [int(text.split("up to ")[1].split()[0]) for text in found] == wanted
+    assert all("/total" in text and f"has {MIB} bytes" in text for text in found)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from . import (
     batching,
     calls,
+    crowd,
     growth,
     memory,
     noop,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[], Report]] = {
     "latency-asleep": noop.measure_latency,
     "upload-1mib": upload.measure_small,
     "upload-16mib": upload.measure_large,
+    "crowd": crowd.measure,
     "response-16mib": response.measure,
     "batching": batching.measure,
     "steps": steps.measure,
