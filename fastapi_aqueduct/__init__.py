@@ -10,6 +10,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .asgi.dependencies import FlowDep, FlowTask
     from .asgi.endpoint import flow_endpoint
+    from .asgi.errors import (
+        BodyError,
+        BodyLengthMismatch,
+        BodyTooLarge,
+        BodyTooSlow,
+        MalformedBody,
+        UnsupportedBody,
+    )
     from .asgi.extension import Aqueduct
     from .asgi.limits import UploadLimits
     from .asgi.response import SharedResponse
@@ -23,7 +31,11 @@ if TYPE_CHECKING:
         FlowError,
         ForkedError,
         HandlerError,
+        InvalidArgument,
+        LengthMismatch,
+        MissingHandle,
         NotRunningError,
+        NotShareable,
         Overloaded,
         QueueFull,
         StartError,
@@ -33,6 +45,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         TaskTooLarge,
         UnknownStep,
+        UsageError,
         WorkerDied,
     )
     from .flow import Flow, FlowState
@@ -50,6 +63,10 @@ __all__ = [
     "BaseTask",
     "BaseTaskHandler",
     "BlockingCallError",
+    "BodyError",
+    "BodyLengthMismatch",
+    "BodyTooLarge",
+    "BodyTooSlow",
     "ConfigurationError",
     "DeadlineUnreachable",
     "Flow",
@@ -61,7 +78,12 @@ __all__ = [
     "ForkedError",
     "FormField",
     "HandlerError",
+    "InvalidArgument",
+    "LengthMismatch",
+    "MalformedBody",
+    "MissingHandle",
     "NotRunningError",
+    "NotShareable",
     "Overloaded",
     "PartLimits",
     "QueueFull",
@@ -74,9 +96,11 @@ __all__ = [
     "TaskTimeout",
     "TaskTooLarge",
     "UnknownStep",
+    "UnsupportedBody",
     "Upload",
     "UploadInfo",
     "UploadLimits",
+    "UsageError",
     "WorkerDied",
     "flow_endpoint",
     "freeze_support",
@@ -88,6 +112,12 @@ _MODULES = {
     "FlowDep": "asgi.dependencies",
     "FlowTask": "asgi.dependencies",
     "flow_endpoint": "asgi.endpoint",
+    "BodyError": "asgi.errors",
+    "BodyLengthMismatch": "asgi.errors",
+    "BodyTooLarge": "asgi.errors",
+    "BodyTooSlow": "asgi.errors",
+    "MalformedBody": "asgi.errors",
+    "UnsupportedBody": "asgi.errors",
     "Aqueduct": "asgi.extension",
     "UploadLimits": "asgi.limits",
     "SharedResponse": "asgi.response",

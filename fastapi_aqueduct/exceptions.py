@@ -2,7 +2,16 @@
 
     AqueductError
     ├── ConfigurationError (ValueError)     a flow, step or task that cannot work as declared
-    │   └── MPStartMethodValueError         a start method that is refused
+    │   ├── MPStartMethodValueError         a start method that is refused
+    │   ├── InvalidArgument (TypeError)     an argument is not of the kind that is needed
+    │   └── MissingHandle (NotImplementedError)     a handler class that does not define `handle`
+    ├── UsageError (RuntimeError)           a call at a time or in a place in which it cannot work
+    ├── BodyError                           the body of a request cannot be used
+    │   ├── BodyTooLarge                    it is longer than the endpoint takes
+    │   ├── BodyTooSlow                     the client was idle, or slower than the least rate
+    │   ├── UnsupportedBody                 it is of a type or coding that the endpoint does not take
+    │   ├── BodyLengthMismatch              it is not as long as its Content-Length says
+    │   └── MalformedBody                   it is not the form, or not compressed, as it claims to be
     ├── WorkerTraceback                     the cause of a handler's exception: where it happened in the worker
     └── FlowError                           something went wrong while a flow was used
         ├── NotRunningError                 used before start or after stop
@@ -12,6 +21,8 @@
         │   └── StartTimeout (TimeoutError)
         ├── UnknownStep (KeyError)          the flow has no step of this name
         ├── TaskTimeout (TimeoutError)      the task's deadline passed
+        ├── NotShareable (ValueError)       a field cannot be moved into shared memory
+        ├── LengthMismatch (ValueError)     content is not as long as was announced
         ├── TaskNotPicklable                the task cannot travel to or from a worker
         ├── HandlerError                    stands in for an exception that cannot travel itself
         ├── WorkerDied                      the worker that held the task is gone
@@ -23,7 +34,8 @@
             └── StepUnavailable         a step has no ready worker
 
 The names that the package ``aqueduct`` had (``AqueductError``, ``FlowError``, ``NotRunningError``,
-``MPStartMethodValueError``) keep their places.
+``MPStartMethodValueError``) keep their places. `BodyError` and what is below it are of HTTP, so they stand in
+``asgi/errors.py``; ``from fastapi_aqueduct import BodyTooLarge`` works as for all others.
 """
 
 from __future__ import annotations
@@ -42,6 +54,21 @@ class ConfigurationError(AqueductError, ValueError):
 
 class MPStartMethodValueError(ConfigurationError):
     """The start method is not one that is safe inside a running server."""
+
+
+class InvalidArgument(ConfigurationError, TypeError):
+    """An argument, or a function that is decorated, is not of the kind that is needed."""
+
+
+class MissingHandle(ConfigurationError, NotImplementedError):
+    """The method `handle` of a handler class that does not define it was called."""
+
+
+class UsageError(AqueductError, RuntimeError):
+    """Something was called at a time or in a place in which it cannot work; the message says what to do instead.
+
+    A request that ends so is answered as any fault of the application, with 500.
+    """
 
 
 class WorkerTraceback(AqueductError):
@@ -99,6 +126,14 @@ class UnknownStep(FlowError, KeyError):
 
 class TaskTimeout(FlowError, TimeoutError):
     """The deadline of a task passed before its answer came; the message says where the task was."""
+
+
+class NotShareable(FlowError, ValueError):
+    """A field cannot be moved into shared memory; the message names the field and its type."""
+
+
+class LengthMismatch(FlowError, ValueError):
+    """The content of a field was shorter or longer than was announced."""
 
 
 class TaskNotPicklable(FlowError):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, NoReturn, Self, TypeVar
 
 from .engine.arrivals import NO_CAP, Arrival, IntakeCap
 from .engine.background import run_in_thread
@@ -23,7 +23,7 @@ from .engine.state import FlowState as FlowState
 from .engine.state import Origin, not_running
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
 from .engine.timing import DEFAULT_TIMING, Timing
-from .exceptions import BlockingCallError, NotRunningError
+from .exceptions import BlockingCallError, InvalidArgument, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
@@ -361,6 +361,13 @@ class Flow:
             arena = ArenaStatistics(self.memory_limit)
             return FlowStatistics(self.name, self._state, steps, arena, 0, 0, 0, 0, 0)
         return engine.statistics(self._state)
+
+    def __reduce__(self) -> NoReturn:
+        # Before pickle fails at the first lock that it finds in here, and names that.
+        raise InvalidArgument(
+            f"flow {self.name} cannot be sent to another process, nor can an application or an object that holds it: "
+            "give it a function that imports the application"
+        )
 
     def __repr__(self) -> str:
         return f"<Flow {self.name} {self._state}: {' > '.join(name for name, _ in self._steps)}>"

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, MissingHandle
 
 
 class BaseTaskHandler:
@@ -51,7 +51,7 @@ class BaseTaskHandler:
         What is returned is ignored, and each worker warns of it once in its log. A caller that goes away does not
         interrupt a batch: its result is dropped.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define handle(self, *tasks)")
+        raise MissingHandle(f"{type(self).__name__} does not define handle(self, *tasks)")
 
     def on_stop(self) -> None:
         """Release what `on_start` took. Runs in the worker when it is stopped, not when it is killed."""

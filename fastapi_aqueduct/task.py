@@ -7,9 +7,9 @@ import operator
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
+from typing import Any, NamedTuple, Protocol, SupportsIndex
 
-from .exceptions import ConfigurationError, got
+from .exceptions import ConfigurationError, InvalidArgument, LengthMismatch, NotShareable, got
 from .fields import SharedBytes as SharedBytes
 from .fields import SharedField as SharedField
 from .params import no_parameter
@@ -101,11 +101,6 @@ class BaseTask:
     priority: int = 0
     expiration_time: float | None = None
 
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Let handlers set fields that no class declares."""
-
     # The field is set here and not in __init__, so that a subclass that forgets super().__init__() works
     # and a dataclass needs no ceremony.
     def __new__(cls, *args: Any, **kwargs: Any) -> BaseTask:
@@ -186,10 +181,10 @@ class BaseTask:
             exc: What ``Flow.process`` raises. The task visits no further step.
 
         Raises:
-            TypeError: It is no exception, but a text or a class.
+            InvalidArgument: It is no exception, but a text or a class.
         """
         if not isinstance(exc, BaseException):
-            raise TypeError(f"task.fail() takes an exception, such as ValueError(...), {got(exc)}")
+            raise InvalidArgument(f"task.fail() takes an exception, such as ValueError(...), {got(exc)}")
         self.__dict__["_failure"] = exc
 
     def share_value(self, field_name: str) -> None:
@@ -205,12 +200,12 @@ class BaseTask:
                 else an object carries, such as the mask of a masked array, would be lost.
 
         Raises:
-            ValueError: No such field, one that is shared already, or a type that cannot be shared.
+            NotShareable: No such field, one that is shared already, or a type that cannot be shared.
             ArenaFull: The shared memory of the flow is used up.
         """
         if field_name not in self.__dict__:
             shared = field_name in self.__dict__.get("_deferred", ())
-            raise ValueError(
+            raise NotShareable(
                 f"{type(self).__name__}.{field_name} is shared already"
                 if shared
                 else f"{type(self).__name__} has no field {field_name!r} to share; its fields: {self._field_names()}"
@@ -218,7 +213,7 @@ class BaseTask:
         where, value = f"{type(self).__name__}.{field_name}", self.__dict__[field_name]
         check_shareable(where, value)
         if self._is_shared(field_name, value):
-            raise ValueError(f"{where} is shared already")
+            raise NotShareable(f"{where} is shared already")
         memory = _memory_here()
         if memory is None:
             self.__dict__.setdefault("_share", {})[field_name] = value
@@ -237,7 +232,8 @@ class BaseTask:
             size: Length of the content in bytes; None when it is not known.
 
         Raises:
-            ValueError: The content was shorter or longer than ``size``.
+            LengthMismatch: The content was shorter or longer than ``size``.
+            NotShareable: There is a field of this name that is shared already.
             ArenaFull: The shared memory of the flow is used up.
 
         A cancellation leaves the field unset and frees the memory.
@@ -254,7 +250,7 @@ class BaseTask:
         position = 0
         async for piece in _pieces(content):
             if position + len(piece) > size:
-                raise ValueError(f"{field_name}: more than the {size} bytes that were announced arrived")
+                raise LengthMismatch(f"{field_name}: more than the {size} bytes that were announced arrived")
             view[position : position + len(piece)] = piece
             position += len(piece)
         _check_size(field_name, position, size)
@@ -350,4 +346,4 @@ async def _pieces(content: Readany | AsyncIterator[bytes]) -> AsyncIterator[byte
 
 def _check_size(field_name: str, received: int, announced: int | None) -> None:
     if announced is not None and received != announced:
-        raise ValueError(f"{field_name}: {announced} bytes were announced, {received} arrived")
+        raise LengthMismatch(f"{field_name}: {announced} bytes were announced, {received} arrived")

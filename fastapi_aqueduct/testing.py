@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .exceptions import UsageError
+
 if TYPE_CHECKING:
     import httpx
 
@@ -29,6 +31,7 @@ async def client(app: ASGIApp, *, raise_app_exceptions: bool = True) -> AsyncIte
             else the test sees the answer 500.
 
     Raises:
+        UsageError: Neither httpx2 nor httpx is there, or the lifespan has ended before it had started.
         Exception: What the start of the application raised.
 
     Example:
@@ -67,7 +70,7 @@ class _Lifespan:
             await asyncio.wait([self._task, started], return_when=asyncio.FIRST_COMPLETED)
             if not self._has_started.is_set():
                 await self._task
-                raise RuntimeError("the lifespan of the application ended before it had started")
+                raise UsageError("the lifespan of the application ended before it had started")
         except asyncio.CancelledError:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -92,4 +95,4 @@ def _library() -> Any:
     for name in ("httpx2", "httpx"):
         if find_spec(name) is not None:
             return import_module(name)
-    raise RuntimeError("fastapi_aqueduct.testing.client needs httpx2 or httpx")
+    raise UsageError("fastapi_aqueduct.testing.client needs httpx2 or httpx")

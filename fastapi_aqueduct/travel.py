@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, NotShareable
 
 _REDUCERS = ("__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__")
 
@@ -45,18 +45,18 @@ def check_shareable(where: str, value: Any) -> None:
         value: What is to be shared.
 
     Raises:
-        ValueError: It is no array, `bytes` or `bytearray`, or carries more than its elements.
+        NotShareable: It is no array, `bytes` or `bytearray`, or carries more than its elements.
     """
     if type(value) in (bytes, bytearray):
         return
     numpy = sys.modules.get("numpy")
     if numpy is None or type(value) is not numpy.ndarray:
         what = "numpy arrays, bytes and bytearray can be shared, and no subclasses of them"
-        raise ValueError(f"{where} is of type {type(value).__qualname__}; {what}")
+        raise NotShareable(f"{where} is of type {type(value).__qualname__}; {what}")
     if value.dtype.hasobject:
-        raise ValueError(f"{where} is an array of Python objects ({value.dtype}), which cannot be shared")
+        raise NotShareable(f"{where} is an array of Python objects ({value.dtype}), which cannot be shared")
     if value.dtype.kind not in "mM":  # numpy exports no buffer of times; they are shared as numbers
         try:
             memoryview(value)
         except (ValueError, BufferError) as exc:
-            raise ValueError(f"{where} is an array of {value.dtype}, which cannot be shared: {exc}") from exc
+            raise NotShareable(f"{where} is an array of {value.dtype}, which cannot be shared: {exc}") from exc

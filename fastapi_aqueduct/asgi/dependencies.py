@@ -23,7 +23,7 @@ from fastapi.dependencies.utils import get_dependant, solve_dependencies
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
-from ..exceptions import ConfigurationError
+from ..exceptions import ConfigurationError, InvalidArgument, UsageError
 from ..flow import Flow
 from ..task import BaseTask
 from .bodyguard import BodyGuard
@@ -44,7 +44,7 @@ async def get_flow(connection: HTTPConnection) -> AsyncIterator[Flow]:
     Errors of the flow that the endpoint lets pass become HTTP answers.
 
     Raises:
-        RuntimeError: The application has no `Aqueduct`, or its lifespan has not run.
+        UsageError: The application has no `Aqueduct`, or its lifespan has not run.
         ConfigurationError: It has several flows.
     """
     flow = _only_flow(connection)
@@ -82,14 +82,15 @@ def check_flow(where: str, flow: object) -> None:
         flow: What was given.
 
     Raises:
-        TypeError: It is no flow.
+        InvalidArgument: It is no flow.
     """
     if isinstance(flow, Flow):
         return
     name = getattr(flow, "__qualname__", "")
     is_bare = name and not isinstance(flow, type)
     got = f"the function {name}" if is_bare else f"the class {name}" if name else repr(flow)
-    raise TypeError(f"{where} needs its flow, got {got}; write {where}(flow)" + " above the function" * bool(is_bare))
+    advice = f"write {where}(flow)" + " above the function" * bool(is_bare)
+    raise InvalidArgument(f"{where} needs its flow, got {got}; {advice}")
 
 
 async def solve(dependency: Callable[..., Any], request: Request) -> Any:
@@ -180,7 +181,7 @@ class FlowTask(params.Depends):
         task_type = task_type_of(kind)
         if task_type is None:
             name = getattr(kind, "__qualname__", repr(kind))
-            raise TypeError(f"FlowTask() makes tasks, and {name} is not a subclass of BaseTask")
+            raise InvalidArgument(f"FlowTask() makes tasks, and {name} is not a subclass of BaseTask")
         rules = BodyRules(
             media_types=checked_media_types(self.media_type),
             max_body_size=self.max_body_size,
@@ -219,7 +220,7 @@ def hidden_parameters(source: Callable[..., Any], factory: TaskFactory[Any]) -> 
 def _only_flow(connection: HTTPConnection) -> Flow:
     flows: tuple[Flow, ...] | None = application_setting(connection.scope, "flows")
     if flows is None:
-        raise RuntimeError(f"no flow is known to this application: {HOW_TO_START}")
+        raise UsageError(f"no flow is known to this application: {HOW_TO_START}")
     if len(flows) > 1:
         names = ", ".join(flow.name for flow in flows)
         raise ConfigurationError(f"the application has several flows ({names}); name one: FlowTask(flow)")

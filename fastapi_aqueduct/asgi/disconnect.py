@@ -11,6 +11,7 @@ from typing import Self
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import Message, Receive
 
+from ..exceptions import UsageError
 from ..flow import caller_guard
 from .distance import ARM_DELAY, DistantWatch
 
@@ -140,7 +141,7 @@ class Caller:
                 return {"type": "http.disconnect"}
         message = await self._request.receive()
         if not self._is_waiting:
-            raise RuntimeError("the answer was sent")
+            raise UsageError("the answer was sent")
         return message
 
     def _has_sent_all(self) -> bool:

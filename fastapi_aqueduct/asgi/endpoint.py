@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
+from ..exceptions import InvalidArgument
 from ..flow import Flow
 from ..task import BaseTask
 from .arguments import ArgumentReader
@@ -80,7 +81,7 @@ def flow_endpoint(
     pydantic can write as JSON.
 
     Raises:
-        TypeError: The function has no task or several, is a generator or takes a websocket, or no flow is given.
+        InvalidArgument: The function has no task or several, is a generator or takes a websocket, or no flow is given.
         ConfigurationError: The task asks for more than a request can give.
     """
     check_flow("@flow_endpoint", flow)
@@ -254,13 +255,13 @@ def find_endpoint(function: object) -> FlowEndpoint | None:
 
 def _checked_signature(function: Callable[..., Any], local_names: Mapping[str, Any] | None) -> inspect.Signature:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(
+        raise InvalidArgument(
             f"{function.__qualname__} is a generator, which flow_endpoint cannot drive: declare its task as "
             "`task: Annotated[..., FlowTask()]` without flow_endpoint, and process it in the function"
         )
     signature = typed_signature(function, local_names)
     if any(_is_websocket(parameter.annotation) for parameter in signature.parameters.values()):
-        raise TypeError(
+        raise InvalidArgument(
             f"{function.__qualname__} takes a WebSocket, and flow_endpoint answers HTTP requests only; use FlowDep: "
             "take `flow: FlowDep` and call `await flow.process(task)`"
         )
@@ -287,7 +288,7 @@ def _find_task(function: Callable[..., Any], signature: inspect.Signature) -> tu
     tasks = {item.name: kind for item in parameters if (kind := task_type_of(item.annotation)) is not None}
     if len(tasks) != 1:
         unknown = [item.annotation.__forward_arg__ for item in parameters if isinstance(item.annotation, ForwardRef)]
-        raise TypeError(
+        raise InvalidArgument(
             f"{function.__qualname__}: exactly one parameter must be annotated with a subclass of BaseTask, "
             f"found {', '.join(tasks) or 'none'}"
             + (f"; {', '.join(unknown)} cannot be found when the program runs" if unknown else "")

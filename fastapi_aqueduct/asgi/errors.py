@@ -1,12 +1,4 @@
-"""What a client is told when something goes wrong.
-
-BodyError                the body of a request cannot be used
-├── BodyTooLarge         it is longer than the endpoint takes
-├── BodyTooSlow          it came too slowly
-├── UnsupportedBody      it is of a type or coding that the endpoint does not take
-├── BodyLengthMismatch   it is not as long as its Content-Length says
-└── MalformedBody        it is not the multipart form, or not compressed, as it claims to be
-"""
+"""What a client is told when something goes wrong; the tree of all errors is in ``exceptions.py``."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_origin
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
-from ..exceptions import ConfigurationError, ForkedError, NotRunningError
+from ..exceptions import ConfigurationError, ForkedError, NotRunningError, UsageError
 from ..flow import Flow, FlowState
 from ..task import BaseTask
 from .bodyguard import BodyGuard
@@ -87,7 +87,7 @@ class TaskFactory(Generic[T]):
             arguments: The other parameters.
 
         Raises:
-            RuntimeError: The flow was never started, or not by this process.
+            UsageError: The flow was never started, or not by this process.
             NotRunningError: The server ended before the body had come.
             Exception: What `Flow.check_entry` and `UploadReader` raise.
         """
@@ -128,10 +128,10 @@ class TaskFactory(Generic[T]):
         try:
             flow.check_entry(self.task_type.priority, self._timeout)
         except ForkedError as exc:
-            raise RuntimeError(str(exc)) from None
+            raise UsageError(str(exc)) from None
         except NotRunningError:
             if flow.state is FlowState.STOPPED:
-                raise RuntimeError(f"flow {flow.name} is not running: {HOW_TO_START}") from None
+                raise UsageError(f"flow {flow.name} is not running: {HOW_TO_START}") from None
             raise
 
     async def _build(

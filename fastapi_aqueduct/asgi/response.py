@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ..exceptions import InvalidArgument, UsageError, got
 from ..logger import log
 from .disconnect import DisconnectWatch
 from .stall import Stall, Stalled
@@ -59,7 +60,7 @@ class SharedResponse(Response):
             the memory let go. None: no limit.
 
     Raises:
-        TypeError: The content offers no buffer, or its bytes do not lie in one piece.
+        InvalidArgument: The content offers no buffer, or its bytes do not lie in one piece.
 
     Example:
         ::
@@ -80,9 +81,14 @@ class SharedResponse(Response):
         background: BackgroundTask | None = None,
         stall_timeout: float | None = 20.0,
     ) -> None:
-        view = memoryview(content)
+        try:
+            view = memoryview(content)
+        except (TypeError, ValueError, BufferError) as exc:
+            raise InvalidArgument(f"a SharedResponse sends what has the buffer protocol, {got(content)}") from exc
         if not view.c_contiguous:
-            raise TypeError("the bytes of the content do not lie in one piece; numpy.ascontiguousarray makes it so")
+            raise InvalidArgument(
+                "the bytes of the content do not lie in one piece; numpy.ascontiguousarray makes it so"
+            )
         self._view: memoryview | None = view.cast("B") if view.nbytes else memoryview(b"")
         super().__init__(status_code=status_code, media_type=media_type, background=background)
         self.headers["content-length"] = str(view.nbytes)
@@ -90,10 +96,14 @@ class SharedResponse(Response):
         self._stall_timeout = stall_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, once."""
+        """Send it, once.
+
+        Raises:
+            UsageError: It was sent before.
+        """
         view, self._view = self._view, None
         if view is None:
-            raise RuntimeError("a SharedResponse can be sent only once: its memory is let go then")
+            raise UsageError("a SharedResponse can be sent only once: its memory is let go then")
         if scope.get("method") == "HEAD":
             view = view[:0]  # granian, with HTTP/2, would send it
         # Not every server ends a send when the client has gone: hypercorn, with HTTP/2, waits for ever.

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from ..exceptions import TaskNotPicklable
 from .arena import THRESHOLD, lease_of
 from .mapping import Lease
 
@@ -105,7 +106,7 @@ def _array_of(view: memoryview) -> Any:
     """Return an array whose memoryview is the same: `memoryview.cast` cannot make all kinds.
 
     Raises:
-        ValueError: numpy cannot make it either.
+        TaskNotPicklable: numpy cannot make it either.
     """
     import numpy as np
 
@@ -116,14 +117,14 @@ def _array_of(view: memoryview) -> Any:
             array: Any = np.asarray(view)
             same = memoryview(array)
         except Exception as exc:
-            raise ValueError(text) from exc
+            raise TaskNotPicklable(text) from exc
     native = str.maketrans("", "", "@=<" if sys.byteorder == "little" else "@=>")
     if (same.format.translate(native), same.itemsize, same.shape) != (
         view.format.translate(native),
         view.itemsize,
         view.shape,
     ):
-        raise ValueError(text)
+        raise TaskNotPicklable(text)
     return array
 
 

@@ -84,6 +84,8 @@ class Detect(BaseTaskHandler):
 
 
 class UploadTask(BaseTask):
+    body: bytes
+
     def __init__(self) -> None:
         super().__init__()
         self.length: int | None = None

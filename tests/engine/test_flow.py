@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import math
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from typing import Any
 import pytest
 
 from fastapi_aqueduct import (
+    Aqueduct,
+    AqueductError,
     BaseTask,
     ConfigurationError,
     Flow,
@@ -82,6 +86,15 @@ def test_a_handler_alone_stands_for_a_step() -> None:
     flow = Flow(Each(), FlowStep(Each()))
     assert [step.name for step in flow.statistics().steps] == ["step1_Each", "step2_Each"]
     assert flow.state is FlowState.STOPPED
+
+
+def test_a_flow_is_not_sent_to_another_process_nor_what_holds_it() -> None:
+    flow = Flow(Each(), name="ocr")
+    for value in (flow, [flow], Aqueduct(flow)):
+        with pytest.raises(TypeError, match="flow ocr cannot be sent.*give it a function that imports the application"):
+            pickle.dumps(value)
+    with pytest.raises(AqueductError):
+        copy.copy(flow)
 
 
 def test_on_start_wait_is_accepted_and_ignored() -> None:
@@ -367,7 +380,7 @@ async def test_a_task_without_super_init_works() -> None:
 async def test_a_dataclass_is_a_task() -> None:
     async with running(Flow(Each(handlers.add_one, handlers.replace_payload), Each(handlers.look_at_payload))) as flow:
         task = await flow.process(handlers.Record(1))
-        assert (task.number, task.payload, task.length) == (2, b"new" * 10_000, 30_000)
+        assert (task.number, task.payload, vars(task)["length"]) == (2, b"new" * 10_000, 30_000)
 
 
 def test_a_task_with_slots_is_refused() -> None:

@@ -14,21 +14,12 @@ from ..asgi.service import launched
 from ..support import DEADLINE, ROOT, script_environment, wait_until, write_script
 
 MODELS = {
-    "README.md": """
-        import numpy as np
-
-        def decode(image):
-            return np.frombuffer(image, np.uint8)
-
-        def load_model():
-            return lambda pictures: [[(f"{len(pixels)} bytes", 0.7), ("a spot", 0.2)] for pixels in pictures]
-    """,
     "docs/index.md": """
         def load_model():
             return lambda image: [f"{len(image)} bytes"]
     """,
 }
-"""What the reader has of their own."""
+"""What the reader has of their own, where the page does not show it."""
 
 
 def modules_of(page: str) -> dict[str, str]:
@@ -37,13 +28,34 @@ def modules_of(page: str) -> dict[str, str]:
     return {name: f"#{text}" for name, text in blocks}
 
 
-@pytest.mark.parametrize("page", MODELS)
+def write_modules(page: str, directory: Path) -> None:
+    """Write the modules that a page shows, as they are printed there."""
+    for name, text in modules_of(page).items():
+        (directory / name).write_text(text)
+
+
+def test_the_readme_passes_mypy_strict_as_printed(tmp_path: Path) -> None:
+    write_modules("README.md", tmp_path)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=.mypy_cache", "main.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=3 * DEADLINE
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # A task has the fields that its class declares: a typing error is found.
+    pipeline = tmp_path / "pipeline.py"
+    pipeline.write_text(pipeline.read_text().replace("task.lines =", "task.lnies ="))
+    done = subprocess.run(
+        command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=3 * DEADLINE
+    )
+    assert '"OcrTask" has no attribute "lnies"' in done.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_the_service_of_a_page(page: str, tmp_path: Path) -> None:
-    write_script(tmp_path, MODELS[page], "models.py")
-    modules = modules_of(page)
-    assert set(modules) == {"pipeline.py", "main.py"}
-    for name, text in modules.items():
-        (tmp_path / name).write_text(text)
+    if page in MODELS:
+        write_script(tmp_path, MODELS[page], "models.py")
+    write_modules(page, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.py")} == {"models.py", "pipeline.py", "main.py"}
     with launched(tmp_path, ["uvicorn", "main:app", "--port={port}"]) as (process, port):
         url = f"http://127.0.0.1:{port}"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import inspect
 import re
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +18,12 @@ import pytest
 
 import fastapi_aqueduct
 from fastapi_aqueduct import exceptions, flow, handler, logger, params, step, task
+from fastapi_aqueduct.asgi import errors
 
+from ..handlers import Each, Job
 from ..support import DEADLINE, script_environment
+
+PACKAGE = Path(str(fastapi_aqueduct.__file__)).parent
 
 MODULES = [exceptions, flow, handler, logger, params, step, task]
 
@@ -130,12 +136,13 @@ def parameters(function: Any) -> list[inspect.Parameter]:
     ]
 
 
-def leaves() -> list[str]:
-    return [
-        name
-        for name, value in public_members(exceptions)
+def leaves() -> dict[str, type[Exception]]:
+    return {
+        name: value
+        for module in (exceptions, errors)
+        for name, value in public_members(module)
         if inspect.isclass(value) and issubclass(value, exceptions.AqueductError)
-    ]
+    }
 
 
 def test_every_exception_is_in_the_tree_under_its_parent() -> None:
@@ -146,14 +153,44 @@ def test_every_exception_is_in_the_tree_under_its_parent() -> None:
             del above[len(found[1]) // 4 - 1 :]
             parents_of[found[2]] = [parent for parent in [*above[-1:], *(found[4] or "").split(", ")] if parent]
             above.append(found[2])
-    for name in leaves():
-        bases = [base.__name__ for base in getattr(exceptions, name).__bases__ if base is not Exception]
+    for name, value in leaves().items():
+        bases = [base.__name__ for base in value.__bases__ if base is not Exception]
         assert parents_of.get(name) == bases, name
 
 
 def test_the_exceptions_of_the_package_are_public() -> None:
     internal = {"WorkerTraceback", "MPStartMethodValueError"}  # met as a cause; refused start method
     assert set(leaves()) - internal <= set(fastapi_aqueduct.__all__)
+
+
+def test_what_is_raised_on_purpose_is_an_error_of_the_package() -> None:
+    """But for what Python asks an object for, and for what a worker catches at the end of its channel."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+                name = node.exc.func.id
+                if hasattr(builtins, name) and name not in ("AttributeError", "EOFError"):
+                    found.append(f"{path.name}:{node.lineno} raises {name}")
+    assert not found
+
+
+def test_errors_are_also_what_callers_expect() -> None:
+    flow = fastapi_aqueduct.Flow(Each())
+    calls: list[tuple[type[Exception], type[Exception], Callable[[], object]]] = [
+        (exceptions.InvalidArgument, TypeError, lambda: fastapi_aqueduct.flow_endpoint(Each)),  # type: ignore[arg-type]
+        (exceptions.InvalidArgument, TypeError, lambda: fastapi_aqueduct.flow_endpoint(flow)(lambda: None)),
+        (exceptions.InvalidArgument, TypeError, lambda: Job().fail("text")),  # type: ignore[arg-type]
+        (exceptions.InvalidArgument, TypeError, lambda: fastapi_aqueduct.SharedResponse(5)),
+        (exceptions.NotShareable, ValueError, lambda: Job().share_value("nothing")),
+        (exceptions.NotShareable, ValueError, lambda: Job(a=[]).share_value("a")),
+        (exceptions.MissingHandle, NotImplementedError, lambda: fastapi_aqueduct.BaseTaskHandler().handle()),
+        (exceptions.UnknownStep, KeyError, lambda: flow.steps["nothing"]),
+    ]
+    for ours, known, call in calls:
+        for kind in (ours, known, exceptions.AqueductError):
+            with pytest.raises(kind):
+                call()
 
 
 def test_the_package_is_typed() -> None:
