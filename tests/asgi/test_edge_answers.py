@@ -26,6 +26,7 @@ from fastapi_aqueduct import (
     SharedResponse,
     StepUnavailable,
     TaskTimeout,
+    TaskTooLarge,
     WorkerDied,
     flow_endpoint,
 )
@@ -236,6 +237,7 @@ ROWS: list[tuple[Callable[[], Exception], int, bool]] = [
     (lambda: Overloaded("busy", retry_after=2.5), 503, False),
     (lambda: QueueFull("full"), 503, False),
     (lambda: ArenaFull("full"), 503, False),
+    (lambda: TaskTooLarge("large"), 413, False),
     (lambda: DeadlineUnreachable("late"), 503, False),
     (lambda: StepUnavailable("none", retry_after=0.1), 503, False),
     (lambda: NotRunningError("stopped"), 503, False),
@@ -258,7 +260,7 @@ async def test_every_row_of_the_table(make: Callable[[], Exception], status: int
         response = await http.get("/")
         assert response.status_code == status
         assert (str(error) == response.json()["detail"]) == is_told
-        is_retryable = isinstance(error, Overloaded | NotRunningError)
+        is_retryable = isinstance(error, Overloaded | NotRunningError) and not isinstance(error, TaskTooLarge)
         assert ("retry-after" in response.headers) == is_retryable
         if is_retryable:
             assert response.headers["retry-after"] == str(max(1, -int(-getattr(error, "retry_after", 1) // 1)))
