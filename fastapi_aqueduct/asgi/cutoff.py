@@ -25,9 +25,16 @@ def raise_cutoff(scope: Scope, exc: asyncio.CancelledError) -> NoReturn:
         NotRunningError: The server ends.
         CancelledError: The same: it comes from another place, such as a timeout around the endpoint, and goes on.
     """
-    if exc.args != (_BY_UVICORN,) and not application_setting(scope, "is_stopping"):
-        raise exc
+    try:
+        if exc.args != (_BY_UVICORN,) and not application_setting(scope, "is_stopping"):
+            raise exc
+        _go_on()
+        raise NotRunningError("the server stopped before the request was complete") from exc
+    finally:
+        del exc  # its traceback has this frame
+
+
+def _go_on() -> None:
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()  # what sends the answer may await
-    raise NotRunningError("the server stopped before the request was complete") from exc
