@@ -20,6 +20,7 @@ FORM = (
 FORM_END = b"\r\n--b--\r\n"
 CHUNKED = b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n"
 CHUNKED_END = b"\r\n0\r\n\r\n"
+PIECE = memoryview(b"x" * (1 << 16))
 
 
 class SlowClient:
@@ -39,7 +40,8 @@ class SlowClient:
         head = {"raw": BODY, "form": FORM, "chunked": CHUNKED}[kind]
         end = {"raw": b"", "form": FORM_END, "chunked": CHUNKED_END}[kind]
         announced = size if kind != "form" else len(FORM.partition(b"\r\n\r\n")[2]) + size + len(end)
-        self._rest = memoryview(b"x" * size + end)
+        self._left = size  # made as it is sent: hundreds of clients may announce gigabytes together
+        self._end = end
         self._received = b""
         self.status = 0
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -51,11 +53,15 @@ class SlowClient:
 
     def send(self, count: int | None = None) -> None:
         """Send some bytes more, or all that are left."""
-        data = self._rest[:count]
+        size = self._left if count is None else min(count, self._left)
+        self._left -= size
         # Who was refused finds the connection closed.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(data)
-        self._rest = self._rest[len(data) :]
+            for start in range(0, size, len(PIECE)):
+                self._socket.sendall(PIECE[: size - start])
+            if not self._left and (count is None or count > size):
+                self._socket.sendall(self._end)
+                self._end = b""
 
     def receive(self) -> bool:
         """Read what has come of the answer, and tell whether it is complete."""
