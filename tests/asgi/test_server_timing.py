@@ -27,7 +27,7 @@ class Work(BaseTaskHandler):
 async def test_the_queue_is_all_the_waiting() -> None:
     """Of several requests at once, through three steps, each waits for those before it; its parts make up the whole."""
     flow = Flow(Work(), Work(), Work())
-    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+    app = FastAPI(lifespan=Aqueduct(flow, server_timing=True).lifespan)
 
     @app.get("/sum")
     @flow_endpoint(flow)
