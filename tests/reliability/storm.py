@@ -36,6 +36,7 @@ class Storm:
         leaves: The part of the calls that are cancelled.
         pause: Seconds that a client pauses after a call that was not answered.
         timeout: Seconds that a call has.
+        answered: It lasts until so many calls are answered, four times as long at most.
 
     Attributes:
         calls: How many calls ended how: answered, refused, cancelled, wrong, hung, or the name of another error.
@@ -48,6 +49,7 @@ class Storm:
     leaves: float = 0.05
     pause: float = 0.0
     timeout: float = CALL_TIMEOUT
+    answered: int = 0
     calls: Counter[str] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
@@ -57,8 +59,8 @@ class Storm:
         is_over = asyncio.Event()
         seeds = [chance.random() for _ in range(CLIENTS)]
         clients = [asyncio.create_task(self._call(flow, random.Random(seed), is_over)) for seed in seeds]
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        start = time.monotonic()
+        while self._lasts(time.monotonic() - start, seconds):
             await until(is_over, chance.uniform(*self.interval))
             step = chance.randrange(len(flow.statistics().steps))
             # Mostly those at work: a worker that is never let up to work proves little.
@@ -74,6 +76,9 @@ class Storm:
         for client in clients:
             if client not in hung:
                 client.result()
+
+    def _lasts(self, elapsed: float, seconds: float) -> bool:
+        return elapsed < (seconds if self.calls["answered"] >= self.answered else 4 * seconds)
 
     async def _call(self, flow: Flow, chance: random.Random, is_over: asyncio.Event) -> None:
         while not is_over.is_set():
