@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .asgi.body.limits import UploadLimits
     from .asgi.dependencies import FlowDep, FlowTask
-    from .asgi.endpoint import flow_endpoint
+    from .asgi.endpoints.endpoint import flow_endpoint
     from .asgi.errors import (
         BodyError,
         BodyLengthMismatch,
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
         UnsupportedBody,
     )
     from .asgi.extension import Aqueduct
-    from .asgi.limits import UploadLimits
-    from .asgi.response import SharedResponse
-    from .engine.interpreter import freeze_support
+    from .asgi.responses import SharedResponse
+    from .engine.workers.interpreter import freeze_support
     from .exceptions import (
         AqueductError,
         ArenaFull,

@@ -9,20 +9,20 @@ from functools import partial
 from types import TracebackType
 from typing import Literal, NoReturn, Self, TypeVar
 
-from .engine.arrivals import NO_CAP, Arrival, IntakeCap
-from .engine.background import run_in_thread
 from .engine.declaration import LONGEST_TIMEOUT, check_numbers, checked_method, checked_timeout, named, not_a_task
 from .engine.engine import Engine
-from .engine.event_loop import check_asyncio, in_event_loop
-from .engine.intake import Intake
-from .engine.memory import default_memory_limit
-from .engine.owner import Guard
-from .engine.process import StartMethod
+from .engine.loops.background import run_in_thread
+from .engine.loops.event_loop import check_asyncio, in_event_loop
+from .engine.loops.owner import Guard
+from .engine.memory.arrivals import NO_CAP, Arrival, IntakeCap
+from .engine.memory.block_writer import Intake
 from .engine.started import keep_for_good, note_end, note_start
 from .engine.state import FlowState as FlowState
 from .engine.state import Origin, not_running
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
+from .engine.system.memory import default_memory_limit
 from .engine.timing import DEFAULT_TIMING, Timing
+from .engine.workers.process import StartMethod
 from .exceptions import BlockingCallError, InvalidArgument, NotRunningError
 from .handler import BaseTaskHandler
 from .logger import log

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastapi_aqueduct import Flow
-from fastapi_aqueduct.engine.mapping import MEMORY_PREFIX
+from fastapi_aqueduct.engine.memory.mapping import MEMORY_PREFIX
 
 from .handlers import Gate, Job
 

@@ -19,8 +19,8 @@ from ..flow import Flow
 from ..logger import log
 from ..params import no_parameter
 from ..task import BaseTask
+from .binding.task_factory import Documented
 from .dependencies import GivenFlow
-from .factory import Documented
 
 
 class RouteCheck:

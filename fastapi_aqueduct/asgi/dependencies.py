@@ -26,12 +26,12 @@ from starlette.requests import HTTPConnection
 from ..exceptions import ConfigurationError, InvalidArgument, UsageError
 from ..flow import Flow
 from ..task import BaseTask
-from .bodyguard import BodyGuard
+from .binding.parameters import task_type_of
+from .binding.task_factory import HOW_TO_START, Documented, TaskFactory
+from .body.guards import BodyGuard
+from .body.limits import BodyRules, UploadLimits, application_setting, checked_media_types
 from .disconnect import watch_caller
 from .errors import http_errors
-from .factory import HOW_TO_START, Documented, TaskFactory
-from .limits import BodyRules, UploadLimits, application_setting, checked_media_types
-from .parameters import task_type_of
 from .traceback import untangle
 
 RESERVE_TIMEOUT = 5.0

@@ -13,20 +13,20 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from ..engine.event_loop import check_asyncio
+from ..engine.loops.event_loop import check_asyncio
 from ..exceptions import ConfigurationError
 from ..flow import Flow, FlowState
 from ..handler import BaseTaskHandler
 from ..logger import log
 from ..step import FlowStep
+from .body.limits import UploadLimits
 from .declarations import RouteCheck
 from .drain import Drain
-from .guard import guard
-from .limits import UploadLimits
+from .endpoints.fast_path import shorten
+from .endpoints.guard import guard
 from .openapi import document
 from .probes import Probes
-from .shortcut import shorten
-from .tuning import ProcessSettings
+from .process import ProcessSettings
 
 
 class Aqueduct:

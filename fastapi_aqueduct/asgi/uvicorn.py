@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from ..logger import log
-from .bodyguard import GuardedReceive
+from .body.guards import GuardedReceive
 from .versions import unknown
 
 SMALL = 4 << 10

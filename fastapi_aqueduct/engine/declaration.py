@@ -8,7 +8,7 @@ from typing import SupportsFloat
 from ..exceptions import ConfigurationError, MPStartMethodValueError, got
 from ..handler import BaseTaskHandler
 from ..step import FlowStep
-from .process import StartMethod
+from .workers.process import StartMethod
 
 LONGEST_TIMEOUT = 1e9
 """Seconds; stands for "for ever", which clocks and timers cannot count."""

@@ -10,19 +10,19 @@ from typing import Self
 
 from ..exceptions import NotRunningError
 from ..step import FlowStep
-from .arena import Layout
-from .dispatcher import Dispatcher
-from .launcher import Launcher
-from .ledger import Ledger
-from .lifeline import Lifeline
-from .limits import check_limits
-from .mapping import Mapping, create_memory
-from .owner import Owner
-from .process import StartMethod
-from .start_errors import memory_error
+from .loops.owner import Owner
+from .memory.arena import Layout
+from .memory.ledger import Ledger
+from .memory.limits import check_limits
+from .memory.mapping import Mapping, create_memory
+from .scheduling.dispatcher import Dispatcher
 from .statistics import FlowStatistics
-from .supervisor import Supervisor
 from .timing import DEFAULT_TIMING, Timing
+from .workers.launcher import Launcher
+from .workers.lifeline import Lifeline
+from .workers.process import StartMethod
+from .workers.start_errors import memory_error
+from .workers.supervisor import Supervisor
 
 
 @dataclass

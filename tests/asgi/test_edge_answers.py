@@ -41,7 +41,7 @@ from fastapi_aqueduct.asgi.errors import (
     find_answer,
     http_error,
 )
-from fastapi_aqueduct.asgi.timing import server_timing
+from fastapi_aqueduct.asgi.server_timing import server_timing
 from fastapi_aqueduct.task import StepMetrics
 from fastapi_aqueduct.testing import client
 

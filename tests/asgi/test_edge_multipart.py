@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from fastapi_aqueduct.asgi.body.multipart import MAX_PARTS, Event, MultipartForm, PartBegin, PartData, boundary_of
 from fastapi_aqueduct.asgi.errors import MalformedBody
-from fastapi_aqueduct.asgi.multipart import MAX_PARTS, Event, MultipartForm, PartBegin, PartData, boundary_of
 
 Part = tuple[str, str | None, str | None, bytes]
 """Name, name of the file, type and content of a part."""

@@ -10,7 +10,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from fastapi_aqueduct import Aqueduct, ConfigurationError, Flow, FlowTask, UploadLimits, flow_endpoint
-from fastapi_aqueduct.asgi.limits import is_acceptable
+from fastapi_aqueduct.asgi.body.limits import is_acceptable
 from fastapi_aqueduct.testing import client
 
 from ..support import blocks, eventually

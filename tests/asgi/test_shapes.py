@@ -16,11 +16,11 @@ import pytest
 from fastapi import FastAPI, Request
 
 from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
-from fastapi_aqueduct.asgi.body import PIECES_PER_TURN
-from fastapi_aqueduct.asgi.disposition import MAX_SEMICOLONS
+from fastapi_aqueduct.asgi.body.disposition import MAX_SEMICOLONS
+from fastapi_aqueduct.asgi.body.gunzip import FREE_MEMBERS, INPUT, LEAST_MEMBER, MEMBERS_PER_TURN, PIECE, Inflation
+from fastapi_aqueduct.asgi.body.multipart import PARTS_PER_TURN, STEP, MultipartForm, PartBegin
+from fastapi_aqueduct.asgi.body.stream import PIECES_PER_TURN
 from fastapi_aqueduct.asgi.errors import MalformedBody
-from fastapi_aqueduct.asgi.inflation import FREE_MEMBERS, INPUT, LEAST_MEMBER, MEMBERS_PER_TURN, PIECE, Inflation
-from fastapi_aqueduct.asgi.multipart import PARTS_PER_TURN, STEP, MultipartForm, PartBegin
 from fastapi_aqueduct.asgi.uvicorn import SMALL, Tap
 from fastapi_aqueduct.testing import client
 

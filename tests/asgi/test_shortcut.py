@@ -39,7 +39,7 @@ from pydantic import BaseModel, field_validator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
-from fastapi_aqueduct.asgi.shortcut import _PASSED, Shortcut
+from fastapi_aqueduct.asgi.endpoints.fast_path import _PASSED, Shortcut
 from fastapi_aqueduct.testing import client
 
 from ..support import DEADLINE, script_environment

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY, generate_latest
 
 from fastapi_aqueduct import Aqueduct, ConfigurationError, Flow, FlowStep
-from fastapi_aqueduct.asgi.tuning import GC_THRESHOLD
+from fastapi_aqueduct.asgi.process import GC_THRESHOLD
 from fastapi_aqueduct.testing import client
 
 from ..support import script_environment
@@ -26,7 +26,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 # Frees pieces as large as a server reads, and counts the page faults of taking them again.
 FAULTS = """
 import logging, resource, sys
-from fastapi_aqueduct.asgi.tuning import ProcessSettings
+from fastapi_aqueduct.asgi.process import ProcessSettings
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 ProcessSettings(adjust_malloc=sys.argv[1] == "True", adjust_gc=False).apply()

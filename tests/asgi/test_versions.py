@@ -14,10 +14,10 @@ from fastapi_aqueduct.asgi.versions import KNOWN, unknown
 CHECKS = {
     "fastapi": (
         "compare get_request_handler, request_response, serialize_response and _build_response_args of "
-        "fastapi/routing.py with Shortcut in asgi/shortcut.py, and the names that its _find_parts imports"
+        "fastapi/routing.py with Shortcut in asgi/endpoints/fast_path.py, and the names that its _find_parts imports"
     ),
     "starlette": (
-        "compare Request.body and Request.stream of starlette/requests.py with BodyGuard.read in asgi/bodyguard.py and "
+        "compare Request.body and Request.stream of starlette/requests.py with BodyGuard.read in asgi/body/guards.py and "
         "with Tap in asgi/uvicorn.py: they read and set _body, _stream_consumed and _is_disconnected"
     ),
     "uvicorn": (

@@ -23,7 +23,7 @@ from fastapi_aqueduct import (
     UploadInfo,
     flow_endpoint,
 )
-from fastapi_aqueduct.asgi.disposition import parse_disposition
+from fastapi_aqueduct.asgi.body.disposition import parse_disposition
 from fastapi_aqueduct.testing import client
 
 from ..asgi.support import serving, taken

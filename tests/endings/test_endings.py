@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from fastapi_aqueduct.engine.rest import IDLE_TIME
+from fastapi_aqueduct.engine.scheduling.idle import IDLE_TIME
 
 from ..asgi.service import Service, launched
 from ..edge.servers import START_DEADLINE

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any, cast
 
-from fastapi_aqueduct.engine.link import WorkerLink
 from fastapi_aqueduct.engine.statistics import WorkerState
+from fastapi_aqueduct.engine.workers.handle import WorkerLink
 
 BATCH = 4
 """The most tasks in one call."""

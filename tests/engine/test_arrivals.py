@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from fastapi_aqueduct import ArenaFull, Overloaded
-from fastapi_aqueduct.engine.arena import Arena, Layout, Ref
-from fastapi_aqueduct.engine.arrivals import Arrival, Arrivals, IntakeCap
-from fastapi_aqueduct.engine.mapping import PAGE, Mapping, create_memory
+from fastapi_aqueduct.engine.memory.arena import Arena, Layout, Ref
+from fastapi_aqueduct.engine.memory.arrivals import Arrival, Arrivals, IntakeCap
+from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
 
 LIMIT = 64 * PAGE
 CAP = IntakeCap(size=32 * PAGE)

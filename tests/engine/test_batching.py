@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_aqueduct.engine.batching import AGING, BatchQueue
+from fastapi_aqueduct.engine.scheduling.queue import AGING, BatchQueue
 
 
 @dataclass

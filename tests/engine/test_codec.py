@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fastapi_aqueduct import ArenaFull, TaskNotPicklable
-from fastapi_aqueduct.engine.arena import THRESHOLD, Arena, Layout
-from fastapi_aqueduct.engine.codec import Codec
-from fastapi_aqueduct.engine.mapping import PAGE, Mapping, create_memory
+from fastapi_aqueduct.engine.memory.arena import THRESHOLD, Arena, Layout
+from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
+from fastapi_aqueduct.engine.wire.codec import Codec
 
 from .. import handlers
 from ..handlers import Job

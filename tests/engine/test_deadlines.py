@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_aqueduct.engine.deadlines import FEWEST, RESOLUTION, SPANS, Deadlines
+from fastapi_aqueduct.engine.scheduling.deadlines import FEWEST, RESOLUTION, SPANS, Deadlines
 
 from ..support import DEADLINE, eventually
 

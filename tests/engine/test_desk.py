@@ -8,11 +8,11 @@ from contextlib import ExitStack
 import pytest
 
 from fastapi_aqueduct import FlowStep
-from fastapi_aqueduct.engine.desk import StepDesk
-from fastapi_aqueduct.engine.frames import PORTION
-from fastapi_aqueduct.engine.link import LEAD
-from fastapi_aqueduct.engine.process import available_cores
+from fastapi_aqueduct.engine.scheduling.stage import StepDesk
 from fastapi_aqueduct.engine.statistics import WorkerState
+from fastapi_aqueduct.engine.wire.frames import PORTION
+from fastapi_aqueduct.engine.workers.handle import LEAD
+from fastapi_aqueduct.engine.workers.process import available_cores
 
 from ..handlers import Each
 from .links import BATCH, hand_over, ready_link, work

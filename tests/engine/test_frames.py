@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_aqueduct.engine.arena import Ref
-from fastapi_aqueduct.engine.codec import Encoded
-from fastapi_aqueduct.engine.frames import (
+from fastapi_aqueduct.engine.memory.arena import Ref
+from fastapi_aqueduct.engine.wire.codec import Encoded
+from fastapi_aqueduct.engine.wire.frames import (
     FINISHED,
     MAX_FRAME,
     Batch,
@@ -94,7 +94,7 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_there() -> None:
 
 
 def test_a_frame_over_the_limit_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.frames.MAX_FRAME", 10)
+    monkeypatch.setattr("fastapi_aqueduct.engine.wire.frames.MAX_FRAME", 10)
     with pytest.raises(ProtocolError, match="11 bytes is over the limit of 10"):
         pack(Kind.TASKS, b"x" * 11)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fastapi_aqueduct import ArenaFull, Flow, FlowStep
-from fastapi_aqueduct.engine.garbage import GarbageCollection
-from fastapi_aqueduct.engine.rest import IDLE_TIME
+from fastapi_aqueduct.engine.memory.garbage import GarbageCollection
+from fastapi_aqueduct.engine.scheduling.idle import IDLE_TIME
 
 from .. import handlers
 from ..handlers import Each, Job, Whole

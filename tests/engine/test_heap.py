@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from fastapi_aqueduct import Flow
-from fastapi_aqueduct.engine.heap import keep_freed_memory
-from fastapi_aqueduct.engine.memory import private_memory
+from fastapi_aqueduct.engine.system.malloc import keep_freed_memory
+from fastapi_aqueduct.engine.system.memory import private_memory
 
 from .. import handlers
 from ..handlers import DEADLINE, Each, Job
@@ -32,7 +32,7 @@ async def test_the_buffers_of_a_batch_are_used_again_by_the_next() -> None:
 
 
 async def test_an_idle_worker_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.rest.IDLE_TIME", 0.2)
+    monkeypatch.setattr("fastapi_aqueduct.engine.scheduling.idle.IDLE_TIME", 0.2)
     async with running(Flow(Each(handlers.knead))) as flow:
         (pid,) = pids(flow)
         at_rest = private_memory(pid) or 0

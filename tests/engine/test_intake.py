@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from fastapi_aqueduct import ArenaFull, Flow, NotRunningError, Overloaded
-from fastapi_aqueduct.engine.arrivals import NO_CAP, IntakeCap
-from fastapi_aqueduct.engine.intake import Intake
-from fastapi_aqueduct.engine.mapping import PAGE
+from fastapi_aqueduct.engine.memory.arrivals import NO_CAP, IntakeCap
+from fastapi_aqueduct.engine.memory.block_writer import Intake
+from fastapi_aqueduct.engine.memory.mapping import PAGE
 
 from .. import handlers
 from ..asgi.support import taken

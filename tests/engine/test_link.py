@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastapi_aqueduct.engine.frames import PORTION
-from fastapi_aqueduct.engine.link import LEAD, WorkerLink
 from fastapi_aqueduct.engine.statistics import WorkerState
+from fastapi_aqueduct.engine.wire.frames import PORTION
+from fastapi_aqueduct.engine.workers.handle import LEAD, WorkerLink
 
 from .links import hand_over, ready_link, work
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_aqueduct import Flow, FlowStep
-from fastapi_aqueduct.engine.patience import DOUBT, LEAST_WAIT, WINDOW, CallTime, Patience, best_wait
+from fastapi_aqueduct.engine.scheduling.batch_delay import DOUBT, LEAST_WAIT, WINDOW, CallTime, Patience, best_wait
 from fastapi_aqueduct.exceptions import ConfigurationError
 
 from .. import handlers

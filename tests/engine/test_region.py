@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from fastapi_aqueduct.engine.mapping import PAGE
-from fastapi_aqueduct.engine.region import ALIGNMENT, Region, RegionFull, rounded
+from fastapi_aqueduct.engine.memory.allocator import ALIGNMENT, Region, RegionFull, rounded
+from fastapi_aqueduct.engine.memory.mapping import PAGE
 
 START, CAPACITY = 3 * PAGE, 4 * PAGE
 

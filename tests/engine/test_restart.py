@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fastapi_aqueduct.engine.restart import LOADS_PER_WINDOW, Life, RestartBudget, RestartPolicy
 from fastapi_aqueduct.engine.timing import Timing
+from fastapi_aqueduct.engine.workers.restart import LOADS_PER_WINDOW, Life, RestartBudget, RestartPolicy
 
 TIMING = Timing()
 QUICK = Life(age=10.0, lifetime=9.8, load=0.2, has_answered=True, is_repeated=False)

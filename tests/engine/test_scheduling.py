@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep, TaskTimeout
-from fastapi_aqueduct.engine.awake import BRIEF
-from fastapi_aqueduct.engine.link import MAX_AHEAD
+from fastapi_aqueduct.engine.workers.awake import BRIEF
+from fastapi_aqueduct.engine.workers.handle import MAX_AHEAD
 from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
 from .. import handlers

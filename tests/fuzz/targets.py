@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
+from fastapi_aqueduct.asgi.binding.parameters import UploadPart
+from fastapi_aqueduct.asgi.body.limits import BodyRules
+from fastapi_aqueduct.asgi.body.upload import UploadReader
 from fastapi_aqueduct.asgi.errors import BodyError
-from fastapi_aqueduct.asgi.limits import BodyRules
-from fastapi_aqueduct.asgi.parameters import UploadPart
-from fastapi_aqueduct.asgi.timing import server_timing
-from fastapi_aqueduct.asgi.upload import UploadReader
-from fastapi_aqueduct.engine.frames import (
+from fastapi_aqueduct.asgi.server_timing import server_timing
+from fastapi_aqueduct.engine.wire.frames import (
     FrameReader,
     Kind,
     ProtocolError,

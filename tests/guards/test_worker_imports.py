@@ -44,9 +44,9 @@ def modules_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import fastapi_aqueduct, fastapi_aqueduct.engine.worker",
+        "import fastapi_aqueduct, fastapi_aqueduct.engine.child.worker",
         "from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload",
-        "import fastapi_aqueduct.engine.bootstrap",
+        "import fastapi_aqueduct.engine.child.bootstrap",
     ],
 )
 def test_what_a_worker_imports_brings_no_server_and_no_numpy(statement: str) -> None:
@@ -62,7 +62,7 @@ def test_a_pipeline_module_brings_no_web_framework() -> None:
 async def test_a_worker_that_has_worked_has_no_server() -> None:
     async with running(Flow(Each(list_modules))) as flow:
         modules = (await flow.process(Job())).modules
-    assert "fastapi_aqueduct.engine.worker" in modules
+    assert "fastapi_aqueduct.engine.child.worker" in modules
     assert modules & FORBIDDEN == set()
 
 

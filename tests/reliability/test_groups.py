@@ -19,8 +19,8 @@ from typing import Any, Literal
 import pytest
 
 from fastapi_aqueduct import Flow, FlowStep
-from fastapi_aqueduct.engine.group import GRACE
-from fastapi_aqueduct.engine.leftovers import signal_rest
+from fastapi_aqueduct.engine.child.leftovers import signal_rest
+from fastapi_aqueduct.engine.workers.group import GRACE
 
 from ..handlers import Each, Job, notes, spin
 from ..support import (

@@ -165,7 +165,7 @@ async def test_starting(
 @WORKERS
 @pytest.mark.parametrize("name", FATES)
 async def test_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, nprocs: int) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.supervisor.STOP_TIME", 0.5)
+    monkeypatch.setattr("fastapi_aqueduct.engine.workers.supervisor.STOP_TIME", 0.5)
     files = descriptors()
     flow = make_flow(tmp_path, nprocs)
     await flow.start_async()

@@ -140,7 +140,7 @@ async def test_a_task_that_is_cancelled_late_and_whose_worker_dies_frees_its_blo
 
 
 async def test_memory_that_lies_idle_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.rest.IDLE_TIME", 0.1)
+    monkeypatch.setattr("fastapi_aqueduct.engine.scheduling.idle.IDLE_TIME", 0.1)
     async with running(Flow(FlowStep(Each(handlers.invert), nprocs=2))) as flow:
         await asyncio.gather(*[flow.process(Job(image=picture(1, 4 * MIB)), DEADLINE) for _ in range(4)])
         assert flow.statistics().arena.touched >= 4 * MIB

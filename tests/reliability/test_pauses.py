@@ -17,8 +17,8 @@ import pytest
 import uvloop
 
 from fastapi_aqueduct import Flow, FlowStep
-from fastapi_aqueduct.engine.deadlines import Deadlines
-from fastapi_aqueduct.engine.pauses import PAUSE, FairTimer, wait_fairly
+from fastapi_aqueduct.engine.scheduling.deadlines import Deadlines
+from fastapi_aqueduct.engine.system.pauses import PAUSE, FairTimer, wait_fairly
 
 from ..engine.test_deadlines import Expired, Item
 from ..handlers import Gate

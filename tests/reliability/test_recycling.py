@@ -75,7 +75,7 @@ async def load_until(flow: Flow, enough: Any) -> list[Any]:
 async def test_no_request_notices_that_workers_are_replaced(
     monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.slot.MEMORY_INTERVAL", 0.02)
+    monkeypatch.setattr("fastapi_aqueduct.engine.workers.slot.MEMORY_INTERVAL", 0.02)
     step = FlowStep(Leaking(1 << 20) if "max_memory_growth" in limits else Each(common.tell_pid), nprocs=2, **limits)
     async with running(Flow(step)) as flow, Watch(flow) as watch:
         before = set(pids(flow))
@@ -91,7 +91,7 @@ async def test_no_request_notices_that_workers_are_replaced(
 
 
 async def test_memory_that_is_kept_for_the_next_batch_is_no_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.slot.MEMORY_INTERVAL", 0.02)
+    monkeypatch.setattr("fastapi_aqueduct.engine.workers.slot.MEMORY_INTERVAL", 0.02)
     async with running(Flow(FlowStep(Each(fill), max_memory_growth=30 << 20))) as flow:
         for size in [0] + [80] * 40:
             await flow.process(Job(size=size), DEADLINE)

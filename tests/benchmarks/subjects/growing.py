@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep
-from fastapi_aqueduct.asgi.tuning import ProcessSettings
+from fastapi_aqueduct.asgi.process import ProcessSettings
 
 from ..processes import Footprint
 from ..subject import say, wait_for_end

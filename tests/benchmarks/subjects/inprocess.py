@@ -7,16 +7,16 @@ import os
 from collections.abc import Sequence
 
 from fastapi_aqueduct import BaseTask, FlowStep
-from fastapi_aqueduct.engine.arena import Layout
-from fastapi_aqueduct.engine.channel import WorkerChannel, make_pair
-from fastapi_aqueduct.engine.dispatcher import Dispatcher
-from fastapi_aqueduct.engine.frames import Kind
-from fastapi_aqueduct.engine.ledger import Ledger
-from fastapi_aqueduct.engine.link import WorkerLink
-from fastapi_aqueduct.engine.mapping import Mapping, create_memory
-from fastapi_aqueduct.engine.orphan import OrphanKill
-from fastapi_aqueduct.engine.program import Program
-from fastapi_aqueduct.engine.worker import Setup, Worker
+from fastapi_aqueduct.engine.child.orphan import OrphanKill
+from fastapi_aqueduct.engine.child.program import Program
+from fastapi_aqueduct.engine.child.worker import Setup, Worker
+from fastapi_aqueduct.engine.memory.arena import Layout
+from fastapi_aqueduct.engine.memory.ledger import Ledger
+from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
+from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
+from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
+from fastapi_aqueduct.engine.wire.frames import Kind
+from fastapi_aqueduct.engine.workers.handle import WorkerLink
 
 MEMORY_LIMIT = 64 << 20
 QUEUE_SIZE = 1024

@@ -23,12 +23,12 @@ from collections.abc import Callable
 from statistics import median
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, FlowStep
-from fastapi_aqueduct.engine.arena import Arena, Layout
-from fastapi_aqueduct.engine.batching import BatchQueue
-from fastapi_aqueduct.engine.codec import Codec
-from fastapi_aqueduct.engine.frames import Batch, Envelope, FrameReader, Kind, pack, pack_batches, unpack_batches
-from fastapi_aqueduct.engine.mapping import Mapping, create_memory
-from fastapi_aqueduct.engine.record import Record
+from fastapi_aqueduct.engine.memory.arena import Arena, Layout
+from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
+from fastapi_aqueduct.engine.scheduling.queue import BatchQueue
+from fastapi_aqueduct.engine.scheduling.ticket import Record
+from fastapi_aqueduct.engine.wire.codec import Codec
+from fastapi_aqueduct.engine.wire.frames import Batch, Envelope, FrameReader, Kind, pack, pack_batches, unpack_batches
 
 from ..subject import say
 from .inprocess import MEMORY_LIMIT, LocalFlow, LocalWorker, make_program, make_setup

@@ -1,0 +1,230 @@
+"""The parameters of a task's constructor, as a request is asked for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, ForwardRef, NamedTuple, TypeVar, Union, get_args, get_origin
+
+from fastapi import params
+from pydantic import Field
+from pydantic.fields import FieldInfo
+from starlette.datastructures import UploadFile
+
+from ...exceptions import ConfigurationError
+from ...params import FormField, PartLimits, UploadInfo, UploadMarker
+from ...task import BaseTask, frozen_task
+from ..body.limits import checked_media_types
+
+
+class UploadPart(NamedTuple):
+    """An upload that a task takes: a part of a form, or several, or the whole body.
+
+    Attributes:
+        name: Name of the parameter, and of the parts.
+        is_required: Whether it must come.
+        is_list: Whether several files may come under the name.
+        media_types: The types it may have; empty: as the endpoint says.
+        max_size: The most bytes that one file may have; None: as many as the body.
+    """
+
+    name: str
+    is_required: bool
+    is_list: bool
+    media_types: tuple[str, ...]
+    max_size: int | None
+
+
+def typed_signature(function: Any, local_names: Mapping[str, Any] | None = None) -> inspect.Signature:
+    """Return the signature of a function with its annotations evaluated, as far as they can be.
+
+    FastAPI leaves a name that it cannot find as a ``ForwardRef``, so that an annotation of which it needs nothing may
+    be there for the type checker only.
+
+    Args:
+        function: The function.
+        local_names: The names where it is defined, for a function inside another one.
+    """
+    try:
+        return inspect.signature(function, eval_str=True, locals=local_names)
+    except NameError:
+        signature = inspect.signature(function)
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    parameters = [
+        item.replace(annotation=_evaluated(item.annotation, names, local_names))
+        for item in signature.parameters.values()
+    ]
+    found = _evaluated(signature.return_annotation, names, local_names)
+    return signature.replace(parameters=parameters, return_annotation=found)
+
+
+def _evaluated(annotation: Any, names: Mapping[str, Any], local_names: Mapping[str, Any] | None = None) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, dict(names), local_names)
+    except NameError:
+        return ForwardRef(annotation)
+
+
+def task_type_of(annotation: Any) -> Any:
+    """Return what an annotation names as the task of a request: a class or ``Box[int]``; None for anything else."""
+    while type(annotation).__name__ == "TypeAliasType":
+        annotation = annotation.__value__
+    if get_origin(annotation) is Annotated:
+        annotation, *metadata = get_args(annotation)
+        if any(isinstance(item, params.Depends) for item in metadata):
+            return None
+    kind = get_origin(annotation) or annotation
+    return annotation if isinstance(kind, type) and issubclass(kind, BaseTask) else None
+
+
+def constructor_parameters(task_type: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a task's constructor, in the form in which FastAPI understands them.
+
+    Args:
+        task_type: The class of the task, or a generic one with its arguments.
+
+    Raises:
+        ConfigurationError: The class can make no tasks of requests.
+    """
+    cls: type[BaseTask] = get_origin(task_type) or task_type
+    if getattr(getattr(cls, "__dataclass_params__", None), "frozen", False):
+        raise ConfigurationError(frozen_task(cls.__qualname__))
+    # Not the signature of the class: its first word would be BaseTask.__new__.
+    constructor = typed_signature(cls.__init__)
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = {
+        item.name: _translated(_resolved(task_type, cls, item))
+        for item in list(constructor.parameters.values())[1:]
+        if item.kind not in variable
+    }
+    for name, item in found.items():
+        if _mentions(item.annotation, UploadFile):
+            raise ConfigurationError(
+                f"{cls.__qualname__}: {name} is an UploadFile, whose temporary file no worker can read; use Upload, it "
+                "streams into shared memory"
+            )
+    return found
+
+
+def _resolved(task_type: Any, cls: type[BaseTask], parameter: inspect.Parameter) -> inspect.Parameter:
+    """Evaluate the annotation where it was written, and put in what a generic class stands for."""
+    field = next((item for item in _fields(cls) if item.name == parameter.name), None)
+    annotation, default = parameter.annotation, parameter.default
+    owner = _owner(cls, "__init__")
+    if "__dataclass_fields__" in vars(owner):  # its constructor is made of what its bases declare, too
+        owner = _owner(cls, parameter.name)
+        if isinstance(annotation, ForwardRef):
+            annotation = _evaluated(annotation.__forward_arg__, vars(sys.modules[owner.__module__]))
+    if isinstance(annotation, dataclasses.InitVar):
+        annotation = annotation.type
+    annotation = _substituted(annotation, _type_arguments(task_type, owner))
+    if field is not None and field.default_factory is not dataclasses.MISSING:
+        annotation, default = Annotated[annotation, Field(default_factory=field.default_factory)], parameter.empty
+    return parameter.replace(annotation=annotation, default=default)
+
+
+def _fields(cls: type[BaseTask]) -> tuple[dataclasses.Field[Any], ...]:
+    # A plain class may inherit the fields, and not the constructor, of a dataclass.
+    is_used = "__dataclass_fields__" in vars(_owner(cls, "__init__"))
+    return dataclasses.fields(cls) if is_used and dataclasses.is_dataclass(cls) else ()
+
+
+def _owner(cls: type, name: str) -> type:
+    return next(base for base in cls.__mro__ if name in vars(base) or name in vars(base).get("__annotations__", ()))
+
+
+def _type_arguments(task_type: Any, owner: type) -> dict[Any, Any]:
+    """Return what the type variables of a class stand for in a task that inherits from it."""
+    cls = get_origin(task_type) or task_type
+    known = dict(zip(getattr(cls, "__parameters__", ()), get_args(task_type), strict=False))
+    if cls is owner:
+        return known
+    for base in vars(cls).get("__orig_bases__", cls.__bases__):
+        if issubclass(get_origin(base) or base, owner):
+            return _type_arguments(_substituted(base, known), owner)
+    return {}
+
+
+def _substituted(annotation: Any, known: dict[Any, Any]) -> Any:
+    if isinstance(annotation, TypeVar):
+        return known.get(annotation, annotation)
+    variables = () if isinstance(annotation, type) else getattr(annotation, "__parameters__", ())
+    return annotation[tuple(known.get(item, item) for item in variables)] if variables else annotation
+
+
+def _translated(parameter: inspect.Parameter) -> inspect.Parameter:
+    if get_origin(parameter.annotation) is not Annotated:
+        return parameter
+    kind, *metadata = get_args(parameter.annotation)
+    if not any(isinstance(item, FormField) for item in metadata):
+        return parameter
+    known = [params.Form() if isinstance(item, FormField) else item for item in metadata]
+    return parameter.replace(annotation=Annotated[kind, *known])
+
+
+def upload_part(parameter: inspect.Parameter) -> UploadPart | None:
+    """Return what a parameter takes of the body; None for one that takes nothing of it.
+
+    Raises:
+        ConfigurationError: Its media types are none.
+    """
+    kinds, metadata = _taken_apart(parameter.annotation)
+    if not any(isinstance(item, UploadMarker) for item in metadata):
+        return None
+    limits = next((item for item in metadata if isinstance(item, PartLimits)), PartLimits())
+    return UploadPart(
+        parameter.name,
+        not has_default(parameter),
+        list in kinds,
+        checked_media_types(limits.media_type),
+        limits.max_size,
+    )
+
+
+def is_info(parameter: inspect.Parameter) -> bool:
+    """Tell whether a parameter takes what the client said about an upload."""
+    return _mentions(parameter.annotation, UploadInfo)
+
+
+def takes_list(parameter: inspect.Parameter) -> bool:
+    """Tell whether a parameter takes a list."""
+    return list in _taken_apart(parameter.annotation)[0]
+
+
+def has_default(parameter: inspect.Parameter) -> bool:
+    """Tell whether a parameter may be left out."""
+    return parameter.default is not parameter.empty or default_factory(parameter) is not None
+
+
+def default_factory(parameter: inspect.Parameter) -> Any:
+    """Return what makes the default of a parameter; None where nothing does."""
+    if get_origin(parameter.annotation) is not Annotated:
+        return None
+    found = [item for item in get_args(parameter.annotation)[1:] if isinstance(item, FieldInfo)]
+    return next((item.default_factory for item in found if item.default_factory is not None), None)
+
+
+def _mentions(annotation: Any, kind: type) -> bool:
+    return any(isinstance(item, type) and issubclass(item, kind) for item in _taken_apart(annotation)[0])
+
+
+def _taken_apart(annotation: Any) -> tuple[list[Any], list[Any]]:
+    """Return the types in an annotation, and the metadata of them all."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        kind, *metadata = get_args(annotation)
+        kinds, others = _taken_apart(kind)
+        return kinds, [*metadata, *others]
+    if origin not in (Union, UnionType, list):
+        return [annotation], []
+    kinds, metadata = [list] if origin is list else [], []
+    for item in get_args(annotation):
+        found, others = _taken_apart(item)
+        kinds += found
+        metadata += others
+    return kinds, metadata

@@ -1,0 +1,197 @@
+"""Makes a task from a request: the parameters of the task's constructor become those of the request."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, NamedTuple, TypeVar, get_origin
+
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import Request
+
+from ...exceptions import ConfigurationError, ForkedError, NotRunningError, UsageError
+from ...flow import Flow, FlowState
+from ...task import BaseTask
+from ..body.cutoff import raise_cutoff
+from ..body.guards import BodyGuard
+from ..body.limits import BodyRules
+from ..body.upload import Received, UploadReader, missing, refused_file
+from .form import FormFields
+from .parameters import constructor_parameters, is_info, takes_list, upload_part
+
+T = TypeVar("T", bound=BaseTask)
+
+HOW_TO_START = (
+    "the lifespan that starts it has not run. Give it to the outermost application: "
+    "FastAPI(lifespan=aqueduct.lifespan), or aqueduct.install(app), or `async with aqueduct.run(app): yield` "
+    "in a lifespan of your own. (The lifespan of a mounted application, or of a router included in a router that was "
+    "included before, is never run. Tests run it with `with TestClient(app)` or "
+    "`async with fastapi_aqueduct.testing.client(app)`.)"
+)
+
+
+class TaskFactory(Generic[T]):
+    """Knows what a task needs from a request.
+
+    Args:
+        task_type: The class of the task, or a generic one with its arguments.
+        rules: What is taken of the body.
+        timeout: Seconds that the flow has for a task.
+
+    Attributes:
+        task_type: The class of the task.
+        uploads: The parameters that take the body or parts of it, by name.
+        fields: The parameters that come from other fields of the form; none when the task has no upload.
+        signature: The other parameters, in the form in which FastAPI injects them.
+
+    Raises:
+        ConfigurationError: The constructor asks for more than a request can give.
+    """
+
+    def __init__(self, task_type: type[T], rules: BodyRules, timeout: float) -> None:
+        self.task_type: type[T] = get_origin(task_type) or task_type
+        self.rules = rules
+        self._timeout = timeout
+        parameters = constructor_parameters(task_type)
+        parts = {name: part for name, item in parameters.items() if (part := upload_part(item)) is not None}
+        infos = {name: item for name, item in parameters.items() if is_info(item)}
+        rest = [item for name, item in parameters.items() if name not in parts and name not in infos]
+        signature = inspect.Signature([item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in rest])
+        self.uploads = parts
+        self._infos = {name: name.removesuffix("_info") for name in infos}
+        self._check_infos(infos)
+        self.fields: FormFields | None = None
+        if parts:
+            self.fields = FormFields(self.task_type.__qualname__, signature)
+            signature = self.fields.rest
+        elif rules.media_types or rules.accept_gzip:
+            raise ConfigurationError(f"{self.task_type.__qualname__} has no parameter of type Upload to say more about")
+        self.signature = signature
+
+    def dependency(self) -> Callable[..., Awaitable[dict[str, Any]]]:
+        """Return a dependency through which FastAPI validates the parameters that are not the body."""
+
+        async def arguments(**values: Any) -> dict[str, Any]:
+            return values
+
+        arguments.__signature__ = self.signature  # type: ignore[attr-defined]
+        return arguments
+
+    async def make(self, request: Request, flow: Flow, arguments: dict[str, Any]) -> T:
+        """Make the task: refuse early, then read the body into shared memory, then call the constructor.
+
+        Args:
+            request: Where the body comes from.
+            flow: Where the task will go.
+            arguments: The other parameters.
+
+        Raises:
+            UsageError: The flow was never started, or not by this process.
+            NotRunningError: The server ended before the body had come.
+            Exception: What `Flow.check_entry` and `UploadReader` raise.
+        """
+        if not self.uploads:
+            return self.make_at_once(flow, arguments)
+        task, _ = await self.make_with(request, flow, arguments, None)
+        return task
+
+    def make_at_once(self, flow: Flow, arguments: dict[str, Any]) -> T:
+        """Make a task that has no upload, as `make` does."""
+        self._check_entry(flow)
+        return self.task_type(**arguments)
+
+    async def make_with(
+        self, request: Request, flow: Flow, arguments: dict[str, Any], fields: FormFields | None
+    ) -> tuple[T, dict[str, Any]]:
+        """Make a task that has an upload, as `make` does.
+
+        Args:
+            request: Where the body comes from.
+            flow: Where the task will go.
+            arguments: The other parameters.
+            fields: What somebody else wants from the form.
+
+        Returns:
+            The task, and the values of these fields.
+        """
+        # The headers cost nothing to judge, and say more than that the flow is busy.
+        reader = UploadReader(request, self.uploads, self.rules)
+        self._check_entry(flow)
+        try:
+            received = await reader.receive(flow)
+        except asyncio.CancelledError as exc:
+            raise_cutoff(request.scope, exc)
+        return await self._build(received, arguments, fields)
+
+    def _check_entry(self, flow: Flow) -> None:
+        try:
+            flow.check_entry(self.task_type.priority, self._timeout)
+        except ForkedError as exc:
+            raise UsageError(str(exc)) from None
+        except NotRunningError:
+            if flow.state is FlowState.STOPPED:
+                raise UsageError(f"flow {flow.name} is not running: {HOW_TO_START}") from None
+            raise
+
+    async def _build(
+        self, received: Received, arguments: dict[str, Any], fields: FormFields | None
+    ) -> tuple[T, dict[str, Any]]:
+        errors: list[Any] = self._file_errors(received)
+        groups: list[dict[str, Any]] = []
+        for group in (self.fields, fields):
+            values, wrong = await group.read(received.form) if group else ({}, [])
+            groups.append(values)
+            errors += wrong
+        if errors:
+            raise RequestValidationError(errors)
+        files = {name: self._given(name, views) for name, views in received.uploads.items()}
+        infos = {name: self._given(of, received.infos[of]) for name, of in self._infos.items() if of in files}
+        return self.task_type(**arguments, **groups[0], **files, **infos), groups[1]
+
+    def _given(self, name: str, found: list[Any]) -> Any:
+        return found if self.uploads[name].is_list else found[0]
+
+    def _file_errors(self, received: Received) -> list[Any]:
+        errors: list[Any] = []
+        for name, part in self.uploads.items():
+            views = received.uploads.get(name, [])
+            if name in received.nameless:
+                errors.append(refused_file((name,), "a part of a form without a file name is no file"))
+            elif part.is_required and not views:
+                errors.append(missing(name))
+            elif part.is_required:
+                places = [(name, index) if part.is_list else (name,) for index in range(len(views))]
+                errors += [
+                    refused_file(place, "the file is empty")
+                    for place, view in zip(places, views, strict=True)
+                    if not view
+                ]
+        return errors
+
+    def _check_infos(self, infos: dict[str, inspect.Parameter]) -> None:
+        owner = self.task_type.__qualname__
+        for name, parameter in infos.items():
+            part = self.uploads.get(self._infos[name])
+            if part is None:
+                raise ConfigurationError(
+                    f"{owner}: {name} of type UploadInfo must be named after an upload: image_info: UploadInfo beside "
+                    "image: Upload"
+                )
+            if part.is_list is not takes_list(parameter):
+                kind = "list[UploadInfo]" if part.is_list else "UploadInfo"
+                raise ConfigurationError(f"{owner}: {name} must be {kind}, as {part.name} is declared")
+
+
+class Documented(NamedTuple):
+    """What an endpoint or a dependency that takes a task says about itself: to the schema, and to the guards.
+
+    Attributes:
+        factory: Makes the task.
+        guard: Stands before bodies that FastAPI reads for it.
+        fields: What else is wanted from the form.
+    """
+
+    factory: TaskFactory[Any]
+    guard: BodyGuard
+    fields: FormFields | None = None

@@ -1,0 +1,90 @@
+"""Decompresses a body, a turn of the event loop at a time: a few bytes may stand for much work, or for many bytes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from ..errors import MalformedBody
+
+PIECE = 256 << 10
+"""Bytes that are decompressed in one turn of the event loop."""
+
+INPUT = 16 << 10
+"""Compressed bytes of which that is made: blocks without content cost the most for each of them."""
+
+MEMBERS_PER_TURN = 16
+"""Members that end in one turn."""
+
+FREE_MEMBERS = 64
+"""Members of any size that a stream may have: files that are put one behind the other."""
+
+LEAST_MEMBER = 1024
+"""Compressed bytes that further ones must have on average."""
+
+_GZIP = zlib.MAX_WBITS | 16
+
+
+class Inflation:
+    """Decompresses a gzip stream of one or more members."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=_GZIP)
+        self._members = 1
+        self._taken = 0
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Decompress the next bytes of the stream.
+
+        Yields:
+            What was decompressed in as much time as one turn of the event loop should take; it may be empty.
+
+        Raises:
+            MalformedBody: It is no gzip, or of far more members than its size explains.
+        """
+        rest = memoryview(data)
+        is_full = False
+        # A full piece may not be all that the stream has ready, even when it has taken all of the data.
+        while rest or (is_full and not self._stream.eof):
+            piece, rest = self._turn(rest)
+            is_full = len(piece) == PIECE
+            yield piece
+
+    def finish(self) -> None:
+        """Check that the stream is complete.
+
+        Raises:
+            MalformedBody: Its end is missing.
+        """
+        if not self._stream.eof:
+            raise MalformedBody("The compressed body ends in the middle.")
+
+    def _turn(self, data: memoryview) -> tuple[bytes, memoryview]:
+        parts: list[bytes] = []
+        room, last = PIECE, self._members + MEMBERS_PER_TURN
+        end = max(0, len(data) - INPUT)
+        while room and (len(data) > end or not parts):
+            if self._stream.eof:
+                if self._members == last:
+                    break
+                self._begin_member()
+            given = data[: len(data) - end]
+            part = self._decompress(given, room)
+            left = len(self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail)
+            data = data[len(given) - left :]
+            self._taken += len(given) - left
+            parts.append(part)
+            room -= len(part)
+        return b"".join(parts), data
+
+    def _begin_member(self) -> None:
+        self._members += 1
+        if self._members > FREE_MEMBERS + self._taken // LEAST_MEMBER:
+            raise MalformedBody(f"The compressed body has {self._members} members, and they are nearly empty.")
+        self._stream = zlib.decompressobj(wbits=_GZIP)
+
+    def _decompress(self, data: memoryview, room: int) -> bytes:
+        try:
+            return self._stream.decompress(data, room)
+        except zlib.error as exc:
+            raise MalformedBody("The body is not compressed with gzip as its Content-Encoding says.") from exc

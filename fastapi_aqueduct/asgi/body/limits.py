@@ -1,0 +1,141 @@
+"""What an endpoint takes of a body, and what the application puts up with while it comes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Scope
+
+from ...engine.memory.arrivals import IntakeCap
+from ...exceptions import ConfigurationError
+from ..errors import MalformedBody
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadLimits:
+    """Guards against clients that send too much or too slowly.
+
+    Give it to ``Aqueduct(flow, upload_limits=...)`` for the whole application, or to one endpoint.
+
+    Attributes:
+        max_body_size: The most bytes a body may have, if the endpoint does not say; default 64 MiB.
+        idle_timeout: Seconds without a byte after which the client is refused with 408; None: no limit.
+        min_rate: Bytes a second that a client must reach over the last ``grace`` seconds, else 408; 0: no limit.
+        grace: Seconds over which ``min_rate`` is judged: a client is first judged when so many have passed.
+        max_uploads: The most uploads that may arrive at the same time for one flow, else 503; None: any number.
+        max_pending_bytes: The most bytes of shared memory that uploads of one flow which are still arriving may
+            have, else 503; None: half of the flow's ``memory_limit``. A single upload may have more.
+
+    Raises:
+        ConfigurationError: ``min_rate`` has no time over which it could be judged.
+    """
+
+    max_body_size: int = 64 << 20
+    idle_timeout: float | None = 20.0
+    min_rate: int = 1000
+    grace: float = 20.0
+    max_uploads: int | None = 2048
+    max_pending_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_rate and self.grace <= 0:
+            raise ConfigurationError(f"grace must be positive where there is a min_rate, got {self.grace}")
+
+    @property
+    def cap(self) -> IntakeCap:
+        """How much may be arriving at the same time."""
+        return IntakeCap(self.max_uploads, self.max_pending_bytes)
+
+
+DEFAULT_LIMITS = UploadLimits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BodyRules:
+    """What one endpoint takes.
+
+    Attributes:
+        media_types: The types it takes, such as ``image/*``; empty: any.
+        max_body_size: The most bytes a body may have; None: as the application says.
+        limits: Guards of this endpoint; None: those of the application.
+        accept_gzip: Whether a body may be compressed.
+        wait: Seconds that an upload may wait for room in shared memory.
+    """
+
+    media_types: tuple[str, ...] = ()
+    max_body_size: int | None = None
+    limits: UploadLimits | None = None
+    accept_gzip: bool = False
+    wait: float = 5.0
+
+    def limits_of(self, scope: Scope) -> UploadLimits:
+        """Find the guards of a request: the endpoint's, else the application's, else the usual ones."""
+        return self.limits or application_setting(scope, "upload_limits") or DEFAULT_LIMITS
+
+    def max_size(self, scope: Scope) -> int:
+        """Tell how long the body of a request may be; FastAPI's own ``max_body_size`` counts as well."""
+        fastapi: int | None = scope.get("starlette.max_body_size")
+        if self.max_body_size is None:
+            return fastapi if fastapi is not None else self.limits_of(scope).max_body_size
+        return self.max_body_size if fastapi is None else min(fastapi, self.max_body_size)
+
+
+def application_setting(scope: Scope, name: str) -> Any:
+    """Find what the application's `Aqueduct` says about something; None when it says nothing."""
+    # The state of the lifespan reaches mounted applications, app.state reaches clients that know no lifespan.
+    aqueduct = scope.get("state", {}).get("aqueduct")
+    if aqueduct is None and "app" in scope:
+        aqueduct = getattr(scope["app"].state, "aqueduct", None)
+    return getattr(aqueduct, name, None)
+
+
+def checked_media_types(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Return the media types an endpoint takes, in lower case.
+
+    Raises:
+        ConfigurationError: One of them is no media type.
+    """
+    names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+    for name in names:
+        kind, slash, subtype = name.partition("/")
+        if not (kind and slash and subtype) or ";" in name or (kind == "*" and subtype != "*"):
+            raise ConfigurationError(f"media_type {name!r} is not of the form image/png, image/* or */*")
+    return tuple(name.lower() for name in names)
+
+
+def is_acceptable(content_type: str | None, media_types: tuple[str, ...]) -> bool:
+    """Tell whether content of a type is taken; any is when no types are named."""
+    if not media_types:
+        return True
+    found = (content_type or "").partition(";")[0].strip(" \t").lower()
+    kind, slash, _ = found.partition("/")
+    return bool(slash) and any(name in (found, f"{kind}/*", "*/*") for name in media_types)
+
+
+def content_length(scope: Scope) -> bytes | None:
+    """Return the Content-Length of a request as it stands there; None when it has none."""
+    # Not through request.headers, which makes an object and decodes every name on the way to this one.
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            found: bytes = value
+            return found
+    return None
+
+
+def announced_size(scope: Scope) -> int | None:
+    """Return how many bytes a request announces; None when it does not say.
+
+    Raises:
+        MalformedBody: It is not a number.
+    """
+    value = content_length(scope)
+    if value is None:
+        return None
+    if not value.isdigit():
+        raise MalformedBody("The Content-Length is not a number.")
+    digits = value.lstrip(b"0")
+    # Python refuses to convert thousands of digits, and no body has as many bytes as twenty of them say.
+    return int(digits or b"0") if len(digits) < 20 else sys.maxsize

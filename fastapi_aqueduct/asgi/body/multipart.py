@@ -1,0 +1,200 @@
+"""Takes a multipart form apart while it arrives; nothing is stored here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, MultipartState
+
+from ..errors import MalformedBody
+from .disposition import decoded, options_of, parse_disposition
+
+MAX_PARTS = 1000
+"""Parts that a form may have; Starlette allows as many files and as many fields."""
+
+PARTS_PER_TURN = 32
+"""Parts that begin in one turn of the event loop: each takes as long as many kilobytes of content."""
+
+STEP = 16 << 10
+"""Bytes that the parser gets at once, and in one turn, where a form is more than headers and content."""
+
+_BLANK_LINE = b"\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class PartBegin:
+    """The headers of a part have come.
+
+    Attributes:
+        name: Name of the field.
+        filename: Name of the file, None for a field that is no file.
+        content_type: Type of the content, None when it is not said.
+    """
+
+    name: str
+    filename: str | None
+    content_type: str | None
+
+
+class PartData(NamedTuple):
+    """A piece of the content of a part."""
+
+    source: bytes | bytearray
+    start: int
+    end: int
+
+    @property
+    def view(self) -> memoryview:
+        """The piece."""
+        return memoryview(self.source)[self.start : self.end]
+
+
+class PartEnd:
+    """A part is complete."""
+
+
+Event: TypeAlias = PartBegin | PartData | PartEnd
+
+
+def boundary_of(content_type: str) -> bytes | None:
+    """Return the boundary of a multipart form, None when the content is something else.
+
+    Raises:
+        MalformedBody: A multipart form without a boundary.
+    """
+    kind, options = options_of(content_type)
+    if kind != b"multipart/form-data":
+        return None
+    if not options.get(b"boundary"):
+        raise MalformedBody("The Content-Type multipart/form-data needs a boundary.")
+    return options[b"boundary"]
+
+
+class MultipartForm:
+    """Turns pieces of a form, cut anywhere, into events.
+
+    Args:
+        boundary: What separates the parts.
+
+    Raises:
+        MalformedBody: The boundary cannot be used.
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self._events: list[Event] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._field, self._value = bytearray(), bytearray()
+        self._parts = 0
+        self._has_begun_part = True
+        self._has_ended = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_header_field": lambda data, start, end: self._field.extend(data[start:end]),
+                    "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_headers,
+                    "on_part_data": self._take,
+                    "on_part_end": lambda: self._events.append(PartEnd()),
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as exc:
+            raise MalformedBody("The boundary of the multipart form cannot be used.") from exc
+
+    def feed(self, data: bytes | bytearray, start: int = 0) -> tuple[list[Event], int]:
+        """Take apart the next piece of the body, or what is left of it, for one turn of the event loop.
+
+        Args:
+            data: The piece.
+            start: Where to go on in it.
+
+        Returns:
+            What it brings, and where to go on.
+
+        Raises:
+            MalformedBody: It is not a multipart form.
+        """
+        last, parsed = self._parts + PARTS_PER_TURN, 0
+        while (start := self._take_content(data, start)) < len(data) and self._parts < last and parsed < STEP:
+            end = self._end_of_headers(data, start)
+            self._parse(data[start:end])
+            parsed += end - start
+            start = end
+        events, self._events = self._events, []
+        return events, start
+
+    def _end_of_headers(self, data: bytes | bytearray, start: int) -> int:
+        # The parser is slow at content, so it gets a delimiter and the headers behind it, up to the blank line. It does
+        # not matter to it how a form is cut. But who sends blank lines and no parts must not have it called for each.
+        blank = data.find(_BLANK_LINE, start, start + STEP) if self._has_begun_part else -1
+        self._has_begun_part = False
+        return min(start + STEP, len(data)) if blank < 0 else blank + len(_BLANK_LINE)
+
+    @property
+    def _is_in_content(self) -> bool:
+        # Its index counts the letters of a delimiter that may have begun.
+        return self._parser.state == MultipartState.PART_DATA and not self._parser.index
+
+    def _take_content(self, data: bytes | bytearray, start: int) -> int:
+        """Take the content of a part that goes on at a place, and return where it ends."""
+        if not self._is_in_content:
+            return start
+        delimiter = self._parser.boundary  # with the CR, LF and hyphens before it
+        end = data.find(delimiter, start)
+        if end < 0:
+            # One may begin with the last bytes: with a CR, which there is only one of in it.
+            end = data.rfind(b"\r", max(start, len(data) - len(delimiter) + 1))
+            if end < 0 or not delimiter.startswith(data[end:]):
+                end = len(data)
+        if end > start:
+            self._take(data, start, end)
+        return end
+
+    def _parse(self, data: bytes | bytearray) -> None:
+        try:
+            self._parser.write(data)  # type: ignore[arg-type]  # takes any bytes-like object
+        except FormParserError as exc:
+            raise MalformedBody("The body is not a valid multipart form.") from exc
+
+    def finish(self) -> None:
+        """Check that the form was complete.
+
+        Raises:
+            MalformedBody: Its end is missing.
+        """
+        if not self._has_ended:
+            raise MalformedBody("The multipart form ends in the middle.")
+
+    def _begin_part(self) -> None:
+        self._headers = {}
+        self._has_begun_part = True
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise MalformedBody(f"The multipart form has more than {MAX_PARTS} parts.")
+
+    def _end_header(self) -> None:
+        self._headers[bytes(self._field).lower()] = bytes(self._value)
+        self._field, self._value = bytearray(), bytearray()
+
+    def _end_headers(self) -> None:
+        name, filename = parse_disposition(self._headers.get(b"content-disposition"))
+        if name is None:
+            raise MalformedBody("A part of the multipart form has no name.")
+        content_type = self._headers.get(b"content-type")
+        self._events.append(PartBegin(name, filename, None if content_type is None else decoded(content_type)))
+
+    def _take(self, data: bytes | bytearray, start: int, end: int) -> None:
+        last = self._events[-1] if self._events else None
+        # The parser stops at everything that looks like the start of a boundary.
+        if isinstance(last, PartData) and last.source is data and last.end == start:
+            self._events[-1] = PartData(data, last.start, end)
+        else:
+            self._events.append(PartData(data, start, end))
+
+    def _end(self) -> None:
+        self._has_ended = True

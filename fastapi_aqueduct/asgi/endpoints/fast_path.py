@@ -1,0 +1,289 @@
+"""The short way through FastAPI for endpoints of flows.
+
+For every request FastAPI's handler takes the content type apart with the parser for e-mails, looks for dependencies and
+for what replaces them, for parameters in four places, for observers, and makes a response that is thrown away. What is
+left to do for an endpoint without dependencies is to have FastAPI's own fields validate the parameters and the JSON, to
+call the endpoint, and to have FastAPI serialize what it returns. Whatever is unusual about a request (another content
+type, something that is not valid, telemetry) goes to FastAPI's own handler, so that the answer is FastAPI's.
+
+Only the handler is replaced: what FastAPI and Starlette put around it (exception handlers, what is closed after the
+response) stays theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from operator import attrgetter
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import fastapi
+import starlette
+from fastapi import FastAPI, params, routing
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..binding.injection import REQUEST, RESPONSE, Injected
+from ..dependencies import watch_stream
+from ..responses import JSONContent
+from ..versions import unknown
+from .endpoint import FlowEndpoint, find_endpoint
+
+_PASSED = (
+    "get_request_handler",
+    "request_response",
+    "solve_dependencies",
+    "run_endpoint_function",
+    "serialize_response",
+)
+"""Functions of FastAPI that a request goes past or through. A package that observes requests may replace them."""
+
+_JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
+
+_SOURCES = {
+    "path_params": attrgetter("path_params"),
+    "query_params": attrgetter("query_params"),
+    "header_params": attrgetter("headers"),
+    "cookie_params": attrgetter("cookies"),
+}
+"""Where a request has what FastAPI keeps under these names of an endpoint's parameters."""
+
+
+def shorten(app: FastAPI) -> str | None:
+    """Have the endpoints of an application answer by the short way where there is one; again changes nothing.
+
+    Returns:
+        Why none of them can; None when those that are plain enough do.
+    """
+    found = [
+        (context, endpoint)
+        for context in routing.iter_route_contexts(app.routes)
+        if (endpoint := find_endpoint(getattr(context, "endpoint", None))) is not None
+    ]
+    if not found:
+        return None
+    reason = unknown("fastapi", fastapi.__version__) or unknown("starlette", starlette.__version__) or _observed()
+    if reason is not None:
+        return reason
+    try:
+        parts = _find_parts()
+        for context, endpoint in found:
+            route: Any = context._effective_route
+            if type(context.original_route) is routing.APIRoute and _is_plain(route):
+                route.app = parts.limit(Shortcut(route, endpoint, parts), route.max_body_size)
+    except (ImportError, AttributeError) as exc:
+        return f"fastapi {fastapi.__version__} is not as it was when it was tried: {exc}"
+    return None
+
+
+class _Parts(NamedTuple):
+    """What is used of FastAPI beside its public interface."""
+
+    request_response: Any
+    serialize: Any
+    read: Any
+    limit: Any
+    describe: Any
+    current_route: Any
+    default: Any
+    allows_body: Any
+
+
+def _find_parts() -> _Parts:
+    # Not at the top of the module: without one of these names the short way is off, and all else works.
+    from fastapi.datastructures import DefaultPlaceholder
+    from fastapi.dependencies.utils import request_params_to_args
+    from fastapi.routing import (  # type: ignore[attr-defined]  # FastAPI does not export all of them
+        _effective_route_context_var,
+        _extract_endpoint_context,
+        request_response,
+        serialize_response,
+        wrap_app_with_body_limit,
+    )
+    from fastapi.utils import is_body_allowed_for_status_code
+
+    return _Parts(
+        request_response=request_response,
+        serialize=serialize_response,
+        read=request_params_to_args,
+        limit=wrap_app_with_body_limit,
+        describe=_extract_endpoint_context,
+        current_route=_effective_route_context_var,
+        default=DefaultPlaceholder,
+        allows_body=is_body_allowed_for_status_code,
+    )
+
+
+class Shortcut:
+    """Answers the requests to one route.
+
+    Args:
+        route: The route, or what stands for it in an application that includes its router.
+        endpoint: What it calls.
+        parts: Of FastAPI.
+    """
+
+    def __init__(self, route: Any, endpoint: FlowEndpoint, parts: _Parts) -> None:
+        wanted = route.dependant
+        self._endpoint = endpoint
+        self._handler = _own_handler(route, parts)
+        self._read_params = parts.read
+        self._allows_body = parts.allows_body
+        self._request_name = None if wanted.request_param_name == REQUEST else wanted.request_param_name
+        self._body = wanted.body_params[0] if wanted.body_params else None
+        self._sources = [(fields, source) for name, source in _SOURCES.items() if (fields := getattr(wanted, name))]
+        is_usual = isinstance(route.response_class, parts.default)
+        self._response_class = route.response_class.value if is_usual else route.response_class
+        # Then pydantic writes the JSON, and no response class is asked.
+        self._is_dumped = is_usual and route.response_field is not None
+        self._serialize = partial(
+            parts.serialize,
+            field=route.response_field,
+            include=route.response_model_include,
+            exclude=route.response_model_exclude,
+            by_alias=route.response_model_by_alias,
+            exclude_unset=route.response_model_exclude_unset,
+            exclude_defaults=route.response_model_exclude_defaults,
+            exclude_none=route.response_model_exclude_none,
+            endpoint_ctx={**parts.describe(route.endpoint), "path": _name_of(route)},
+            dump_json=self._is_dumped,
+        )
+        self._status_code: int | None = route.status_code
+        self._application: ASGIApp = parts.request_response(self.answer)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer a request."""
+        return self._application(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request, as FastAPI's handler does."""
+        values = await self._read(request)
+        if values is None:
+            return await self._handler(request)
+        headers: list[tuple[bytes, bytes]] = []
+        arguments = {name: values.pop(name) for name in self._endpoint.task_names}
+        result = await self._endpoint.answer(Injected(request, headers, arguments, values), self._endpoint.flow)
+        if isinstance(result, Response):
+            if isinstance(result, StreamingResponse):
+                watch_stream(request)
+            return result
+        return self._make_response(await self._serialize(response_content=result), headers)
+
+    def _make_response(self, content: Any, headers: list[tuple[bytes, bytes]]) -> Response:
+        if self._is_dumped:
+            return JSONContent(content, headers, self._status_code or 200)
+        # Without a status code that of the class is meant, which is 307 for a redirection.
+        status_code = {"status_code": self._status_code} if self._status_code else {}
+        response: Response = self._response_class(content, **status_code)
+        if not self._allows_body(response.status_code):
+            response.body = b""
+        response.raw_headers.extend(headers)
+        return response
+
+    async def _read(self, request: Request) -> dict[str, Any] | None:
+        """Read and validate the parameters; None when FastAPI should say what it thinks of the request."""
+        values: dict[str, Any] = {}
+        if self._body is not None:
+            value, is_valid = await self._read_json(request, self._body)
+            if not is_valid:
+                return None
+            values[self._body.name] = value
+        if _is_special(request):
+            return None
+        for fields, source in self._sources:
+            found, errors = self._read_params(fields, source(request))
+            if errors:
+                return None
+            values |= found
+        if self._request_name is not None:
+            values[self._request_name] = request
+        return values
+
+    async def _read_json(self, request: Request, field: Any) -> tuple[Any, bool]:
+        content_type, length = _entity(request)
+        try:
+            # The request keeps it, also for FastAPI's handler.
+            body = await self._endpoint.guard.read(request, length)
+        except Exception as exc:
+            # FastAPI knows what to answer to that, and must not take what is left for the body.
+            request.body = partial(_fail, exc)  # type: ignore[method-assign]
+            return None, False
+        if content_type not in _JSON:
+            return None, False
+        try:
+            # Reads a number and a text as json.loads does, in a tenth of the time, and less that is unusual: for that
+            # there is FastAPI's own handler, as for what is no JSON.
+            content = from_json(body)
+        except ValueError:
+            return None, False
+        value, errors = field.validate(content, {}, loc=("body",))
+        return value, not errors
+
+
+def _is_special(request: Request) -> bool:
+    overrides = getattr(request.app, "dependency_overrides", None)
+    return bool(overrides) or request.scope.get("fastapi.telemetry") is not None
+
+
+def _observed() -> str | None:
+    for name in _PASSED:
+        function = getattr(routing, name, None)
+        # Not __module__, which a wrapper takes over, as it does the class of what it wraps.
+        if type(function) is not FunctionType or not function.__globals__["__name__"].startswith("fastapi."):
+            return f"fastapi.routing.{name} is not FastAPI's own, and what replaces it wants to be called"
+    return None
+
+
+def _is_plain(route: Any) -> bool:
+    wanted = route.dependant
+    specials = (
+        wanted.dependencies,
+        wanted.websocket_param_name,
+        wanted.http_connection_param_name,
+        wanted.background_tasks_param_name,
+        wanted.security_scopes_param_name,
+        wanted.response_param_name != RESPONSE,
+        route._embed_body_fields,
+        route.is_sse_stream or route.is_json_stream,
+    )
+    return (
+        not any(specials)
+        and wanted.call is route.endpoint
+        and [type(field.field_info) for field in wanted.body_params] in ([], [params.Body])
+        # A response without a body has no Content-Length either: FastAPI's own handler makes it.
+        and (route.status_code is None or route.status_code >= 200 and route.status_code not in (204, 205, 304))
+    )
+
+
+def _entity(request: Request) -> tuple[bytes | None, bytes | None]:
+    # Not through request.headers, which makes an object and decodes every name on the way to these.
+    content_type = length = None
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            content_type = value
+        elif name == b"content-length":
+            length = value
+    return content_type, length
+
+
+def _name_of(route: Any) -> str:
+    return f"{', '.join(sorted(route.methods))} {route.path}"
+
+
+def _own_handler(route: Any, parts: _Parts) -> Callable[[Request], Awaitable[Response]]:
+    if isinstance(route, routing.APIRoute):
+        return route.get_route_handler()
+    # As FastAPI does where a router is included: the handler is that of what stands for the route there.
+    token = parts.current_route.set(route)
+    try:
+        handler: Callable[[Request], Awaitable[Response]] = route.original_route.get_route_handler()
+    finally:
+        parts.current_route.reset(token)
+    return handler
+
+
+async def _fail(exc: Exception) -> bytes:
+    raise exc

@@ -1,0 +1,181 @@
+"""What a worker must import before it can run its handler, and what to do where it cannot.
+
+A handler travels as the name of its class; the worker imports the module of that name. Where the class lives in the
+main module of the application, the worker runs that file again, under another name, as ``multiprocessing`` does.
+"""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+import sys
+from importlib import import_module
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ...exceptions import AqueductError, ConfigurationError
+
+GUARD = 'put what starts the application under `if __name__ == "__main__":`'
+"""The advice where the main module cannot be imported a second time."""
+
+_MAIN = ("__main__", "__mp_main__")
+
+
+class NotImportable(AqueductError):
+    """A worker could not import a class or function that it was told to use.
+
+    Args:
+        module: The module it should come from.
+        name: Its name in there.
+        reason: What the import raised, in words.
+        is_missing: The module was imported, but does not have the name.
+        started_flow: The flow that the module started while it was imported; empty when it started none.
+    """
+
+    def __init__(self, module: str, name: str, reason: str, is_missing: bool, started_flow: str) -> None:
+        super().__init__(module, name, reason, is_missing, started_flow)
+        self.module = module
+        self.name = name
+        self.reason = reason
+        self.is_missing = is_missing
+        self.started_flow = started_flow
+
+    def __str__(self) -> str:
+        return f"the worker cannot import {self.name} from {self.module}: {self.reason}"
+
+
+class SetupReader(pickle.Unpickler):
+    """Unpickles what a worker is told to run, and says what could not be imported.
+
+    Args:
+        file: The pickled setup.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Import a class or a function.
+
+        Raises:
+            NotImportable: The import failed; SystemExit counts, which a main module without a guard may raise.
+        """
+        _import.is_running, _import.started_flow = True, ""
+        part = ""
+        try:
+            found: Any = import_module(module)
+            # Not the inherited method: it takes every AttributeError of a module for a name that is missing.
+            for part in name.split("."):
+                found = getattr(found, part)
+            return found
+        except BaseException as exc:
+            is_missing = isinstance(exc, AttributeError) and bool(part) and part in (exc.name, *exc.args)
+            reason = f"it has no {name}" if is_missing else f"{type(exc).__name__}: {exc}"
+            raise NotImportable(module, name, reason, is_missing, _import.started_flow) from exc
+        finally:
+            _import.is_running = False
+
+
+class _Import:
+    """Whether this process is a worker that imports what it should run."""
+
+    is_running = False
+    started_flow = ""
+
+
+_import = _Import()
+
+
+def check_not_importing(flow: str) -> None:
+    """Refuse to start a flow while a worker imports the module that starts it: workers would start workers.
+
+    Args:
+        flow: Name of the flow.
+
+    Raises:
+        ConfigurationError: This process is such a worker.
+    """
+    if _import.is_running:
+        _import.started_flow = flow
+        raise ConfigurationError(f"flow {flow} is started while a worker imports the main module; {GUARD}")
+
+
+def explain(failure: NotImportable) -> str:
+    """Say what a worker could not import, from where, why, and what helps; to be called in the API process."""
+    is_main = failure.module in _MAIN
+    module = sys.modules.get("__main__" if is_main else failure.module)
+    source, why = _explain_main(failure, _main()) if is_main else (failure.module, _explain_module(failure, module))
+    return f"the worker cannot import {_kind(module, failure.name)}{failure.name} from {source}: {why}"
+
+
+def explain_forkserver() -> str:
+    """Say why a child of the forkserver may end before it can report an error; to be called in the API process."""
+    main = _main()
+    return f"if its output says that {main.source} could not be imported: {main.obstacle or GUARD}"
+
+
+class _Main(NamedTuple):
+    """The main module of the API process.
+
+    Attributes:
+        source: Its name or its file.
+        obstacle: Why no other process can import it, and what helps; empty when one can.
+    """
+
+    source: str
+    obstacle: str = ""
+
+
+def _main() -> _Main:
+    main = sys.modules.get("__main__")
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if hasattr(builtins, "__IPYTHON__"):
+        return _Main(
+            "the notebook",
+            "what a cell defines exists in the process of the notebook only; write it to a module beside the notebook, "
+            "for example with `%%writefile pipeline.py`, and import it",
+        )
+    if spec is not None and spec.name.rpartition(".")[2] == "__main__":
+        return _Main(
+            spec.name,
+            "other processes cannot import what `python -m` runs as a package; move the definition to another module "
+            "of the package and import it",
+        )
+    if spec is not None:
+        return _Main(spec.name)
+    if file is None or not Path(file).is_file():
+        return _Main(
+            "the main module",
+            "what is typed in or piped to Python exists in this process only; write it to a module and import it",
+        )
+    return _Main(str(file))
+
+
+def _explain_main(failure: NotImportable, main: _Main) -> tuple[str, str]:
+    if main.obstacle:
+        return main
+    if failure.started_flow:
+        return main.source, f"it starts flow {failure.started_flow} when it is imported; {GUARD}"
+    if failure.is_missing:
+        return main.source, f'{failure.reason}; define it at the top level, outside `if __name__ == "__main__":`'
+    return main.source, f"{failure.reason}; each worker imports it once more: {GUARD}"
+
+
+def _explain_module(failure: NotImportable, module: ModuleType | None) -> str:
+    if not failure.reason.startswith(ModuleNotFoundError.__name__) or module is None or _is_on_path(failure.module):
+        return failure.reason
+    return (
+        f"{failure.reason}; {module.__file__} was loaded by its path and not from sys.path, as pytest does with "
+        "--import-mode=importlib: move the definition to a module that can be imported, or add its directory to "
+        "sys.path (with pytest's option `pythonpath`)"
+    )
+
+
+def _kind(module: ModuleType | None, name: str) -> str:
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return "class " if isinstance(found, type) else "function " if callable(found) else ""
+
+
+def _is_on_path(name: str) -> bool:
+    return PathFinder.find_spec(name.partition(".")[0]) is not None

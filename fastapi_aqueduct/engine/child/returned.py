@@ -1,0 +1,66 @@
+"""What the methods of a handler return in a worker, where nothing should come back."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any
+
+from ...exceptions import ConfigurationError
+from ...logger import log
+
+
+class ReturnCheck:
+    """Looks at what a handler's methods return.
+
+    A decorator may hide from the class that its method is a coroutine function; then only the returned value shows it.
+
+    Args:
+        step: Name of the step, for the log.
+        handler: Name of the handler class.
+    """
+
+    def __init__(self, step: str, handler: str) -> None:
+        self._step = step
+        self._handler = handler
+        self._has_warned = False
+
+    def check(self, method: str, value: Any) -> None:
+        """Refuse a value that shows that nothing of a method has run.
+
+        Args:
+            method: Name of the method.
+            value: What it returned.
+
+        Raises:
+            ConfigurationError: The value is a coroutine or a generator.
+        """
+        if inspect.iscoroutine(value):
+            value.close()  # else Python warns that it was never awaited
+        elif not inspect.isgenerator(value) and not inspect.isasyncgen(value):
+            return
+        raise ConfigurationError(
+            f"{self._handler}.{method} returned a {type(value).__name__}, so nothing of it has run: a worker calls it "
+            "as an ordinary function; let it do its work before it returns"
+        )
+
+    def note(self, value: Any) -> None:
+        """Check what ``handle`` returned, and warn, once, that it is ignored.
+
+        Args:
+            value: What it returned, other than None.
+
+        Raises:
+            ConfigurationError: As for `check`.
+        """
+        self.check("handle", value)
+        if self._has_warned:
+            return
+        self._has_warned = True
+        log.warning(
+            "%s (pid %d): %s.handle returned a %s, which is ignored; set results as attributes of the tasks",
+            self._step,
+            os.getpid(),
+            self._handler,
+            type(value).__name__,
+        )

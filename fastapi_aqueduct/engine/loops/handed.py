@@ -1,0 +1,149 @@
+"""A call of a flow that is made in another thread than that of the event loop that drives the flow.
+
+The caller's thread makes it, waits for it and fills the caller's task. The owner's thread sees a stand-in of the task
+only: a shallow copy, which travels in its place and takes the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from contextvars import copy_context
+
+from ...task import BaseTask
+
+LOOK = 0.1
+"""Seconds after which a caller looks whether its call is still driven: an event loop that ends tells nothing to other
+threads."""
+
+GRACE = 0.05
+"""Seconds after its deadline at which a call ends whatever its owner does: that thread may be busy with other code."""
+
+
+class HandedCall:
+    """A call that one thread hands to another.
+
+    Args:
+        task: The caller's task; read and written in the thread that makes this object only.
+        timeout: Seconds in which the answer must come.
+        on_end: Called with this object when it has ended, in any thread.
+
+    Attributes:
+        stand_in: The task as the owner sees it.
+        timeout: As given.
+        started_at: When it was made, on the clock of ``time.monotonic``.
+        deadline: On the same clock.
+        context: Copy of the caller's context variables.
+        loop: The event loop in which it was begun; for the owner's thread only, as the following.
+        admission: Takes it into the flow.
+        number: Id of its task when the dispatcher owns it, else 0.
+        is_cancelled: Whether it has ended by `cancel`.
+    """
+
+    def __init__(self, task: BaseTask, timeout: float, on_end: Callable[[HandedCall], object]) -> None:
+        self.stand_in: BaseTask = object.__new__(type(task))
+        self.stand_in.__dict__.update(task.__dict__)
+        self.timeout = timeout
+        self.started_at = time.monotonic()
+        self.deadline = self.started_at + timeout
+        self.context = copy_context()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.admission: asyncio.Task[None] | None = None
+        self.number = 0
+        self.is_cancelled = False
+        self._task = task
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._has_ended = False
+        self._error: BaseException | None = None
+
+    def done(self) -> bool:
+        """Tell whether it has ended."""
+        return self._has_ended
+
+    def set_result(self, result: None) -> None:
+        """End it: the stand-in has the result."""
+        self._end(None)
+
+    def set_exception(self, error: BaseException) -> None:
+        """End it with an exception."""
+        self._end(error)
+
+    def cancel(self) -> None:
+        """End it with ``CancelledError``, from any thread."""
+        self._end(asyncio.CancelledError(), is_cancelled=True)
+
+    def pause(self) -> float:
+        """Tell for how many seconds its caller should wait before it looks after it; 0 when its time is over."""
+        return max(0.0, min(LOOK, self.deadline + GRACE - time.monotonic()))
+
+    def take(self) -> None:
+        """Fill the caller's task, in the caller's thread.
+
+        Raises:
+            BaseException: With which it has ended.
+        """
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it refers to this frame; as a cycle both would keep the task's memory
+        fields = self.stand_in.__dict__
+        if "_metrics" in fields:  # with the time that the owner's thread took to begin it
+            fields["_metrics"] = fields["_metrics"][0], time.monotonic() - self.started_at
+        self._task.__dict__ = fields
+
+    def _end(self, error: BaseException | None, is_cancelled: bool = False) -> None:
+        with self._lock:
+            if self._has_ended:
+                return
+            self._error = error
+            self.is_cancelled = is_cancelled
+            self._has_ended = True
+        self._on_end(self)
+        self._wake()
+
+    def _wake(self) -> None:
+        raise NotImplementedError
+
+
+class BlockingCall(HandedCall):
+    """A call whose caller blocks its thread."""
+
+    def __init__(self, task: BaseTask, timeout: float, on_end: Callable[[HandedCall], object]) -> None:
+        super().__init__(task, timeout, on_end)
+        self._ended = threading.Event()
+
+    def wait(self) -> bool:
+        """Wait until it has ended or should be looked after; tell whether it has ended."""
+        return self._ended.wait(self.pause())
+
+    def _wake(self) -> None:
+        self._ended.set()
+
+
+class AwaitedCall(HandedCall):
+    """A call whose caller awaits it in an event loop of its own, which must be running."""
+
+    def __init__(self, task: BaseTask, timeout: float, on_end: Callable[[HandedCall], object]) -> None:
+        super().__init__(task, timeout, on_end)
+        self._home = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] = self._home.create_future()
+
+    async def wait(self) -> bool:
+        """Wait until it has ended or should be looked after; tell whether it has ended."""
+        await asyncio.wait([self._waiter], timeout=self.pause())
+        return self.done()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # its event loop is closed, and with it the caller is gone
+            self._home.call_soon_threadsafe(_resolve, self._waiter)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

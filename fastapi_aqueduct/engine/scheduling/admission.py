@@ -1,0 +1,94 @@
+"""Refuses what could not be done, before it costs anything."""
+
+from __future__ import annotations
+
+import time
+
+from ...exceptions import DeadlineUnreachable, QueueFull, StepUnavailable
+from .stage import StepDesk
+
+
+class Admission:
+    """Judges whether a task that comes now has a chance.
+
+    Args:
+        name: Name of the flow.
+        desks: Its steps.
+        queue_size: Tasks that may wait for a step, in each level.
+
+    Attributes:
+        unavailable: Indices of the steps that have no ready worker.
+    """
+
+    def __init__(self, name: str, desks: list[StepDesk], queue_size: int) -> None:
+        self.unavailable: set[int] = set()
+        self._name = name
+        self._desks = desks
+        self._queue_size = queue_size
+
+    def note_workers(self, index: int) -> None:
+        """Take in that a step has got or lost a worker."""
+        desk = self._desks[index]
+        is_ready = bool(desk.ready_links())
+        desk.budget.note_ready(time.monotonic(), is_ready)
+        if is_ready:
+            self.unavailable.discard(index)
+        else:
+            self.unavailable.add(index)
+
+    def check_workers(self, patience: float) -> None:
+        """Refuse while a step has no ready worker.
+
+        Args:
+            patience: Seconds for which the caller would wait.
+
+        Raises:
+            StepUnavailable: None is expected so soon.
+        """
+        now = time.monotonic()
+        for index in self.unavailable:
+            desk = self._desks[index]
+            wait = desk.expected_wait(now)
+            if wait > patience:
+                raise StepUnavailable(
+                    f"step {desk.name} of flow {self._name} has no ready worker; one is expected in {wait:.1f} s",
+                    retry_after=wait,
+                )
+
+    def check(self, priority: int, timeout: float, is_idle: bool) -> None:
+        """Refuse a task that could not go straight into the queue, or not be done in time.
+
+        Args:
+            priority: Its priority.
+            timeout: Seconds it has.
+            is_idle: Whether nothing is in flight. Then one is let in whatever was measured, or a slow first call
+                would close the door for good.
+
+        Raises:
+            StepUnavailable: A step has no ready worker.
+            QueueFull: The queue of the first step is full.
+            DeadlineUnreachable: At the measured rate it would take longer.
+        """
+        if self.unavailable:
+            self.check_workers(0.0)
+        if is_idle:
+            return
+        expected = 0.0
+        for desk in self._desks:
+            expected += desk.expected_time()
+        if self._desks[0].queue.count >= self._queue_size:  # of all levels; seldom is there one to look at closer
+            self._check_queue(priority, expected)
+        if expected > timeout:
+            raise DeadlineUnreachable(
+                f"a task of flow {self._name} would take about {expected:.1f} s now and has {timeout:g} s",
+                retry_after=max(1.0, expected - timeout),
+            )
+
+    def _check_queue(self, priority: int, expected: float) -> None:
+        first = self._desks[0]
+        waiting = first.queue.waiting(first.queue.level(priority))
+        if waiting >= self._queue_size:
+            raise QueueFull(
+                f"{waiting} tasks wait for step {first.name} of flow {self._name}; its queue is full",
+                retry_after=max(1.0, expected),
+            )

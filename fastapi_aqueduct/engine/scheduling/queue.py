@@ -1,0 +1,160 @@
+"""Which waiting tasks go next, and when. Knows no clock and no socket: the time is passed in."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+from ...task import checked_priority
+
+AGING = 1.0
+"""Seconds of waiting that weigh as much as one level of priority, so that nobody starves."""
+
+
+class Waiting(Protocol):
+    """What can wait in a queue."""
+
+    priority: int
+    arrived_at: float
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody waits for it any more: cancelled or timed out."""
+
+
+T = TypeVar("T", bound=Waiting)
+
+
+class BatchQueue(Generic[T]):
+    """The tasks that wait for one step.
+
+    Args:
+        batch_size: The most tasks in a batch.
+        batch_timeout: Seconds from the arrival of the oldest task until a batch goes that is not full.
+        priorities: Number of priority levels.
+
+    Attributes:
+        batch_size: The most tasks in a batch.
+        batch_timeout: Seconds from the arrival of the oldest task until a batch goes that is not full.
+        count: How many tasks wait.
+    """
+
+    def __init__(self, batch_size: int, batch_timeout: float, priorities: int) -> None:
+        self.batch_size = batch_size
+        self.batch_timeout = batch_timeout
+        self.count = 0
+        self._levels: list[deque[T]] = [deque() for _ in range(priorities)]
+        self._counts = [0] * priorities
+        self._alone: deque[T] = deque()
+
+    @property
+    def levels(self) -> int:
+        """Number of priority levels."""
+        return len(self._levels)
+
+    def level(self, priority: int) -> int:
+        """Tell which level serves a priority: more than there are counts as the highest.
+
+        Raises:
+            ConfigurationError: It is no whole number.
+        """
+        return min(max(checked_priority(priority), 0), len(self._levels) - 1)
+
+    def waiting(self, level: int) -> int:
+        """Count the tasks that wait in one level."""
+        return self._counts[level]
+
+    @property
+    def has_alone(self) -> bool:
+        """Whether the next batch is a task that goes alone."""
+        return self._skip_settled(self._alone)
+
+    def push(self, item: T) -> None:
+        """Add a task behind those of its priority, which must be a level."""
+        self._levels[item.priority].append(item)
+        self._counts[item.priority] += 1
+        self.count += 1
+
+    def push_alone(self, item: T) -> None:
+        """Add a task that goes next, in a batch of its own: it may have killed a worker."""
+        self._alone.append(item)
+        self._counts[item.priority] += 1
+        self.count += 1
+
+    def push_back(self, item: T) -> None:
+        """Put a task back in front of those of its priority; it had been taken and not begun."""
+        self._levels[item.priority].appendleft(item)
+        self._counts[item.priority] += 1
+        self.count += 1
+
+    def forget(self, item: T) -> None:
+        """Note that a task in the queue was settled; it is passed over when its turn comes."""
+        self._counts[item.priority] -= 1
+        self.count -= 1
+        if not self.count:
+            self._alone.clear()
+            for level in self._levels:
+                level.clear()
+
+    def due_at(self) -> float:
+        """Tell when the next batch should go: a time in the past means now. Something must be waiting."""
+        if self.has_alone:
+            return self._alone[0].arrived_at
+        oldest = min(level[0].arrived_at for level in self._levels if self._skip_settled(level))
+        if self.count >= self.batch_size:
+            return oldest
+        return oldest + self.batch_timeout
+
+    def take_many(self, now: float, calls: int) -> list[T]:
+        """Take the next batches, for so many calls of the handler; only the last of them may be short."""
+        if len(self._levels) == 1 and not self._alone:
+            return self._take_oldest(calls * self.batch_size)
+        batch = self.take(now)
+        for _ in range(calls - 1):
+            if len(batch) % self.batch_size or not self.count or self._alone:
+                break
+            batch += self.take(now)
+        return batch
+
+    def take(self, now: float) -> list[T]:
+        """Take the next batch: higher priorities first, but waiting long enough raises anybody's."""
+        batch: list[T] = []
+        if self._alone and self._skip_settled(self._alone):
+            batch.append(self._alone.popleft())
+        elif len(self._levels) == 1:
+            return self._take_oldest(self.batch_size)
+        else:
+            while len(batch) < self.batch_size and (urgent := self._most_urgent(now)) is not None:
+                batch.append(urgent.popleft())
+        for item in batch:
+            self._counts[item.priority] -= 1
+        self.count -= len(batch)
+        return batch
+
+    def _take_oldest(self, most: int) -> list[T]:
+        """Take so many tasks of the only level."""
+        level = self._levels[0]
+        batch: list[T] = []
+        while level and len(batch) < most:
+            item = level.popleft()
+            if not item.is_settled:
+                batch.append(item)
+        self._counts[0] -= len(batch)
+        self.count -= len(batch)
+        return batch
+
+    def _most_urgent(self, now: float) -> deque[T] | None:
+        best: deque[T] | None = None
+        highest = 0.0
+        for priority, level in enumerate(self._levels):
+            if self._skip_settled(level):
+                urgency = priority + (now - level[0].arrived_at) / AGING
+                if best is None or urgency >= highest:
+                    best, highest = level, urgency
+        return best
+
+    @staticmethod
+    def _skip_settled(level: deque[T]) -> bool:
+        while level and level[0].is_settled:
+            level.popleft()
+        return bool(level)

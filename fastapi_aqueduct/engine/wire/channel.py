@@ -1,0 +1,290 @@
+"""The two ends of the connection between the API process and a worker: a pair of stream sockets.
+
+Each worker has a pair of its own with one writer each way, so a worker that is killed at any instruction can hurt
+nobody else. Nothing but this module knows that there is a socket.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..system.pauses import FairTimer
+from ..timing import DEFAULT_TIMING
+from .frames import FrameReader, Kind, ProtocolError, pack
+
+if TYPE_CHECKING:  # a worker uses this module too and needs no event loop
+    import asyncio
+
+_READ_SIZE = 256 * 1024
+"""Bytes of the buffer each end reads into. Made once: memory of this size comes from the system and goes back to it, so
+a new one for each read costs more than the read."""
+
+_BUFFER_SIZE = 1 << 20
+
+_GONE = (BrokenPipeError, ConnectionResetError)
+"""What sending to a dead worker raises."""
+
+_LEAST_PROGRESS = 1 << 20
+"""Bytes of an unfinished frame that arrive at least while it is watched: a worker writes one at the speed of memory."""
+
+
+def make_pair() -> tuple[socket.socket, socket.socket]:
+    """Make the sockets of a channel: the API process's end and the worker's end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_SIZE)
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
+    return ours, theirs
+
+
+class Channel:
+    """The API process's end. Never blocks.
+
+    Args:
+        sock: Its socket.
+        on_frames: Called with the frames that have arrived.
+        on_end: Called once when the worker has closed its end: it is gone or going.
+        on_garbage: Called once when the bytes that arrive are no frames, or a frame was begun and does not go on;
+            nothing more is read then.
+        frame_timeout: Seconds after which a frame that does not go on counts as garbage.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_frames: Callable[[list[tuple[Kind, bytes]]], None],
+        on_end: Callable[[], None],
+        on_garbage: Callable[[ProtocolError], None],
+        frame_timeout: float = DEFAULT_TIMING.frame_timeout,
+    ) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._buffer = memoryview(bytearray(_READ_SIZE))
+        self._reader = FrameReader()
+        self._unsent: deque[memoryview] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_frames = on_frames
+        self._on_end = on_end
+        self._on_garbage = on_garbage
+        self._frame_timeout = frame_timeout
+        self._is_garbled = False
+        self._stall = FairTimer(self._check_stall)
+        self._is_stalled = False
+        self._progress = 0
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve the channel from an event loop."""
+        self._loop = loop
+        if not self._is_garbled:
+            loop.add_reader(self._socket, self._on_readable)
+        if self._unsent:
+            loop.add_writer(self._socket, self._flush)
+
+    def detach(self) -> None:
+        """Stop serving it; what arrives meanwhile waits in the socket."""
+        if self._loop is not None and not self._loop.is_closed() and self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+        self._end_stall()
+        self._loop = None
+
+    def has_unread(self) -> bool:
+        """Tell whether something has arrived that was not read yet, or the worker has closed its end."""
+        if self._socket.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def stop_reading(self) -> None:
+        """Read nothing more: what arrives makes no sense."""
+        self._is_garbled = True
+        self._end_stall()
+        if self._loop is not None and not self._loop.is_closed() and self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+
+    def send(self, data: bytes) -> None:
+        """Send frames, at once as far as the socket takes them. A dead worker is not an error here: its end is seen."""
+        if self._unsent or self._socket.fileno() < 0:
+            self._unsent.append(memoryview(data))
+            return
+        try:
+            sent = self._socket.send(data)
+        except _GONE:
+            return
+        except OSError:  # no room in the socket, or no memory for it: later
+            sent = 0
+        if sent < len(data):
+            self._unsent.append(memoryview(data)[sent:])
+            if self._loop is not None:
+                self._loop.add_writer(self._socket, self._flush)
+
+    def drain(self) -> list[tuple[Kind, bytes]]:
+        """Read all frames that a dead worker has left in the socket, up to the first that is none."""
+        frames: list[tuple[Kind, bytes]] = []
+        while not self._is_garbled:
+            try:
+                size = self._socket.recv_into(self._buffer)
+            except ConnectionResetError:
+                continue  # reported once when the worker left something unread; its answers come after
+            except OSError:
+                return frames
+            if not size:
+                return frames
+            try:
+                frames += self._reader.feed(self._buffer[:size])
+            except ProtocolError:
+                self._is_garbled = True
+        return frames
+
+    def close(self) -> None:
+        """Close this end; the worker sees it and exits."""
+        self.detach()
+        self._unsent.clear()
+        self._socket.close()
+
+    def forget(self) -> None:
+        """Close this end without telling the event loop; in a forked child, which shares its epoll set."""
+        self._loop = None
+        self._socket.close()
+
+    def _on_readable(self) -> None:
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except (BlockingIOError, ConnectionResetError):
+            return
+        if not size:
+            self.detach()
+            self._on_end()
+            return
+        try:
+            frames = self._reader.feed(self._buffer[:size])
+        except ProtocolError as exc:
+            self._reject(exc)
+            return
+        if not frames:
+            self._note_stall(size)
+            return
+        if self._is_stalled:
+            self._end_stall()
+        self._on_frames(frames)
+
+    def _reject(self, error: ProtocolError) -> None:
+        self.stop_reading()
+        self._on_garbage(error)
+
+    def _note_stall(self, size: int) -> None:
+        self._progress += size
+        if not self._is_stalled and self._loop is not None:
+            self._is_stalled = True
+            self._stall.start(self._loop, self._frame_timeout)
+
+    def _check_stall(self) -> None:
+        # Garbage may look like the head of a long frame. All answers that follow would count as its content.
+        progress, self._progress = self._progress, 0
+        if progress < _LEAST_PROGRESS:
+            self._reject(ProtocolError(f"a frame was begun and not finished in {self._frame_timeout:g} s"))
+        elif self._loop is not None:
+            self._stall.start(self._loop, self._frame_timeout)
+
+    def _end_stall(self) -> None:
+        self._is_stalled = False
+        self._progress = 0
+        self._stall.cancel()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                piece = self._unsent[0]
+                sent = self._socket.send(piece)
+                if sent < len(piece):
+                    self._unsent[0] = piece[sent:]
+                    return
+                self._unsent.popleft()
+        except _GONE:
+            self._unsent.clear()
+        except OSError:
+            return
+        if self._loop is not None:
+            self._loop.remove_writer(self._socket)
+
+
+class WorkerChannel:
+    """A worker's end. Blocks.
+
+    Args:
+        sock: Its socket.
+
+    Attributes:
+        is_closed: Whether it was closed, which happens in a fork of the worker only.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._socket = sock
+        self.is_closed = False
+        self._buffer = memoryview(bytearray(_READ_SIZE))
+        self._reader = FrameReader()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def close(self) -> None:
+        """Close this copy of the end; in a fork of the worker, which must not read what the worker should."""
+        self.is_closed = True
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor, to watch for the end of the API process."""
+        return self._socket.fileno()
+
+    def receive(self, timeout: float | None = None, busy_poll: float = 0.0) -> list[tuple[Kind, bytes]]:
+        """Wait for frames.
+
+        Args:
+            timeout: Seconds to wait for the first bytes; None waits for ever.
+            busy_poll: Seconds of it to stay awake.
+
+        Returns:
+            At least one frame; none when the time is over.
+
+        Raises:
+            EOFError: The API process is gone.
+        """
+        while True:
+            is_here = busy_poll > 0 and self._stay_awake(time.monotonic() + busy_poll)
+            # Not asleep in the read: who sleeps there is woken for room to write as well, which is whenever the API
+            # process takes in an answer, just when others need the core (unix_write_space in Linux).
+            if not is_here and not self._poll.poll(None if timeout is None else timeout * 1000):
+                return []
+            try:
+                size = self._socket.recv_into(self._buffer)
+            except ConnectionResetError:
+                size = 0
+            if not size:
+                raise EOFError("the API process is gone")
+            if frames := self._reader.feed(self._buffer[:size]):
+                return frames
+
+    def _stay_awake(self, until: float) -> bool:
+        # Not a non-blocking read: the exception for nothing costs three times what the question costs.
+        while not (is_here := bool(self._poll.poll(0))) and time.monotonic() < until:
+            os.sched_yield()  # where cores are short it is the API process that wants this one, with the next task
+        return is_here
+
+    def send(self, kind: Kind, payload: bytes = b"") -> None:
+        """Send a frame.
+
+        Raises:
+            OSError: The API process is gone.
+        """
+        self._socket.sendall(pack(kind, payload))

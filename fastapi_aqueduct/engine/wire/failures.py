@@ -1,0 +1,102 @@
+"""Carries what went wrong in a worker to the API process.
+
+An exception arrives as itself: its type, text, arguments and fields, the exceptions that caused it, and the frames of
+its traceback. It is a copy of limited size and refers to no shared memory, so a log record or an error tracker may keep
+it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import traceback
+
+from ...exceptions import HandlerError, WorkerTraceback
+from .rebuild import Judge, Way, chain_of, make_stand_in, message_of, name_of, set_attribute, shorten
+
+MAX_TEXT = 100_000
+"""Characters of the text of a traceback."""
+
+_READ_ONLY = (
+    "assignment destination is read-only",
+    "array is read-only",  # an output, one to sort, one that Cython code wants to write
+    "cannot set WRITEABLE flag to True of this array",
+    "cannot modify read-only memory",
+)
+"""What numpy and `memoryview` say to code that writes into an input."""
+
+_READ_ONLY_NOTE = (
+    "Large fields of a task arrive read-only, since other processes see the same memory: copy the value before "
+    "changing it, or call share_value() for the field before the task is processed."
+)
+
+
+def encode_error(exc: BaseException) -> bytes:
+    """Pack an exception with its traceback.
+
+    A `HandlerError` stands in for an exception that cannot be put together again, because it must not break its
+    receiver (python/cpython#80041), or that takes more than 1 MiB; and for those that would end or confuse the
+    receiver, such as SystemExit and StopIteration.
+    """
+    _explain(exc)
+    judge = Judge()
+    if not isinstance(exc, Exception) or isinstance(exc, StopIteration | StopAsyncIteration):
+        judge.refuse(exc)
+    is_itself = judge.way_of(exc) is not Way.STAND_IN
+    original = b""
+    for has_links in (True, False):
+        with contextlib.suppress(Exception):  # its causes are too large together, or too many: the text shows them
+            original = judge.pack(exc, has_links=has_links)
+            break
+    return pickle.dumps((original, is_itself, name_of(exc), message_of(exc), _text(exc)), 5)
+
+
+def unreadable(flow: str, cause: Exception) -> HandlerError:
+    """Make the error for a result that could not be rebuilt in this process.
+
+    Args:
+        flow: Name of the flow.
+        cause: Why.
+    """
+    error = HandlerError(
+        f"the result of flow {flow} could not be rebuilt here: {type(cause).__name__}: {cause}",
+        type_name=type(cause).__qualname__,
+        original=str(cause),
+    )
+    error.__cause__ = cause
+    return error
+
+
+def decode_error(body: bytes, where: str) -> Exception:
+    """Unpack what `encode_error` packed. The text of the worker's traceback is the last cause of its chain.
+
+    Args:
+        body: The packed exception.
+        where: Flow, step and worker, for the message of a `HandlerError`.
+    """
+    original, is_itself, name, message, text = pickle.loads(body)
+    exc: Exception | None = None
+    with contextlib.suppress(Exception):  # its module exists only in the worker, or it refuses to be made here
+        rebuilt = pickle.loads(original)
+        exc = rebuilt if isinstance(rebuilt, Exception) else None
+    if exc is None or not is_itself:
+        exc = exc or make_stand_in(name, message)
+        exc.args = (f"{name} in {where}: {message}",)
+    *_, last = chain_of(exc)
+    set_attribute(last, "__cause__", WorkerTraceback(text))
+    return exc
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return shorten("".join(traceback.format_exception(exc)), MAX_TEXT)
+    except Exception:  # its class may do anything when it is asked for its text or its notes
+        return f"{name_of(exc)}: {message_of(exc)}\n"
+
+
+def _explain(exc: BaseException) -> None:
+    """Add a note to the errors of code that writes into its inputs."""
+    for link in chain_of(exc):
+        if isinstance(link, ValueError | TypeError) and any(text in message_of(link) for text in _READ_ONLY):
+            with contextlib.suppress(Exception):
+                link.add_note(_READ_ONLY_NOTE)

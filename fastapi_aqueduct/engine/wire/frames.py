@@ -1,0 +1,237 @@
+"""What the API process and a worker say to each other, as bytes.
+
+A frame is a length, a kind and a payload. A frame that a death cut off is incomplete and is dropped. Frames know
+nothing of sockets.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from ...exceptions import AqueductError
+from ..memory.arena import Ref
+from .codec import Encoded, new_tuple
+
+MAX_FRAME = 1 << 30
+"""Bytes. Large payloads travel in shared memory, so a longer frame is a defect and not a need."""
+
+PORTION = 0.0001
+"""Seconds of work that travel together, to a worker and back. More would cost less for each task, but the API process
+would sit idle while the worker is busy and the other way round: in 0.2 ms a fast one has done all that 32 callers ask
+for."""
+
+FINISHED = -1
+"""The next step of a task that has no further step to visit."""
+
+_FRAME = struct.Struct("<IB")
+_BATCH = struct.Struct("<IIf")
+_ENVELOPE = struct.Struct("<QdhBHII")
+_BLOCK = struct.Struct("<QQ")
+_SHARED = 1 << 63
+
+
+class Kind(IntEnum):
+    """What a frame says."""
+
+    # to a worker
+    SETUP = 1  # what to run, pickled
+    TASKS = 2  # batches to work on
+    RELEASE = 3  # blocks of the worker's region that are free again
+    TRIM = 4  # give free shared memory back to the system
+    REST = 13  # no task has come for a while: give the heap's free memory back, too
+    STOP = 5  # finish what is there, run on_stop, leave
+    # from a worker
+    READY = 6
+    FAILED = 7  # on_start failed: the packed exception
+    ANSWERS = 8  # batches that are done
+    RETAINED = 9  # blocks that user code still looks at
+    RELEASED = 10  # retained blocks that it has let go
+    TRIMMED = 11
+    FULL = 12  # waiting for room in shared memory
+
+
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+class Status(IntEnum):
+    """How a worker ended its work on a task; anything but `OK` is true, and looked at only then."""
+
+    OK = 0
+    ERROR = 1  # the body is a packed exception
+    EXPIRED = 2  # not worked on: its deadline had passed
+
+
+class ProtocolError(AqueductError):
+    """The bytes on a channel are not frames; the worker behind it cannot be trusted any more."""
+
+
+class Parcel(Protocol):
+    """Anything that can be sent as a task; see `Envelope`."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def deadline(self) -> float: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def content(self) -> Encoded: ...
+
+
+class Envelope(NamedTuple):
+    """A task on the wire.
+
+    Attributes:
+        id: The dispatcher's number for this task.
+        deadline: On the clock of ``time.monotonic``.
+        step: The step it goes to next, `FINISHED` when there is none.
+        status: How the worker ended; `Status.OK` on the way to a worker.
+        content: The task itself.
+    """
+
+    id: int
+    deadline: float
+    step: int
+    status: int
+    content: Encoded
+
+
+class Batch(NamedTuple):
+    """Tasks that travel and are answered together.
+
+    Attributes:
+        envelopes: The tasks.
+        duration: Seconds the worker needed for them; 0 on the way to a worker.
+        size: How many of them the handler gets in one call; 0 for all.
+    """
+
+    envelopes: list[Envelope]
+    duration: float = 0.0
+    size: int = 0
+
+
+def pack(kind: Kind, payload: bytes = b"") -> bytes:
+    """Make a frame."""
+    if len(payload) > MAX_FRAME:
+        raise ProtocolError(f"a frame of {len(payload)} bytes is over the limit of {MAX_FRAME}")
+    return _FRAME.pack(len(payload), kind) + payload
+
+
+def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int]]) -> bytes:
+    """Make the payload of a TASKS or ANSWERS frame from what a `Batch` holds."""
+    parts: list[bytes] = []
+    add, envelope = parts.append, _ENVELOPE.pack
+    for parcels, duration, batch_size in batches:
+        add(_BATCH.pack(len(parcels), batch_size, duration))
+        for parcel in parcels:
+            kind, body, blocks = parcel.content
+            add(envelope(parcel.id, parcel.deadline, parcel.step, parcel.status, len(kind), len(blocks), len(body)))
+            add(kind)
+            for offset, size, shared in blocks:
+                add(_BLOCK.pack(offset, size | _SHARED if shared else size))
+            add(body)
+    return b"".join(parts)
+
+
+def unpack_batches(payload: bytes) -> list[Batch]:
+    """Read the payload of a TASKS or ANSWERS frame.
+
+    Raises:
+        ProtocolError: The payload is cut off or malformed.
+    """
+    batches: list[Batch] = []
+    position, end = 0, len(payload)
+    unpack_envelope, envelope_size = _ENVELOPE.unpack_from, _ENVELOPE.size
+    try:
+        while position < end:
+            count, batch_size, duration = _BATCH.unpack_from(payload, position)
+            position += _BATCH.size
+            envelopes: list[Envelope] = []
+            for _ in range(count):
+                id, deadline, step, status, kind_size, block_count, body_size = unpack_envelope(payload, position)
+                position += envelope_size
+                kind = b""
+                if kind_size:
+                    kind = payload[position : position + kind_size]
+                    position += kind_size
+                blocks: tuple[Ref, ...] = ()
+                if block_count:
+                    table = payload[position : position + block_count * _BLOCK.size]
+                    position += block_count * _BLOCK.size
+                    words = _BLOCK.iter_unpack(table)
+                    blocks = tuple([new_tuple(Ref, (at, word & ~_SHARED, word >= _SHARED)) for at, word in words])
+                body = payload[position : position + body_size]
+                position += body_size
+                content = new_tuple(Encoded, (kind, body, blocks))
+                envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content)))
+            batches.append(new_tuple(Batch, (envelopes, duration, batch_size)))
+    except struct.error as exc:
+        raise ProtocolError(f"malformed batches: {exc}") from exc
+    if position != end:
+        raise ProtocolError(f"batches are cut off: {position - end} bytes are missing")
+    return batches
+
+
+def pack_offsets(offsets: Iterable[int]) -> bytes:
+    """Make the payload of a frame that lists blocks."""
+    return b"".join([offset.to_bytes(8, "little") for offset in offsets])
+
+
+def unpack_offsets(payload: bytes) -> Iterator[int]:
+    """Read the payload of a frame that lists blocks."""
+    if len(payload) % 8:
+        raise ProtocolError(f"a list of blocks cannot be {len(payload)} bytes long")
+    return (int.from_bytes(payload[i : i + 8], "little") for i in range(0, len(payload), 8))
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames, however it arrives."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []  # of a frame that is not complete
+        self._missing = 0  # bytes until its header, or the frame itself, is complete
+
+    def feed(self, data: bytes | memoryview) -> list[tuple[Kind, bytes]]:
+        """Add what has arrived and return the frames that are complete; nothing of ``data`` is kept.
+
+        Raises:
+            ProtocolError: A frame is too long or of no known kind.
+        """
+        if self._pieces:
+            # The pieces are joined once, when the frame is complete: joined at each arrival, the bytes that are copied
+            # would grow with the square of its length.
+            if len(data) < self._missing:
+                self._pieces.append(bytes(data))
+                self._missing -= len(data)
+                return []
+            data = b"".join([*self._pieces, data])
+            self._pieces.clear()
+        frames: list[tuple[Kind, bytes]] = []
+        position, end, wanted = 0, len(data), _FRAME.size
+        while end - position >= _FRAME.size:
+            size, kind = _FRAME.unpack_from(data, position)
+            if size > MAX_FRAME:
+                raise ProtocolError(f"a frame of {size} bytes is over the limit of {MAX_FRAME}")
+            start = position + _FRAME.size
+            if end - start < size:
+                wanted += size
+                break
+            try:
+                frames.append((_KINDS[kind], bytes(data[start : start + size])))
+            except KeyError as exc:
+                raise ProtocolError(f"no frame is of kind {kind}") from exc
+            position = start + size
+        if position < end:
+            self._pieces.append(bytes(data[position:]))
+            self._missing = wanted - (end - position)
+        return frames
+
+    @property
+    def is_inside_frame(self) -> bool:
+        """Tell whether the stream ended, or stands, in the middle of a frame."""
+        return bool(self._pieces)

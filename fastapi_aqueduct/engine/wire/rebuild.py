@@ -1,0 +1,312 @@
+"""Pickles exceptions so that they can be put together again as they were.
+
+Pickle alone calls the class with ``args``. That fails for a constructor with other arguments, and gives another text
+for one that does ``super().__init__(f"no {name}")``. So what pickle would do is tried first, and where that gives
+another exception the object is put together from its parts, past its constructor. Pickle also leaves out slots,
+causes, contexts and tracebacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import functools
+import pickle
+import re
+from collections.abc import Iterator
+from enum import Enum, auto
+from types import BuiltinFunctionType, MemberDescriptorType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ...exceptions import HandlerError
+from .arrays import buffer_reducers
+from .tracebacks import Frames, build_traceback, take_frames
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+MAX_SIZE = 1 << 20
+"""Bytes of a packed exception, with all that it refers to."""
+
+MAX_MESSAGE = 10_000
+"""Characters of the message of one that is stood in for."""
+
+_LEFT_OUT = (vars(BaseException)["__suppress_context__"], vars(AttributeError)["obj"])
+"""Slots that do not travel: the first follows from the cause, the second may be anything, and pickle leaves it out."""
+
+_TEXTS_OF_ARGS = (BaseException.__str__, KeyError.__str__)
+"""What makes the text of an exception from its arguments and nothing else."""
+
+_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+
+
+class Way(Enum):
+    """How an exception is put together again."""
+
+    CLASS = auto()  # as pickle does: as its __reduce_ex__ says; args as they were
+    PARTS = auto()  # by __new__, args, __dict__ and slots
+    CLASS_ONLY = auto()  # as pickle does, without args or slots that cannot be pickled
+    STAND_IN = auto()  # not at all: a HandlerError tells of it
+
+
+class Judge:
+    """Decides how each of the exceptions that are packed together travels, once."""
+
+    def __init__(self) -> None:
+        self._ways: dict[int, tuple[BaseException, Way]] = {}
+
+    def refuse(self, exc: BaseException) -> None:
+        """Have an exception stood in for."""
+        self._ways[id(exc)] = exc, Way.STAND_IN
+
+    def way_of(self, exc: BaseException) -> Way:
+        """Tell how an exception travels."""
+        if id(exc) not in self._ways:
+            self.refuse(exc)  # while it is tried, for those in its fields that refer back to it
+            self._ways[id(exc)] = exc, self._find_way(exc)
+        return self._ways[id(exc)][1]
+
+    def pack(self, exc: BaseException, *, has_links: bool) -> bytes:
+        """Pickle an exception.
+
+        Args:
+            exc: The exception.
+            has_links: Whether tracebacks, causes and contexts travel, too.
+
+        Raises:
+            PicklingError: It takes more than `MAX_SIZE` bytes.
+            Exception: It cannot be pickled.
+        """
+        return _Pickler(self, has_links=has_links).pack(exc)
+
+    def _find_way(self, exc: BaseException) -> Way:
+        for way in (Way.CLASS, Way.PARTS, Way.CLASS_ONLY):
+            rebuilt = self._try(exc, way)
+            if rebuilt is None or not _reads_alike(rebuilt, exc):
+                continue
+            if way is not Way.CLASS or _are_equal((rebuilt.args, _slots(rebuilt)), (exc.args, _slots(exc))):
+                return way
+        return Way.STAND_IN
+
+    def _try(self, exc: BaseException, way: Way) -> BaseException | None:
+        try:
+            rebuilt = pickle.loads(_Pickler(self, has_links=False, tried=exc, way=way).pack(exc))
+        except BaseException:  # a user's class may raise anything, also SystemExit
+            return None
+        return rebuilt if isinstance(rebuilt, BaseException) else None
+
+
+class _Pickler(pickle.Pickler):
+    """Writes one exception, and those that it refers to, each in its own way.
+
+    Args:
+        judge: Decides about the way.
+        has_links: Whether tracebacks, causes and contexts are written.
+        tried: An exception whose way is not decided yet.
+        way: The way to try for it.
+    """
+
+    def __init__(
+        self, judge: Judge, *, has_links: bool, tried: BaseException | None = None, way: Way = Way.STAND_IN
+    ) -> None:
+        self._stream = _BoundedStream()
+        super().__init__(self._stream, 5)
+        self.dispatch_table = buffer_reducers
+        self._judge = judge
+        self._has_links = has_links
+        self._tried = tried
+        self._way = way
+
+    def pack(self, exc: BaseException) -> bytes:
+        self.dump(exc)
+        return b"".join(self._stream.parts)
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, BaseException):
+            return NotImplemented
+        way = self._way if value is self._tried else self._judge.way_of(value)
+        links = _links(value) if self._has_links else None
+        if way is Way.PARTS:
+            state: _State = (None, None, value.args, dict(vars(value)), _slots(value), links)
+            return _make, (type(value), value.args), state, None, None, _restore
+        if way is Way.STAND_IN:
+            state = (None, None, None, {}, {}, links)
+            return make_stand_in, (name_of(value), message_of(value)), state, None, None, _restore
+        function, args, own, items, pairs, setter = (*_reduce(value), None, None, None, None)[:6]
+        # A class with a __reduce__ of its own may be called with anything.
+        kept = value.args if way is Way.CLASS and args is not value.args else None
+        return function, args, (setter, own, kept, {}, {}, links), items, pairs, _restore
+
+
+class _BoundedStream:
+    """What a pickler writes, up to `MAX_SIZE` bytes."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: Buffer) -> None:
+        with memoryview(data) as view:  # the buffer of a large array comes as it is
+            self._size += view.nbytes
+            if self._size > MAX_SIZE:
+                raise pickle.PicklingError(f"the exception takes more than {MAX_SIZE} bytes")
+            self.parts.append(view.tobytes())
+
+
+_Links: TypeAlias = tuple[Frames, BaseException | None, BaseException | None, list[str] | None]
+"""What pickle leaves out of any exception: traceback, cause, context (where that is what is shown), notes."""
+
+_State: TypeAlias = tuple[Any, Any, tuple[Any, ...] | None, dict[str, Any], dict[str, Any], _Links | None]
+"""What is set on an exception that has been made: the class's way to set a state, and the state; args, ``__dict__`` and
+slots; links. Plain tuples: a class with names would be asked how it is pickled each time."""
+
+
+def chain_of(exc: BaseException) -> Iterator[BaseException]:
+    """Go through an exception and those that a traceback shows before it, each once."""
+    seen: list[BaseException] = []
+    following: BaseException | None = exc
+    while following is not None and all(following is not one for one in seen):
+        seen.append(following)
+        yield following
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+
+
+def set_attribute(exc: BaseException, name: str, value: object) -> None:
+    """Set an attribute past the class's own ``__setattr__``, which may refuse (a frozen dataclass)."""
+    object.__setattr__(exc, name, value)
+
+
+def make_stand_in(name: str, message: str) -> HandlerError:
+    """Make what arrives in place of an exception that cannot travel."""
+    return HandlerError(f"{name}: {message}", type_name=name, original=message)
+
+
+def name_of(exc: BaseException) -> str:
+    """Return the qualified name of an exception's class."""
+    return f"{type(exc).__module__}.{type(exc).__qualname__}"
+
+
+def message_of(exc: BaseException) -> str:
+    """Return an exception's text, shortened, whatever its class does."""
+    return shorten(_str(exc), MAX_MESSAGE)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Leave the middle of a long text out."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters are left out ...\n{text[-half:]}"
+
+
+def _str(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:
+        return "<its message could not be made>"
+
+
+def _tell(exc: BaseException) -> tuple[type, str]:
+    # An object's default text has its address, which differs in a copy.
+    return type(exc), _ADDRESS.sub("", _str(exc))
+
+
+def _reads_alike(one: BaseException, other: BaseException) -> bool:
+    if _tell(one) == _tell(other):
+        return True
+    # A set among the arguments may be written in another order.
+    is_text_of_args = type(one) is type(other) and type(one).__str__ in _TEXTS_OF_ARGS
+    return is_text_of_args and _are_equal(one.args, other.args)
+
+
+def _reduce(exc: BaseException) -> tuple[Any, ...]:
+    reduce = copyreg.dispatch_table.get(type(exc))
+    reduced = reduce(exc) if reduce is not None else exc.__reduce_ex__(5)
+    if not isinstance(reduced, tuple):
+        raise pickle.PicklingError(f"{name_of(exc)} is reduced to a name")
+    return reduced
+
+
+def _make(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    # The user's own __new__ may want other arguments, as __init__ may.
+    new = next(vars(base)["__new__"] for base in cls.__mro__ if _has_builtin_new(base))
+    exc: BaseException = new(cls, *args)
+    return exc
+
+
+def _has_builtin_new(cls: type) -> bool:
+    return isinstance(vars(cls).get("__new__"), BuiltinFunctionType)
+
+
+def _slots(exc: BaseException) -> dict[str, Any]:
+    """Return what lies in ``__slots__``, and in the fields of exceptions that are written in C (``OSError.errno``)."""
+    found: dict[str, Any] = {}
+    for name, slot in _slots_of(type(exc)):  # type: ignore[arg-type]  # takes the class for its instances
+        with contextlib.suppress(AttributeError):
+            value = slot.__get__(exc)
+            if value is not None:  # what is not set, in C
+                found[name] = value
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _slots_of(cls: type) -> list[tuple[str, MemberDescriptorType]]:
+    found: dict[str, MemberDescriptorType] = {}
+    for base in reversed(cls.__mro__):
+        for name, slot in vars(base).items():
+            if isinstance(slot, MemberDescriptorType) and slot not in _LEFT_OUT:
+                found[name] = slot
+    return list(found.items())
+
+
+def _links(exc: BaseException) -> _Links:
+    cause = exc.__cause__
+    context = None if cause is not None or exc.__suppress_context__ else exc.__context__
+    return take_frames(exc.__traceback__), cause, context, getattr(exc, "__notes__", None)
+
+
+def _restore(exc: BaseException, state: _State) -> None:
+    setter, own, args, fields, slots, links = state
+    if setter is not None:
+        setter(exc, own)
+    elif own is not None:
+        exc.__setstate__(own)
+    if args is not None:
+        set_attribute(exc, "args", args)
+    vars(exc).update(fields)
+    for name, value in slots.items():
+        with contextlib.suppress(AttributeError, TypeError):  # those that are read-only, which __new__ has set
+            set_attribute(exc, name, value)
+    if links is not None:
+        frames, cause, context, notes = links
+        set_attribute(exc, "__traceback__", build_traceback(frames))
+        set_attribute(exc, "__context__", context)
+        if cause is not None:
+            set_attribute(exc, "__cause__", cause)
+        if notes is not None:
+            vars(exc)["__notes__"] = notes
+
+
+class _Shape(pickle.Pickler):
+    """Writes values so that equal ones give equal bytes: exceptions, which are judged by themselves, by their text."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (str, (repr(_tell(value)),)) if isinstance(value, BaseException) else NotImplemented
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    # Most are equal by ==. Objects may know only identity, arrays cannot be asked, NaN is not equal to itself.
+    with contextlib.suppress(Exception):
+        if one == other:
+            return True
+    with contextlib.suppress(Exception):
+        return _shape(one) == _shape(other)
+    return False
+
+
+def _shape(value: Any) -> bytes:
+    stream = _BoundedStream()
+    pickler = _Shape(stream, 5)
+    pickler.dispatch_table = buffer_reducers
+    pickler.dump(value)
+    return b"".join(stream.parts)

@@ -1,0 +1,250 @@
+"""Writes the fields of tasks as bytes and references to shared memory; how, is told in `codec`."""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import struct
+from typing import Any
+
+from ...task import BaseTask
+from ..memory.arena import THRESHOLD, Arena, Ref, is_shared
+from .arrays import array_type, make_reducers, reduce_array, typecode
+from .task_state import own_fields
+
+HEAD = struct.Struct("<BII")
+"""Flags, number of fields that have left the stream, number of buffers. The buffers of these fields come first, then
+those of the stream, and last the stream itself, if it is in a block."""
+
+BUFFER = struct.Struct("<IQQ")
+"""Index of the block, position in it, length."""
+
+STREAM_IN_BLOCK = 1
+REFERS_TO_TASK = 2
+"""Somewhere in the fields is the task itself: `TASK_ID`, a persistent id, stands for it in the stream."""
+
+TASK_ID = "task"
+
+STATE = ""
+"""The name, beside `own_fields`, of what ``__getstate__`` has returned. No field has it."""
+
+PLAIN = frozenset({int, float, str, bool, type(None)})
+BYTES: dict[str, type[bytes] | type[bytearray]] = {bytes.__name__: bytes, bytearray.__name__: bytearray}
+_FLAT = PLAIN.union(BYTES.values())
+"""Types whose values refer to nothing else."""
+
+
+class Writer:
+    """Writes one task after the other. Knows what it has allocated, so that a failure leaves nothing behind."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._blocks: list[Ref] = []
+        self._indices: dict[int, int] = {}
+        self._buffers: list[tuple[int, int, int]] = []
+        self._arrays: dict[int, tuple[int, int, int]] = {}
+        self._allocated: list[int] = []
+        self._task: BaseTask | None = None
+        self._reducers = make_reducers()
+        self._stream = _Stream()
+        self._pickler = self._make_pickler()  # one for all tasks: to make it takes as long as to use it
+
+    def write(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
+        """Write the fields of a task: its body and the blocks that this refers to.
+
+        Raises:
+            ArenaFull: There is no room for a large field.
+            Exception: Whatever pickling a user's object raises.
+        """
+        if "_share" in task.__dict__:
+            self.share(task)
+        return self._write(task, task.__dict__, can_move=True)
+
+    def share(self, task: BaseTask) -> None:
+        """Share the fields that the task was asked to share before a flow ran."""
+        if "_share" in task.__dict__:
+            _share(task, self._arena)
+
+    def write_state(self, task: BaseTask, state: Any) -> tuple[bytes, tuple[Ref, ...]]:
+        """Write what ``__getstate__`` of a task has returned, as `write` does its fields.
+
+        Nothing leaves the stream as a field of its own: only the task's class knows what is in its state.
+        """
+        return self._write(task, {STATE: state, **own_fields(task)}, can_move=False)
+
+    def _write(self, task: BaseTask, content: dict[str, Any], can_move: bool) -> tuple[bytes, tuple[Ref, ...]]:
+        self._task = task
+        flags = 0
+        try:
+            fields, moved = self._move(content) if can_move else (content, [])
+            try:
+                pickled = self._pickle(fields, moved)
+            except _RefersToTask:
+                self._free()
+                flags = REFERS_TO_TASK
+                fields, moved = self._move(content) if can_move else (content, [])
+                pickled = self._pickle_with_task(fields, moved)
+            return self._finish(pickled, len(moved), flags)
+        except BaseException:
+            self._free()
+            raise
+        finally:
+            self._clear()  # nothing of a task may stay
+            self._task = None
+
+    def _free(self) -> None:
+        for offset in self._allocated:
+            self._arena.free(offset)
+        self._clear()
+
+    def _clear(self) -> None:
+        for kept in (self._blocks, self._indices, self._buffers, self._arrays, self._allocated):
+            kept.clear()
+
+    def _move(self, content: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str, Any]]]:
+        """Put the large fields of a task into blocks, if they are not in one.
+
+        Returns:
+            The other fields; and of each that has gone its name, what it is, and the shape of an array.
+        """
+        fields = content.copy()
+        fields.pop("_metrics", None)
+        moved: list[tuple[str, str, Any]] = []
+        for name, value in fields.pop("_deferred", {}).items():
+            if name not in fields or value.is_copy(fields[name]):
+                fields.pop(name, None)
+                self._add(value.view, 0)
+                moved.append((name, value.kind.__name__, None))
+        array = array_type()
+        if array is not None and array not in self._reducers:
+            self._reducers[array] = reduce_array
+        # Among other objects one may hold the same array: they are pickled together, so that it stays the same.
+        are_flat = _FLAT.issuperset({*map(type, fields.values())} - {array})
+        for name, value in list(fields.items()):
+            kind = type(value)
+            if kind in PLAIN:
+                continue
+            if kind is array and are_flat and (code := typecode(value)) and self._add_array(value):
+                moved.append((name, code, value.shape))
+                del fields[name]
+            elif kind in _FLAT and len(value) >= THRESHOLD:
+                self._copy(memoryview(value))
+                moved.append((name, kind.__name__, None))
+                del fields[name]
+        return fields, moved
+
+    def _pickle(self, fields: dict[str, Any], moved: list[tuple[str, str, Any]]) -> bytes:
+        if _FLAT.issuperset(map(type, fields.values())):
+            return pickle.dumps((fields, moved), 5)
+        if type(self._task) not in self._reducers:
+            self._reducers[type(self._task)] = self._reduce_task
+        try:
+            self._pickler.dump((fields, moved))
+            return b"".join(self._stream.parts)
+        except BaseException:
+            self._pickler = self._make_pickler()  # the old one may stand in the middle of something
+            raise
+        finally:
+            self._pickler.clear_memo()  # which would keep views on blocks
+            self._stream.parts.clear()
+
+    def _pickle_with_task(self, fields: dict[str, Any], moved: list[tuple[str, str, Any]]) -> bytes:
+        # Only where it is needed: this pickler calls a function for each object that it meets, also for each number.
+        stream = _Stream()
+        pickler = _TaskPickler(stream, 5, buffer_callback=self._take)
+        pickler.dispatch_table = self._reducers
+        pickler.task = self._task
+        pickler.dump((fields, moved))
+        return b"".join(stream.parts)
+
+    def _reduce_task(self, task: BaseTask) -> Any:
+        if task is self._task:
+            raise _RefersToTask
+        reduce = copyreg.dispatch_table.get(type(task))
+        return task.__reduce_ex__(5) if reduce is None else reduce(task)
+
+    def _make_pickler(self) -> pickle.Pickler:
+        pickler = pickle.Pickler(self._stream, 5, buffer_callback=self._take)
+        pickler.dispatch_table = self._reducers
+        return pickler
+
+    def _finish(self, pickled: bytes, moved_count: int, flags: int) -> tuple[bytes, tuple[Ref, ...]]:
+        if len(pickled) >= THRESHOLD:
+            flags |= STREAM_IN_BLOCK
+            self._copy(memoryview(pickled))
+            pickled = b""
+        head = HEAD.pack(flags, moved_count, len(self._buffers))
+        table = [BUFFER.pack(*buffer) for buffer in self._buffers]
+        return b"".join([head, *table, pickled]), tuple(self._blocks)
+
+    def _take(self, buffer: pickle.PickleBuffer) -> bool:
+        # True keeps the buffer in the stream.
+        with buffer.raw() as view:
+            return not self._add(view)
+
+    def _add_array(self, value: Any) -> bool:
+        """Move an array if it should move; one that is in two fields once."""
+        if id(value) in self._arrays:
+            self._buffers.append(self._arrays[id(value)])
+        elif self._add(value):
+            self._arrays[id(value)] = self._buffers[-1]
+        else:
+            return False
+        return True
+
+    def _add(self, buffer: Any, least: int = THRESHOLD) -> bool:
+        """Move a buffer of so many bytes, or of any number if it is in a block already or shared."""
+        found = self._arena.find(buffer)
+        if found is not None:
+            self._refer(*found, buffer.nbytes)
+            return True
+        # Shared in the arena of another flow: here too it may be written in place.
+        shared = is_shared(buffer)
+        if buffer.nbytes < least and not shared:
+            return False
+        self._copy(buffer if isinstance(buffer, memoryview) else pickle.PickleBuffer(buffer).raw(), shared)
+        return True
+
+    def _copy(self, view: memoryview, shared: bool = False) -> None:
+        ref = self._arena.allocate(len(view))._replace(shared=shared)
+        self._allocated.append(ref.offset)
+        self._arena.write(ref)[:] = view
+        self._refer(ref, 0, len(view))
+
+    def _refer(self, ref: Ref, position: int, length: int) -> None:
+        index = self._indices.setdefault(ref.offset, len(self._blocks))
+        if index == len(self._blocks):
+            self._blocks.append(ref)
+        self._buffers.append((index, position, length))
+
+
+class _RefersToTask(Exception):
+    """Among the fields of the task that is written is the task."""
+
+
+class _TaskPickler(pickle.Pickler):
+    """Writes a persistent id for the task whose fields are pickled."""
+
+    task: BaseTask | None = None
+
+    def persistent_id(self, value: Any) -> str | None:
+        return TASK_ID if value is self.task else None
+
+
+class _Stream:
+    """What a pickler writes, in the pieces in which it comes."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.write = self.parts.append
+
+
+def _share(task: BaseTask, arena: Arena) -> None:
+    fields = task.__dict__
+    noted = fields["_share"]
+    while noted:
+        name, value = next(iter(noted.items()))
+        if fields.get(name) is value:  # else it was replaced since
+            task._put_shared(name, arena.share(value))  # where there is no room, it stays noted for the next try
+        del noted[name]
+    del fields["_share"]

@@ -1,0 +1,136 @@
+"""The process group that a worker leads: the worker, and the processes that its handler has made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+
+from ..child.leftovers import kill_rest, signal_rest
+from .process import Process
+
+GRACE = 0.5
+"""Seconds from SIGTERM to SIGKILL for the processes that a worker leaves behind."""
+
+
+class ProcessGroup:
+    """A worker process and its descendants, unless they have left its group (setsid(2)).
+
+    Args:
+        leader: The worker; its process id is the number of the group.
+
+    Attributes:
+        number: The number of the group.
+        pidfd: Becomes readable when the leader has ended; None before `open`, and where the system has no such
+            descriptor.
+    """
+
+    def __init__(self, leader: Process) -> None:
+        self._leader = leader
+        self.number = leader.pid
+        self.pidfd: int | None = None
+
+    def open(self) -> None:
+        """Take a descriptor of the leader.
+
+        Raises:
+            OSError: None is left.
+        """
+        if hasattr(os, "pidfd_open"):
+            self.pidfd = os.pidfd_open(self.number)
+
+    def exit_code(self) -> int | None:
+        """Return the leader's exit status, negative for a signal; None until `reap` has read it."""
+        return self._leader.exit_code()
+
+    def signal_leader(self, signum: signal.Signals) -> None:
+        """Send a signal to the leader, if it is still there."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.pidfd is not None:
+                # A child of the forkserver is reaped by that, so its number alone may be a stranger's by now.
+                signal.pidfd_send_signal(self.pidfd, signum)
+            elif self._leader.exit_code() is None:
+                os.kill(self.number, signum)
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal to every process of the group."""
+        if not self._is_reserved():
+            signal_rest(self.number, signum)
+            return
+        with contextlib.suppress(OSError):
+            os.killpg(self.number, signum)
+
+    def reap(self) -> None:
+        """Read the exit status of a leader that has ended, and have what is left of its group end.
+
+        The group is signalled first: a number belongs to a leader that has ended until its status has been read.
+        """
+        if self.pidfd is not None:
+            self.signal(signal.SIGTERM)
+        # A zombie has its status at once; a child of the forkserver when the forkserver has reported it.
+        with contextlib.suppress(OSError):
+            self._leader.wait(1.0)
+        if self._leader.exit_code() is None:
+            self.signal_leader(signal.SIGKILL)
+            self._leader.wait(1.0)
+        if self.pidfd is None:
+            signal_rest(self.number, signal.SIGTERM)
+
+    def close(self) -> None:
+        """Let go of the leader's descriptor."""
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+    def forget(self) -> None:
+        """Let go of the leader in a forked child, whose child it is not."""
+        self._leader.forget()
+        self.close()
+
+    def _is_reserved(self) -> bool:
+        """Tell whether the number is the leader's: it lives, or its status has not been read."""
+        if self.pidfd is None:
+            return self._leader.exit_code() is None
+        try:
+            signal.pidfd_send_signal(self.pidfd, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+class Remains:
+    """Ends what workers have left of their groups: it has had SIGTERM, and gets SIGKILL after `GRACE`."""
+
+    def __init__(self) -> None:
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._killed_at = 0.0
+
+    def add(self, number: int) -> None:
+        """Watch over a group whose leader is gone; called in the event loop.
+
+        Args:
+            number: The number of the group.
+        """
+        if signal_rest(number, 0):
+            self._killed_at = time.monotonic() + GRACE
+            self._timers[number] = asyncio.get_running_loop().call_later(GRACE, self._kill, number)
+
+    async def wait(self) -> None:
+        """Return when SIGKILL has been sent to all that are left."""
+        if self._timers:
+            await asyncio.sleep(self._killed_at - time.monotonic())
+        self.kill()
+
+    def kill(self) -> None:
+        """Send SIGKILL to all that are left, without waiting."""
+        for number, timer in list(self._timers.items()):
+            timer.cancel()
+            self._kill(number)
+
+    def _kill(self, number: int) -> None:
+        del self._timers[number]
+        kill_rest(number)
+        with contextlib.suppress(RuntimeError):  # there is no event loop at the end of the interpreter
+            asyncio.get_running_loop().call_later(GRACE, signal_rest, number, 0)  # reaps them if they are ours now

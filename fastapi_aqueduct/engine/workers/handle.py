@@ -1,0 +1,386 @@
+"""What the API process knows of one worker: its process, its channel, and the work it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ..child.trace import DUMP_SIGNAL, create_trace, read_trace
+from ..scheduling.ticket import Record
+from ..statistics import WorkerState, WorkerStatistics
+from ..system.pauses import FairTimer
+from ..timing import DEFAULT_TIMING
+from ..wire.channel import Channel
+from ..wire.frames import PORTION, Kind, pack, pack_batches, pack_offsets
+from .awake import BRIEF, Awake
+from .group import ProcessGroup
+from .sentinel import Sentinel
+
+LEAD = 0.002
+"""Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, or is
+about to be, so that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a
+frame."""
+
+DUMP_TIME = 0.5
+"""Seconds that a hung worker gets to write its stack before it is killed."""
+
+MAX_AHEAD = 64
+"""Calls of the handler that a worker is given tasks for at most."""
+
+
+class WorkerLink:
+    """A worker as the API process sees it.
+
+    Args:
+        step: Index of its step.
+        name: Name of its step.
+        region: The number of the region it allocates in.
+        sock: The API process's end of the channel.
+        batch_size: The most tasks that one call of the handler gets.
+        handle_timeout: Seconds that one call of the handler may take; None: no limit.
+        call_of: Tells when the owner of a region called its handler last; 0 when it never did.
+        on_frames: Called with this link and the frames that have arrived.
+        on_exit: Called once with this link when the process is gone.
+        busy_poll: Seconds for which the event loop stays awake for an answer.
+        frame_timeout: Seconds after which a frame that does not go on counts as garbage.
+
+    Attributes:
+        sentinel: Watches its process.
+        awake: Keeps the event loop awake for it.
+        pid: The process id; 0 before there is one.
+        state: Where it is in its life.
+        trace_fd: Descriptor of the file into which it writes its stack.
+        launched_at: When its start began, on the clock of ``time.monotonic``.
+        head_since: Since when the oldest batch is the oldest.
+        reason: Why we have killed it.
+        handled: Tasks it has answered.
+        base_memory: Bytes of private memory it had after its first batch.
+        batches: What it was sent and has not answered, oldest first.
+        calls: How many calls of the handler that takes.
+        in_flight: The tasks in them.
+        retained: Blocks that user code in the worker still looks at.
+        failure: Why it could not start, once that is known.
+        ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
+        pace: Seconds that its last calls of the handler took.
+        longest: Seconds that its longest call took; 0 as long as none was so long that it counts (`LEAD`).
+    """
+
+    def __init__(
+        self,
+        step: int,
+        name: str,
+        region: int,
+        sock: socket.socket,
+        batch_size: int,
+        handle_timeout: float | None,
+        call_of: Callable[[int], float],
+        on_frames: Callable[[WorkerLink, list[tuple[Kind, bytes]]], None],
+        on_exit: Callable[[WorkerLink], None],
+        busy_poll: float = 0.0,
+        frame_timeout: float = DEFAULT_TIMING.frame_timeout,
+    ) -> None:
+        self.step = step
+        self.name = name
+        self.region = region
+        self.pid = 0
+        self.state = WorkerState.STARTING
+        self.batches: deque[list[Record]] = deque()
+        self.calls = 0
+        self.in_flight = 0
+        self.retained: set[int] = set()
+        self.failure: BaseException | None = None
+        self.reason = ""
+        self.launched_at = time.monotonic()
+        self.head_since = 0.0
+        self.handled = 0
+        self.base_memory: int | None = None
+        self.ready_at = 0.0
+        self.pace = LEAD
+        self.longest = 0.0
+        self._batch_size = batch_size
+        self._handle_timeout = handle_timeout
+        self._call_of = call_of
+        self._start_timeout = 0.0
+        self._start_timer = FairTimer(self._end_slow_start)
+        self._hang_timer = FairTimer(self._check_hang)
+        self._on_frames = on_frames
+        self._on_exit = on_exit
+        self._busy_poll = busy_poll
+        self.awake = Awake(self.batches)
+        self._channel = Channel(sock, self._receive, self._on_channel_end, self.distrust, frame_timeout)
+        self.sentinel = Sentinel(self._exited)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outbox: list[tuple[list[Record], float, int]] = []
+        self._deviation = 8 * LEAD  # unknown at first
+        self._ahead = 1
+        self._together = 1
+        self._answered = 0
+        self.trace_fd = create_trace()  # nothing that can fail comes after it, or it would stay open
+
+    def adopt(self, group: ProcessGroup) -> None:
+        """Take charge of the process that was started for this link; as `Sentinel.adopt`."""
+        self.pid = group.number
+        self.sentinel.adopt(group)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch the worker from an event loop."""
+        self._loop = loop
+        self._channel.attach(loop)
+        self.sentinel.attach(loop)
+        self.awake.attach(loop)
+        self._watch_hang()
+
+    def limit_start(self, timeout: float) -> None:
+        """Kill the worker if it is not ready after so many seconds in which the event loop has run."""
+        self._start_timeout = timeout
+        if self._loop is not None and self.state is WorkerState.STARTING:
+            # Not from the launch on: the loop may have paused between that and now.
+            self._start_timer.start(self._loop, timeout)
+
+    def detach(self) -> None:
+        """Stop watching; what happens meanwhile is seen when it is watched again."""
+        self._channel.detach()
+        self.sentinel.detach()
+        self._hang_timer.cancel()
+        self._start_timer.cancel()
+        self.awake.detach()
+        self._loop = None
+
+    def room(self) -> int:
+        """Tell for how many more calls of its handler the worker should get tasks now."""
+        return self._ahead - self.calls if self.state is WorkerState.READY else 0
+
+    def calls_per_batch(self) -> int:
+        """Tell for how many calls tasks should travel together; more would wait for each other's answers."""
+        return self._together
+
+    def put(self, records: list[Record], now: float) -> None:
+        """Hand over tasks that will be answered together; they leave with the next `flush`."""
+        if not self.batches:
+            self.head_since = now
+        self.batches.append(records)
+        self.in_flight += len(records)
+        self.calls += self._calls(records)
+        pid = self.pid
+        for record in records:
+            record.is_waiting = False
+            record.holder = pid
+            record.sent_at = now
+        self._outbox.append((records, 0.0, self._batch_size))
+        if self._handle_timeout is not None:
+            self._watch_hang()
+
+    def take_back(self, duration: float, now: float, has_run: bool = True) -> tuple[list[Record], float]:
+        """Return what the worker has been sent first of all and has answered now.
+
+        Args:
+            duration: Seconds of work it took.
+            now: The time on the clock of ``time.monotonic``.
+            has_run: Whether the handler was called. Tasks that have expired on their way come back at once, and would
+                make a slow worker look like one that may be given dozens of tasks ahead.
+
+        Returns:
+            The tasks, and the seconds of work for one call of the handler.
+        """
+        records = self._pop_batch()
+        self.handled += len(records)
+        self.head_since = now
+        duration /= self._calls(records)
+        if not has_run:
+            return records, duration
+        self._answered += 1
+        pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
+        self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
+        self._together = max(1, int(PORTION / pace)) if pace else MAX_AHEAD
+        if pace > LEAD:
+            self._deviation += (abs(duration - pace) - self._deviation) / 8
+            if duration > self.longest:
+                self.longest = duration
+        return records, duration
+
+    def give_back(self, records: list[Record]) -> None:
+        """Put tasks back in front that were taken back and have no answer: their worker is to die."""
+        if records:
+            self.batches.appendleft(records)
+            self.in_flight += len(records)
+            self.calls += self._calls(records)
+
+    def _calls(self, records: list[Record]) -> int:
+        return -(-len(records) // self._batch_size)
+
+    def take_all(self, current: int) -> tuple[list[Record], list[Record], list[Record]]:
+        """Return all tasks of a worker that is gone.
+
+        Args:
+            current: Id of the task with which its last call of the handler began.
+
+        Returns:
+            Those it had done without an answer, those of the call in which it died, and those it had not begun.
+        """
+        passed: list[Record] = []
+        while self.batches:
+            records = self._pop_batch()
+            for index, record in enumerate(records):
+                if record.id == current:
+                    end = index - index % self._batch_size + self._batch_size
+                    untouched = records[end:]
+                    while self.batches:
+                        untouched += self._pop_batch()
+                    return passed + records[:index], records[index:end], untouched
+            passed += records
+        return [], [], passed
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether its calls take less time than falling asleep over them costs."""
+        return self.pace < BRIEF
+
+    def is_quick(self, now: float) -> bool:
+        """Tell whether it does the work it is given in no time, as far as is known, and is not stuck in some now."""
+        if self.pace >= PORTION or self.state is not WorkerState.READY:
+            return False
+        return not self.batches or now - self.head_since < LEAD
+
+    def free_at(self) -> float:
+        """Tell when the worker should be free, if it works on one batch and its calls take a steady time."""
+        is_steady = self._deviation < LEAD < self.pace
+        if not is_steady or self.calls != 1 or self.state is not WorkerState.READY:
+            return math.inf
+        return self.head_since + self.pace
+
+    def hanging_since(self) -> float:
+        """Tell since when it has been in a call whose tasks have all ended without it.
+
+        Returns:
+            The time on the clock of ``time.monotonic``; infinity when a task waits for the call, or it is idle.
+        """
+        batches = list(self.batches)  # a copy: this may be asked from another thread
+        if not batches or not all(record.is_settled for record in batches[0]) or self._channel.has_unread():
+            return math.inf
+        return self._running_since()
+
+    def _running_since(self) -> float:
+        return max(self._call_of(self.region), self.head_since)
+
+    def _watch_hang(self) -> None:
+        if self._handle_timeout is None or self._loop is None or self._hang_timer.is_running or not self.batches:
+            return
+        remaining = self._running_since() + self._handle_timeout - time.monotonic()
+        self._hang_timer.start(self._loop, max(remaining, 0.001))
+
+    def _check_hang(self) -> None:
+        # The clock of the API process and the worker's own note decide. A heartbeat would not: a thread of its own
+        # goes on beating beside an endless loop, and stops in an honest call that holds the interpreter's lock.
+        if not self.batches or self._handle_timeout is None:
+            return
+        if time.monotonic() - self._running_since() >= self._handle_timeout:
+            self.kill(f"its handler took longer than handle_timeout={self._handle_timeout:g} s")
+        else:
+            self._watch_hang()
+
+    def _pop_batch(self) -> list[Record]:
+        records = self.batches.popleft()
+        self.in_flight -= len(records)
+        self.calls -= self._calls(records)
+        return records
+
+    def flush(self, released: list[int]) -> None:
+        """Send the batches that were put, and the blocks of the worker's region that are free again."""
+        frames = pack(Kind.RELEASE, pack_offsets(released)) if released else b""
+        if self._outbox:
+            frames += pack(Kind.TASKS, pack_batches(self._outbox))
+            self._outbox.clear()
+            if self._busy_poll:
+                self.stay_awake(self._busy_poll)
+        if frames:
+            self._channel.send(frames)
+
+    def stay_awake(self, seconds: float) -> None:
+        """Keep the event loop from falling asleep for so long while the worker has something in hand."""
+        self.awake.stay(seconds)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes that are packed already."""
+        self._channel.send(data)
+
+    def drain(self) -> list[tuple[Kind, bytes]]:
+        """Read what a dead worker has left in the channel."""
+        return self._channel.drain()
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal, if the process is still there."""
+        self.sentinel.signal(signum)
+
+    def kill(self, reason: str) -> None:
+        """Kill a worker that hangs, after it has written down where.
+
+        Args:
+            reason: Why, for the log and for the tasks in its hands.
+        """
+        if self.reason or self._loop is None:
+            return
+        self.reason = reason
+        self.signal(DUMP_SIGNAL)
+        self.sentinel.kill_later(DUMP_TIME)
+
+    def distrust(self, error: Exception) -> None:
+        """Kill a worker that has sent garbage, and read nothing more from it.
+
+        Args:
+            error: What was found, for the log and for the tasks in its hands.
+        """
+        self._channel.stop_reading()
+        self.reason = self.reason or f"it sent what makes no sense: {error}"
+        self.signal(signal.SIGKILL)
+
+    def trace(self) -> str:
+        """Return the stack that the worker has written, if it has."""
+        return read_trace(self.trace_fd)
+
+    def close(self) -> None:
+        """Let go of the channel and of the process."""
+        with contextlib.ExitStack() as stack:  # whatever fails, the others are closed
+            stack.callback(self.sentinel.close)
+            stack.callback(os.close, self.trace_fd)
+            stack.callback(self._channel.close)
+            stack.callback(self.detach)
+
+    def forget(self) -> None:
+        """Close the descriptors and nothing else; in a forked child, whose worker it is not."""
+        self._loop = None
+        self._channel.forget()
+        os.close(self.trace_fd)
+        self.sentinel.forget()
+
+    def statistics(self) -> WorkerStatistics:
+        """Return a snapshot."""
+        return WorkerStatistics(self.pid or None, self.state, self.in_flight)
+
+    def _end_slow_start(self) -> None:
+        if self.state is WorkerState.STARTING:
+            self.kill(f"it was not ready in start_timeout={self._start_timeout:g} s")
+
+    def _receive(self, frames: list[tuple[Kind, bytes]]) -> None:
+        if self.state is WorkerState.STARTING and any(kind is Kind.READY for kind, _ in frames):
+            self.state = WorkerState.READY
+            self.ready_at = time.monotonic()
+            self._start_timer.cancel()
+        self._on_frames(self, frames)
+
+    def _on_channel_end(self) -> None:
+        # The process is gone or going. One that only closed its end is of no use any more.
+        if self.sentinel.sees_end:
+            self.sentinel.kill_later(1.0)
+        else:
+            self.sentinel.end()
+
+    def _exited(self) -> None:
+        self.detach()
+        self._on_exit(self)

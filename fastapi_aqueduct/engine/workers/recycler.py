@@ -1,0 +1,96 @@
+"""Replaces the workers of a flow that are worn, while work goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from ...logger import log
+from ...step import FlowStep
+from ..statistics import WorkerState
+from ..wire.frames import Kind, pack
+from .handle import WorkerLink
+from .slot import Slot
+
+
+class Recycler:
+    """Launches a replacement for a worn worker, and has the worn one leave when that is ready: one in each step.
+
+    Args:
+        steps: The steps, each with its name.
+        slots: The places of all workers.
+        launch: Launches a worker in a free slot.
+        on_retired: Called with the index of a step, one of whose workers takes no more tasks.
+        stop_time: Seconds in which `on_stop` must return.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[tuple[str, FlowStep]],
+        slots: Sequence[Slot],
+        launch: Callable[[Slot], None],
+        on_retired: Callable[[int], None],
+        stop_time: float,
+    ) -> None:
+        self._steps = steps
+        self._slots = slots
+        self._launch = launch
+        self._on_retired = on_retired
+        self._stop_time = stop_time
+
+    def watch_age(self, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at the ready worker in a slot when it reaches its age; an idle one says nothing by itself.
+
+        Args:
+            slot: Its slot.
+            loop: The event loop.
+        """
+        max_age = self._steps[slot.step][1].max_age
+        if max_age is not None and slot.link is not None:
+            remaining = max(0.0, slot.link.ready_at + max_age - time.monotonic())
+            slot.age = loop.call_later(remaining, self.check, slot)
+
+    def check(self, slot: Slot) -> None:
+        """Launch a replacement for the worker in a slot if it is worn and no other of its step is being replaced."""
+        step = self._steps[slot.step][1]
+        link = slot.link
+        if link is None or (step.max_tasks is step.max_age is step.max_memory_growth is None):
+            return
+        reason = slot.wear_of(link, time.monotonic())
+        if not reason or link.state is not WorkerState.READY:
+            return
+        others = [other for other in self._slots if other.step == slot.step]
+        spare = next((other for other in others if other.is_free), None)
+        if spare is not None and not any(other.replaces is not None for other in others):
+            log.info("worker of %s (pid %d) will be replaced: %s", link.name, link.pid, reason)
+            spare.replaces = link
+            self._launch(spare)
+
+    def check_others(self, step: int) -> None:
+        """Look at the workers of a step when one of them has left: now it may be another's turn."""
+        for slot in self._slots:
+            if slot.step == step:
+                self.check(slot)
+
+    def note_ready(self, slot: Slot) -> None:
+        """Have the worker leave that the one in this slot replaces, if it replaces one."""
+        worn, slot.replaces = slot.replaces, None
+        if worn is None:
+            return
+        worn.state = WorkerState.RETIRING
+        self._on_retired(worn.step)
+        if not worn.batches:
+            self.dismiss(worn)
+
+    def note_gone(self, link: WorkerLink) -> None:
+        """Note that a worker is gone: what was to replace it is there in its own right."""
+        for slot in self._slots:
+            if slot.replaces is link:
+                slot.replaces = None
+
+    def dismiss(self, link: WorkerLink) -> None:
+        """Have a worker leave that has nothing in hand."""
+        link.state = WorkerState.STOPPING
+        link.send(pack(Kind.STOP))
+        link.sentinel.kill_later(self._stop_time)

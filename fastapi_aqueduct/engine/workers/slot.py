@@ -1,0 +1,74 @@
+"""A place for one worker; the processes in it come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from ..system.memory import private_memory
+from .handle import WorkerLink
+from .recycling import Wear
+from .restart import RestartPolicy
+
+MEMORY_INTERVAL = 1.0
+"""Seconds at least between two looks at the memory of one worker."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """A place for one worker of a step, and a region of the arena that goes with it.
+
+    Attributes:
+        step: Index of the step.
+        region: The number of the region its worker allocates in.
+        policy: When a dead worker is replaced.
+        link: The worker now in it.
+        replaces: The worn worker that goes when the one in this slot is ready.
+        restart: The replacement that is waited for.
+        age: Looks at the worker when it has reached its age.
+        wear: When the worker now in it is worn.
+        looked_at: When its memory was looked at last.
+    """
+
+    step: int
+    region: int
+    policy: RestartPolicy
+    link: WorkerLink | None = None
+    replaces: WorkerLink | None = None
+    restart: asyncio.TimerHandle | None = None
+    age: asyncio.TimerHandle | None = None
+    wear: Wear | None = None
+    looked_at: float = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody is in it or about to be."""
+        return self.link is None and self.restart is None
+
+    def cancel_timers(self) -> None:
+        """Forget what was planned for the worker in it and for the next."""
+        for timer in (self.restart, self.age):
+            if timer is not None:
+                timer.cancel()
+        self.restart = self.age = None
+
+    def wear_of(self, link: WorkerLink, now: float) -> str:
+        """Say why its worker is worn; an empty string when it is not.
+
+        Args:
+            link: The worker.
+            now: The time on the clock of ``time.monotonic``.
+        """
+        assert self.wear is not None
+        return self.wear.reason(link.handled, now - link.ready_at, self._growth(self.wear, link, now))
+
+    def _growth(self, wear: Wear, link: WorkerLink, now: float) -> int:
+        if not wear.watches_memory or not link.handled or now - self.looked_at < MEMORY_INTERVAL:
+            return 0
+        self.looked_at = now
+        memory = private_memory(link.pid)
+        if memory is None:
+            return 0
+        if link.base_memory is None:
+            link.base_memory = memory
+        return memory - link.base_memory

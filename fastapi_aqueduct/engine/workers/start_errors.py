@@ -1,0 +1,77 @@
+"""What is said about a start that has failed."""
+
+from __future__ import annotations
+
+from ...exceptions import StartError, StartTimeout, describe_exit
+from ..child.importing import NotImportable, explain
+from ..statistics import WorkerState
+from .handle import WorkerLink
+
+
+def start_error(flow: str, link: WorkerLink, exit_code: int | None, hint: str) -> StartError:
+    """Return the error for a worker that has died before it was ready.
+
+    Args:
+        flow: Name of the flow.
+        link: The worker.
+        exit_code: How its process ended.
+        hint: What may be behind that, if the worker has not told it itself.
+    """
+    where = f"a worker of {link.name} in flow {flow} (pid {link.pid})"
+    failure = link.failure
+    if failure is None:
+        reason = f" ({link.reason})" if link.reason else ""
+        message = f"{where} {describe_exit(exit_code)} before it was ready{reason}{hint}"
+    elif isinstance(failure, NotImportable):
+        message = f"{where} cannot work: {explain(failure)}"
+    else:
+        message = f"{where} failed in on_start: {type(failure).__name__}: {failure}"
+    error = StartError(message, step=link.name, pid=link.pid, exit_code=exit_code)
+    error.__cause__ = failure
+    return error
+
+
+def launch_error(flow: str, step: str, failure: BaseException) -> StartError:
+    """Return the error for a worker that has no process, or none that can be watched.
+
+    Args:
+        flow: Name of the flow.
+        step: Name of the step.
+        failure: What has failed.
+    """
+    message = f"a worker of {step} in flow {flow} could not be started: {type(failure).__name__}: {failure}"
+    error = StartError(message, step=step)
+    error.__cause__ = failure
+    return error
+
+
+def memory_error(flow: str, failure: OSError) -> StartError:
+    """Return the error for a flow that does not get the shared memory or the descriptors for itself.
+
+    Args:
+        flow: Name of the flow.
+        failure: What has failed.
+    """
+    error = StartError(
+        f"flow {flow} could not be started: the system gives it no shared memory or no descriptor for it: {failure}"
+    )
+    error.__cause__ = failure
+    return error
+
+
+def start_timeout_error(flow: str, links: list[WorkerLink], timeout: float) -> StartTimeout:
+    """Return the error for workers that were not ready in time.
+
+    Args:
+        flow: Name of the flow.
+        links: All workers.
+        timeout: Seconds that they had.
+    """
+    slow = [link for link in links if link.state is not WorkerState.READY]
+    names = ", ".join(f"{link.name} (pid {link.pid})" for link in slow)
+    return StartTimeout(
+        f"flow {flow} was not ready in {timeout:g} s; still in on_start: {names}; "
+        "a model that loads longer needs a larger start_timeout",
+        step=slow[0].name if slow else "",
+        pid=slow[0].pid if slow else None,
+    )
