@@ -14,13 +14,13 @@ from .engine.engine import Engine
 from .engine.loops.background import run_in_thread
 from .engine.loops.event_loop import check_asyncio, in_event_loop
 from .engine.loops.owner import Guard
-from .engine.memory.arrivals import NO_CAP, Arrival, IntakeCap
-from .engine.memory.block_writer import Intake
+from .engine.memory.arrivals import NO_CAP, Arrival, ArrivalCap
+from .engine.memory.block_writer import BlockWriter
 from .engine.started import keep_for_good, note_end, note_start
 from .engine.state import FlowState as FlowState
 from .engine.state import Origin, not_running
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
-from .engine.system.memory import default_memory_limit
+from .engine.system.process_memory import default_memory_limit
 from .engine.timing import DEFAULT_TIMING, Timing
 from .engine.workers.process import StartMethod
 from .exceptions import BlockingCallError, InvalidArgument, NotRunningError
@@ -307,7 +307,7 @@ class Flow:
         engine = self._engine
         return engine.ledger.arena.layout.limit if engine else self._memory_limit or default_memory_limit()
 
-    def expect(self, size: int | None, most: int, wait_timeout: float, cap: IntakeCap = NO_CAP) -> Arrival:
+    def expect(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap = NO_CAP) -> Arrival:
         """Expect a body: it counts as arriving from its first byte on, and waits where too much is arriving.
 
         Args:
@@ -322,7 +322,7 @@ class Flow:
         """
         return self._engine_here().ledger.arrivals.expect(size, most, wait_timeout, cap)
 
-    def receive(self, size: int | None, most: int, wait_timeout: float, cap: IntakeCap = NO_CAP) -> Intake:
+    def receive(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap = NO_CAP) -> BlockWriter:
         """Expect a body that goes to shared memory.
 
         Args:
@@ -334,7 +334,7 @@ class Flow:
         Raises:
             NotRunningError, Overloaded: As for `expect`.
         """
-        return Intake(self._engine_here().ledger, self.expect(size, most, wait_timeout, cap))
+        return BlockWriter(self._engine_here().ledger, self.expect(size, most, wait_timeout, cap))
 
     def _engine_here(self) -> Engine:
         engine = self._running_engine()

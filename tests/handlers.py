@@ -49,7 +49,7 @@ class Bare(BaseTask):
 
 
 @dataclass
-class Record(BaseTask):
+class Ticket(BaseTask):
     """A task that is a dataclass, with a default on the class."""
 
     number: int

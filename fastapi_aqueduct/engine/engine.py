@@ -170,12 +170,12 @@ class Engine:
         if self.owner.is_here():
             # The books belong to the loop; an endpoint for metrics may well ask from another thread.
             self.ledger.arena.collect()
-        desks = self.dispatcher.desks
-        retained = [offset for desk in desks for link in list(desk.links) for offset in list(link.retained)]
+        stages = self.dispatcher.stages
+        retained = [offset for stage in stages for worker in list(stage.workers) for offset in list(worker.retained)]
         return FlowStatistics(
             name=self.name,
             state=state,
-            steps=tuple(desk.statistics() for desk in desks),
+            steps=tuple(stage.statistics() for stage in stages),
             arena=self.ledger.statistics(retained),
             in_flight=self.dispatcher.in_flight,
             **self.dispatcher.outcomes,

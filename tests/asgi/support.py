@@ -54,7 +54,7 @@ def taken(flow: Flow) -> int:
     engine = flow._engine
     assert engine is not None
     engine.ledger.arena.collect()
-    return engine.ledger.arena.region.used
+    return engine.ledger.arena.allocator.used
 
 
 class Connection:

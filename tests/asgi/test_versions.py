@@ -17,8 +17,8 @@ CHECKS = {
         "fastapi/routing.py with Shortcut in asgi/endpoints/fast_path.py, and the names that its _find_parts imports"
     ),
     "starlette": (
-        "compare Request.body and Request.stream of starlette/requests.py with BodyGuard.read in asgi/body/guards.py and "
-        "with Tap in asgi/uvicorn.py: they read and set _body, _stream_consumed and _is_disconnected"
+        "compare Request.body and Request.stream of starlette/requests.py with BodyGuard.read in asgi/body/guards.py "
+        "and with Tap in asgi/uvicorn.py: they read and set _body, _stream_consumed and _is_disconnected"
     ),
     "uvicorn": (
         "compare on_body (h11: handle_events) and RequestResponseCycle.receive of uvicorn/protocols/http with "

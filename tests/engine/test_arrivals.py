@@ -14,11 +14,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from fastapi_aqueduct import ArenaFull, Overloaded
 from fastapi_aqueduct.engine.memory.arena import Arena, Layout, Ref
-from fastapi_aqueduct.engine.memory.arrivals import Arrival, Arrivals, IntakeCap
+from fastapi_aqueduct.engine.memory.arrivals import Arrival, ArrivalCap, Arrivals
 from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
 
 LIMIT = 64 * PAGE
-CAP = IntakeCap(size=32 * PAGE)
+CAP = ArrivalCap(size=32 * PAGE)
 
 
 def make_arena(limit: int = LIMIT) -> Arena:
@@ -108,7 +108,7 @@ class Arriving(RuleBasedStateMachine):
     def accounts_are_right(self) -> None:
         assert self.arrivals.held == sum(body.filled for body in self.live)
         assert self.arena.usage() <= LIMIT
-        assert self.arena.available() == LIMIT - self.arena.region.used
+        assert self.arena.available() == LIMIT - self.arena.allocator.used
 
     def teardown(self) -> None:
         for offset in self.held:
@@ -119,7 +119,7 @@ class Arriving(RuleBasedStateMachine):
                 assert body.take(body.arrival.left), "nearest to its end, and there is no room for it"
             self.live.remove(body)
             body.end()
-        assert (self.arrivals.held, len(self.arrivals), self.arena.region.used) == (0, 0, 0)
+        assert (self.arrivals.held, len(self.arrivals), self.arena.allocator.used) == (0, 0, 0)
 
 
 TestArriving = Arriving.TestCase
@@ -127,7 +127,7 @@ TestArriving.settings = settings(max_examples=100, stateful_step_count=40, deadl
 
 
 def begin(
-    arrivals: Arrivals, size: int, first: int, cap: IntakeCap = CAP, patience: float = 5.0
+    arrivals: Arrivals, size: int, first: int, cap: ArrivalCap = CAP, patience: float = 5.0
 ) -> Arrival:
     """Let a body begin; the rest of it is missing."""
     arrival = arrivals.expect(size, 0, patience, cap)
@@ -181,9 +181,9 @@ def test_a_body_that_has_just_begun_has_a_head_start() -> None:
 def test_a_byte_reserves_nothing() -> None:
     arrivals = Arrivals(make_arena(1 << 20))
     for _ in range(500):
-        begin(arrivals, 1 << 19, 1, IntakeCap(size=1 << 19))
+        begin(arrivals, 1 << 19, 1, ArrivalCap(size=1 << 19))
     for size in (1 << 18, 1 << 19):
-        body = begin(arrivals, size, 1 << 16, IntakeCap(size=1 << 19))
+        body = begin(arrivals, size, 1 << 16, ArrivalCap(size=1 << 19))
         assert body.take(size - (1 << 16))
         body.close()
 
@@ -227,22 +227,22 @@ async def test_bodies_on_the_heap_do_not_wait_for_shared_memory() -> None:
     arena = make_arena()
     arrivals = Arrivals(arena, head_start=0)
     arena.allocate(LIMIT)
-    upload = arrivals.expect(10 * PAGE, 0, 0.05, IntakeCap())
+    upload = arrivals.expect(10 * PAGE, 0, 0.05, ArrivalCap())
     upload.in_arena = True
     waiting = asyncio.create_task(upload.wait(PAGE, lambda: False))
     await asyncio.sleep(0)
-    assert begin(arrivals, 20 * PAGE, 20 * PAGE, IntakeCap())
+    assert begin(arrivals, 20 * PAGE, 20 * PAGE, ArrivalCap())
     with pytest.raises(ArenaFull):
         await waiting
 
 
 def test_the_number_is_limited() -> None:
     arrivals = Arrivals(make_arena())
-    cap = IntakeCap(intakes=2)
+    cap = ArrivalCap(intakes=2)
     for _ in range(5):
         arrivals.expect(PAGE, 0, 1.0, cap)  # headers alone
     one, two = begin(arrivals, PAGE, 1, cap), begin(arrivals, PAGE, 1, cap)
-    late = arrivals.expect(PAGE, 0, 1.0, IntakeCap())
+    late = arrivals.expect(PAGE, 0, 1.0, ArrivalCap())
     with pytest.raises(Overloaded, match="no more than 2"):
         arrivals.expect(PAGE, 0, 1.0, cap)
     one.close()

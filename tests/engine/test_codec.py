@@ -58,7 +58,7 @@ def travel(arena: Arena, task: Job) -> Job:
 def used(arena: Arena) -> int:
     gc.collect()
     arena.collect()
-    assert len(arena.region.blocks) == len(arena.holds)
+    assert len(arena.allocator.blocks) == len(arena.holds)
     return len(arena.holds)
 
 

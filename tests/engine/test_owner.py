@@ -176,7 +176,7 @@ async def test_a_cancellation_in_another_loop_withdraws_the_task(
 
         async def leave() -> None:
             tasks = [asyncio.create_task(flow.process(Job(number=n, path=path), 60)) for n in (1, 2)]
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 1)
+            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 1)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -185,7 +185,7 @@ async def test_a_cancellation_in_another_loop_withdraws_the_task(
         async with busy(flow, Gate(tmp_path), number=0, path=path):
             await asyncio.get_running_loop().run_in_executor(threads, lambda: run(leave()))
             await eventually(lambda: flow.statistics().steps[0].queued == 0)
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 0)
+            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 0)
             assert flow.statistics().cancelled in (1, 2)  # the second may have got the place of the first
         await flow.process(Job(number=3, path=path))
     assert notes(path) == ["0", "3"]
@@ -195,7 +195,7 @@ async def test_the_stop_of_a_flow_ends_calls_of_other_threads(tmp_path: Path, th
     flow = Flow(Each(handlers.enter_gate), queue_size=1)
     await flow.start_async()
     calls = [threads.submit(flow.process_blocking, Job(gate=Gate(tmp_path)), 60) for _ in range(4)]
-    await eventually(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 2)
+    await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 2)
     await flow.stop(graceful=False)
     for call in calls:
         assert isinstance(await outcome(asyncio.wrap_future(call)), NotRunningError)
@@ -306,7 +306,7 @@ def test_calls_go_on_when_the_loop_that_drives_the_flow_ends(
     calls = [threads.submit(flow.process_blocking, Job(number=n, path=path, gate=gate), 60) for n in range(2)]
     calls += [threads.submit(asyncio.run, flow.process(Job(number=n, path=path), 60)) for n in (2, 3)]
     assert wait_until(gate.is_entered, DEADLINE)
-    assert wait_until(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 2, DEADLINE)
+    assert wait_until(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 2, DEADLINE)
     owner.end()
     gate.open()
     assert sorted(call.result().number for call in calls) == [1, 2, 3, 4]

@@ -15,7 +15,7 @@ import pytest
 
 from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep, TaskTimeout
 from fastapi_aqueduct.engine.workers.awake import BRIEF
-from fastapi_aqueduct.engine.workers.handle import MAX_AHEAD
+from fastapi_aqueduct.engine.workers.handle import MAX_PREFETCH
 from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
 from .. import handlers
@@ -108,7 +108,7 @@ async def test_others_take_the_place_of_a_worker_that_is_stuck_in_brief_work() -
         for _ in range(40):  # until all is known that decides who gets brief work
             await asyncio.gather(*[flow.process(Job(), DEADLINE) for _ in range(50)])
         with stopped(pids(flow)[0]):
-            tasks = [asyncio.create_task(flow.process(Job(), DEADLINE)) for _ in range(MAX_AHEAD + 16)]
+            tasks = [asyncio.create_task(flow.process(Job(), DEADLINE)) for _ in range(MAX_PREFETCH + 16)]
             # Nobody else comes, and he who is stopped answers nothing: there is no event to look again.
             await eventually(lambda: sum(task.done() for task in tasks) >= 16)
             assert not all(task.done() for task in tasks)
@@ -243,9 +243,9 @@ async def test_places_that_become_free_because_tasks_end_unworked_are_given_to_t
         async with busy(flow, Gate(tmp_path)):
             queued = await submit(flow, number=1)
             waiting = [asyncio.create_task(flow.process(Job(number=number), 60)) for number in (2, 3)]
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 2)
+            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 2)
             queued.cancel()  # while the worker is busy nothing else makes a place
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 1)
+            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 1)
             assert flow.statistics().steps[0].queued == 1
         await asyncio.gather(*waiting)
 
@@ -255,7 +255,7 @@ async def test_one_who_gives_up_waiting_for_a_place_takes_none(tmp_path: Path) -
         async with busy(flow, Gate(tmp_path)):
             queued = await submit(flow, number=1)
             first, second = (asyncio.create_task(flow.process(Job(number=number), 60)) for number in (2, 3))
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.desks[0].entry.contenders == 2)
+            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 2)
             queued.cancel()
             await asyncio.wait([queued])  # the place is promised to the first, who has not come in
             first.cancel()
@@ -281,12 +281,12 @@ async def test_a_worker_that_stays_awake_works_sleeps_and_works_again(tmp_path: 
         FlowStep(Each(handlers.add_one), busy_poll=0.02), FlowStep(Each(handlers.double), nprocs=2, busy_poll=0.01)
     )
     async with running(flow):
-        links = [link for desk in flow._engine.dispatcher.desks for link in desk.links] if flow._engine else []
+        workers = flow._engine.dispatcher.stages[0].workers if flow._engine else []
         for _ in range(3):
             jobs = await asyncio.gather(*[flow.process(Job(number=number)) for number in range(100)])
             assert [job.number for job in jobs] == [(number + 1) * 2 for number in range(100)]
-            await eventually(lambda: not any(link.awake.is_turning for link in links))
-            await eventually(lambda: all(is_asleep(link.pid) for link in links))
+            await eventually(lambda: not any(worker.awake.is_turning for worker in workers))
+            await eventually(lambda: all(is_asleep(worker.pid) for worker in workers))
 
 
 async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_path: Path) -> None:
@@ -294,9 +294,9 @@ async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_pat
         gate = Gate(tmp_path)
         task = asyncio.create_task(flow.process(Job(gate=gate), 60))
         await eventually(gate.is_entered)
-        link = flow._engine.dispatcher.desks[0].links[0] if flow._engine else None
-        assert link is not None
-        await eventually(lambda: not link.awake.is_turning)
+        worker = flow._engine.dispatcher.stages[0].workers[0] if flow._engine else None
+        assert worker is not None
+        await eventually(lambda: not worker.awake.is_turning)
         assert not task.done()
         gate.open()
         await task
@@ -304,23 +304,23 @@ async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_pat
 
 async def test_an_event_loop_stays_awake_for_brief_tasks_only(tmp_path: Path) -> None:
     async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
-        link = flow._engine.dispatcher.desks[0].links[0] if flow._engine else None
-        assert link is not None
-        assert not link.is_brief, "nothing is known of it yet"
-        while not link.is_brief:  # the first calls are slower
+        worker = flow._engine.dispatcher.stages[0].workers[0] if flow._engine else None
+        assert worker is not None
+        assert not worker.is_brief, "nothing is known of it yet"
+        while not worker.is_brief:  # the first calls are slower
             await flow.process(Job())
         task = asyncio.create_task(flow.process(Job(), 60))
         await asyncio.sleep(0)  # one turn of the loop: the task has been sent
-        assert link.awake.is_turning
+        assert worker.awake.is_turning
         await task
         gate = Gate(tmp_path)
         task = asyncio.create_task(flow.process(Job(gate=gate), 60))
         await eventually(gate.is_entered)
-        await eventually(lambda: not link.awake.is_turning)
-        await eventually(lambda: time.monotonic() - link.head_since > 8 * BRIEF)  # which counts for an eighth
+        await eventually(lambda: not worker.awake.is_turning)
+        await eventually(lambda: time.monotonic() - worker.head_since > 8 * BRIEF)  # which counts for an eighth
         gate.open()
         await task
-        assert not link.is_brief
+        assert not worker.is_brief
 
 
 async def test_a_queue_is_no_longer_right_after_a_timeout(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def test_a_worker_that_has_worked_has_no_server() -> None:
 
 def test_the_bootstrap_needs_no_path() -> None:
     """It runs before ``sys.path`` is that of the application: it may import the standard library only."""
-    bootstrap = Path(__file__).parents[2] / "fastapi_aqueduct" / "engine" / "bootstrap.py"
+    bootstrap = Path(__file__).parents[2] / "fastapi_aqueduct" / "engine" / "child" / "bootstrap.py"
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(bootstrap)], capture_output=True, text=True, timeout=DEADLINE, cwd="/"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastapi_aqueduct.engine.system.cgroup import ControlGroup
-from fastapi_aqueduct.engine.system.memory import OutOfMemory, default_memory_limit
+from fastapi_aqueduct.engine.system.process_memory import OutOfMemory, default_memory_limit
 from fastapi_aqueduct.engine.workers.process import available_cores
 
 from ..support import DEADLINE, run_script, script_environment, write_script
@@ -171,7 +171,7 @@ def test_a_real_limit_of_version_1_is_seen(tmp_path: Path) -> None:
             import os
             from pathlib import Path
             Path({str(group)!r}, "cgroup.procs").write_text(str(os.getpid()))
-            from fastapi_aqueduct.engine.system.memory import default_memory_limit
+            from fastapi_aqueduct.engine.system.process_memory import default_memory_limit
             print(default_memory_limit())
         """
         assert run_script(tmp_path, source) == f"{GIB // 2}\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from ...engine.memory.arrivals import IntakeCap
+from ...engine.memory.arrivals import ArrivalCap
 from ...exceptions import ConfigurationError
 from ..errors import MalformedBody
 
@@ -45,9 +45,9 @@ class UploadLimits:
             raise ConfigurationError(f"grace must be positive where there is a min_rate, got {self.grace}")
 
     @property
-    def cap(self) -> IntakeCap:
+    def cap(self) -> ArrivalCap:
         """How much may be arriving at the same time."""
-        return IntakeCap(self.max_uploads, self.max_pending_bytes)
+        return ArrivalCap(self.max_uploads, self.max_pending_bytes)
 
 
 DEFAULT_LIMITS = UploadLimits()

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
-from ...engine.memory.block_writer import Intake
+from ...engine.memory.block_writer import BlockWriter
 from ...flow import Flow
 from ...params import UploadInfo
 from ..binding.parameters import UploadPart
@@ -114,7 +114,7 @@ class UploadReader:
             await body.pour(form, pace)
             return form.finish()
 
-    async def _receive_raw(self, intake: Intake, pace: Pace) -> Received:
+    async def _receive_raw(self, intake: BlockWriter, pace: Pace) -> Received:
         intake.begin()
         await self._body.pour(_RawReader(intake, pace), pace)
         view = intake.finish()
@@ -128,7 +128,7 @@ class UploadReader:
 class _RawReader:
     """Writes a body as it comes to shared memory."""
 
-    def __init__(self, intake: Intake, pace: Pace) -> None:
+    def __init__(self, intake: BlockWriter, pace: Pace) -> None:
         self._intake = intake
         self._pace = pace
         self._waiting: deque[bytes | bytearray] = deque()
@@ -153,7 +153,7 @@ class _FormReader:
     """Sorts the parts of a form: uploads go to shared memory, fields are collected, other files are dropped."""
 
     def __init__(
-        self, boundary: bytes, parts: Mapping[str, UploadPart], rules: BodyRules, intake: Intake, pace: Pace
+        self, boundary: bytes, parts: Mapping[str, UploadPart], rules: BodyRules, intake: BlockWriter, pace: Pace
     ) -> None:
         self._rules = rules
         self._parser = MultipartForm(boundary)

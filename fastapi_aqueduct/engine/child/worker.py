@@ -25,7 +25,7 @@ from ..wire.codec import Codec, Encoded, new_tuple
 from ..wire.failures import encode_error
 from ..wire.frames import (
     FINISHED,
-    PORTION,
+    FRAME_BUDGET,
     Batch,
     Envelope,
     Kind,
@@ -182,7 +182,7 @@ class Worker:
             while self._pending or not self._stopping:
                 if self._pending:
                     self._answers.append(self._work(self._pending.popleft()))
-                if not self._pending or time.monotonic() - self._flushed_at > PORTION:
+                if not self._pending or time.monotonic() - self._flushed_at > FRAME_BUDGET:
                     self._flush()
                 if not self._pending and not self._stopping:
                     self.take(self._channel.receive(AT_EASE, self._setup.busy_poll) or self._receive_at_ease())
@@ -213,7 +213,7 @@ class Worker:
                     self._flush()
                 self._arena.trim()
                 self._channel.send(Kind.TRIMMED)
-            elif kind is Kind.REST:
+            elif kind is Kind.RECLAIM:
                 give_back()
             elif kind is Kind.STOP:
                 self._stopping = True

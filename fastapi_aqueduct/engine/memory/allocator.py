@@ -16,7 +16,7 @@ class RegionFull(Exception):
     """No hole is large enough."""
 
 
-class Region:
+class Allocator:
     """Allocates pieces of ``[start, start + capacity)`` by address-ordered first fit.
 
     Low addresses are used first, so the memory that is reused is the memory that is warm, and free space gathers at

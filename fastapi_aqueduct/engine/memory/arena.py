@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ...exceptions import ArenaFull
 from ...task import SharedBytes
-from .allocator import Region, RegionFull
+from .allocator import Allocator, RegionFull
 from .garbage import GarbageCollection
 from .mapping import PAGE, Lease, Mapping, address_of
 
@@ -116,7 +116,7 @@ class Arena:
         self.mapping = mapping
         self.layout = layout
         self.number = region
-        self.region = Region(layout.start(region), layout.capacity(region))
+        self.allocator = Allocator(layout.start(region), layout.capacity(region))
         self.holds: dict[int, int] = {}
         self.leases: dict[int, int] = {}
         self.is_here: Callable[[], bool] = lambda: True
@@ -133,7 +133,7 @@ class Arena:
         Raises:
             ArenaFull: The flow's limit would be exceeded, also without the blocks that cycles of the application held.
         """
-        region = self.region
+        region = self.allocator
         try:
             offset = region.allocate(max(size, 1))
         except RegionFull:
@@ -163,7 +163,7 @@ class Arena:
     def place(self, size: int) -> Ref | None:
         """Take addresses for a block that is filled little by little; None when no hole is large enough."""
         try:
-            return Ref(self.region.place(size), size)
+            return Ref(self.allocator.place(size), size)
         except RegionFull:
             return None
 
@@ -179,7 +179,7 @@ class Arena:
         """
         if not self._has_memory(ref.offset, ref.offset + size):
             return False
-        self.region.fill(ref.offset, size)
+        self.allocator.fill(ref.offset, size)
         self._publish_usage()
         return True
 
@@ -195,37 +195,37 @@ class Arena:
             start: Where the piece begins.
             end: Where it ends.
         """
-        self.region.fill(target.offset, end)
+        self.allocator.fill(target.offset, end)
         words = self.mapping.writable
         words[target.offset + start : target.offset + end] = words[source.offset + start : source.offset + end]
-        self._give_back(self.region.drain(source.offset, end))
+        self._give_back(self.allocator.drain(source.offset, end))
 
     def grow(self, ref: Ref, size: int) -> Ref | None:
         """Give a block that `place` has made more addresses where it is; None when those behind it are taken."""
-        return ref._replace(size=size) if self.region.grow(ref.offset, size) else None
+        return ref._replace(size=size) if self.allocator.grow(ref.offset, size) else None
 
     def finish(self, ref: Ref, size: int) -> Ref:
         """Keep only the first bytes of a block that `place` has made, which are filled."""
-        self.region.finish(ref.offset, size)
+        self.allocator.finish(ref.offset, size)
         return ref._replace(size=size)
 
     def free(self, offset: int) -> None:
         """Take a block of this process's region back for reuse."""
-        self.region.free(offset)
+        self.allocator.free(offset)
 
     def adopt(self, blocks: dict[int, int]) -> None:
         """Begin in a region where an earlier worker left blocks that are still in use; all else is given back."""
-        self.region.adopt(blocks)
+        self.allocator.adopt(blocks)
         self.trim()
 
     def available(self) -> int:
         """Return the bytes that this process could fill now: what no process uses, but for what others keep warm."""
-        region = self.region
+        region = self.allocator
         return self.layout.limit - self.usage() + region.pages.size - region.used
 
     def owns(self, offset: int) -> bool:
         """Tell whether a block lies in this process's region."""
-        return 0 <= offset - self.region.start < self.region.capacity
+        return 0 <= offset - self.allocator.start < self.allocator.capacity
 
     def write(self, ref: Ref) -> memoryview:
         """Return a block of this process for filling. The view must not outlive the block; user code gets a lease."""
@@ -309,7 +309,7 @@ class Arena:
 
     def trim(self) -> None:
         """Give the free memory of this process's region back to the system."""
-        self._give_back(self.region.trim())
+        self._give_back(self.allocator.trim())
 
     def usage(self) -> int:
         """Sum up the bytes of memory that all processes hold: in blocks, and in pages that they keep warm."""
@@ -355,10 +355,10 @@ class Arena:
         """Tell whether a range may be filled, after giving back what this process keeps warm if need be."""
         # Each process checks its own growth against the sum of all, without a lock: two that grow in the same
         # instant may together exceed the limit by one block each.
-        while missing := self.region.pages.missing(start, end):
+        while missing := self.allocator.pages.missing(start, end):
             excess = self.usage() + missing - self.layout.limit
             # It may give back pages of the range itself, so it looks again.
-            if excess <= 0 or not self._give_back(self.region.trim(excess)):
+            if excess <= 0 or not self._give_back(self.allocator.trim(excess)):
                 return excess <= 0
         return True
 
@@ -369,7 +369,7 @@ class Arena:
         return sum(size for _, size in ranges)
 
     def _publish_usage(self) -> None:
-        _WORD.pack_into(self.mapping.writable, self._status, self.region.pages.size)
+        _WORD.pack_into(self.mapping.writable, self._status, self.allocator.pages.size)
 
 
 def lease_of(buffer: Any) -> Lease | None:

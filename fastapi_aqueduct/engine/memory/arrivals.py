@@ -8,7 +8,7 @@ what is free and what those before it return. With one kind of resource it is en
 missing, the least first. So the body that is nearest to its end always finds as much as it still needs; the others are
 not read meanwhile.
 
-**Why all end.** Two things can be short: the share of the memory that arriving bodies may have (`IntakeCap.size`), and
+**Why all end.** Two things can be short: the share of the memory that arriving bodies may have (`ArrivalCap.size`), and
 memory itself, which tasks hold as well. The share is returned when a body is complete or its client gives up, so by
 the order above it never runs out for good. Memory is returned when tasks end. They do not wait for bodies for long:
 what a task of this process waits for is left free by all but the nearest, and a worker gives up after a second. A block
@@ -48,7 +48,7 @@ TRUST = 256
 """How many times what has come so far may be the rest that others leave to a body in that time."""
 
 
-class IntakeCap(NamedTuple):
+class ArrivalCap(NamedTuple):
     """How much may be arriving at the same time.
 
     Attributes:
@@ -61,7 +61,7 @@ class IntakeCap(NamedTuple):
     size: int | None = None
 
 
-NO_CAP = IntakeCap()
+NO_CAP = ArrivalCap()
 """Any number of bodies, which have half of the arena."""
 
 
@@ -86,7 +86,7 @@ class Arrival:
         since: When its first byte came, and when that was taken, on the clock of ``time.monotonic``.
     """
 
-    def __init__(self, arrivals: Arrivals, left: int, is_exact: bool, patience: float, cap: IntakeCap) -> None:
+    def __init__(self, arrivals: Arrivals, left: int, is_exact: bool, patience: float, cap: ArrivalCap) -> None:
         self.held = 0
         self.left = left
         self.in_arena = False
@@ -158,12 +158,12 @@ class Arrival:
 class _Request(NamedTuple):
     arrival: Arrival
     size: int
-    cap: IntakeCap
+    cap: ArrivalCap
     claim: Callable[[], bool]
     turn: asyncio.Future[None]
 
     @property
-    def queue(self) -> tuple[bool, IntakeCap]:
+    def queue(self) -> tuple[bool, ArrivalCap]:
         """What can be short for it: where one waits, those behind it wait as well."""
         return self.arrival.in_arena, self.cap
 
@@ -204,7 +204,7 @@ class Arrivals:
     def __len__(self) -> int:
         return len(self._begun)
 
-    def expect(self, size: int | None, most: int, patience: float, cap: IntakeCap) -> Arrival:
+    def expect(self, size: int | None, most: int, patience: float, cap: ArrivalCap) -> Arrival:
         """Expect a body; it counts from its first byte on.
 
         Args:
@@ -219,7 +219,7 @@ class Arrivals:
         self._check_number(cap)
         return Arrival(self, most if size is None else size, size is not None, patience, cap)
 
-    def take(self, arrival: Arrival, size: int, cap: IntakeCap, claim: Callable[[], bool]) -> bool:
+    def take(self, arrival: Arrival, size: int, cap: ArrivalCap, claim: Callable[[], bool]) -> bool:
         """Do what `Arrival.take` does."""
         if not arrival.number:
             self._begin(arrival, cap)
@@ -228,7 +228,7 @@ class Arrivals:
         return self._give(arrival, size, cap, claim)
 
     async def wait(
-        self, arrival: Arrival, size: int, cap: IntakeCap, claim: Callable[[], bool], patience: float
+        self, arrival: Arrival, size: int, cap: ArrivalCap, claim: Callable[[], bool], patience: float
     ) -> None:
         """Do what `Arrival.wait` does."""
         if not arrival.number:
@@ -290,7 +290,7 @@ class Arrivals:
                 self._most_left = 0
             self.settle()
 
-    def _begin(self, arrival: Arrival, cap: IntakeCap) -> None:
+    def _begin(self, arrival: Arrival, cap: ArrivalCap) -> None:
         self._check_number(cap)
         self._last_number += 1
         arrival.number = self._last_number
@@ -298,11 +298,11 @@ class Arrivals:
         self._begun.add(arrival)
         self._most_left = max(self._most_left, arrival.left)
 
-    def _check_number(self, cap: IntakeCap) -> None:
+    def _check_number(self, cap: ArrivalCap) -> None:
         if cap.intakes is not None and len(self._begun) >= cap.intakes:
             raise Overloaded(f"{len(self._begun)} uploads are arriving, and no more than {cap.intakes} may at once")
 
-    def _may_pass(self, arrival: Arrival, cap: IntakeCap) -> bool:
+    def _may_pass(self, arrival: Arrival, cap: ArrivalCap) -> bool:
         queue = arrival.in_arena, cap
         return all(
             arrival.missing <= other.missing or arrival.number < other.number
@@ -310,7 +310,7 @@ class Arrivals:
             if request.queue == queue
         )
 
-    def _give(self, arrival: Arrival, size: int, cap: IntakeCap, claim: Callable[[], bool]) -> bool:
+    def _give(self, arrival: Arrival, size: int, cap: ArrivalCap, claim: Callable[[], bool]) -> bool:
         share = self._share(cap) - self.held - size
         memory = self._memory() - size
         free = min(share, memory) if arrival.in_arena else share
@@ -343,7 +343,7 @@ class Arrivals:
         arrival.held += size
         arrival.left -= size
 
-    def _is_safe(self, arrival: Arrival, size: int, cap: IntakeCap) -> bool:
+    def _is_safe(self, arrival: Arrival, size: int, cap: ArrivalCap) -> bool:
         """Tell whether all that have begun can be completed when one has got so many bytes more."""
         is_nearest = all(arrival.missing <= other.missing for other in self._begun)
         # The share is for those that go on; the one that is to be completed next may have all of itself beside it.
@@ -370,13 +370,13 @@ class Arrivals:
             left += arrival.held
         return True
 
-    def _share(self, cap: IntakeCap) -> int:
+    def _share(self, cap: ArrivalCap) -> int:
         return self._arena.layout.limit // 2 if cap.size is None else cap.size
 
     def _memory(self) -> int:
         return self._arena.available() - sum(self.wanted.values())
 
-    def _refusal(self, arrival: Arrival, size: int, cap: IntakeCap) -> Overloaded:
+    def _refusal(self, arrival: Arrival, size: int, cap: ArrivalCap) -> Overloaded:
         if arrival.in_arena and self._memory() < size:
             return self._arena.full(size)
         return Overloaded(

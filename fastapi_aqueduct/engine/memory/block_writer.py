@@ -15,7 +15,7 @@ PIECE = 1 << 20
 """Bytes that are moved in one turn of the event loop when a block cannot grow where it is."""
 
 
-class Intake:
+class BlockWriter:
     """Writes one body to shared memory, in one block or in several, and turns each into a view that a task can carry.
 
     A block gets the addresses for all that may come, since they cost nothing, as long as the region has plenty. Where
@@ -128,7 +128,7 @@ class Intake:
     @property
     def _target(self) -> int:
         """How long the block should be: as long as it can become, while there are plenty of addresses."""
-        region = self._ledger.arena.region
+        region = self._ledger.arena.allocator
         if region.reserved + self._most <= region.capacity // 2:
             return max(self._most, self._end)
         return max(min(self._most, 2 * self._end), self._end)

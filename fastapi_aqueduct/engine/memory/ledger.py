@@ -39,7 +39,7 @@ class Ledger:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._watchers = 0
         self.on_full: Callable[[], None] = lambda: None
-        self.arrivals = Arrivals(self.arena, self._watch, self._relieve)
+        self.arrivals = Arrivals(self.arena, self._watch, self._reclaim)
 
     def hold(self, refs: Iterable[Ref]) -> None:
         """Hold blocks for a task."""
@@ -118,7 +118,7 @@ class Ledger:
             if turn in self._waiting:
                 self._waiting.remove(turn)
 
-    def _relieve(self) -> None:
+    def _reclaim(self) -> None:
         self.arena.collect_garbage()
         self.on_full()
 
@@ -150,13 +150,13 @@ class Ledger:
             leased=sum(map(self._size, list(self.arena.leases))),
             retained=sum(map(self._size, retained)),
             receiving=self.arrivals.held,
-            free=max(0, touched - self.arena.region.used - foreign),
+            free=max(0, touched - self.arena.allocator.used - foreign),
             blocks=len(self.arena.holds),
         )
 
     def _size(self, offset: int) -> int:
         region = self._layout.region_of(offset)
-        return self._foreign[region].get(offset, 0) if region else self.arena.region.blocks.get(offset, 0)
+        return self._foreign[region].get(offset, 0) if region else self.arena.allocator.blocks.get(offset, 0)
 
     def leave(self) -> None:
         """Send those away who wait for room in an event loop that does not drive the flow any more."""

@@ -46,10 +46,10 @@ def check_limits(name: str, workers: int, layout: Layout) -> None:
 
 
 def _check_files(name: str) -> None:
-    # A chroot has neither unless it was given them, and /dev/fd may be a link into /proc.
+    # A chroot has neither unless it was given them, and /dev/fd may be a worker into /proc.
     for path, advice in (
         ("/proc/self", "mount it (`mount -t proc proc /proc`)"),
-        ("/dev/fd", "link it (`ln -s /proc/self/fd /dev/fd`)"),
+        ("/dev/fd", "worker it (`ln -s /proc/self/fd /dev/fd`)"),
     ):
         if not os.path.isdir(path) and (sys.platform == "linux" or path != "/proc/self"):
             missing = path.removesuffix("/self")

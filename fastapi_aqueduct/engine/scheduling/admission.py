@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ...exceptions import DeadlineUnreachable, QueueFull, StepUnavailable
-from .stage import StepDesk
+from .stage import Stage
 
 
 class Admission:
@@ -13,45 +13,45 @@ class Admission:
 
     Args:
         name: Name of the flow.
-        desks: Its steps.
+        stages: Its steps.
         queue_size: Tasks that may wait for a step, in each level.
 
     Attributes:
         unavailable: Indices of the steps that have no ready worker.
     """
 
-    def __init__(self, name: str, desks: list[StepDesk], queue_size: int) -> None:
+    def __init__(self, name: str, stages: list[Stage], queue_size: int) -> None:
         self.unavailable: set[int] = set()
         self._name = name
-        self._desks = desks
+        self._stages = stages
         self._queue_size = queue_size
 
     def note_workers(self, index: int) -> None:
         """Take in that a step has got or lost a worker."""
-        desk = self._desks[index]
-        is_ready = bool(desk.ready_links())
-        desk.budget.note_ready(time.monotonic(), is_ready)
+        stage = self._stages[index]
+        is_ready = bool(stage.ready_workers())
+        stage.budget.note_ready(time.monotonic(), is_ready)
         if is_ready:
             self.unavailable.discard(index)
         else:
             self.unavailable.add(index)
 
-    def check_workers(self, patience: float) -> None:
+    def check_workers(self, timeout: float) -> None:
         """Refuse while a step has no ready worker.
 
         Args:
-            patience: Seconds for which the caller would wait.
+            timeout: Seconds for which the caller would wait.
 
         Raises:
             StepUnavailable: None is expected so soon.
         """
         now = time.monotonic()
         for index in self.unavailable:
-            desk = self._desks[index]
-            wait = desk.expected_wait(now)
-            if wait > patience:
+            stage = self._stages[index]
+            wait = stage.expected_wait(now)
+            if wait > timeout:
                 raise StepUnavailable(
-                    f"step {desk.name} of flow {self._name} has no ready worker; one is expected in {wait:.1f} s",
+                    f"step {stage.name} of flow {self._name} has no ready worker; one is expected in {wait:.1f} s",
                     retry_after=wait,
                 )
 
@@ -74,9 +74,9 @@ class Admission:
         if is_idle:
             return
         expected = 0.0
-        for desk in self._desks:
-            expected += desk.expected_time()
-        if self._desks[0].queue.count >= self._queue_size:  # of all levels; seldom is there one to look at closer
+        for stage in self._stages:
+            expected += stage.expected_time()
+        if self._stages[0].queue.count >= self._queue_size:  # of all levels; seldom is there one to look at closer
             self._check_queue(priority, expected)
         if expected > timeout:
             raise DeadlineUnreachable(
@@ -85,7 +85,7 @@ class Admission:
             )
 
     def _check_queue(self, priority: int, expected: float) -> None:
-        first = self._desks[0]
+        first = self._stages[0]
         waiting = first.queue.waiting(first.queue.level(priority))
         if waiting >= self._queue_size:
             raise QueueFull(

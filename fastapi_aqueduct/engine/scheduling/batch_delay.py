@@ -69,7 +69,7 @@ class CallTime:
         self.fixed = max(0.0, self.mean - slope * self._size)
 
 
-class Patience:
+class BatchDelay:
     """Decides when a batch that is not full goes to a worker that is idle.
 
     Args:

@@ -4,7 +4,7 @@
                                                                 └─▶ settle ─▶ the caller's task is filled in
 
 Runs in the event loop of the API process: no locks, no threads. Who of the tasks that wait goes to which worker, and
-when, is the business of the `Feeder`.
+when, is the business of the `Scheduler`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
 from ..workers.awake import AWAKE
-from ..workers.handle import WorkerLink
+from ..workers.handle import WorkerHandle
 from .admission import Admission
 from .deadlines import Deadlines
-from .idle import Rest
-from .reclaim import Relief
+from .idle import Idle
+from .reclaim import Reclaimer
 from .retention import Retention
 from .retries import Retries
-from .scheduler import Feeder
-from .stage import StepDesk
-from .ticket import Receiver, Record
+from .scheduler import Scheduler
+from .stage import Stage
+from .ticket import Receiver, Ticket
 from .whereabouts import late_answer, outside, whereabouts
 
 
@@ -50,7 +50,7 @@ class Dispatcher:
         timing: When a step counts as broken, hanging, or given up.
 
     Attributes:
-        desks: The steps.
+        stages: The steps.
         outcomes: How many tasks ended how.
     """
 
@@ -64,41 +64,41 @@ class Dispatcher:
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.name = name
-        self.desks = [StepDesk(step_name, step, queue_size, priorities, timing) for step_name, step in steps]
+        self.stages = [Stage(step_name, step, queue_size, priorities, timing) for step_name, step in steps]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         self._conditions = [step.handle_condition for _, step in steps]
         self._ledger = ledger
         self._codec = Codec(ledger.arena)
         self._queue_size = queue_size
         self._ids = itertools.count(1)
-        self._records: dict[int, Record] = {}
+        self._tickets: dict[int, Ticket] = {}
         self._deadlines = Deadlines(self._time_out)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._feeder = Feeder(self.desks, ledger, queue_size)
-        self._admission = Admission(name, self.desks, queue_size)
-        self._relief = Relief(self.desks, ledger)
-        self._rest = Rest(self._records, self._relief.give_back)
-        ledger.on_full = self._relief.make_room
+        self._scheduler = Scheduler(self.stages, ledger, queue_size)
+        self._admission = Admission(name, self.stages, queue_size)
+        self._reclaimer = Reclaimer(self.stages, ledger)
+        self._idle = Idle(self._tickets, self._reclaimer.give_back)
+        ledger.on_full = self._reclaimer.make_room
         self._retries = Retries(ledger, self._settle)
         self._retention = Retention(ledger)
 
     @property
     def in_flight(self) -> int:
         """Number of tasks that are not settled."""
-        return len(self._records)
+        return len(self._tickets)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in an event loop, on the tasks too that other threads have handed to an earlier one."""
         self.detach("its event loop has ended", handed=False)
         self._loop = loop
-        for record in self._records.values():
-            self._deadlines.add(record, loop)
-        self._feeder.attach(loop)
+        for ticket in self._tickets.values():
+            self._deadlines.add(ticket, loop)
+        self._scheduler.attach(loop)
 
     def detach(self, reason: str, handed: bool = True) -> None:
         """Stop working in an event loop, and end tasks as `abandon` does."""
         self._loop = None
-        self._feeder.detach()
+        self._scheduler.detach()
         self.abandon(reason, handed)
         self._deadlines.clear()
         self._ledger.leave()
@@ -131,12 +131,12 @@ class Dispatcher:
         if self._admission.unavailable:
             self._admission.check_workers(timeout)
         deadline = started_at + timeout
-        desk = self.desks[step]
-        queue = desk.queue
+        stage = self.stages[step]
+        queue = stage.queue
         level = queue.level(task.priority) if task.priority != 0 else 0
         # The first two questions are cheap, and nearly always enough.
-        if (desk.entry.contenders or queue.count >= self._queue_size) and not desk.entry.has_place(level):
-            await self._wait_for_entry(desk, level, deadline)
+        if (stage.waiters.contenders or queue.count >= self._queue_size) and not stage.waiters.has_place(level):
+            await self._wait_for_place(stage, level, deadline)
         loop = self._loop
         if loop is None:
             raise NotRunningError(f"flow {self.name} was stopped")
@@ -147,27 +147,27 @@ class Dispatcher:
         except ArenaFull as exc:
             content = await self._encode_with_room(task, exc, deadline)
         future = loop.create_future()
-        record = Record(next(self._ids), task, receiver or future, content, level, deadline, started_at)
+        ticket = Ticket(next(self._ids), task, receiver or future, content, level, deadline, started_at)
         if content.blocks:
             self._ledger.hold(content.blocks)
-        self._records[record.id] = record
-        self._deadlines.add(record, loop)
-        self._enqueue(record, step, started_at)
+        self._tickets[ticket.id] = ticket
+        self._deadlines.add(ticket, loop)
+        self._enqueue(ticket, step, started_at)
         if receiver is None:
             try:
                 await future
             except asyncio.CancelledError:
-                self._settle(record, "cancelled", None)
+                self._settle(ticket, "cancelled", None)
                 raise
             finally:
                 del future
-        return record.id
+        return ticket.id
 
     def withdraw(self, number: int) -> None:
         """End a task that its caller does not wait for any more."""
-        record = self._records.get(number)
-        if record is not None:
-            self._settle(record, "cancelled", None)
+        ticket = self._tickets.get(number)
+        if ticket is not None:
+            self._settle(ticket, "cancelled", None)
 
     def check_entry(self, priority: int, timeout: float) -> None:
         """Refuse a task that could not go straight into the queue, or not be done in time.
@@ -177,14 +177,14 @@ class Dispatcher:
             QueueFull: The queue of the first step is full.
             DeadlineUnreachable: At the measured rate it would take longer than ``timeout`` seconds.
         """
-        self._admission.check(priority, timeout, is_idle=not self._records)
+        self._admission.check(priority, timeout, is_idle=not self._tickets)
 
     def note_workers(self, index: int) -> None:
         """Take in that a step has got or lost a worker."""
         self._admission.note_workers(index)
-        self._feeder.schedule()
+        self._scheduler.schedule()
 
-    def receive(self, link: WorkerLink, kind: Kind, payload: bytes) -> None:
+    def receive(self, worker: WorkerHandle, kind: Kind, payload: bytes) -> None:
         """Take in a frame from a worker.
 
         Raises:
@@ -192,41 +192,41 @@ class Dispatcher:
         """
         if kind is Kind.ANSWERS:
             for batch in unpack_batches(payload):
-                self._take_answers(link, batch)
-            self._feeder.refill(link)
-            for desk in self.desks:
-                if desk.queue.count:
-                    self._feeder.schedule()
+                self._take_answers(worker, batch)
+            self._scheduler.refill(worker)
+            for stage in self.stages:
+                if stage.queue.count:
+                    self._scheduler.schedule()
                     break
         elif kind is Kind.RETAINED:
-            self._retention.hold(link, unpack_offsets(payload))
+            self._retention.hold(worker, unpack_offsets(payload))
         elif kind is Kind.RELEASED:
-            self._retention.drop(link, unpack_offsets(payload))
+            self._retention.drop(worker, unpack_offsets(payload))
         elif kind is Kind.FULL:
             self._ledger.arena.collect_garbage()
-            self._relief.make_room(link)
+            self._reclaimer.make_room(worker)
         elif kind is Kind.TRIMMED:
             self._ledger.notify_room()
         elif kind is Kind.READY:
-            self.note_workers(link.step)
+            self.note_workers(worker.step)
         else:
             raise ProtocolError(f"a worker does not send frames of kind {kind.name}")
 
-    def remove(self, link: WorkerLink, error: WorkerDied) -> bool:
+    def remove(self, worker: WorkerHandle, error: WorkerDied) -> bool:
         """Take a worker off that is gone: what it had begun is tried again or fails, what it had not waits again.
 
         Args:
-            link: The worker; its last answers have been taken in.
+            worker: The worker; its last answers have been taken in.
             error: What the callers of tasks that fail get.
 
         Returns:
             Whether it died with a task in hand with which another worker has died before.
         """
-        desk = self.desks[link.step]
-        desk.part_with(link)
-        is_repeated = self._retries.take_over(desk, link, error)
-        self._retention.drop_all(link)
-        self.note_workers(link.step)
+        stage = self.stages[worker.step]
+        stage.part_with(worker)
+        is_repeated = self._retries.take_over(stage, worker, error)
+        self._retention.drop_all(worker)
+        self.note_workers(worker.step)
         return is_repeated
 
     async def wait_idle(self, timeout: float) -> bool:
@@ -235,7 +235,7 @@ class Dispatcher:
         Returns:
             Whether that came about within ``timeout`` seconds.
         """
-        return await self._rest.wait(timeout)
+        return await self._idle.wait(timeout)
 
     def abandon(self, reason: str, handed: bool = True) -> None:
         """End every task with `NotRunningError`.
@@ -244,15 +244,15 @@ class Dispatcher:
             reason: Why.
             handed: Whether those too whose callers are in other threads, and wait on.
         """
-        for record in list(self._records.values()):
-            future = record.future
+        for ticket in list(self._tickets.values()):
+            future = ticket.future
             if not handed and future is not None and not asyncio.isfuture(future) and not future.done():
                 continue
             with contextlib.suppress(RuntimeError):  # its event loop is closed, so nobody can wait for it any more
-                self._settle(record, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
-        self._rest.cancel()
-        for desk in self.desks:
-            desk.entry.close()
+                self._settle(ticket, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
+        self._idle.cancel()
+        for stage in self.stages:
+            stage.waiters.close()
 
     async def _encode_with_room(self, task: BaseTask, full: ArenaFull, deadline: float) -> Encoded:
         while True:
@@ -264,125 +264,125 @@ class Dispatcher:
             except ArenaFull as exc:
                 full = exc
 
-    def _enqueue(self, record: Record, step: int, now: float) -> None:
-        record.step = step
-        record.arrived_at = now
-        link = self._feeder.give(record, now)
-        if link is None:
-            record.is_waiting = True
-            self.desks[step].queue.push(record)
-            self._feeder.schedule()
-        elif len(self._records) == 1 and link.is_brief:
-            link.stay_awake(AWAKE)
+    def _enqueue(self, ticket: Ticket, step: int, now: float) -> None:
+        ticket.step = step
+        ticket.arrived_at = now
+        worker = self._scheduler.give(ticket, now)
+        if worker is None:
+            ticket.is_waiting = True
+            self.stages[step].queue.push(ticket)
+            self._scheduler.schedule()
+        elif len(self._tickets) == 1 and worker.is_brief:
+            worker.stay_awake(AWAKE)
 
-    async def _wait_for_entry(self, desk: StepDesk, level: int, deadline: float) -> None:
-        has_place = await desk.entry.wait(level, deadline)
+    async def _wait_for_place(self, stage: Stage, level: int, deadline: float) -> None:
+        has_place = await stage.waiters.wait(level, deadline)
         if has_place is None:
             raise NotRunningError(f"flow {self.name} was stopped while the task waited for a place, or its event loop")
         if not has_place:
             self.outcomes["timed_out"] += 1
-            raise TaskTimeout(f"timeout of a task in flow {self.name}: it was {outside(desk)}")
+            raise TaskTimeout(f"timeout of a task in flow {self.name}: it was {outside(stage)}")
 
-    def _take_answers(self, link: WorkerLink, batch: Batch) -> None:
-        if not link.batches:
+    def _take_answers(self, worker: WorkerHandle, batch: Batch) -> None:
+        if not worker.batches:
             raise ProtocolError("an answer to no batch")
         envelopes, duration, _ = batch
         now = time.monotonic()
         has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
-        records, duration = link.take_back(duration, now, has_run)
-        desk = self.desks[link.step]
-        count = len(records)
-        size = min(count, desk.queue.batch_size)
-        if desk.patience is not None and has_run and link.handled > count:  # the first call may be slower by far
-            desk.patience.note_call(size, duration)
+        tickets, duration = worker.take_back(duration, now, has_run)
+        stage = self.stages[worker.step]
+        count = len(tickets)
+        size = min(count, stage.queue.batch_size)
+        if stage.batch_delay is not None and has_run and worker.handled > count:  # the first call may be slower by far
+            stage.batch_delay.note_call(size, duration)
         try:
             if len(envelopes) != count:
                 raise ProtocolError(f"{len(envelopes)} answers to {count} tasks")
-            for record, envelope in zip(records, envelopes, strict=True):
+            for ticket, envelope in zip(tickets, envelopes, strict=True):
                 id, _, step, status, content = envelope
-                if record.id != id:
+                if ticket.id != id:
                     raise ProtocolError("an answer to another task than was sent")
                 if not status:
-                    if content.blocks != record.content.blocks:
-                        self._replace_blocks(record, content.blocks)
-                    record.content = content
-                record.holder = 0
-                record.metrics += ((link.name, now - record.arrived_at - duration, duration, size),)
-                if record.is_settled:
-                    self._ledger.drop(record.content.blocks)
-                elif now >= record.deadline and not self._deadlines.forgive(now):
-                    self._end_late(record, late_answer(link, record, status, duration, now), now)
+                    if content.blocks != ticket.content.blocks:
+                        self._replace_blocks(ticket, content.blocks)
+                    ticket.content = content
+                ticket.holder = 0
+                ticket.metrics += ((worker.name, now - ticket.arrived_at - duration, duration, size),)
+                if ticket.is_settled:
+                    self._ledger.drop(ticket.content.blocks)
+                elif now >= ticket.deadline and not self._deadlines.forgive(now):
+                    self._end_late(ticket, late_answer(worker, ticket, status, duration, now), now)
                 elif status:
-                    self._take_failure(link, record, envelope)
+                    self._take_failure(worker, ticket, envelope)
                 elif step == FINISHED:
-                    self._finish(record, now)
-                elif link.step < step < len(self.desks):
-                    self._enqueue(record, step, now)
+                    self._finish(ticket, now)
+                elif worker.step < step < len(self.stages):
+                    self._enqueue(ticket, step, now)
                 else:
-                    record.holder = link.pid
-                    raise ProtocolError(f"a task cannot go from step {link.step} to step {step}")
+                    ticket.holder = worker.pid
+                    raise ProtocolError(f"a task cannot go from step {worker.step} to step {step}")
         except Exception:
             # The worker is ended for it; its death takes care of the tasks that have no answer yet.
-            link.give_back([record for record in records if record.holder])
+            worker.give_back([ticket for ticket in tickets if ticket.holder])
             raise
 
-    def _take_failure(self, link: WorkerLink, record: Record, envelope: Envelope) -> None:
+    def _take_failure(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope) -> None:
         if envelope.status == Status.EXPIRED:  # for the worker; its deadline has moved because of a pause meanwhile
-            self._enqueue(record, record.step, time.monotonic())
+            self._enqueue(ticket, ticket.step, time.monotonic())
             return
-        where = f"step {link.name} of flow {self.name} (pid {link.pid})"
-        self._settle(record, "failed", decode_error(envelope.content.body, where))
+        where = f"step {worker.name} of flow {self.name} (pid {worker.pid})"
+        self._settle(ticket, "failed", decode_error(envelope.content.body, where))
 
-    def _replace_blocks(self, record: Record, blocks: tuple[Ref, ...]) -> None:
+    def _replace_blocks(self, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
         self._ledger.check(blocks)
         # In this order: a block that is in both must not become free between the two.
         self._ledger.hold(blocks)
-        self._ledger.drop(record.content.blocks)
+        self._ledger.drop(ticket.content.blocks)
 
-    def _finish(self, record: Record, now: float) -> None:
-        task = record.task
+    def _finish(self, ticket: Ticket, now: float) -> None:
+        task = ticket.task
         assert task is not None
         try:
-            self._codec.decode_into(task, record.content)
+            self._codec.decode_into(task, ticket.content)
         except Exception as exc:
             # No local name for the error: its cause refers to this frame, and as a cycle they would keep the blocks.
-            self._settle(record, "failed", unreadable(self.name, exc))
+            self._settle(ticket, "failed", unreadable(self.name, exc))
             return
-        task.__dict__["_metrics"] = record.metrics, now - record.started_at
-        self._settle(record, "completed", None)
+        task.__dict__["_metrics"] = ticket.metrics, now - ticket.started_at
+        self._settle(ticket, "completed", None)
 
-    def _settle(self, record: Record, outcome: str, error: Exception | None) -> None:
+    def _settle(self, ticket: Ticket, outcome: str, error: Exception | None) -> None:
         """End a task: the one place where its future is resolved and its blocks are dropped."""
-        if record.is_settled:
+        if ticket.is_settled:
             return
-        record.is_settled = True
-        record.task = None
+        ticket.is_settled = True
+        ticket.task = None
         self.outcomes[outcome] += 1
-        del self._records[record.id]
-        self._deadlines.remove(record)
-        if record.is_waiting:
-            record.is_waiting = False
-            desk = self.desks[record.step]
-            desk.queue.forget(record)
-            if desk.entry.contenders:
-                desk.entry.open()
-        if not record.holder and record.content.blocks:
-            self._ledger.drop(record.content.blocks)
-        future, record.future = record.future, None
+        del self._tickets[ticket.id]
+        self._deadlines.remove(ticket)
+        if ticket.is_waiting:
+            ticket.is_waiting = False
+            stage = self.stages[ticket.step]
+            stage.queue.forget(ticket)
+            if stage.waiters.contenders:
+                stage.waiters.open()
+        if not ticket.holder and ticket.content.blocks:
+            self._ledger.drop(ticket.content.blocks)
+        future, ticket.future = ticket.future, None
         if future is not None and not future.done():
             if error is None:
                 future.set_result(None)
             else:
                 future.set_exception(error)
-        if not self._records:
-            self._rest.begin(self._loop)
+        if not self._tickets:
+            self._idle.begin(self._loop)
 
-    def _time_out(self, record: Record) -> None:
-        if record.is_settled:
+    def _time_out(self, ticket: Ticket) -> None:
+        if ticket.is_settled:
             return
         now = time.monotonic()
-        self._end_late(record, whereabouts(self.desks[record.step], record, self._ledger.arena, now), now)
+        self._end_late(ticket, whereabouts(self.stages[ticket.step], ticket, self._ledger.arena, now), now)
 
-    def _end_late(self, record: Record, where: str, now: float) -> None:
-        message = f"timeout of a task after {now - record.started_at:.3f} s in flow {self.name}: it was {where}"
-        self._settle(record, "timed_out", TaskTimeout(message))
+    def _end_late(self, ticket: Ticket, where: str, now: float) -> None:
+        message = f"timeout of a task after {now - ticket.started_at:.3f} s in flow {self.name}: it was {where}"
+        self._settle(ticket, "timed_out", TaskTimeout(message))

@@ -12,7 +12,7 @@ IDLE_TIME = 10.0
 """Seconds without a task after which memory that is only kept warm goes back to the system."""
 
 
-class Rest:
+class Idle:
     """Notices that a flow has nothing to do.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..memory.ledger import Ledger
 from ..wire.frames import ProtocolError
-from ..workers.handle import WorkerLink
+from ..workers.handle import WorkerHandle
 
 
 class Retention:
@@ -19,30 +19,30 @@ class Retention:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def hold(self, link: WorkerLink, offsets: Iterable[int]) -> None:
+    def hold(self, worker: WorkerHandle, offsets: Iterable[int]) -> None:
         """Hold blocks for a worker.
 
         Raises:
             ProtocolError: There can be no such block.
         """
         for offset in offsets:
-            if offset not in link.retained:
+            if offset not in worker.retained:
                 self._ledger.check_block(offset)
-                link.retained.add(offset)
+                worker.retained.add(offset)
                 self._ledger.arena.hold(offset)
 
-    def drop(self, link: WorkerLink, offsets: Iterable[int]) -> None:
+    def drop(self, worker: WorkerHandle, offsets: Iterable[int]) -> None:
         """End a worker's holds.
 
         Raises:
             ProtocolError: The worker holds no such block.
         """
         for offset in offsets:
-            if offset not in link.retained:
+            if offset not in worker.retained:
                 raise ProtocolError(f"block {offset} is released and was not retained")
-            link.retained.discard(offset)
+            worker.retained.discard(offset)
             self._ledger.arena.drop(offset)
 
-    def drop_all(self, link: WorkerLink) -> None:
+    def drop_all(self, worker: WorkerHandle) -> None:
         """End all holds of a worker that is gone."""
-        self.drop(link, list(link.retained))
+        self.drop(worker, list(worker.retained))

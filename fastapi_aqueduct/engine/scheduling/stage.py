@@ -10,13 +10,13 @@ import time
 from ...step import FlowStep
 from ..statistics import StepStatistics, WorkerState
 from ..timing import DEFAULT_TIMING, Timing
-from ..workers.handle import WorkerLink
+from ..workers.handle import WorkerHandle
 from ..workers.process import available_cores
 from ..workers.restart import Life, RestartBudget
-from .batch_delay import Patience
+from .batch_delay import BatchDelay
 from .queue import BatchQueue
-from .ticket import Record
-from .waiters import Entry
+from .ticket import Ticket
+from .waiters import Waiters
 
 
 class Rota:
@@ -25,31 +25,31 @@ class Rota:
     Made once for many batches: to look through 64 workers for each of them would be the dearest part of a task.
 
     Args:
-        links: The workers, of any state.
+        workers: The workers, of any state.
 
     Attributes:
         size: How many these are.
     """
 
-    def __init__(self, links: list[WorkerLink]) -> None:
-        self.size = len(links)
-        self._heap = [(link.calls, number, link) for number, link in enumerate(links) if link.room() > 0]
+    def __init__(self, workers: list[WorkerHandle]) -> None:
+        self.size = len(workers)
+        self._heap = [(worker.calls, number, worker) for number, worker in enumerate(workers) if worker.room() > 0]
         heapq.heapify(self._heap)
 
-    def first(self) -> WorkerLink | None:
+    def first(self) -> WorkerHandle | None:
         """Return the worker that has least in hand; None when all have enough."""
         while self._heap:
-            calls, number, link = self._heap[0]
-            if link.calls == calls:
-                return link
-            if link.room() > 0:
-                heapq.heapreplace(self._heap, (link.calls, number, link))
+            calls, number, worker = self._heap[0]
+            if worker.calls == calls:
+                return worker
+            if worker.room() > 0:
+                heapq.heapreplace(self._heap, (worker.calls, number, worker))
             else:
                 heapq.heappop(self._heap)
         return None
 
 
-class StepDesk:
+class Stage:
     """Everything about one step that the dispatcher and the feeder decide by.
 
     Args:
@@ -63,9 +63,9 @@ class StepDesk:
         name: Name of the step.
         nprocs: How many workers it should have.
         queue: The tasks that wait for it.
-        patience: Decides how long a batch waits; None when a fixed time does.
-        links: Its workers, of any state.
-        entry: Where callers wait for a place in the queue.
+        batch_delay: Decides how long a batch waits; None when a fixed time does.
+        workers: Its workers, of any state.
+        waiters: Where callers wait for a place in the queue.
         takes_at_once: Whether nothing can be gained by waiting, however shortly, for others than the first who comes.
         timer: Wakes the feeder when a batch that is not full is due.
         max_retries: How often a task is tried again after a worker has died with it.
@@ -87,10 +87,10 @@ class StepDesk:
         self._cores = available_cores()
         is_patient = step.batch_timeout == "auto"
         timeout = 0.0 if step.batch_timeout == "auto" else step.batch_timeout
-        self.queue: BatchQueue[Record] = BatchQueue(step.batch_size, timeout, priorities)
-        self.patience = Patience(step.batch_size) if is_patient and step.batch_size > 1 else None
-        self.links: list[WorkerLink] = []
-        self.entry = Entry(self.queue, queue_size)
+        self.queue: BatchQueue[Ticket] = BatchQueue(step.batch_size, timeout, priorities)
+        self.batch_delay = BatchDelay(step.batch_size) if is_patient and step.batch_size > 1 else None
+        self.workers: list[WorkerHandle] = []
+        self.waiters = Waiters(self.queue, queue_size)
         self.takes_at_once = step.batch_size == 1 and timeout == 0 and priorities == 1
         self.timer: asyncio.TimerHandle | None = None
         self.max_retries = step.max_retries
@@ -105,13 +105,13 @@ class StepDesk:
         self._timing = timing
         self._longest_call = 0.0
 
-    def ready_links(self) -> list[WorkerLink]:
+    def ready_workers(self) -> list[WorkerHandle]:
         """List the workers that take tasks."""
-        return [link for link in self.links if link.state is WorkerState.READY]
+        return [worker for worker in self.workers if worker.state is WorkerState.READY]
 
     def expected_wait(self, now: float) -> float:
         """Tell in how many seconds a worker should be ready; 0 when one is."""
-        return 0.0 if self.ready_links() else max(0.1, self.expected_ready_at - now)
+        return 0.0 if self.ready_workers() else max(0.1, self.expected_ready_at - now)
 
     def expect_worker(self, at: float, now: float) -> None:
         """Note when a worker should be ready; what comes sooner counts.
@@ -134,10 +134,10 @@ class StepDesk:
         if life.load >= self._timing.quick_load and not life.is_repeated:
             self.budget.note_death(now)
 
-    def part_with(self, link: WorkerLink) -> None:
+    def part_with(self, worker: WorkerHandle) -> None:
         """Forget a worker that is gone."""
-        self.links.remove(link)
-        self._longest_call = max(self._longest_call, link.longest)
+        self.workers.remove(worker)
+        self._longest_call = max(self._longest_call, worker.longest)
 
     def hanging_for(self, now: float) -> float:
         """Tell for how long all workers have been in calls whose tasks have all ended without them.
@@ -148,53 +148,53 @@ class StepDesk:
         Returns:
             Seconds; 0 while a worker works, is idle or loads.
         """
-        links = list(self.links)
-        ready = [link for link in links if link.state is WorkerState.READY]
-        if not ready or any(link.state is WorkerState.STARTING for link in links):
+        workers = list(self.workers)
+        ready = [worker for worker in workers if worker.state is WorkerState.READY]
+        if not ready or any(worker.state is WorkerState.STARTING for worker in workers):
             return 0.0
-        return max(0.0, now - max(link.hanging_since() for link in ready))
+        return max(0.0, now - max(worker.hanging_since() for worker in ready))
 
-    def patience_with_calls(self) -> float:
+    def hang_limit(self) -> float:
         """Tell how many seconds a call may take before the step counts as hanging."""
-        longest = max((link.longest for link in list(self.links)), default=0.0)
+        longest = max((worker.longest for worker in list(self.workers)), default=0.0)
         return max(self._timing.hang_after, 3 * max(self._longest_call, longest))
 
     def expected_time(self) -> float:
         """Tell how long a task that comes now should take here at the measured rate, in seconds."""
         waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
-        if len(self.links) == 1:
-            link = self.links[0]
-            return link.pace * (waiting + link.calls) if link.state is WorkerState.READY else 0.0
-        ready = self.ready_links()
+        if len(self.workers) == 1:
+            worker = self.workers[0]
+            return worker.pace * (waiting + worker.calls) if worker.state is WorkerState.READY else 0.0
+        ready = self.ready_workers()
         if not ready:
             return 0.0
-        pace = sum(link.pace for link in ready) / len(ready)
-        batches = waiting + sum(link.calls for link in ready)
+        pace = sum(worker.pace for worker in ready) / len(ready)
+        batches = waiting + sum(worker.calls for worker in ready)
         return pace * max(1.0, batches / len(ready))
 
-    def on_duty(self, now: float) -> list[WorkerLink]:
+    def on_duty(self, now: float) -> list[WorkerHandle]:
         """List the workers that should share the work: all of them, or as many as there are cores if it is brief.
 
         More could not do it at the same time. They would get it in smaller portions, and each that wakes up takes the
         core and the caches from another: 64 workers on two cores do half as much as two of them.
         """
         if self.nprocs <= self._cores:
-            return self.links
+            return self.workers
         quick = 0
-        for number, link in enumerate(self.links, start=1):
-            quick += link.is_quick(now)
+        for number, worker in enumerate(self.workers, start=1):
+            quick += worker.is_quick(now)
             if quick == self._cores:
-                return self.links[:number]
-        return self.links
+                return self.workers[:number]
+        return self.workers
 
-    def idle_link(self, now: float) -> WorkerLink | None:
+    def idle_worker(self, now: float) -> WorkerHandle | None:
         """Find a worker that has nothing to do."""
-        for link in self.on_duty(now):
-            if not link.calls and link.state is WorkerState.READY:
-                return link
+        for worker in self.on_duty(now):
+            if not worker.calls and worker.state is WorkerState.READY:
+                return worker
         return None
 
-    def free_link(self, rota: Rota, may_wait: bool) -> tuple[WorkerLink | None, int]:
+    def free_worker(self, rota: Rota, may_wait: bool) -> tuple[WorkerHandle | None, int]:
         """Choose the worker that should get the next batches.
 
         Args:
@@ -204,32 +204,32 @@ class StepDesk:
         Returns:
             The worker, None when all have enough; and for how many calls of its handler it should get tasks.
         """
-        link = rota.first()
-        if link is None or (link.calls and not may_wait):
+        worker = rota.first()
+        if worker is None or (worker.calls and not may_wait):
             return None, 0
         if not may_wait:
-            return link, 1
+            return worker, 1
         # With several workers the tasks that are here are dealt out, not poured into the first.
         share = -(-self.queue.count // (self.queue.batch_size * rota.size))
-        return link, min(link.room(), link.calls_per_batch(), share)
+        return worker, min(worker.room(), worker.calls_per_batch(), share)
 
     def share(self) -> float:
         """Tell which part of a call's fixed time a task saves that joins a batch in time.
 
         Whoever comes too late waits for the worker that is free next; while one is idle, for none.
         """
-        ready = self.ready_links()
-        return 0.0 if sum(not link.calls for link in ready) > 1 else 1 / len(ready)
+        ready = self.ready_workers()
+        return 0.0 if sum(not worker.calls for worker in ready) > 1 else 1 / len(ready)
 
     def statistics(self) -> StepStatistics:
         """Return a snapshot."""
         now = time.monotonic()
         hanging_for = self.hanging_for(now)
-        patience = self.patience_with_calls() if hanging_for else 0.0
-        is_lost = bool(hanging_for) and hanging_for >= patience + self._timing.give_up_after
+        limit = self.hang_limit() if hanging_for else 0.0
+        is_lost = bool(hanging_for) and hanging_for >= limit + self._timing.give_up_after
         return StepStatistics(
             name=self.name,
-            workers=tuple(link.statistics() for link in list(self.links)),
+            workers=tuple(worker.statistics() for worker in list(self.workers)),
             nprocs=self.nprocs,
             queued=self.queue.count,
             restarts=self.restarts,
@@ -239,5 +239,5 @@ class StepDesk:
             is_given_up=self.budget.is_given_up(now) or is_lost,
             expected_wait=self.expected_wait(now),
             failed_launches=self.failed_launches,
-            hanging_for=hanging_for if hanging_for >= patience else 0.0,
+            hanging_for=hanging_for if hanging_for >= limit else 0.0,
         )

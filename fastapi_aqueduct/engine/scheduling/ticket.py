@@ -32,7 +32,7 @@ class Receiver(Protocol):
 
 # Slots: a full queue holds thousands of these, and each is read and written dozens of times.
 @dataclass(slots=True, eq=False)
-class Record:
+class Ticket:
     """A task that the dispatcher owns.
 
     Attributes:
@@ -70,5 +70,5 @@ class Record:
     metrics: tuple[tuple[str, float, float, int], ...] = ()
     is_waiting: bool = False
     is_settled: bool = False
-    span: dict[int, Record] = field(init=False)
+    span: dict[int, Ticket] = field(init=False)
     status: ClassVar[int] = int(Status.OK)

@@ -8,7 +8,7 @@ from collections import deque
 
 from .deadlines import Deadlines
 from .queue import BatchQueue
-from .ticket import Record
+from .ticket import Ticket
 
 
 class _Caller:
@@ -26,7 +26,7 @@ class _Caller:
         self.span: dict[int, _Caller]
 
 
-class Entry:
+class Waiters:
     """The door to one queue.
 
     A place that has become free is promised to the caller who waits longest. He comes in a turn of the event loop
@@ -40,7 +40,7 @@ class Entry:
         contenders: How many callers wait, or were woken and have not come in.
     """
 
-    def __init__(self, queue: BatchQueue[Record], size: int) -> None:
+    def __init__(self, queue: BatchQueue[Ticket], size: int) -> None:
         self.contenders = 0
         self._queue = queue
         self._size = size

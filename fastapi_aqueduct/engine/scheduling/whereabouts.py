@@ -4,73 +4,73 @@ from __future__ import annotations
 
 from ..memory.arena import Arena
 from ..wire.frames import Status
-from ..workers.handle import WorkerLink
-from .stage import StepDesk
-from .ticket import Record
+from ..workers.handle import WorkerHandle
+from .stage import Stage
+from .ticket import Ticket
 
 
-def whereabouts(desk: StepDesk, record: Record, arena: Arena, now: float) -> str:
+def whereabouts(stage: Stage, ticket: Ticket, arena: Arena, now: float) -> str:
     """Say where a task is that has no answer.
 
     Args:
-        desk: The step that it waits for or is worked on by.
-        record: The task.
+        stage: The step that it waits for or is worked on by.
+        ticket: The task.
         arena: Its status page tells what each worker works on.
         now: The time on the clock of ``time.monotonic``.
     """
-    if not record.holder:
-        return _waiting(desk, record, now)
-    where = f"in the hands of step {desk.name} (pid {record.holder}) for {now - record.sent_at:.3f} s"
-    link = next((link for link in desk.links if link.pid == record.holder), None)
-    if link is None or _has_begun(link, record, arena.task_of(link.region), desk.queue.batch_size):
+    if not ticket.holder:
+        return _waiting(stage, ticket, now)
+    where = f"in the hands of step {stage.name} (pid {ticket.holder}) for {now - ticket.sent_at:.3f} s"
+    worker = next((worker for worker in stage.workers if worker.pid == ticket.holder), None)
+    if worker is None or _has_begun(worker, ticket, arena.task_of(worker.region), stage.queue.batch_size):
         return where
-    return f"{where}, not begun: {link.in_flight - 1} other tasks were in the same hands"
+    return f"{where}, not begun: {worker.in_flight - 1} other tasks were in the same hands"
 
 
-def outside(desk: StepDesk) -> str:
+def outside(stage: Stage) -> str:
     """Say where a task was that was not let into the queue of a step."""
-    return f"waiting for a place in the queue of step {desk.name}, where {desk.queue.count} tasks wait"
+    return f"waiting for a place in the queue of step {stage.name}, where {stage.queue.count} tasks wait"
 
 
-def late_answer(link: WorkerLink, record: Record, status: int, duration: float, now: float) -> str:
+def late_answer(worker: WorkerHandle, ticket: Ticket, status: int, duration: float, now: float) -> str:
     """Say where a task was whose answer came after its deadline.
 
     Args:
-        link: The worker that has answered.
-        record: The task.
+        worker: The worker that has answered.
+        ticket: The task.
         status: How the worker ended its work on it.
         duration: Seconds that the call of the handler took.
         now: The time on the clock of ``time.monotonic``.
     """
-    where = f"in the hands of step {link.name} (pid {link.pid}) for {now - record.sent_at:.3f} s"
+    where = f"in the hands of step {worker.name} (pid {worker.pid}) for {now - ticket.sent_at:.3f} s"
     if status == Status.EXPIRED:
         return f"{where}, not begun when its deadline passed"
-    return f"{where}, and its answer came {now - record.deadline:.3f} s late; its handler took {duration:.3f} s"
+    return f"{where}, and its answer came {now - ticket.deadline:.3f} s late; its handler took {duration:.3f} s"
 
 
-def _has_begun(link: WorkerLink, record: Record, current: int, batch_size: int) -> bool:
+def _has_begun(worker: WorkerHandle, ticket: Ticket, current: int, batch_size: int) -> bool:
     """Tell whether a worker has begun a task that it holds.
 
     Args:
-        link: The worker.
-        record: The task.
+        worker: The worker.
+        ticket: The task.
         current: Id of the task with which the last call of the handler began.
         batch_size: The most tasks in a call.
     """
     is_here = False
-    for records in link.batches:
-        for start in range(0, len(records), batch_size):
-            call = records[start : start + batch_size]
-            is_here = is_here or record in call
+    for tickets in worker.batches:
+        for start in range(0, len(tickets), batch_size):
+            call = tickets[start : start + batch_size]
+            is_here = is_here or ticket in call
             if any(other.id == current for other in call):
                 return is_here
     return False
 
 
-def _waiting(desk: StepDesk, record: Record, now: float) -> str:
-    others = desk.queue.count - record.is_waiting
-    held = sum(link.in_flight for link in desk.links)
+def _waiting(stage: Stage, ticket: Ticket, now: float) -> str:
+    others = stage.queue.count - ticket.is_waiting
+    held = sum(worker.in_flight for worker in stage.workers)
     return (
-        f"waiting for step {desk.name} for {now - record.arrived_at:.3f} s, where {others} others wait and "
+        f"waiting for step {stage.name} for {now - ticket.arrived_at:.3f} s, where {others} others wait and "
         f"workers have {held} tasks in hand"
     )

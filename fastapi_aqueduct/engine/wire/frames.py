@@ -18,7 +18,7 @@ from .codec import Encoded, new_tuple
 MAX_FRAME = 1 << 30
 """Bytes. Large payloads travel in shared memory, so a longer frame is a defect and not a need."""
 
-PORTION = 0.0001
+FRAME_BUDGET = 0.0001
 """Seconds of work that travel together, to a worker and back. More would cost less for each task, but the API process
 would sit idle while the worker is busy and the other way round: in 0.2 ms a fast one has done all that 32 callers ask
 for."""
@@ -41,7 +41,7 @@ class Kind(IntEnum):
     TASKS = 2  # batches to work on
     RELEASE = 3  # blocks of the worker's region that are free again
     TRIM = 4  # give free shared memory back to the system
-    REST = 13  # no task has come for a while: give the heap's free memory back, too
+    RECLAIM = 13  # no task has come for a while: give the heap's free memory back, too
     STOP = 5  # finish what is there, run on_stop, leave
     # from a worker
     READY = 6

@@ -13,17 +13,17 @@ from collections import deque
 from collections.abc import Callable
 
 from ..child.trace import DUMP_SIGNAL, create_trace, read_trace
-from ..scheduling.ticket import Record
+from ..scheduling.ticket import Ticket
 from ..statistics import WorkerState, WorkerStatistics
 from ..system.pauses import FairTimer
 from ..timing import DEFAULT_TIMING
 from ..wire.channel import Channel
-from ..wire.frames import PORTION, Kind, pack, pack_batches, pack_offsets
+from ..wire.frames import FRAME_BUDGET, Kind, pack, pack_batches, pack_offsets
 from .awake import BRIEF, Awake
 from .group import ProcessGroup
 from .sentinel import Sentinel
 
-LEAD = 0.002
+PREFETCH = 0.002
 """Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, or is
 about to be, so that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a
 frame."""
@@ -31,11 +31,11 @@ frame."""
 DUMP_TIME = 0.5
 """Seconds that a hung worker gets to write its stack before it is killed."""
 
-MAX_AHEAD = 64
+MAX_PREFETCH = 64
 """Calls of the handler that a worker is given tasks for at most."""
 
 
-class WorkerLink:
+class WorkerHandle:
     """A worker as the API process sees it.
 
     Args:
@@ -46,8 +46,8 @@ class WorkerLink:
         batch_size: The most tasks that one call of the handler gets.
         handle_timeout: Seconds that one call of the handler may take; None: no limit.
         call_of: Tells when the owner of a region called its handler last; 0 when it never did.
-        on_frames: Called with this link and the frames that have arrived.
-        on_exit: Called once with this link when the process is gone.
+        on_frames: Called with this worker and the frames that have arrived.
+        on_exit: Called once with this worker when the process is gone.
         busy_poll: Seconds for which the event loop stays awake for an answer.
         frame_timeout: Seconds after which a frame that does not go on counts as garbage.
 
@@ -69,7 +69,7 @@ class WorkerLink:
         failure: Why it could not start, once that is known.
         ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
         pace: Seconds that its last calls of the handler took.
-        longest: Seconds that its longest call took; 0 as long as none was so long that it counts (`LEAD`).
+        longest: Seconds that its longest call took; 0 as long as none was so long that it counts (`PREFETCH`).
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class WorkerLink:
         batch_size: int,
         handle_timeout: float | None,
         call_of: Callable[[int], float],
-        on_frames: Callable[[WorkerLink, list[tuple[Kind, bytes]]], None],
-        on_exit: Callable[[WorkerLink], None],
+        on_frames: Callable[[WorkerHandle, list[tuple[Kind, bytes]]], None],
+        on_exit: Callable[[WorkerHandle], None],
         busy_poll: float = 0.0,
         frame_timeout: float = DEFAULT_TIMING.frame_timeout,
     ) -> None:
@@ -91,7 +91,7 @@ class WorkerLink:
         self.region = region
         self.pid = 0
         self.state = WorkerState.STARTING
-        self.batches: deque[list[Record]] = deque()
+        self.batches: deque[list[Ticket]] = deque()
         self.calls = 0
         self.in_flight = 0
         self.retained: set[int] = set()
@@ -102,7 +102,7 @@ class WorkerLink:
         self.handled = 0
         self.base_memory: int | None = None
         self.ready_at = 0.0
-        self.pace = LEAD
+        self.pace = PREFETCH
         self.longest = 0.0
         self._batch_size = batch_size
         self._handle_timeout = handle_timeout
@@ -117,15 +117,15 @@ class WorkerLink:
         self._channel = Channel(sock, self._receive, self._on_channel_end, self.distrust, frame_timeout)
         self.sentinel = Sentinel(self._exited)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._outbox: list[tuple[list[Record], float, int]] = []
-        self._deviation = 8 * LEAD  # unknown at first
-        self._ahead = 1
+        self._outbox: list[tuple[list[Ticket], float, int]] = []
+        self._deviation = 8 * PREFETCH  # unknown at first
+        self._prefetch = 1
         self._together = 1
         self._answered = 0
         self.trace_fd = create_trace()  # nothing that can fail comes after it, or it would stay open
 
     def adopt(self, group: ProcessGroup) -> None:
-        """Take charge of the process that was started for this link; as `Sentinel.adopt`."""
+        """Take charge of the process that was started for this worker; as `Sentinel.adopt`."""
         self.pid = group.number
         self.sentinel.adopt(group)
 
@@ -155,29 +155,29 @@ class WorkerLink:
 
     def room(self) -> int:
         """Tell for how many more calls of its handler the worker should get tasks now."""
-        return self._ahead - self.calls if self.state is WorkerState.READY else 0
+        return self._prefetch - self.calls if self.state is WorkerState.READY else 0
 
     def calls_per_batch(self) -> int:
         """Tell for how many calls tasks should travel together; more would wait for each other's answers."""
         return self._together
 
-    def put(self, records: list[Record], now: float) -> None:
+    def put(self, tickets: list[Ticket], now: float) -> None:
         """Hand over tasks that will be answered together; they leave with the next `flush`."""
         if not self.batches:
             self.head_since = now
-        self.batches.append(records)
-        self.in_flight += len(records)
-        self.calls += self._calls(records)
+        self.batches.append(tickets)
+        self.in_flight += len(tickets)
+        self.calls += self._calls(tickets)
         pid = self.pid
-        for record in records:
-            record.is_waiting = False
-            record.holder = pid
-            record.sent_at = now
-        self._outbox.append((records, 0.0, self._batch_size))
+        for ticket in tickets:
+            ticket.is_waiting = False
+            ticket.holder = pid
+            ticket.sent_at = now
+        self._outbox.append((tickets, 0.0, self._batch_size))
         if self._handle_timeout is not None:
             self._watch_hang()
 
-    def take_back(self, duration: float, now: float, has_run: bool = True) -> tuple[list[Record], float]:
+    def take_back(self, duration: float, now: float, has_run: bool = True) -> tuple[list[Ticket], float]:
         """Return what the worker has been sent first of all and has answered now.
 
         Args:
@@ -189,33 +189,33 @@ class WorkerLink:
         Returns:
             The tasks, and the seconds of work for one call of the handler.
         """
-        records = self._pop_batch()
-        self.handled += len(records)
+        tickets = self._pop_batch()
+        self.handled += len(tickets)
         self.head_since = now
-        duration /= self._calls(records)
+        duration /= self._calls(tickets)
         if not has_run:
-            return records, duration
+            return tickets, duration
         self._answered += 1
         pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
-        self._ahead = MAX_AHEAD if pace * MAX_AHEAD <= LEAD else max(1, int(LEAD / pace))
-        self._together = max(1, int(PORTION / pace)) if pace else MAX_AHEAD
-        if pace > LEAD:
+        self._prefetch = MAX_PREFETCH if pace * MAX_PREFETCH <= PREFETCH else max(1, int(PREFETCH / pace))
+        self._together = max(1, int(FRAME_BUDGET / pace)) if pace else MAX_PREFETCH
+        if pace > PREFETCH:
             self._deviation += (abs(duration - pace) - self._deviation) / 8
             if duration > self.longest:
                 self.longest = duration
-        return records, duration
+        return tickets, duration
 
-    def give_back(self, records: list[Record]) -> None:
+    def give_back(self, tickets: list[Ticket]) -> None:
         """Put tasks back in front that were taken back and have no answer: their worker is to die."""
-        if records:
-            self.batches.appendleft(records)
-            self.in_flight += len(records)
-            self.calls += self._calls(records)
+        if tickets:
+            self.batches.appendleft(tickets)
+            self.in_flight += len(tickets)
+            self.calls += self._calls(tickets)
 
-    def _calls(self, records: list[Record]) -> int:
-        return -(-len(records) // self._batch_size)
+    def _calls(self, tickets: list[Ticket]) -> int:
+        return -(-len(tickets) // self._batch_size)
 
-    def take_all(self, current: int) -> tuple[list[Record], list[Record], list[Record]]:
+    def take_all(self, current: int) -> tuple[list[Ticket], list[Ticket], list[Ticket]]:
         """Return all tasks of a worker that is gone.
 
         Args:
@@ -224,17 +224,17 @@ class WorkerLink:
         Returns:
             Those it had done without an answer, those of the call in which it died, and those it had not begun.
         """
-        passed: list[Record] = []
+        passed: list[Ticket] = []
         while self.batches:
-            records = self._pop_batch()
-            for index, record in enumerate(records):
-                if record.id == current:
+            tickets = self._pop_batch()
+            for index, ticket in enumerate(tickets):
+                if ticket.id == current:
                     end = index - index % self._batch_size + self._batch_size
-                    untouched = records[end:]
+                    untouched = tickets[end:]
                     while self.batches:
                         untouched += self._pop_batch()
-                    return passed + records[:index], records[index:end], untouched
-            passed += records
+                    return passed + tickets[:index], tickets[index:end], untouched
+            passed += tickets
         return [], [], passed
 
     @property
@@ -244,13 +244,13 @@ class WorkerLink:
 
     def is_quick(self, now: float) -> bool:
         """Tell whether it does the work it is given in no time, as far as is known, and is not stuck in some now."""
-        if self.pace >= PORTION or self.state is not WorkerState.READY:
+        if self.pace >= FRAME_BUDGET or self.state is not WorkerState.READY:
             return False
-        return not self.batches or now - self.head_since < LEAD
+        return not self.batches or now - self.head_since < PREFETCH
 
     def free_at(self) -> float:
         """Tell when the worker should be free, if it works on one batch and its calls take a steady time."""
-        is_steady = self._deviation < LEAD < self.pace
+        is_steady = self._deviation < PREFETCH < self.pace
         if not is_steady or self.calls != 1 or self.state is not WorkerState.READY:
             return math.inf
         return self.head_since + self.pace
@@ -262,7 +262,7 @@ class WorkerLink:
             The time on the clock of ``time.monotonic``; infinity when a task waits for the call, or it is idle.
         """
         batches = list(self.batches)  # a copy: this may be asked from another thread
-        if not batches or not all(record.is_settled for record in batches[0]) or self._channel.has_unread():
+        if not batches or not all(ticket.is_settled for ticket in batches[0]) or self._channel.has_unread():
             return math.inf
         return self._running_since()
 
@@ -285,11 +285,11 @@ class WorkerLink:
         else:
             self._watch_hang()
 
-    def _pop_batch(self) -> list[Record]:
-        records = self.batches.popleft()
-        self.in_flight -= len(records)
-        self.calls -= self._calls(records)
-        return records
+    def _pop_batch(self) -> list[Ticket]:
+        tickets = self.batches.popleft()
+        self.in_flight -= len(tickets)
+        self.calls -= self._calls(tickets)
+        return tickets
 
     def flush(self, released: list[int]) -> None:
         """Send the batches that were put, and the blocks of the worker's region that are free again."""

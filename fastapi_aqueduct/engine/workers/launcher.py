@@ -21,7 +21,7 @@ from ..timing import DEFAULT_TIMING, Timing
 from ..wire.channel import make_pair
 from ..wire.frames import Kind, pack
 from .group import ProcessGroup
-from .handle import WorkerLink
+from .handle import WorkerHandle
 from .interpreter import check_interpreter
 from .lifeline import Lifeline
 from .process import Descriptors, StartMethod, start_process, thread_environment
@@ -114,18 +114,18 @@ class Launcher:
     def prepare(
         self,
         slot: Slot,
-        on_frames: Callable[[WorkerLink, list[tuple[Kind, bytes]]], None],
-        on_exit: Callable[[WorkerLink], None],
-    ) -> tuple[WorkerLink, socket.socket]:
+        on_frames: Callable[[WorkerHandle, list[tuple[Kind, bytes]]], None],
+        on_exit: Callable[[WorkerHandle], None],
+    ) -> tuple[WorkerHandle, socket.socket]:
         """Make the channel to a worker that has no process yet, and tell it what to run.
 
         Args:
             slot: The worker's place; nobody is in it.
-            on_frames: Called with the link and the frames that have arrived.
-            on_exit: Called once with the link when the process is gone.
+            on_frames: Called with the worker and the frames that have arrived.
+            on_exit: Called once with the worker when the process is gone.
 
         Returns:
-            The link, and the worker's end of the channel for `start`.
+            The worker, and the worker's end of the channel for `start`.
 
         Raises:
             Exception: No descriptor or no memory is left; nothing is left open.
@@ -136,7 +136,7 @@ class Launcher:
             ours, theirs = make_pair()
             undo.callback(theirs.close)
             undo.callback(ours.close)
-            link = WorkerLink(
+            worker = WorkerHandle(
                 slot.step,
                 name,
                 slot.region,
@@ -149,31 +149,31 @@ class Launcher:
                 step.busy_poll,
                 self._timing.frame_timeout,
             )
-            undo.callback(link.close)
-            link.send(pack_prelude() + pack(Kind.SETUP, self._setup(slot)))
+            undo.callback(worker.close)
+            worker.send(pack_prelude() + pack(Kind.SETUP, self._setup(slot)))
             undo.pop_all()
-        return link, theirs
+        return worker, theirs
 
-    async def start(self, link: WorkerLink, theirs: socket.socket) -> None:
-        """Start the process of a link.
+    async def start(self, worker: WorkerHandle, theirs: socket.socket) -> None:
+        """Start the process of a worker.
 
         Args:
-            link: The worker.
+            worker: The worker.
             theirs: Its end of the channel, which is closed here.
 
         Raises:
             Exception: No descriptor or no memory is left, or the forkserver cannot import the user's script.
         """
-        label = f"{self._name}:{link.name}"
-        program = self._programs[link.step]
-        descriptors = Descriptors(self._memory_fd, link.trace_fd, self._lifeline.read_fd, program.fd)
+        label = f"{self._name}:{worker.name}"
+        program = self._programs[worker.step]
+        descriptors = Descriptors(self._memory_fd, worker.trace_fd, self._lifeline.read_fd, program.fd)
         self._starting.add(theirs)
 
         def start() -> None:
             # In the thread, so that the process is known also when the event loop ends before it is started.
             try:
                 process = start_process(self._method, theirs, descriptors, label, self._environment)
-                link.adopt(ProcessGroup(process))
+                worker.adopt(ProcessGroup(process))
             finally:
                 self._let_go(theirs)
 

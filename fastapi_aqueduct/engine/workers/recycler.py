@@ -10,7 +10,7 @@ from ...logger import log
 from ...step import FlowStep
 from ..statistics import WorkerState
 from ..wire.frames import Kind, pack
-from .handle import WorkerLink
+from .handle import WorkerHandle
 from .slot import Slot
 
 
@@ -47,24 +47,24 @@ class Recycler:
             loop: The event loop.
         """
         max_age = self._steps[slot.step][1].max_age
-        if max_age is not None and slot.link is not None:
-            remaining = max(0.0, slot.link.ready_at + max_age - time.monotonic())
+        if max_age is not None and slot.worker is not None:
+            remaining = max(0.0, slot.worker.ready_at + max_age - time.monotonic())
             slot.age = loop.call_later(remaining, self.check, slot)
 
     def check(self, slot: Slot) -> None:
         """Launch a replacement for the worker in a slot if it is worn and no other of its step is being replaced."""
         step = self._steps[slot.step][1]
-        link = slot.link
-        if link is None or (step.max_tasks is step.max_age is step.max_memory_growth is None):
+        worker = slot.worker
+        if worker is None or (step.max_tasks is step.max_age is step.max_memory_growth is None):
             return
-        reason = slot.wear_of(link, time.monotonic())
-        if not reason or link.state is not WorkerState.READY:
+        reason = slot.wear_of(worker, time.monotonic())
+        if not reason or worker.state is not WorkerState.READY:
             return
         others = [other for other in self._slots if other.step == slot.step]
         spare = next((other for other in others if other.is_free), None)
         if spare is not None and not any(other.replaces is not None for other in others):
-            log.info("worker of %s (pid %d) will be replaced: %s", link.name, link.pid, reason)
-            spare.replaces = link
+            log.info("worker of %s (pid %d) will be replaced: %s", worker.name, worker.pid, reason)
+            spare.replaces = worker
             self._launch(spare)
 
     def check_others(self, step: int) -> None:
@@ -83,14 +83,14 @@ class Recycler:
         if not worn.batches:
             self.dismiss(worn)
 
-    def note_gone(self, link: WorkerLink) -> None:
+    def note_gone(self, worker: WorkerHandle) -> None:
         """Note that a worker is gone: what was to replace it is there in its own right."""
         for slot in self._slots:
-            if slot.replaces is link:
+            if slot.replaces is worker:
                 slot.replaces = None
 
-    def dismiss(self, link: WorkerLink) -> None:
+    def dismiss(self, worker: WorkerHandle) -> None:
         """Have a worker leave that has nothing in hand."""
-        link.state = WorkerState.STOPPING
-        link.send(pack(Kind.STOP))
-        link.sentinel.kill_later(self._stop_time)
+        worker.state = WorkerState.STOPPING
+        worker.send(pack(Kind.STOP))
+        worker.sentinel.kill_later(self._stop_time)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from ..system.memory import private_memory
-from .handle import WorkerLink
+from ..system.process_memory import private_memory
+from .handle import WorkerHandle
 from .recycling import Wear
 from .restart import RestartPolicy
 
@@ -22,7 +22,7 @@ class Slot:
         step: Index of the step.
         region: The number of the region its worker allocates in.
         policy: When a dead worker is replaced.
-        link: The worker now in it.
+        worker: The worker now in it.
         replaces: The worn worker that goes when the one in this slot is ready.
         restart: The replacement that is waited for.
         age: Looks at the worker when it has reached its age.
@@ -33,8 +33,8 @@ class Slot:
     step: int
     region: int
     policy: RestartPolicy
-    link: WorkerLink | None = None
-    replaces: WorkerLink | None = None
+    worker: WorkerHandle | None = None
+    replaces: WorkerHandle | None = None
     restart: asyncio.TimerHandle | None = None
     age: asyncio.TimerHandle | None = None
     wear: Wear | None = None
@@ -43,7 +43,7 @@ class Slot:
     @property
     def is_free(self) -> bool:
         """Whether nobody is in it or about to be."""
-        return self.link is None and self.restart is None
+        return self.worker is None and self.restart is None
 
     def cancel_timers(self) -> None:
         """Forget what was planned for the worker in it and for the next."""
@@ -52,23 +52,23 @@ class Slot:
                 timer.cancel()
         self.restart = self.age = None
 
-    def wear_of(self, link: WorkerLink, now: float) -> str:
+    def wear_of(self, worker: WorkerHandle, now: float) -> str:
         """Say why its worker is worn; an empty string when it is not.
 
         Args:
-            link: The worker.
+            worker: The worker.
             now: The time on the clock of ``time.monotonic``.
         """
         assert self.wear is not None
-        return self.wear.reason(link.handled, now - link.ready_at, self._growth(self.wear, link, now))
+        return self.wear.reason(worker.handled, now - worker.ready_at, self._growth(self.wear, worker, now))
 
-    def _growth(self, wear: Wear, link: WorkerLink, now: float) -> int:
-        if not wear.watches_memory or not link.handled or now - self.looked_at < MEMORY_INTERVAL:
+    def _growth(self, wear: Wear, worker: WorkerHandle, now: float) -> int:
+        if not wear.watches_memory or not worker.handled or now - self.looked_at < MEMORY_INTERVAL:
             return 0
         self.looked_at = now
-        memory = private_memory(link.pid)
+        memory = private_memory(worker.pid)
         if memory is None:
             return 0
-        if link.base_memory is None:
-            link.base_memory = memory
-        return memory - link.base_memory
+        if worker.base_memory is None:
+            worker.base_memory = memory
+        return memory - worker.base_memory

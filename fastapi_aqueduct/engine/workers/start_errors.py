@@ -5,28 +5,28 @@ from __future__ import annotations
 from ...exceptions import StartError, StartTimeout, describe_exit
 from ..child.importing import NotImportable, explain
 from ..statistics import WorkerState
-from .handle import WorkerLink
+from .handle import WorkerHandle
 
 
-def start_error(flow: str, link: WorkerLink, exit_code: int | None, hint: str) -> StartError:
+def start_error(flow: str, worker: WorkerHandle, exit_code: int | None, hint: str) -> StartError:
     """Return the error for a worker that has died before it was ready.
 
     Args:
         flow: Name of the flow.
-        link: The worker.
+        worker: The worker.
         exit_code: How its process ended.
         hint: What may be behind that, if the worker has not told it itself.
     """
-    where = f"a worker of {link.name} in flow {flow} (pid {link.pid})"
-    failure = link.failure
+    where = f"a worker of {worker.name} in flow {flow} (pid {worker.pid})"
+    failure = worker.failure
     if failure is None:
-        reason = f" ({link.reason})" if link.reason else ""
+        reason = f" ({worker.reason})" if worker.reason else ""
         message = f"{where} {describe_exit(exit_code)} before it was ready{reason}{hint}"
     elif isinstance(failure, NotImportable):
         message = f"{where} cannot work: {explain(failure)}"
     else:
         message = f"{where} failed in on_start: {type(failure).__name__}: {failure}"
-    error = StartError(message, step=link.name, pid=link.pid, exit_code=exit_code)
+    error = StartError(message, step=worker.name, pid=worker.pid, exit_code=exit_code)
     error.__cause__ = failure
     return error
 
@@ -59,16 +59,16 @@ def memory_error(flow: str, failure: OSError) -> StartError:
     return error
 
 
-def start_timeout_error(flow: str, links: list[WorkerLink], timeout: float) -> StartTimeout:
+def start_timeout_error(flow: str, workers: list[WorkerHandle], timeout: float) -> StartTimeout:
     """Return the error for workers that were not ready in time.
 
     Args:
         flow: Name of the flow.
-        links: All workers.
+        workers: All workers.
         timeout: Seconds that they had.
     """
-    slow = [link for link in links if link.state is not WorkerState.READY]
-    names = ", ".join(f"{link.name} (pid {link.pid})" for link in slow)
+    slow = [worker for worker in workers if worker.state is not WorkerState.READY]
+    names = ", ".join(f"{worker.name} (pid {worker.pid})" for worker in slow)
     return StartTimeout(
         f"flow {flow} was not ready in {timeout:g} s; still in on_start: {names}; "
         "a model that loads longer needs a larger start_timeout",

@@ -22,13 +22,13 @@ from ...logger import log
 from ...step import FlowStep
 from ..scheduling.dispatcher import Dispatcher
 from ..statistics import WorkerState
-from ..system.memory import OutOfMemory
 from ..system.pauses import wait_fairly
+from ..system.process_memory import OutOfMemory
 from ..timing import DEFAULT_TIMING, Timing
 from ..wire.failures import decode_error
 from ..wire.frames import Kind, ProtocolError, pack
 from .group import Remains
-from .handle import WorkerLink
+from .handle import WorkerHandle
 from .launcher import Launcher
 from .recycler import Recycler
 from .recycling import Wear
@@ -100,7 +100,7 @@ class Supervisor:
         self._fill()
         try:
             if not await wait_fairly(self._starting, timeout):
-                raise start_timeout_error(self._name, self._links(), timeout)
+                raise start_timeout_error(self._name, self._workers(), timeout)
             self._starting.result()
         finally:
             self._starting = None
@@ -110,9 +110,9 @@ class Supervisor:
         self.detach()
         self._loop = loop
         for slot in self._slots:
-            if slot.link is not None:
+            if slot.worker is not None:
                 try:
-                    self._watch(slot, slot.link)
+                    self._watch(slot, slot.worker)
                 except OSError as exc:
                     self._on_failed_launch(slot, exc)
         self._fill()
@@ -120,8 +120,8 @@ class Supervisor:
     def detach(self) -> None:
         """Stop watching the workers; they go on, and what happens is seen when they are watched again."""
         for slot in self._slots:
-            if slot.link is not None:
-                slot.link.detach()
+            if slot.worker is not None:
+                slot.worker.detach()
             slot.cancel_timers()
         self._remains.kill()
         self._loop = None
@@ -132,26 +132,26 @@ class Supervisor:
         A worker that still has tasks is terminated at once: whoever stops the flow has waited for them already.
         """
         await self._begin_stop()
-        for link in self._links():
-            if link.batches:
-                link.signal(signal.SIGTERM)
+        for worker in self._workers():
+            if worker.batches:
+                worker.signal(signal.SIGTERM)
             else:
-                link.send(pack(Kind.STOP))
+                worker.send(pack(Kind.STOP))
         for wait, signum in ((STOP_TIME, signal.SIGTERM), (KILL_AFTER, signal.SIGKILL)):
             if await self._wait_gone(wait):
                 await self._remains.wait()
                 return
-            for link in self._links():
-                log.warning("worker of %s (pid %d) did not stop: sending %s", link.name, link.pid, signum.name)
-                link.signal(signum)
+            for worker in self._workers():
+                log.warning("worker of %s (pid %d) did not stop: sending %s", worker.name, worker.pid, signum.name)
+                worker.signal(signum)
         await self._wait_gone(KILL_AFTER)
         await self._remains.wait()
 
     def kill_at_once(self) -> None:
         """Send SIGKILL to every worker and what it has started, without waiting; `kill` or `stop` may follow."""
         self._is_stopping = True
-        for link in self._links():
-            link.sentinel.signal_group(signal.SIGKILL)
+        for worker in self._workers():
+            worker.sentinel.signal_group(signal.SIGKILL)
         self._remains.kill()
 
     async def kill(self) -> None:
@@ -167,15 +167,15 @@ class Supervisor:
         No signal: a worker that it ends has no time for `on_stop`, nor to end the processes it has made.
         """
         self._is_stopping = True
-        for link in self._links():
-            link.close()
+        for worker in self._workers():
+            worker.close()
         self._remains.kill()
 
     def forget(self) -> None:
         """Close the descriptors of all workers; in a forked child, whose workers they are not."""
         self._loop = None
-        for link in self._links():
-            link.forget()
+        for worker in self._workers():
+            worker.forget()
 
     async def _begin_stop(self) -> None:
         self._is_stopping = True
@@ -183,21 +183,21 @@ class Supervisor:
             slot.cancel_timers()
         if self._launches:
             await asyncio.wait(self._launches)
-        for link in self._links():
-            if link.state is WorkerState.STARTING:
-                link.signal(signal.SIGTERM)  # it reads nothing while it loads its model, and has nothing to finish
-            link.state = WorkerState.STOPPING
+        for worker in self._workers():
+            if worker.state is WorkerState.STARTING:
+                worker.signal(signal.SIGTERM)  # it reads nothing while it loads its model, and has nothing to finish
+            worker.state = WorkerState.STOPPING
 
     async def _wait_gone(self, timeout: float) -> bool:
-        if not self._links():
+        if not self._workers():
             return True
         if self._gone is None:
             self._gone = asyncio.get_running_loop().create_future()
         done, _ = await asyncio.wait([self._gone], timeout=timeout)
         return bool(done)
 
-    def _links(self) -> list[WorkerLink]:
-        return [slot.link for slot in self._slots if slot.link is not None]
+    def _workers(self) -> list[WorkerHandle]:
+        return [slot.worker for slot in self._slots if slot.worker is not None]
 
     def lacking(self) -> int:
         """Count the workers that are not there and that no launch under way and no timer will bring; 0 as a rule."""
@@ -214,7 +214,7 @@ class Supervisor:
         """Count the workers that a step lacks and that are not on their way."""
         slots = [slot for slot in self._slots if slot.step == index]
         coming = [slot for slot in slots if slot.replaces is not None]
-        leaving = [slot for slot in slots if slot.link is not None and slot.link.state in LEAVING]
+        leaving = [slot for slot in slots if slot.worker is not None and slot.worker.state in LEAVING]
         taken = sum(not slot.is_free for slot in slots) - len(coming) - len(leaving)
         return max(0, self._steps[index][1].nprocs - taken)
 
@@ -223,52 +223,52 @@ class Supervisor:
         if self._is_stopping or self._loop is None:
             return
         try:
-            link, theirs = self._launcher.prepare(slot, self._on_frames, self._on_exit)
+            worker, theirs = self._launcher.prepare(slot, self._on_frames, self._on_exit)
         except Exception as exc:
             self._on_failed_launch(slot, exc)
             return
-        slot.link = link
+        slot.worker = worker
         slot.wear = Wear(self._steps[slot.step][1])
-        desk = self._dispatcher.desks[slot.step]
-        desk.links.append(link)
-        desk.expect_worker(link.launched_at + desk.load_time, link.launched_at)
-        launch = self._loop.create_task(self._start_process(slot, link, theirs))
+        stage = self._dispatcher.stages[slot.step]
+        stage.workers.append(worker)
+        stage.expect_worker(worker.launched_at + stage.load_time, worker.launched_at)
+        launch = self._loop.create_task(self._start_process(slot, worker, theirs))
         self._launches.add(launch)
         launch.add_done_callback(self._launches.discard)
 
-    async def _start_process(self, slot: Slot, link: WorkerLink, theirs: socket.socket) -> None:
+    async def _start_process(self, slot: Slot, worker: WorkerHandle, theirs: socket.socket) -> None:
         try:
-            await self._launcher.start(link, theirs)
+            await self._launcher.start(worker, theirs)
             if self._loop is asyncio.get_running_loop():
-                self._watch(slot, link)
+                self._watch(slot, worker)
             elif self._loop is not None:  # another one has taken over meanwhile, without having seen a process
-                self._loop.call_soon_threadsafe(self._watch, slot, link)
+                self._loop.call_soon_threadsafe(self._watch, slot, worker)
         except BaseException as exc:
-            if isinstance(exc, Exception) or not link.pid:
+            if isinstance(exc, Exception) or not worker.pid:
                 self._on_failed_launch(slot, exc)
             if not isinstance(exc, Exception):
                 raise  # the event loop ends; another one finds a process, or an empty slot
 
-    def _watch(self, slot: Slot, link: WorkerLink) -> None:
-        if self._loop is None or link.state is WorkerState.DEAD:
+    def _watch(self, slot: Slot, worker: WorkerHandle) -> None:
+        if self._loop is None or worker.state is WorkerState.DEAD:
             return
-        link.attach(self._loop)
+        worker.attach(self._loop)
         if self._starting is None:  # else the time for the start of all workers is the limit
-            link.limit_start(self._start_timeout)
-        if link.state is WorkerState.READY:
+            worker.limit_start(self._start_timeout)
+        if worker.state is WorkerState.READY:
             self._recycler.watch_age(slot, self._loop)
 
     def _on_failed_launch(self, slot: Slot, failure: BaseException) -> None:
         """Note that no process was made, or that it cannot be watched; what there is of it is ended."""
         step = self._steps[slot.step][0]
-        link, slot.link = slot.link, None
+        worker, slot.worker = slot.worker, None
         try:
-            if link is not None:
-                link.state = WorkerState.DEAD
-                link.sentinel.abort()
-                self._remains.add(link.pid)
-                self._dispatcher.remove(link, WorkerDied(step, link.pid, link.sentinel.exit_code))
-                link.close()
+            if worker is not None:
+                worker.state = WorkerState.DEAD
+                worker.sentinel.abort()
+                self._remains.add(worker.pid)
+                self._dispatcher.remove(worker, WorkerDied(step, worker.pid, worker.sentinel.exit_code))
+                worker.close()
         finally:
             if self._is_stopping:
                 self._note_gone()
@@ -276,125 +276,129 @@ class Supervisor:
                 if not self._starting.done():
                     self._starting.set_exception(launch_error(self._name, step, failure))
             else:
-                self._dispatcher.desks[slot.step].failed_launches += 1
+                self._dispatcher.stages[slot.step].failed_launches += 1
                 delay = self._plan_after_failure(slot)
-                # Not the exception itself: handlers keep records, and its traceback holds the whole flow.
+                # Not the exception itself: handlers keep tickets, and its traceback holds the whole flow.
                 what = f"{type(failure).__name__}: {failure}"
                 message = "a worker of %s in flow %s could not be started (%s); it is tried again in %.1f s"
                 log.error(message, step, self._name, what, delay)
 
-    def _on_frames(self, link: WorkerLink, frames: list[tuple[Kind, bytes]]) -> None:
+    def _on_frames(self, worker: WorkerHandle, frames: list[tuple[Kind, bytes]]) -> None:
         try:
             for kind, payload in frames:
                 if kind is Kind.FAILED:
-                    link.failure = decode_error(payload, f"on_start of {link.name} in flow {self._name}")
+                    worker.failure = decode_error(payload, f"on_start of {worker.name} in flow {self._name}")
                     continue
-                self._dispatcher.receive(link, kind, payload)
-                if kind is Kind.READY and link.state is WorkerState.READY:
-                    self._on_ready(link)
+                self._dispatcher.receive(worker, kind, payload)
+                if kind is Kind.READY and worker.state is WorkerState.READY:
+                    self._on_ready(worker)
         except ProtocolError as exc:
-            link.distrust(exc)
+            worker.distrust(exc)
         except Exception as exc:
             # Bytes that look like a frame may lead anywhere. A defect of this package must not pass unseen, though; its
-            # traceback goes to the log as text, because handlers keep records.
+            # traceback goes to the log as text, because handlers keep tickets.
             text = traceback.format_exc()
-            log.error("a message from %s in flow %s (pid %d) has failed: %s", link.name, self._name, link.pid, text)
-            link.distrust(exc)
-        if link.state is WorkerState.READY:
-            if self._wears[link.step]:
-                self._recycler.check(self._slot_of(link))
-        elif link.state is WorkerState.RETIRING and not link.batches:
-            self._recycler.dismiss(link)
+            log.error("a message from %s in flow %s (pid %d) has failed: %s", worker.name, self._name, worker.pid, text)
+            worker.distrust(exc)
+        if worker.state is WorkerState.READY:
+            if self._wears[worker.step]:
+                self._recycler.check(self._slot_of(worker))
+        elif worker.state is WorkerState.RETIRING and not worker.batches:
+            self._recycler.dismiss(worker)
 
-    def _on_ready(self, link: WorkerLink) -> None:
-        desk = self._dispatcher.desks[link.step]
-        desk.note_load(link.ready_at - link.launched_at)
-        slot = self._slot_of(link)
+    def _on_ready(self, worker: WorkerHandle) -> None:
+        stage = self._dispatcher.stages[worker.step]
+        stage.note_load(worker.ready_at - worker.launched_at)
+        slot = self._slot_of(worker)
         if self._loop is not None:
             self._recycler.watch_age(slot, self._loop)
         self._recycler.note_ready(slot)
         if self._starting is not None and not self._starting.done():
-            ready = sum(other.state is WorkerState.READY for other in self._links())
+            ready = sum(other.state is WorkerState.READY for other in self._workers())
             if ready == sum(step.nprocs for _, step in self._steps):
                 self._starting.set_result(None)
 
     def _on_retired(self, step: int) -> None:
-        self._dispatcher.desks[step].recycled += 1
+        self._dispatcher.stages[step].recycled += 1
         self._dispatcher.note_workers(step)
 
-    def _slot_of(self, link: WorkerLink) -> Slot:
-        return next(slot for slot in self._slots if slot.link is link)
+    def _slot_of(self, worker: WorkerHandle) -> Slot:
+        return next(slot for slot in self._slots if slot.worker is worker)
 
-    def _on_exit(self, link: WorkerLink) -> None:
-        exit_code = link.sentinel.exit_code
-        state, link.state = link.state, WorkerState.DEAD
-        slot = self._slot_of(link)
+    def _on_exit(self, worker: WorkerHandle) -> None:
+        exit_code = worker.sentinel.exit_code
+        state, worker.state = worker.state, WorkerState.DEAD
+        slot = self._slot_of(worker)
         trace, is_repeated = "", False
         with contextlib.ExitStack() as stack:  # whatever fails: a slot is never left with a worker that is gone
-            stack.callback(lambda: self._on_empty(slot, link, state, trace, is_repeated))
-            stack.callback(self._remains.add, link.pid)
-            stack.callback(link.close)
-            self._on_frames(link, link.drain())  # what it had finished counts
-            if not link.reason and exit_code == -signal.SIGKILL and self._out_of_memory.happened():
-                link.reason = "the kernel was out of memory"
-            error = WorkerDied(link.name, link.pid, exit_code, link.reason)
-            is_repeated = self._dispatcher.remove(link, error)
-            trace = link.trace()
+            stack.callback(lambda: self._on_empty(slot, worker, state, trace, is_repeated))
+            stack.callback(self._remains.add, worker.pid)
+            stack.callback(worker.close)
+            self._on_frames(worker, worker.drain())  # what it had finished counts
+            if not worker.reason and exit_code == -signal.SIGKILL and self._out_of_memory.happened():
+                worker.reason = "the kernel was out of memory"
+            error = WorkerDied(worker.name, worker.pid, exit_code, worker.reason)
+            is_repeated = self._dispatcher.remove(worker, error)
+            trace = worker.trace()
 
-    def _on_empty(self, slot: Slot, link: WorkerLink, state: WorkerState, trace: str, is_repeated: bool) -> None:
+    def _on_empty(self, slot: Slot, worker: WorkerHandle, state: WorkerState, trace: str, is_repeated: bool) -> None:
         """Decide what comes after a worker that is gone."""
         slot.cancel_timers()
-        slot.link = None
-        self._recycler.note_gone(link)
+        slot.worker = None
+        self._recycler.note_gone(worker)
         if self._is_stopping:
             self._note_gone()
         elif self._starting is not None:
             if not self._starting.done():
-                exit_code = link.sentinel.exit_code
-                self._starting.set_exception(start_error(self._name, link, exit_code, self._launcher.hint(exit_code)))
+                exit_code = worker.sentinel.exit_code
+                self._starting.set_exception(start_error(self._name, worker, exit_code, self._launcher.hint(exit_code)))
         else:
             if state is not WorkerState.STOPPING:
-                self._replace(slot, link, trace, is_repeated)
-            self._recycler.check_others(link.step)
+                self._replace(slot, worker, trace, is_repeated)
+            self._recycler.check_others(worker.step)
             self._fill()
 
     def _note_gone(self) -> None:
-        if self._gone is not None and not self._gone.done() and not self._links():
+        if self._gone is not None and not self._gone.done() and not self._workers():
             self._gone.set_result(None)
 
-    def _replace(self, slot: Slot, link: WorkerLink, trace: str, is_repeated: bool) -> None:
-        desk = self._dispatcher.desks[slot.step]
+    def _replace(self, slot: Slot, worker: WorkerHandle, trace: str, is_repeated: bool) -> None:
+        stage = self._dispatcher.stages[slot.step]
         delay = 0.0
         if self._missing(slot.step) > 0:  # else it was worn, and its replacement is there or on the way
-            desk.restarts += 1
-            delay = self._plan_after_death(slot, link, is_repeated) if link.ready_at else self._plan_after_failure(slot)
-        how = describe_exit(link.sentinel.exit_code) + f" ({link.reason})" * bool(link.reason)
+            stage.restarts += 1
+            if worker.ready_at:
+                delay = self._plan_after_death(slot, worker, is_repeated)
+            else:
+                delay = self._plan_after_failure(slot)
+        how = describe_exit(worker.sentinel.exit_code) + f" ({worker.reason})" * bool(worker.reason)
         message = "worker of %s in flow %s (pid %d) %s; a new one starts in %.1f s%s"
         stack = f"\n{trace}" if trace else ""
-        log.error(message, link.name, self._name, link.pid, how, delay, stack, exc_info=link.failure)
+        log.error(message, worker.name, self._name, worker.pid, how, delay, stack, exc_info=worker.failure)
 
-    def _plan_after_death(self, slot: Slot, link: WorkerLink, is_repeated: bool) -> float:
+    def _plan_after_death(self, slot: Slot, worker: WorkerHandle, is_repeated: bool) -> float:
         now = time.monotonic()
-        desk = self._dispatcher.desks[slot.step]
-        life = Life(now - link.launched_at, now - link.ready_at, desk.quickest_load, link.handled > 0, is_repeated)
+        stage = self._dispatcher.stages[slot.step]
+        age, lifetime = now - worker.launched_at, now - worker.ready_at
+        life = Life(age, lifetime, stage.quickest_load, worker.handled > 0, is_repeated)
         delay = slot.policy.after_death(life)
-        desk.note_death(life, now)
+        stage.note_death(life, now)
         return self._plan(slot, delay)
 
     def _plan_after_failure(self, slot: Slot) -> float:
-        desk = self._dispatcher.desks[slot.step]
+        stage = self._dispatcher.stages[slot.step]
         delay = slot.policy.after_failure()
-        if not desk.ready_links():  # a step whose other workers serve is not broken
-            desk.budget.note_failure(time.monotonic())
+        if not stage.ready_workers():  # a step whose other workers serve is not broken
+            stage.budget.note_failure(time.monotonic())
         return self._plan(slot, delay)
 
     def _plan(self, slot: Slot, delay: float) -> float:
         """Set the timer for the next launch in a slot; return the seconds until then."""
         now = time.monotonic()
-        desk = self._dispatcher.desks[slot.step]
-        if desk.budget.is_spent(now):
+        stage = self._dispatcher.stages[slot.step]
+        if stage.budget.is_spent(now):
             delay = max(delay, slot.policy.longest_wait())
-        desk.expect_worker(now + delay + desk.load_time, now)
+        stage.expect_worker(now + delay + stage.load_time, now)
         if self._loop is not None:
             slot.restart = self._loop.call_later(delay, self._launch, slot)
         return delay

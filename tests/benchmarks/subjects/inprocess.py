@@ -16,7 +16,7 @@ from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
-from fastapi_aqueduct.engine.workers.handle import WorkerLink
+from fastapi_aqueduct.engine.workers.handle import WorkerHandle
 
 MEMORY_LIMIT = 64 << 20
 QUEUE_SIZE = 1024
@@ -50,7 +50,7 @@ class LocalWorker:
 
 
 class LocalFlow:
-    """A dispatcher, one link for each step, and the workers at the other ends of them.
+    """A dispatcher, one worker for each step, and the workers at the other ends of them.
 
     Args:
         *steps: The stages.
@@ -70,7 +70,7 @@ class LocalFlow:
 
     async def start(self) -> None:
         """Wait until the dispatcher has heard from all workers."""
-        while not all(desk.ready_links() for desk in self._dispatcher.desks):
+        while not all(stage.ready_workers() for stage in self._dispatcher.stages):
             await asyncio.sleep(0)
 
     async def process(self, task: BaseTask) -> None:
@@ -78,27 +78,27 @@ class LocalFlow:
         await self._dispatcher.process(task, 60.0)
 
     def _add(self, setup: Setup, program: Program, batch_size: int, ledger: Ledger) -> None:
-        worker = LocalWorker(setup, program, self._memory_fd)
-        link = WorkerLink(
+        local = LocalWorker(setup, program, self._memory_fd)
+        worker = WorkerHandle(
             setup.step,
             setup.name,
             setup.region,
-            worker.sock,
+            local.sock,
             batch_size,
             None,
             ledger.arena.call_of,
             self._receive,
             _never,
         )
-        link.pid = os.getpid()
-        link.attach(self._loop)
-        self._dispatcher.desks[setup.step].links.append(link)
-        self._loop.add_reader(worker.channel.fileno(), worker.serve)
-        worker.channel.send(Kind.READY)
+        worker.pid = os.getpid()
+        worker.attach(self._loop)
+        self._dispatcher.stages[setup.step].workers.append(worker)
+        self._loop.add_reader(local.channel.fileno(), local.serve)
+        local.channel.send(Kind.READY)
 
-    def _receive(self, link: WorkerLink, frames: list[tuple[Kind, bytes]]) -> None:
+    def _receive(self, worker: WorkerHandle, frames: list[tuple[Kind, bytes]]) -> None:
         for kind, payload in frames:
-            self._dispatcher.receive(link, kind, payload)
+            self._dispatcher.receive(worker, kind, payload)
 
 
 def make_program(steps: Sequence[FlowStep], index: int = 0) -> Program:
@@ -118,5 +118,5 @@ def make_setup(layout: Layout, index: int = 0) -> Setup:
     )
 
 
-def _never(link: WorkerLink) -> None:
-    raise RuntimeError(f"the worker of {link.name} is gone, but it is this process")
+def _never(worker: WorkerHandle) -> None:
+    raise RuntimeError(f"the worker of {worker.name} is gone, but it is this process")

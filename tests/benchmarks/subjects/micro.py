@@ -26,7 +26,7 @@ from fastapi_aqueduct import BaseTask, BaseTaskHandler, FlowStep
 from fastapi_aqueduct.engine.memory.arena import Arena, Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.scheduling.queue import BatchQueue
-from fastapi_aqueduct.engine.scheduling.ticket import Record
+from fastapi_aqueduct.engine.scheduling.ticket import Ticket
 from fastapi_aqueduct.engine.wire.codec import Codec
 from fastapi_aqueduct.engine.wire.frames import Batch, Envelope, FrameReader, Kind, pack, pack_batches, unpack_batches
 
@@ -152,9 +152,9 @@ class QueueBench:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         content = CodecBench()._codec.encode(Task(1))
-        self._queue: BatchQueue[Record] = BatchQueue(4, 0.0, 2)
+        self._queue: BatchQueue[Ticket] = BatchQueue(4, 0.0, 2)
         self._records = [
-            Record(number, Task(number), loop.create_future(), content, number % 2, 1e3, 0.0)
+            Ticket(number, Task(number), loop.create_future(), content, number % 2, 1e3, 0.0)
             for number in range(TOGETHER)
         ]
 

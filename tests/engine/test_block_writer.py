@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from fastapi_aqueduct import ArenaFull, Flow, NotRunningError, Overloaded
-from fastapi_aqueduct.engine.memory.arrivals import NO_CAP, IntakeCap
-from fastapi_aqueduct.engine.memory.block_writer import Intake
+from fastapi_aqueduct.engine.memory.arrivals import NO_CAP, ArrivalCap
+from fastapi_aqueduct.engine.memory.block_writer import BlockWriter
 from fastapi_aqueduct.engine.memory.mapping import PAGE
 
 from .. import handlers
@@ -17,10 +17,10 @@ from ..handlers import Each, Job
 from ..support import DEADLINE, blocks, eventually, running
 
 MIB = 1 << 20
-NO_LIMIT = IntakeCap(size=1 << 40)
+NO_LIMIT = ArrivalCap(size=1 << 40)
 
 
-def receive(flow: Flow, size: int | None, patience: float = 5.0, cap: IntakeCap = NO_LIMIT) -> Intake:
+def receive(flow: Flow, size: int | None, patience: float = 5.0, cap: ArrivalCap = NO_LIMIT) -> BlockWriter:
     """Expect one block; of unknown size it may have 64 MiB."""
     intake = flow.receive(size, 64 * MIB, patience, cap)
     intake.begin()
@@ -147,7 +147,7 @@ async def test_uploads_that_are_cancelled_while_they_wait_leave_nothing() -> Non
 # Blocks that grow
 
 
-def crowd(flow: Flow) -> list[Intake]:
+def crowd(flow: Flow) -> list[BlockWriter]:
     """Let bodies announce so much that blocks get no more addresses than they need."""
     begun = [receive(flow, None) for _ in range(16)]
     assert all(intake.write(b"x") for intake in begun)

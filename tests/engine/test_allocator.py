@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from fastapi_aqueduct.engine.memory.allocator import ALIGNMENT, Region, RegionFull, rounded
+from fastapi_aqueduct.engine.memory.allocator import ALIGNMENT, Allocator, RegionFull, rounded
 from fastapi_aqueduct.engine.memory.mapping import PAGE
 
 START, CAPACITY = 3 * PAGE, 4 * PAGE
@@ -22,7 +22,7 @@ class Allocation(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.region = Region(START, CAPACITY)
+        self.region = Allocator(START, CAPACITY)
         self.model: dict[int, int] = {}
         self.filled: dict[int, int] = {}
         self.pages: set[int] = set()
@@ -178,7 +178,7 @@ TestAllocation.settings = settings(max_examples=60, stateful_step_count=40, dead
 
 
 def test_holes_that_touch_become_one() -> None:
-    region = Region(0, 10 * ALIGNMENT)
+    region = Allocator(0, 10 * ALIGNMENT)
     blocks = [region.allocate(ALIGNMENT) for _ in range(10)]
     for offset in (blocks[3], blocks[5], blocks[4]):
         region.free(offset)
@@ -186,7 +186,7 @@ def test_holes_that_touch_become_one() -> None:
 
 
 def test_all_memory_is_given_back_when_nothing_is_used() -> None:
-    region = Region(PAGE, 1 << 20)
+    region = Allocator(PAGE, 1 << 20)
     for offset in [region.allocate(1000) for _ in range(10)]:
         region.pages.add(offset, offset + 1000)
         region.free(offset)
@@ -196,7 +196,7 @@ def test_all_memory_is_given_back_when_nothing_is_used() -> None:
 
 
 def test_announced_bytes_take_no_memory_and_do_not_keep_what_lies_in_them() -> None:
-    region = Region(PAGE, 64 * PAGE)
+    region = Allocator(PAGE, 64 * PAGE)
     region.fill(offset := region.place(16 * PAGE), 16 * PAGE)
     region.free(offset)
     assert region.place(32 * PAGE) == offset  # where the memory is warm

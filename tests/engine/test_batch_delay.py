@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_aqueduct import Flow, FlowStep
-from fastapi_aqueduct.engine.scheduling.batch_delay import DOUBT, LEAST_WAIT, WINDOW, CallTime, Patience, best_wait
+from fastapi_aqueduct.engine.scheduling.batch_delay import DOUBT, LEAST_WAIT, WINDOW, BatchDelay, CallTime, best_wait
 from fastapi_aqueduct.exceptions import ConfigurationError
 
 from .. import handlers
@@ -69,8 +69,8 @@ def test_the_fixed_part_lies_within_the_time_of_the_calls(calls: list[tuple[int,
     assert 0.0 <= call_time.fixed <= max(duration for _, duration in calls) + 1e-9
 
 
-def patient(fixed: float = FIXED) -> Patience:
-    made = Patience(BATCH)
+def patient(fixed: float = FIXED) -> BatchDelay:
+    made = BatchDelay(BATCH)
     for _ in range(8):
         made.note_call(4, fixed)
     return made
@@ -125,7 +125,7 @@ def test_a_batch_waits_when_others_are_on_the_way_and_goes_when_not() -> None:
 
 
 def test_cheap_calls_and_calls_without_a_fixed_part_are_not_worth_a_wait() -> None:
-    cheap, linear, single = Patience(BATCH), Patience(BATCH), Patience(1)
+    cheap, linear, single = BatchDelay(BATCH), BatchDelay(BATCH), BatchDelay(1)
     for size in [1, 2, 5, 9] * 30:
         cheap.note_call(size, LEAST_WAIT / 2)
         linear.note_call(size, 0.010 * size)
@@ -146,7 +146,7 @@ class Line:
     """What waits for the worker of a simulation."""
 
     queue: deque[float] = field(default_factory=deque)
-    patience: Patience = field(default_factory=lambda: Patience(BATCH))
+    patience: BatchDelay = field(default_factory=lambda: BatchDelay(BATCH))
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 
 from fastapi_aqueduct import Flow
 from fastapi_aqueduct.engine.system.malloc import keep_freed_memory
-from fastapi_aqueduct.engine.system.memory import private_memory
+from fastapi_aqueduct.engine.system.process_memory import private_memory
 
 from .. import handlers
 from ..handlers import DEADLINE, Each, Job
