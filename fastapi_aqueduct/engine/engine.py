@@ -11,7 +11,7 @@ from typing import Self
 from ..exceptions import NotRunningError
 from ..step import FlowStep
 from .loops.owner import Owner
-from .memory.arena import Layout
+from .memory.layout import Layout
 from .memory.ledger import Ledger
 from .memory.limits import check_limits
 from .memory.mapping import Mapping, create_memory

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from fastapi_aqueduct import ArenaFull, Overloaded
-from fastapi_aqueduct.engine.memory.arena import Arena, Layout, Ref
+from fastapi_aqueduct.engine.memory.arena import Arena
 from fastapi_aqueduct.engine.memory.arrivals import Arrival, ArrivalCap, Arrivals
+from fastapi_aqueduct.engine.memory.layout import Layout, Ref
 from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
 
 LIMIT = 64 * PAGE
@@ -107,7 +108,7 @@ class Arriving(RuleBasedStateMachine):
     @invariant()
     def accounts_are_right(self) -> None:
         assert self.arrivals.held == sum(body.filled for body in self.live)
-        assert self.arena.usage() <= LIMIT
+        assert self.arena.status.usage() <= LIMIT
         assert self.arena.available() == LIMIT - self.arena.allocator.used
 
     def teardown(self) -> None:

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fastapi_aqueduct import ArenaFull, TaskNotPicklable
-from fastapi_aqueduct.engine.memory.arena import THRESHOLD, Arena, Layout
+from fastapi_aqueduct.engine.memory.arena import THRESHOLD, Arena
+from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
 from fastapi_aqueduct.engine.wire.codec import Codec
 
@@ -274,11 +275,11 @@ def test_the_limit_of_the_arena_holds(arena: Arena) -> None:
         while True:
             refs.append(arena.allocate(1 << 20))
     assert len(refs) == 8
-    assert arena.usage() <= arena.layout.limit
+    assert arena.status.usage() <= arena.layout.limit
     for ref in refs:
         arena.free(ref.offset)
     arena.trim()
-    assert arena.usage() == 0
+    assert arena.status.usage() == 0
 
 
 def test_memory_that_is_given_back_is_not_held_by_the_system(arena: Arena) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_aqueduct.engine.memory.arena import Ref
+from fastapi_aqueduct.engine.memory.layout import Ref
 from fastapi_aqueduct.engine.wire.codec import Encoded
 from fastapi_aqueduct.engine.wire.frames import (
     FINISHED,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep, WorkerDied
-from fastapi_aqueduct.engine.memory.arena import Ref
+from fastapi_aqueduct.engine.memory.layout import Ref
 from fastapi_aqueduct.engine.timing import Timing
 from fastapi_aqueduct.engine.wire.codec import Encoded
 from fastapi_aqueduct.engine.wire.frames import Envelope, Kind, pack, pack_batches, pack_offsets

@@ -17,7 +17,8 @@ from typing import Any
 
 from ...exceptions import ArenaFull
 from ...task import BaseTask, shared_memories
-from ..memory.arena import Arena, Layout, Ref
+from ..memory.arena import Arena
+from ..memory.layout import Layout, Ref
 from ..memory.mapping import Mapping
 from ..system.malloc import give_back, keep_freed_memory
 from ..wire.channel import WorkerChannel
@@ -253,7 +254,7 @@ class Worker:
     def _answer(self, envelopes: list[Envelope]) -> list[Envelope]:
         """Work on what one call of the handler gets."""
         now = time.monotonic()
-        self._arena.note_call(envelopes[0].id, now)  # before they are unpacked, which may be fatal, too
+        self._arena.status.note_call(envelopes[0].id, now)  # before they are unpacked, which may be fatal, too
         decoded = [self._decode(envelope, now) for envelope in envelopes]
         tasks = [task for task in decoded if isinstance(task, BaseTask)]
         failure = self._handle(tasks) if tasks else b""
@@ -274,7 +275,7 @@ class Worker:
 
     def _answer_one(self, envelope: Envelope) -> Envelope:
         now = time.monotonic()
-        self._arena.note_call(envelope.id, now)
+        self._arena.status.note_call(envelope.id, now)
         task = self._decode(envelope, now)
         if not isinstance(task, BaseTask):
             return task

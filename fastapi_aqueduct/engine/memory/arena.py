@@ -1,99 +1,26 @@
-"""Hands out shared memory and knows who still looks at it.
+"""The shared memory as one process uses it.
 
-    one file      | status page | region of the API process | region of worker 1 | region of worker 2 | ...
-    each process    allocates only in its own region and reads everywhere, so no lock is shared by anybody
+Each process allocates only in its own region and reads everywhere, so no lock is shared.
 
-A block belongs to the region it lies in. The API process decides when it is free (it owns the tasks), tells the
-owner of the region, and the owner reuses it. A block that user code still looks at is not free.
+A block belongs to the region it lies in. The API process decides when it is free (it owns the tasks) and tells the
+owner of the region, which reuses it. A block that user code still looks at is not free.
 """
 
 from __future__ import annotations
 
-import struct
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...exceptions import ArenaFull
 from ...task import SharedBytes
 from .allocator import Allocator, RegionFull
 from .garbage import GarbageCollection
-from .mapping import PAGE, Lease, Mapping, address_of
-
-STATUS_SIZE = 24
-"""Bytes of one owner's status: what it uses, which task it works on, and since when. Each word is written by its owner
-alone and is aligned, so a reader sees the old value or the new one."""
+from .layout import Layout, Ref
+from .mapping import Lease, Mapping, address_of, is_shared, lease_of
+from .status_page import StatusPage
 
 THRESHOLD = 16 * 1024
 """Bytes from which a buffer moves to shared memory; below, a copy through the socket is cheaper than a block."""
-
-SERVER_SPACE = 8
-"""How many times the limit the API process's region has as addresses. A body of which little has come so far keeps the
-addresses for all that is announced, so that it need not move; see `engine.intake`."""
-
-_WORD = struct.Struct("Q")
-_TIME = struct.Struct("d")
-_CALL = struct.Struct("Qd")
-
-
-class Ref(NamedTuple):
-    """Names a block on its way between processes.
-
-    Attributes:
-        offset: Where it starts in the arena.
-        size: Bytes that are in use.
-        shared: Whether user code may write to it in place.
-    """
-
-    offset: int
-    size: int
-    shared: bool = False
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the arena is divided.
-
-    Attributes:
-        regions: Number of regions; the first is the API process's.
-        limit: The most bytes that all processes together may keep in use.
-    """
-
-    regions: int
-    limit: int
-
-    @cached_property
-    def status_size(self) -> int:
-        """Bytes of the pages that hold the status of each region's owner."""
-        return -(-self.regions * STATUS_SIZE // PAGE) * PAGE
-
-    @cached_property
-    def region_size(self) -> int:
-        """Bytes of address space of a worker's region. Each could hold the whole limit: the file is sparse."""
-        return -(-self.limit // PAGE) * PAGE
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes of address space of the whole arena."""
-        return self.start(self.regions)
-
-    def start(self, region: int) -> int:
-        """Tell where a region starts."""
-        return self._workers + (region - 1) * self.region_size if region else self.status_size
-
-    def capacity(self, region: int) -> int:
-        """Tell how many bytes of address space a region has."""
-        return self.region_size if region else SERVER_SPACE * self.region_size
-
-    def region_of(self, offset: int) -> int:
-        """Tell in which region a block lies."""
-        return 0 if offset < self._workers else 1 + (offset - self._workers) // self.region_size
-
-    @cached_property
-    def _workers(self) -> int:
-        return self.status_size + SERVER_SPACE * self.region_size
 
 
 class Arena:
@@ -106,6 +33,7 @@ class Arena:
         on_idle: Called with the offset of a block when its last hold in this process has ended.
 
     Attributes:
+        status: The status page.
         holds: How many reasons there are in this process to keep a block: leases, and in the API process also
             tasks and workers. A block without a hold is not listed.
         leases: How many leases there are on a block in this process; each is one of its holds.
@@ -115,17 +43,13 @@ class Arena:
     def __init__(self, mapping: Mapping, layout: Layout, region: int, on_idle: Callable[[int], None]) -> None:
         self.mapping = mapping
         self.layout = layout
-        self.number = region
+        self.status = StatusPage(mapping.writable, layout, region)
         self.allocator = Allocator(layout.start(region), layout.capacity(region))
         self.holds: dict[int, int] = {}
         self.leases: dict[int, int] = {}
         self.is_here: Callable[[], bool] = lambda: True
         self._on_idle = on_idle
         self._garbage = GarbageCollection()
-        self._status = region * STATUS_SIZE
-        words = mapping.writable[: layout.regions * STATUS_SIZE].cast("Q")
-        self._usages = words[:: STATUS_SIZE // _WORD.size]
-        self._call = self._status + _WORD.size
 
     def allocate(self, size: int) -> Ref:
         """Take a block of this process's region that is filled at once; nobody holds it yet.
@@ -144,7 +68,7 @@ class Arena:
                 return Ref(offset, size)
             if self._has_memory(offset, end):
                 region.pages.add(offset, end)
-                self._publish_usage()
+                self.status.publish_usage(self.allocator.pages.size)
                 return Ref(offset, size)
             region.free(offset)
         if size <= self.layout.limit and self.collect_garbage():
@@ -180,7 +104,7 @@ class Arena:
         if not self._has_memory(ref.offset, ref.offset + size):
             return False
         self.allocator.fill(ref.offset, size)
-        self._publish_usage()
+        self.status.publish_usage(self.allocator.pages.size)
         return True
 
     def move(self, source: Ref, target: Ref, start: int, end: int) -> None:
@@ -221,7 +145,7 @@ class Arena:
     def available(self) -> int:
         """Return the bytes that this process could fill now: what no process uses, but for what others keep warm."""
         region = self.allocator
-        return self.layout.limit - self.usage() + region.pages.size - region.used
+        return self.layout.limit - self.status.usage() + region.pages.size - region.used
 
     def owns(self, offset: int) -> bool:
         """Tell whether a block lies in this process's region."""
@@ -311,38 +235,11 @@ class Arena:
         """Give the free memory of this process's region back to the system."""
         self._give_back(self.allocator.trim())
 
-    def usage(self) -> int:
-        """Sum up the bytes of memory that all processes hold: in blocks, and in pages that they keep warm."""
-        return sum(self._usages)
-
-    def note_call(self, task: int, started_at: float) -> None:
-        """Write down that a call of the handler begins; readable after the death of this process.
-
-        Args:
-            task: Id of the first task of the call.
-            started_at: The time on the clock of ``time.monotonic``.
-        """
-        _CALL.pack_into(self.mapping.writable, self._call, task, started_at)
-
-    def task_of(self, region: int) -> int:
-        """Tell with which task the last call in the owner of a region began; 0 when there was none."""
-        number: int = _WORD.unpack_from(self.mapping.writable, region * STATUS_SIZE + 8)[0]
-        return number
-
-    def call_of(self, region: int) -> float:
-        """Tell when the last call in the owner of a region began; 0 when there was none."""
-        started_at: float = _TIME.unpack_from(self.mapping.writable, region * STATUS_SIZE + 16)[0]
-        return started_at
-
-    def reset_status(self, region: int) -> None:
-        """Forget what an earlier owner of a region wrote down about its calls."""
-        start = region * STATUS_SIZE + 8
-        self.mapping.writable[start : start + STATUS_SIZE - 8] = bytes(STATUS_SIZE - 8)
-
     def full(self, size: int) -> ArenaFull:
         """Return what is raised when there is no room for so many bytes."""
+        usage = self.status.usage()
         return ArenaFull(
-            f"no room for {size} bytes in shared memory: {self.usage()} of {self.layout.limit} bytes are in use; "
+            f"no room for {size} bytes in shared memory: {usage} of {self.layout.limit} bytes are in use; "
             "raise memory_limit of the flow, or let go of results and uploads earlier",
             size=size,
         )
@@ -356,7 +253,7 @@ class Arena:
         # Each process checks its own growth against the sum of all, without a lock: two that grow in the same
         # instant may together exceed the limit by one block each.
         while missing := self.allocator.pages.missing(start, end):
-            excess = self.usage() + missing - self.layout.limit
+            excess = self.status.usage() + missing - self.layout.limit
             # It may give back pages of the range itself, so it looks again.
             if excess <= 0 or not self._give_back(self.allocator.trim(excess)):
                 return excess <= 0
@@ -365,27 +262,5 @@ class Arena:
     def _give_back(self, ranges: list[tuple[int, int]]) -> int:
         for offset, size in ranges:
             self.mapping.give_back(offset, size)
-        self._publish_usage()
+        self.status.publish_usage(self.allocator.pages.size)
         return sum(size for _, size in ranges)
-
-    def _publish_usage(self) -> None:
-        _WORD.pack_into(self.mapping.writable, self._status, self.allocator.pages.size)
-
-
-def lease_of(buffer: Any) -> Lease | None:
-    """Find the lease behind a memoryview or an array, through any chain of views; None when there is none."""
-    owner = buffer
-    while not isinstance(owner, Lease):
-        if isinstance(owner, memoryview):
-            owner = owner.obj
-        elif (numpy := sys.modules.get("numpy")) is not None and isinstance(owner, numpy.ndarray):
-            owner = owner.base
-        else:
-            return None
-    return owner
-
-
-def is_shared(buffer: Any) -> bool:
-    """Tell whether a buffer is a view on a block, of any flow, that may be written in place."""
-    lease = lease_of(buffer)
-    return lease is not None and lease.shared

@@ -7,8 +7,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from .arena import Ref
 from .arrivals import Arrival
+from .layout import Ref
 from .ledger import Ledger
 
 PIECE = 1 << 20

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from ...exceptions import ArenaFull, TaskTooLarge
 from ..statistics import ArenaStatistics
 from ..wire.frames import ProtocolError
-from .arena import Arena, Layout, Ref
+from .arena import Arena
 from .arrivals import Arrivals
+from .layout import Layout, Ref
 from .mapping import Mapping
 
 
@@ -141,7 +142,7 @@ class Ledger:
         Args:
             retained: The blocks that code in workers has kept.
         """
-        touched = self.arena.usage()
+        touched = self.arena.status.usage()
         foreign = sum(sum(list(blocks.values())) for blocks in self._foreign)
         return ArenaStatistics(
             limit=self._layout.limit,

@@ -7,7 +7,7 @@ import resource
 import sys
 
 from ...exceptions import ConfigurationError
-from .arena import SERVER_SPACE, Layout
+from .layout import SERVER_SPACE, Layout
 
 DESCRIPTORS_PER_WORKER = 4
 """Socket, pidfd, trace, and one that is open while the process is being started."""

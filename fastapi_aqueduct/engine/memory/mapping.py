@@ -8,6 +8,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 PAGE = mmap.PAGESIZE
 
@@ -92,6 +93,25 @@ def _lease_type(size: int) -> type[Lease]:
     if bits not in _lease_types:
         _lease_types[bits] = type(f"Lease{bits}", (Lease,), {"_type_": ctypes.c_char, "_length_": 1 << bits})
     return _lease_types[bits]
+
+
+def lease_of(buffer: Any) -> Lease | None:
+    """Find the lease behind a memoryview or an array, through any chain of views; None when there is none."""
+    owner = buffer
+    while not isinstance(owner, Lease):
+        if isinstance(owner, memoryview):
+            owner = owner.obj
+        elif (numpy := sys.modules.get("numpy")) is not None and isinstance(owner, numpy.ndarray):
+            owner = owner.base
+        else:
+            return None
+    return owner
+
+
+def is_shared(buffer: Any) -> bool:
+    """Tell whether a buffer is a view on a block, of any flow, that may be written in place."""
+    lease = lease_of(buffer)
+    return lease is not None and lease.shared
 
 
 class Mapping:

@@ -18,7 +18,7 @@ from ...exceptions import ArenaFull, NotRunningError, TaskTimeout, WorkerDied
 from ...step import FlowStep
 from ...task import BaseTask
 from ..child.worker import next_step
-from ..memory.arena import Ref
+from ..memory.layout import Ref
 from ..memory.ledger import Ledger
 from ..timing import DEFAULT_TIMING, Timing
 from ..wire.codec import Codec, Encoded
@@ -381,7 +381,7 @@ class Dispatcher:
         if ticket.is_settled:
             return
         now = time.monotonic()
-        self._end_late(ticket, whereabouts(self.stages[ticket.step], ticket, self._ledger.arena, now), now)
+        self._end_late(ticket, whereabouts(self.stages[ticket.step], ticket, self._ledger.arena.status, now), now)
 
     def _end_late(self, ticket: Ticket, where: str, now: float) -> None:
         message = f"timeout of a task after {now - ticket.started_at:.3f} s in flow {self.name}: it was {where}"

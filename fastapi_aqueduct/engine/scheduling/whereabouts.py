@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from ..memory.arena import Arena
+from ..memory.status_page import StatusPage
 from ..wire.frames import Status
 from ..workers.handle import WorkerHandle
 from .stage import Stage
 from .ticket import Ticket
 
 
-def whereabouts(stage: Stage, ticket: Ticket, arena: Arena, now: float) -> str:
+def whereabouts(stage: Stage, ticket: Ticket, status_page: StatusPage, now: float) -> str:
     """Say where a task is that has no answer.
 
     Args:
         stage: The step that it waits for or is worked on by.
         ticket: The task.
-        arena: Its status page tells what each worker works on.
+        status_page: Tells what each worker works on.
         now: The time on the clock of ``time.monotonic``.
     """
     if not ticket.holder:
         return _waiting(stage, ticket, now)
     where = f"in the hands of step {stage.name} (pid {ticket.holder}) for {now - ticket.sent_at:.3f} s"
     worker = next((worker for worker in stage.workers if worker.pid == ticket.holder), None)
-    if worker is None or _has_begun(worker, ticket, arena.task_of(worker.region), stage.queue.batch_size):
+    if worker is None or _has_begun(worker, ticket, status_page.task_of(worker.region), stage.queue.batch_size):
         return where
     return f"{where}, not begun: {worker.in_flight - 1} other tasks were in the same hands"
 

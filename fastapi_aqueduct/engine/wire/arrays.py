@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...exceptions import TaskNotPicklable
-from ..memory.arena import THRESHOLD, lease_of
-from ..memory.mapping import Lease
+from ..memory.arena import THRESHOLD
+from ..memory.mapping import Lease, lease_of
 
 _CASTABLE = frozenset("cbBhHiIlLqQnNfdP?")
 """Formats that `memoryview.cast` takes."""

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from ...exceptions import ArenaFull, TaskNotPicklable
 from ...task import BaseTask, SharedBytes
-from ..memory.arena import THRESHOLD, Arena, Ref
+from ..memory.arena import THRESHOLD, Arena
+from ..memory.layout import Ref
 from .arrays import array_at, make_reducers
 from .task_state import get_state, has_state, set_state
 from .writer import BUFFER, BYTES, HEAD, PLAIN, REFERS_TO_TASK, STATE, STREAM_IN_BLOCK, Writer

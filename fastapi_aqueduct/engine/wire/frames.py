@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from ...exceptions import AqueductError
-from ..memory.arena import Ref
+from ..memory.layout import Ref
 from .codec import Encoded, new_tuple
 
 MAX_FRAME = 1 << 30

@@ -8,7 +8,9 @@ import struct
 from typing import Any
 
 from ...task import BaseTask
-from ..memory.arena import THRESHOLD, Arena, Ref, is_shared
+from ..memory.arena import THRESHOLD, Arena
+from ..memory.layout import Ref
+from ..memory.mapping import is_shared
 from .arrays import array_type, make_reducers, reduce_array, typecode
 from .task_state import own_fields
 

@@ -15,7 +15,7 @@ from ..child.bootstrap import pack_prelude
 from ..child.importing import check_not_importing, explain_forkserver
 from ..child.program import Program, ProgramFile
 from ..child.worker import KEPT, Setup
-from ..memory.arena import Layout
+from ..memory.layout import Layout
 from ..memory.ledger import Ledger
 from ..timing import DEFAULT_TIMING, Timing
 from ..wire.channel import make_pair
@@ -131,7 +131,7 @@ class Launcher:
             Exception: No descriptor or no memory is left; nothing is left open.
         """
         name, step = self._steps[slot.step]
-        self._ledger.arena.reset_status(slot.region)
+        self._ledger.arena.status.reset(slot.region)
         with contextlib.ExitStack() as undo:
             ours, theirs = make_pair()
             undo.callback(theirs.close)
@@ -143,7 +143,7 @@ class Launcher:
                 ours,
                 step.batch_size,
                 step.handle_timeout,
-                self._ledger.arena.call_of,
+                self._ledger.arena.status.call_of,
                 on_frames,
                 on_exit,
                 step.busy_poll,

@@ -10,7 +10,7 @@ from fastapi_aqueduct import BaseTask, FlowStep
 from fastapi_aqueduct.engine.child.orphan import OrphanKill
 from fastapi_aqueduct.engine.child.program import Program
 from fastapi_aqueduct.engine.child.worker import Setup, Worker
-from fastapi_aqueduct.engine.memory.arena import Layout
+from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.ledger import Ledger
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
@@ -86,7 +86,7 @@ class LocalFlow:
             local.sock,
             batch_size,
             None,
-            ledger.arena.call_of,
+            ledger.arena.status.call_of,
             self._receive,
             _never,
         )

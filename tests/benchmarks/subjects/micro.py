@@ -23,7 +23,8 @@ from collections.abc import Callable
 from statistics import median
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, FlowStep
-from fastapi_aqueduct.engine.memory.arena import Arena, Layout
+from fastapi_aqueduct.engine.memory.arena import Arena
+from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.scheduling.queue import BatchQueue
 from fastapi_aqueduct.engine.scheduling.ticket import Ticket

@@ -1,0 +1,77 @@
+"""Where everything lies in the shared memory.
+
+    one file      | status page | region of the API process | region of worker 1 | region of worker 2 | ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from .mapping import PAGE
+
+STATUS_SIZE = 24
+"""Bytes of the status of one region's owner; see `StatusPage`."""
+
+SERVER_SPACE = 8
+"""Address space of the API process's region, as a multiple of the memory limit. A body of unknown length reserves the
+addresses of all that it may have, so that its block need not move; see `BlockWriter`."""
+
+
+class Ref(NamedTuple):
+    """A reference to a block, as it travels between processes.
+
+    Attributes:
+        offset: Start of the block in the shared memory.
+        size: Bytes in use.
+        shared: Whether user code may write to the block in place.
+    """
+
+    offset: int
+    size: int
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The division of the shared memory into regions.
+
+    Attributes:
+        regions: Number of regions; the first is the API process's.
+        limit: The most bytes that all processes together may use.
+    """
+
+    regions: int
+    limit: int
+
+    @cached_property
+    def status_size(self) -> int:
+        """Bytes of the pages that hold the status of each region's owner."""
+        return -(-self.regions * STATUS_SIZE // PAGE) * PAGE
+
+    @cached_property
+    def region_size(self) -> int:
+        """Bytes of address space of a worker's region. Each can hold the whole limit: the file is sparse."""
+        return -(-self.limit // PAGE) * PAGE
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of address space of the whole file."""
+        return self.start(self.regions)
+
+    def start(self, region: int) -> int:
+        """Return the offset at which a region starts."""
+        return self._workers + (region - 1) * self.region_size if region else self.status_size
+
+    def capacity(self, region: int) -> int:
+        """Return the bytes of address space of a region."""
+        return self.region_size if region else SERVER_SPACE * self.region_size
+
+    def region_of(self, offset: int) -> int:
+        """Return the region that an offset lies in."""
+        return 0 if offset < self._workers else 1 + (offset - self._workers) // self.region_size
+
+    @cached_property
+    def _workers(self) -> int:
+        return self.status_size + SERVER_SPACE * self.region_size
