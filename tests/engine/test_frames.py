@@ -38,6 +38,7 @@ envelopes = st.builds(
     st.integers(FINISHED, 1000),
     st.integers(0, 2),
     contents,
+    st.just(b"") | st.binary(max_size=100),
 )
 batches = st.lists(
     st.builds(Batch, st.lists(envelopes, max_size=4), st.floats(0, 1e6, width=32), st.integers(0, 65_535)),
@@ -128,6 +129,20 @@ def test_batches_that_are_cut_off_are_refused_or_fewer(sent: list[Batch], data: 
     except ProtocolError:
         return
     assert received == sent[: len(received)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(batches)
+def test_extras_take_no_bytes_where_there_are_none_and_change_nothing_else(sent: list[Batch]) -> None:
+    without = [
+        batch._replace(envelopes=[envelope._replace(extras=b"") for envelope in batch.envelopes]) for batch in sent
+    ]
+    extras = [envelope.extras for batch in sent for envelope in batch.envelopes if envelope.extras]
+    length = len(pack_batches(sent)) - len(pack_batches(without))
+    assert length == sum(4 + len(one) for one in extras)
+    for batch, plain in zip(unpack_batches(pack_batches(sent)), without, strict=True):
+        for envelope, other in zip(batch.envelopes, plain.envelopes, strict=True):
+            assert envelope[:5] == other[:5]
 
 
 @given(st.binary(max_size=300))

@@ -318,9 +318,8 @@ class Worker:
             if self._arena.owns(ref.offset):
                 self._published.add(ref.offset)
         kind = b"" if step == FINISHED else envelope.content.kind
-        return new_tuple(
-            Envelope, (envelope.id, envelope.deadline, step, 0, new_tuple(Encoded, (kind, body, blocks)))
-        )
+        content = new_tuple(Encoded, (kind, body, blocks))
+        return new_tuple(Envelope, (envelope.id, envelope.deadline, step, 0, content, b""))
 
     def _encode(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         deadline = 0.0

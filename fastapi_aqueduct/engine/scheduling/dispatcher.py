@@ -299,7 +299,7 @@ class Dispatcher:
             if len(envelopes) != count:
                 raise ProtocolError(f"{len(envelopes)} answers to {count} tasks")
             for ticket, envelope in zip(tickets, envelopes, strict=True):
-                id, _, step, status, content = envelope
+                id, _, step, status, content, _ = envelope
                 if ticket.id != id:
                     raise ProtocolError("an answer to another task than was sent")
                 if not status:

@@ -30,7 +30,9 @@ _FRAME = struct.Struct("<IB")
 _BATCH = struct.Struct("<IIf")
 _ENVELOPE = struct.Struct("<QdhBHII")
 _BLOCK = struct.Struct("<QQ")
+_EXTRAS = struct.Struct("<I")
 _SHARED = 1 << 63
+_HAS_EXTRAS = 0x80  # beside the status; an envelope without extras has no byte for them
 
 
 class Kind(IntEnum):
@@ -81,6 +83,8 @@ class Parcel(Protocol):
     def status(self) -> int: ...
     @property
     def content(self) -> Encoded: ...
+    @property
+    def extras(self) -> bytes: ...
 
 
 class Envelope(NamedTuple):
@@ -92,6 +96,7 @@ class Envelope(NamedTuple):
         step: The step it goes to next, `FINISHED` when there is none.
         status: How the worker ended; `Status.OK` on the way to a worker.
         content: The task itself.
+        extras: What travels beside the task for whoever reads it, packed by the sender; others pass it on or drop it.
     """
 
     id: int
@@ -99,6 +104,7 @@ class Envelope(NamedTuple):
     step: int
     status: int
     content: Encoded
+    extras: bytes = b""
 
 
 class Batch(NamedTuple):
@@ -130,7 +136,12 @@ def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int]]) -> byte
         add(_BATCH.pack(len(parcels), batch_size, duration))
         for parcel in parcels:
             kind, body, blocks = parcel.content
-            add(envelope(parcel.id, parcel.deadline, parcel.step, parcel.status, len(kind), len(blocks), len(body)))
+            extras = parcel.extras
+            status = parcel.status | _HAS_EXTRAS if extras else parcel.status
+            add(envelope(parcel.id, parcel.deadline, parcel.step, status, len(kind), len(blocks), len(body)))
+            if extras:
+                add(_EXTRAS.pack(len(extras)))
+                add(extras)
             add(kind)
             for offset, size, shared in blocks:
                 add(_BLOCK.pack(offset, size | _SHARED if shared else size))
@@ -155,6 +166,13 @@ def unpack_batches(payload: bytes) -> list[Batch]:
             for _ in range(count):
                 id, deadline, step, status, kind_size, block_count, body_size = unpack_envelope(payload, position)
                 position += envelope_size
+                extras = b""
+                if status >= _HAS_EXTRAS:
+                    status -= _HAS_EXTRAS
+                    (extras_size,) = _EXTRAS.unpack_from(payload, position)
+                    position += _EXTRAS.size
+                    extras = payload[position : position + extras_size]
+                    position += extras_size
                 kind = b""
                 if kind_size:
                     kind = payload[position : position + kind_size]
@@ -168,7 +186,7 @@ def unpack_batches(payload: bytes) -> list[Batch]:
                 body = payload[position : position + body_size]
                 position += body_size
                 content = new_tuple(Encoded, (kind, body, blocks))
-                envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content)))
+                envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content, extras)))
             batches.append(new_tuple(Batch, (envelopes, duration, batch_size)))
     except struct.error as exc:
         raise ProtocolError(f"malformed batches: {exc}") from exc
