@@ -15,7 +15,7 @@ from typing import TypeAlias
 MAX_FRAMES = 30
 """Frames that travel at most: half from the handler's side and half from where the exception was raised."""
 
-_WORKER = __name__.rpartition(".")[0] + ".worker"
+_WORKER = __name__.split(".engine.")[0] + ".engine.child."
 _NO_COLUMNS = -1, -1
 
 
@@ -30,7 +30,7 @@ Frames: TypeAlias = list[tuple[str, Place]]
 
 def take_frames(traceback: TracebackType | None) -> Frames:
     """List the frames of a traceback, without those of the worker's own loop."""
-    while traceback is not None and _module(traceback) == _WORKER:
+    while traceback is not None and _module(traceback).startswith(_WORKER):
         traceback = traceback.tb_next
     chain: list[TracebackType] = []
     while traceback is not None:
