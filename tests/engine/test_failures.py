@@ -22,8 +22,8 @@ from fastapi_aqueduct import HandlerError
 from fastapi_aqueduct.engine.memory.arena import Arena
 from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
+from fastapi_aqueduct.engine.wire.exception_pickle import MAX_MESSAGE, MAX_SIZE, chain_of
 from fastapi_aqueduct.engine.wire.failures import MAX_TEXT, decode_error, encode_error
-from fastapi_aqueduct.engine.wire.rebuild import MAX_MESSAGE, MAX_SIZE, chain_of
 from fastapi_aqueduct.engine.wire.tracebacks import MAX_FRAMES
 from fastapi_aqueduct.exceptions import WorkerTraceback
 

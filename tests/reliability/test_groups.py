@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pytest
 
 from fastapi_aqueduct import Flow, FlowStep
-from fastapi_aqueduct.engine.child.leftovers import signal_rest
+from fastapi_aqueduct.engine.child.process_group import signal_members
 from fastapi_aqueduct.engine.workers.group import GRACE
 
 from ..handlers import Each, Job, notes, spin
@@ -249,13 +249,13 @@ def test_a_group_without_its_leader_is_signalled_and_a_stranger_is_not() -> None
     with leader:
         assert leader.stdin is not None and leader.stdout is not None
         with Ends([int(leader.stdout.readline())]) as ends:
-            assert not signal_rest(leader.pid, signal.SIGKILL)  # to us it is a stranger: it has a status to be read
+            assert not signal_members(leader.pid, signal.SIGKILL)  # to us it is a stranger: it has a status to be read
             leader.stdin.close()
             assert leader.wait(DEADLINE) == 1
-            assert signal_rest(leader.pid, 0)
-            assert signal_rest(leader.pid, signal.SIGKILL)
+            assert signal_members(leader.pid, 0)
+            assert signal_members(leader.pid, signal.SIGKILL)
             assert ends.wait(DEADLINE) == set()
-    assert wait_until(lambda: not signal_rest(leader.pid, 0), DEADLINE)
+    assert wait_until(lambda: not signal_members(leader.pid, 0), DEADLINE)
 
 
 def test_a_server_that_inherits_orphans_reaps_those_of_its_workers(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class NotImportable(AqueductError):
         return f"the worker cannot import {self.name} from {self.module}: {self.reason}"
 
 
-class SetupReader(pickle.Unpickler):
+class ProgramUnpickler(pickle.Unpickler):
     """Unpickles what a worker is told to run, and says what could not be imported.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ...handler import BaseTaskHandler
 from ..memory.mapping import create_memory
-from .importing import SetupReader
+from .importing import ProgramUnpickler
 
 
 class Program(NamedTuple):
@@ -65,7 +65,7 @@ def read_program(fd: int) -> Program:
     try:
         # Mapped, since all workers share the position of the file.
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as memory:
-            program: Program = SetupReader(memory).load()
+            program: Program = ProgramUnpickler(memory).load()
     finally:
         os.close(fd)
     return program

@@ -36,9 +36,9 @@ from ..wire.frames import (
     unpack_batches,
     unpack_offsets,
 )
-from .orphan import OrphanKill, end_group, watch_parent
+from .parent_death import ParentDeathSignal, end_group, watch_parent
 from .program import Program, read_program
-from .returned import ReturnCheck
+from .return_check import ReturnCheck
 from .trace import write_trace_on_faults
 
 ROOM_TIMEOUT = 1.0
@@ -100,12 +100,12 @@ def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int, program_fd: in
     channel = WorkerChannel(sock)
     os.register_at_fork(after_in_child=channel.close)
     watch_parent(channel.fileno())
-    orphan_kill = OrphanKill(lifeline)
-    orphan_kill.arm()
+    parent_death_signal = ParentDeathSignal(lifeline)
+    parent_death_signal.arm()
     try:
-        worker = _set_up(channel, memory_fd, program_fd, orphan_kill)
+        worker = _set_up(channel, memory_fd, program_fd, parent_death_signal)
         worker.run()
-        orphan_kill.arm()  # it leaves to the API process what its handler has left behind
+        parent_death_signal.arm()  # it leaves to the API process what its handler has left behind
     except (EOFError, BrokenPipeError, ConnectionResetError):
         if channel.is_closed:
             raise
@@ -116,13 +116,13 @@ def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int, program_fd: in
         end_group()
 
 
-def _set_up(channel: WorkerChannel, memory_fd: int, program_fd: int, orphan_kill: OrphanKill) -> Worker:
+def _set_up(channel: WorkerChannel, memory_fd: int, program_fd: int, parent_death_signal: ParentDeathSignal) -> Worker:
     frames = channel.receive()
     try:
         setup: Setup = pickle.loads(frames.pop(0)[1])
         program = read_program(program_fd)
         mapping = Mapping(memory_fd, setup.layout.size)
-        worker = Worker(setup, program, channel, mapping, orphan_kill)
+        worker = Worker(setup, program, channel, mapping, parent_death_signal)
         worker.take(frames)
         worker.returned.check("on_start", program.handler.on_start())  # type: ignore[func-returns-value]
     except BaseException as exc:
@@ -146,20 +146,25 @@ class Worker:
         program: What it runs.
         channel: Where batches come from and answers go.
         mapping: The shared memory.
-        orphan_kill: Ends it in the middle of its work when the API process is gone.
+        parent_death_signal: Ends it in the middle of its work when the API process is gone.
 
     Attributes:
         returned: Looks at what the handler's methods return.
     """
 
     def __init__(
-        self, setup: Setup, program: Program, channel: WorkerChannel, mapping: Mapping, orphan_kill: OrphanKill
+        self,
+        setup: Setup,
+        program: Program,
+        channel: WorkerChannel,
+        mapping: Mapping,
+        parent_death_signal: ParentDeathSignal,
     ) -> None:
         self._setup = setup
         self._program = program
         self.returned = ReturnCheck(setup.name, type(program.handler).__qualname__)
         self._channel = channel
-        self._orphan_kill = orphan_kill
+        self._parent_death_signal = parent_death_signal
         self._arena = Arena(mapping, setup.layout, setup.region, self._on_idle)
         self._arena.adopt(setup.blocks)
         self._codec = Codec(self._arena)
@@ -194,9 +199,9 @@ class Worker:
 
     def _receive_at_ease(self) -> list[tuple[Kind, bytes]]:
         # Not for each pause between two tasks: this costs two system calls.
-        self._orphan_kill.disarm()
+        self._parent_death_signal.disarm()
         frames = self._channel.receive()
-        self._orphan_kill.arm()
+        self._parent_death_signal.arm()
         return frames
 
     def take(self, frames: list[tuple[Kind, bytes]]) -> None:
@@ -218,7 +223,7 @@ class Worker:
                 give_back()
             elif kind is Kind.STOP:
                 self._stopping = True
-                self._orphan_kill.disarm()  # for on_stop
+                self._parent_death_signal.disarm()  # for on_stop
 
     def _flush(self) -> None:
         # Before the answers, which let the API process forget the blocks.

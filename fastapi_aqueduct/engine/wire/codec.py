@@ -17,8 +17,8 @@ from ...task import BaseTask, SharedBytes
 from ..memory.arena import THRESHOLD, Arena
 from ..memory.layout import Ref
 from .arrays import array_at, make_reducers
+from .encoder import BUFFER, BYTES, HEAD, PLAIN, REFERS_TO_TASK, STATE, STREAM_IN_BLOCK, TaskEncoder
 from .task_state import get_state, has_state, set_state
-from .writer import BUFFER, BYTES, HEAD, PLAIN, REFERS_TO_TASK, STATE, STREAM_IN_BLOCK, Writer
 
 # A body is either this head with its table and stream, or a stream alone, which begins with the opcode PROTO: most
 # tasks are made of plain values, and those need neither a head nor a look for buffers.
@@ -52,7 +52,7 @@ class Codec:
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        self._writer = Writer(arena)
+        self._encoder = TaskEncoder(arena)
         self._kinds: dict[type[BaseTask], bytes] = {}
         self._classes: dict[bytes, type[BaseTask]] = {}
         self._stateful: set[type[BaseTask]] = set()
@@ -85,7 +85,7 @@ class Codec:
             if len(body) < THRESHOLD:
                 return body, ()
         try:
-            return self._writer.write(task)
+            return self._encoder.write(task)
         except (ArenaFull, MemoryError):
             raise
         except Exception as exc:  # a user's object may raise anything
@@ -99,9 +99,9 @@ class Codec:
     def _encode_state(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         state: Any = None
         try:
-            self._writer.share(task)
+            self._encoder.share(task)
             state = get_state(task)
-            return self._writer.write_state(task, state)
+            return self._encoder.write_state(task, state)
         except (ArenaFull, MemoryError):
             raise
         except Exception as exc:

@@ -12,7 +12,16 @@ import pickle
 import traceback
 
 from ...exceptions import HandlerError, WorkerTraceback
-from .rebuild import Judge, Way, chain_of, make_stand_in, message_of, name_of, set_attribute, shorten
+from .exception_pickle import (
+    ExceptionPickler,
+    Strategy,
+    chain_of,
+    make_stand_in,
+    message_of,
+    name_of,
+    set_attribute,
+    shorten,
+)
 
 MAX_TEXT = 100_000
 """Characters of the text of a traceback."""
@@ -39,14 +48,14 @@ def encode_error(exc: BaseException) -> bytes:
     receiver, such as SystemExit and StopIteration.
     """
     _explain(exc)
-    judge = Judge()
+    pickler = ExceptionPickler()
     if not isinstance(exc, Exception) or isinstance(exc, StopIteration | StopAsyncIteration):
-        judge.refuse(exc)
-    is_itself = judge.way_of(exc) is not Way.STAND_IN
+        pickler.refuse(exc)
+    is_itself = pickler.strategy_of(exc) is not Strategy.STAND_IN
     original = b""
     for has_links in (True, False):
         with contextlib.suppress(Exception):  # its causes are too large together, or too many: the text shows them
-            original = judge.pack(exc, has_links=has_links)
+            original = pickler.pack(exc, has_links=has_links)
             break
     return pickle.dumps((original, is_itself, name_of(exc), message_of(exc), _text(exc)), 5)
 

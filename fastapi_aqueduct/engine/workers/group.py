@@ -8,7 +8,7 @@ import os
 import signal
 import time
 
-from ..child.leftovers import kill_rest, signal_rest
+from ..child.process_group import kill_members, signal_members
 from .process import Process
 
 GRACE = 0.5
@@ -57,7 +57,7 @@ class ProcessGroup:
     def signal(self, signum: signal.Signals) -> None:
         """Send a signal to every process of the group."""
         if not self._is_reserved():
-            signal_rest(self.number, signum)
+            signal_members(self.number, signum)
             return
         with contextlib.suppress(OSError):
             os.killpg(self.number, signum)
@@ -76,7 +76,7 @@ class ProcessGroup:
             self.signal_leader(signal.SIGKILL)
             self._leader.wait(1.0)
         if self.pidfd is None:
-            signal_rest(self.number, signal.SIGTERM)
+            signal_members(self.number, signal.SIGTERM)
 
     def close(self) -> None:
         """Let go of the leader's descriptor."""
@@ -113,7 +113,7 @@ class Remains:
         Args:
             number: The number of the group.
         """
-        if signal_rest(number, 0):
+        if signal_members(number, 0):
             self._killed_at = time.monotonic() + GRACE
             self._timers[number] = asyncio.get_running_loop().call_later(GRACE, self._kill, number)
 
@@ -131,6 +131,6 @@ class Remains:
 
     def _kill(self, number: int) -> None:
         del self._timers[number]
-        kill_rest(number)
+        kill_members(number)
         with contextlib.suppress(RuntimeError):  # there is no event loop at the end of the interpreter
-            asyncio.get_running_loop().call_later(GRACE, signal_rest, number, 0)  # reaps them if they are ours now
+            asyncio.get_running_loop().call_later(GRACE, signal_members, number, 0)  # reaps them if they are ours now

@@ -9,7 +9,7 @@ class Lifeline:
     """A pipe into which nothing is written: workers have the read end, and only the API process the write end.
 
     When the API process ends, however it does, the kernel closes the write end, and workers that asked for it get a
-    signal (`fastapi_aqueduct.engine.child.orphan`).
+    signal (`fastapi_aqueduct.engine.child.parent_death`).
 
     Attributes:
         read_fd: What workers inherit.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from fastapi_aqueduct import BaseTask, FlowStep
-from fastapi_aqueduct.engine.child.orphan import OrphanKill
+from fastapi_aqueduct.engine.child.parent_death import ParentDeathSignal
 from fastapi_aqueduct.engine.child.program import Program
 from fastapi_aqueduct.engine.child.worker import Setup, Worker
 from fastapi_aqueduct.engine.memory.layout import Layout
@@ -39,7 +39,7 @@ class LocalWorker:
         self.channel = WorkerChannel(theirs)
         lifeline, _ = os.pipe()
         mapping = Mapping(memory_fd, setup.layout.size)
-        self._worker = Worker(setup, program, self.channel, mapping, OrphanKill(lifeline))
+        self._worker = Worker(setup, program, self.channel, mapping, ParentDeathSignal(lifeline))
         # Told to stop, it returns when everything that is there has been answered, and may be run again.
         self._worker.take([(Kind.STOP, b"")])
 

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 
 
-def signal_rest(number: int, signum: int) -> bool:
+def signal_members(number: int, signum: int) -> bool:
     """Send a signal to what is left of a group whose leader is gone and whose status has been read.
 
     Args:
@@ -34,9 +34,9 @@ def signal_rest(number: int, signum: int) -> bool:
     return True
 
 
-def kill_rest(number: int) -> None:
-    """Send SIGKILL to what is left of a group, see `signal_rest`, but not to trackers: see `kill_others`."""
-    if signal_rest(number, 0):
+def kill_members(number: int) -> None:
+    """Send SIGKILL to what is left of a group, see `signal_members`, but not to trackers: see `kill_others`."""
+    if signal_members(number, 0):
         kill_others(number)
 
 

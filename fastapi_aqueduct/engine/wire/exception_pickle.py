@@ -40,7 +40,7 @@ _TEXTS_OF_ARGS = (BaseException.__str__, KeyError.__str__)
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
-class Way(Enum):
+class Strategy(Enum):
     """How an exception is put together again."""
 
     CLASS = auto()  # as pickle does: as its __reduce_ex__ says; args as they were
@@ -49,22 +49,22 @@ class Way(Enum):
     STAND_IN = auto()  # not at all: a HandlerError tells of it
 
 
-class Judge:
+class ExceptionPickler:
     """Decides how each of the exceptions that are packed together travels, once."""
 
     def __init__(self) -> None:
-        self._ways: dict[int, tuple[BaseException, Way]] = {}
+        self._strategies: dict[int, tuple[BaseException, Strategy]] = {}
 
     def refuse(self, exc: BaseException) -> None:
         """Have an exception stood in for."""
-        self._ways[id(exc)] = exc, Way.STAND_IN
+        self._strategies[id(exc)] = exc, Strategy.STAND_IN
 
-    def way_of(self, exc: BaseException) -> Way:
+    def strategy_of(self, exc: BaseException) -> Strategy:
         """Tell how an exception travels."""
-        if id(exc) not in self._ways:
+        if id(exc) not in self._strategies:
             self.refuse(exc)  # while it is tried, for those in its fields that refer back to it
-            self._ways[id(exc)] = exc, self._find_way(exc)
-        return self._ways[id(exc)][1]
+            self._strategies[id(exc)] = exc, self._find_strategy(exc)
+        return self._strategies[id(exc)][1]
 
     def pack(self, exc: BaseException, *, has_links: bool) -> bytes:
         """Pickle an exception.
@@ -79,18 +79,18 @@ class Judge:
         """
         return _Pickler(self, has_links=has_links).pack(exc)
 
-    def _find_way(self, exc: BaseException) -> Way:
-        for way in (Way.CLASS, Way.PARTS, Way.CLASS_ONLY):
-            rebuilt = self._try(exc, way)
+    def _find_strategy(self, exc: BaseException) -> Strategy:
+        for strategy in (Strategy.CLASS, Strategy.PARTS, Strategy.CLASS_ONLY):
+            rebuilt = self._try(exc, strategy)
             if rebuilt is None or not _reads_alike(rebuilt, exc):
                 continue
-            if way is not Way.CLASS or _are_equal((rebuilt.args, _slots(rebuilt)), (exc.args, _slots(exc))):
-                return way
-        return Way.STAND_IN
+            if strategy is not Strategy.CLASS or _are_equal((rebuilt.args, _slots(rebuilt)), (exc.args, _slots(exc))):
+                return strategy
+        return Strategy.STAND_IN
 
-    def _try(self, exc: BaseException, way: Way) -> BaseException | None:
+    def _try(self, exc: BaseException, strategy: Strategy) -> BaseException | None:
         try:
-            rebuilt = pickle.loads(_Pickler(self, has_links=False, tried=exc, way=way).pack(exc))
+            rebuilt = pickle.loads(_Pickler(self, has_links=False, tried=exc, strategy=strategy).pack(exc))
         except BaseException:  # a user's class may raise anything, also SystemExit
             return None
         return rebuilt if isinstance(rebuilt, BaseException) else None
@@ -100,22 +100,27 @@ class _Pickler(pickle.Pickler):
     """Writes one exception, and those that it refers to, each in its own way.
 
     Args:
-        judge: Decides about the way.
+        owner: Chooses the strategy of each exception.
         has_links: Whether tracebacks, causes and contexts are written.
-        tried: An exception whose way is not decided yet.
-        way: The way to try for it.
+        tried: An exception whose strategy is not known yet.
+        strategy: The strategy to try for it.
     """
 
     def __init__(
-        self, judge: Judge, *, has_links: bool, tried: BaseException | None = None, way: Way = Way.STAND_IN
+        self,
+        owner: ExceptionPickler,
+        *,
+        has_links: bool,
+        tried: BaseException | None = None,
+        strategy: Strategy = Strategy.STAND_IN,
     ) -> None:
         self._stream = _BoundedStream()
         super().__init__(self._stream, 5)
         self.dispatch_table = buffer_reducers
-        self._judge = judge
+        self._owner = owner
         self._has_links = has_links
         self._tried = tried
-        self._way = way
+        self._strategy = strategy
 
     def pack(self, exc: BaseException) -> bytes:
         self.dump(exc)
@@ -124,17 +129,17 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, BaseException):
             return NotImplemented
-        way = self._way if value is self._tried else self._judge.way_of(value)
+        strategy = self._strategy if value is self._tried else self._owner.strategy_of(value)
         links = _links(value) if self._has_links else None
-        if way is Way.PARTS:
+        if strategy is Strategy.PARTS:
             state: _State = (None, None, value.args, dict(vars(value)), _slots(value), links)
             return _make, (type(value), value.args), state, None, None, _restore
-        if way is Way.STAND_IN:
+        if strategy is Strategy.STAND_IN:
             state = (None, None, None, {}, {}, links)
             return make_stand_in, (name_of(value), message_of(value)), state, None, None, _restore
         function, args, own, items, pairs, setter = (*_reduce(value), None, None, None, None)[:6]
         # A class with a __reduce__ of its own may be called with anything.
-        kept = value.args if way is Way.CLASS and args is not value.args else None
+        kept = value.args if strategy is Strategy.CLASS and args is not value.args else None
         return function, args, (setter, own, kept, {}, {}, links), items, pairs, _restore
 
 

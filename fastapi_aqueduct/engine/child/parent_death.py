@@ -11,7 +11,7 @@ import threading
 import time
 from typing import NoReturn
 
-from .leftovers import kill_others
+from .process_group import kill_others
 
 STOP_TIME = 0.5
 """Seconds in which an idle worker may run `on_stop`."""
@@ -20,7 +20,7 @@ GRACE = 0.5
 """Seconds from SIGTERM to SIGKILL for the processes that a handler has made."""
 
 
-class OrphanKill:
+class ParentDeathSignal:
     """Has the kernel kill this process group when the API process ends.
 
     No thread of a worker runs while its handler is in C code that holds the interpreter's lock, so only the kernel can

@@ -36,7 +36,7 @@ _FLAT = PLAIN.union(BYTES.values())
 """Types whose values refer to nothing else."""
 
 
-class Writer:
+class TaskEncoder:
     """Writes one task after the other. Knows what it has allocated, so that a failure leaves nothing behind."""
 
     def __init__(self, arena: Arena) -> None:
