@@ -20,13 +20,13 @@ from ..handler import BaseTaskHandler
 from ..logger import log
 from ..step import FlowStep
 from .body.limits import UploadLimits
-from .declarations import RouteCheck
 from .drain import Drain
-from .endpoints.fast_path import shorten
-from .endpoints.guard import guard
+from .endpoints.fast_path import use_fast_path
+from .endpoints.guarded_routes import guard_routes
 from .openapi import document
 from .probes import Probes
 from .process import ProcessSettings
+from .route_check import RouteCheck
 
 
 class Aqueduct:
@@ -176,8 +176,8 @@ class Aqueduct:
         app.state.aqueduct = self
         document(app)
         if self._has_fast_path and isinstance(app, FastAPI):
-            self._tell(shorten(app))
-        guard(app)
+            self._tell(use_fast_path(app))
+        guard_routes(app)
         for route in app.routes:
             if isinstance(route, Mount) and isinstance(route.app, Starlette):
                 self._introduce(route.app)

@@ -1,7 +1,7 @@
-"""The releases of other packages whose private parts have been tried.
+"""The releases of other packages with which the use of their private parts is tested.
 
-Each series is listed exactly: a newer one is used only through the public interface until it has been tried. What uses
-private parts, and why, is in docs/contributing.md.
+Each series is listed. An unlisted release is used only through its public interface until it is tested.
+docs/contributing.md lists the private parts and the reasons for their use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ KNOWN = {
     "starlette": ("1.10",),
     "uvicorn": ("0.54",),
 }
-"""Release series by package."""
+"""Tested release series by package."""
 
 
 def unknown(package: str, version: str) -> str | None:
@@ -19,9 +19,9 @@ def unknown(package: str, version: str) -> str | None:
 
     Args:
         package: A key of `KNOWN`.
-        version: What is installed.
+        version: The installed version.
     """
     series = KNOWN[package]
     if any(version == known or version.startswith(f"{known}.") for known in series):
         return None
-    return f"{package} {version} is not among the releases that were tried ({', '.join(series)})"
+    return f"{package} {version} is not among the tested releases ({', '.join(series)})"

@@ -30,7 +30,7 @@ Rules = dict[str, Any]
 
 
 class OwnRoute(APIRoute):
-    """Has no short way."""
+    """Not eligible for the fast path."""
 
 
 def app_with(flow: Flow, **settings: Any) -> tuple[FastAPI, Callable[..., Any]]:
@@ -46,8 +46,8 @@ async def join(task: Text) -> str:
     return task.text
 
 
-def short(flow: Flow, rules: Rules) -> Any:
-    """Past FastAPI's own handler."""
+def fast(flow: Flow, rules: Rules) -> Any:
+    """On the fast path."""
     app, post = app_with(flow)
     post(flow_endpoint(flow, **rules)(join))
     return app
@@ -124,7 +124,7 @@ def task(flow: Flow, rules: Rules) -> Any:
 
 def middleware(flow: Flow, rules: Rules) -> Any:
     """Behind a middleware that wraps ``receive``."""
-    app = short(flow, rules)
+    app = fast(flow, rules)
 
     async def pass_on(request: Any, call_next: Any) -> Any:
         return await call_next(request)
@@ -134,8 +134,8 @@ def middleware(flow: Flow, rules: Rules) -> Any:
 
 
 def overridden(flow: Flow, rules: Rules) -> Any:
-    """A route with a short way that a test's overrides block."""
-    app = short(flow, rules)
+    """A route on the fast path, which the overrides of a test block."""
+    app = fast(flow, rules)
     app.dependency_overrides[print] = print
     return app
 
@@ -149,7 +149,7 @@ def plain(flow: Flow, rules: Rules) -> Any:
 
 every_way = pytest.mark.parametrize(
     "make",
-    [short, class_of_route, dependency, reading, included, mounted, task, middleware, overridden, plain],
+    [fast, class_of_route, dependency, reading, included, mounted, task, middleware, overridden, plain],
     ids=lambda make: make.__name__,
 )
 
@@ -237,12 +237,12 @@ async def send_what_is_not(http: httpx.AsyncClient, flow: Flow, make: Any) -> No
 async def test_a_message_that_says_what_is_allowed() -> None:
     """In the form of every error of FastAPI."""
     flow = Flow(Join())
-    async with serving(short(flow, {"max_body_size": LIMIT})) as http:
+    async with serving(fast(flow, {"max_body_size": LIMIT})) as http:
         answer = await http.post("/join", content=b" " * (LIMIT + 1), headers={"content-type": "application/json"})
         assert answer.json() == {"detail": f"The body may have at most {LIMIT} bytes."}
 
 
-@pytest.mark.parametrize("make", [short, dependency], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [fast, dependency], ids=lambda make: make.__name__)
 async def test_a_client_that_is_too_slow(make: Any) -> None:
     """Is never idle, and slower than the least rate."""
     flow = Flow(Join())
@@ -261,12 +261,12 @@ async def test_too_many_bytes() -> None:
     """Wait for a place as uploads do, and are refused when there is none in time; what leaves makes room."""
     flow = Flow(Join())
     limits = UploadLimits(max_pending_bytes=50_000)
-    async with serving(short(flow, {"upload_limits": limits, "timeout_sec": 0.5})) as http:
+    async with serving(fast(flow, {"upload_limits": limits, "timeout_sec": 0.5})) as http:
         async with Connection(http) as second:
             async with Connection(http) as first:
-                await begin(first, short, "Content-Length: 90000", body=b"{" * 40_000)
+                await begin(first, fast, "Content-Length: 90000", body=b"{" * 40_000)
                 await eventually(lambda: arriving(flow) == (1, 40_000))
-                await begin(second, short, "Content-Length: 90000", body=b"{" * 20_000)
+                await begin(second, fast, "Content-Length: 90000", body=b"{" * 20_000)
                 assert await status(second) == 503
             await eventually(lambda: arriving(flow) == (0, 0))
 
@@ -284,14 +284,14 @@ async def test_together_with_uploads() -> None:
 
     async with serving(app) as http:
         async with Connection(http) as one:
-            await begin(one, short, "Content-Length: 1000", body=b"{")
+            await begin(one, fast, "Content-Length: 1000", body=b"{")
             await eventually(lambda: arriving(flow) == (1, 1))
             assert (await http.post("/total", content=b"x")).status_code == 503
         await eventually(lambda: arriving(flow) == (0, 0))
         async with Connection(http) as one, Connection(http) as two:
             await one.send("/total", "Content-Length: 1000", body=b"x")
             await eventually(lambda: arriving(flow) == (1, 1))
-            await begin(two, short, "Content-Length: 1000", body=b"{")
+            await begin(two, fast, "Content-Length: 1000", body=b"{")
             assert await status(two) == 503
 
 
@@ -315,7 +315,7 @@ async def test_which_limit() -> None:
                     assert await status(connection) == expected, (path, size)
 
 
-@pytest.mark.parametrize("make", [short, dependency, plain], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [fast, dependency, plain], ids=lambda make: make.__name__)
 async def test_an_application_that_answers_itself(make: Any) -> None:
     """Its handler is called with the exception, and not with FastAPI's own for a body that cannot be read."""
     flow = Flow(Join())
@@ -410,8 +410,8 @@ async def test_an_endpoint_that_answers_before_it_has_read_all() -> None:
 async def test_a_client_that_leaves() -> None:
     """Is not counted any more."""
     flow = Flow(Join())
-    async with serving(short(flow, {})) as http:
+    async with serving(fast(flow, {})) as http:
         async with Connection(http) as connection:
-            await begin(connection, short, "Content-Length: 1000", body=b"{")
+            await begin(connection, fast, "Content-Length: 1000", body=b"{")
             await eventually(lambda: arriving(flow) == (1, 1))
         await eventually(lambda: arriving(flow) == (0, 0))

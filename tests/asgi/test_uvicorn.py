@@ -135,7 +135,7 @@ def test_a_release_that_is_not_known() -> None:
     printed, lines = run("0.99.1")
     assert printed == ["False", "1000000", "1000000"]
     assert len(lines) == 1
-    assert "uvicorn 0.99.1 is not among the releases that were tried" in lines[0]
+    assert "uvicorn 0.99.1 is not among the tested releases" in lines[0]
 
 
 def test_the_release_that_is_installed() -> None:

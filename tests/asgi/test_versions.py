@@ -14,7 +14,7 @@ from fastapi_aqueduct.asgi.versions import KNOWN, unknown
 CHECKS = {
     "fastapi": (
         "compare get_request_handler, request_response, serialize_response and _build_response_args of "
-        "fastapi/routing.py with Shortcut in asgi/endpoints/fast_path.py, and the names that its _find_parts imports"
+        "fastapi/routing.py with FastPath in asgi/endpoints/fast_path.py, and the names that its _find_parts imports"
     ),
     "starlette": (
         "compare Request.body and Request.stream of starlette/requests.py with BodyGuard.read in asgi/body/guards.py "
@@ -32,7 +32,7 @@ def test_the_installed_release_was_tried(package: str) -> None:
     installed = version(package)
     reason = unknown(package, installed)
     assert reason is None, (
-        f"{reason}: {CHECKS[package]}; run tests/asgi/test_shortcut.py, test_uvicorn.py, test_tap.py and "
+        f"{reason}: {CHECKS[package]}; run tests/asgi/test_fast_path.py, test_uvicorn.py, test_tap.py and "
         "test_bodyguard.py with it; then add the series to KNOWN in asgi/versions.py"
     )
 

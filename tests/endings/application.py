@@ -133,7 +133,7 @@ async def _make(request: Request) -> Picture:
 
 
 KINDS = ("short", "long", "plain", "dependent", "own", "bare")
-"""The kinds of endpoint: `flow_endpoint` by the short way through FastAPI, by FastAPI's own (there is a dependency),
+"""The kinds of endpoint: `flow_endpoint` on the fast path, by FastAPI's own handler (there is a dependency),
 and on a plain Starlette route; `FlowTask` with `FlowDep`; `FlowDep` with a task that the endpoint makes; and a plain
 Starlette route that calls the flow and has nothing else of the package."""
 

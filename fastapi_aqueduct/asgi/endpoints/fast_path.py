@@ -1,13 +1,12 @@
-"""The short way through FastAPI for endpoints of flows.
+"""The fast path: answers requests to flow endpoints without FastAPI's own handler.
 
-For every request FastAPI's handler takes the content type apart with the parser for e-mails, looks for dependencies and
-for what replaces them, for parameters in four places, for observers, and makes a response that is thrown away. What is
-left to do for an endpoint without dependencies is to have FastAPI's own fields validate the parameters and the JSON, to
-call the endpoint, and to have FastAPI serialize what it returns. Whatever is unusual about a request (another content
-type, something that is not valid, telemetry) goes to FastAPI's own handler, so that the answer is FastAPI's.
+For every request, FastAPI's handler parses the content type with the parser for e-mails, looks for dependencies and
+their overrides, for parameters in four places and for observers, and makes a response that it discards. An endpoint
+without dependencies needs less: FastAPI's own fields validate the parameters and the JSON, the endpoint is called, and
+FastAPI serializes the result. An unusual request (another content type, invalid values, telemetry) goes to FastAPI's
+own handler, so that the response is FastAPI's.
 
-Only the handler is replaced: what FastAPI and Starlette put around it (exception handlers, what is closed after the
-response) stays theirs.
+Only the handler is replaced. What FastAPI and Starlette put around it (exception handlers, exit stacks) stays theirs.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _PASSED = (
     "run_endpoint_function",
     "serialize_response",
 )
-"""Functions of FastAPI that a request goes past or through. A package that observes requests may replace them."""
+"""Functions of FastAPI that the fast path skips or calls. A package that observes requests may replace them."""
 
 _JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 
@@ -49,14 +48,17 @@ _SOURCES = {
     "header_params": attrgetter("headers"),
     "cookie_params": attrgetter("cookies"),
 }
-"""Where a request has what FastAPI keeps under these names of an endpoint's parameters."""
+"""The attribute of a request that holds the values of each group of parameters, by FastAPI's name of the group."""
 
 
-def shorten(app: FastAPI) -> str | None:
-    """Have the endpoints of an application answer by the short way where there is one; again changes nothing.
+def use_fast_path(app: FastAPI) -> str | None:
+    """Put the eligible endpoints of an application on the fast path. Idempotent.
+
+    Args:
+        app: The application.
 
     Returns:
-        Why none of them can; None when those that are plain enough do.
+        The reason why no endpoint uses the fast path; None when each eligible endpoint does.
     """
     found = [
         (context, endpoint)
@@ -73,14 +75,14 @@ def shorten(app: FastAPI) -> str | None:
         for context, endpoint in found:
             route: Any = context._effective_route
             if type(context.original_route) is routing.APIRoute and _is_plain(route):
-                route.app = parts.limit(Shortcut(route, endpoint, parts), route.max_body_size)
+                route.app = parts.limit(FastPath(route, endpoint, parts), route.max_body_size)
     except (ImportError, AttributeError) as exc:
-        return f"fastapi {fastapi.__version__} is not as it was when it was tried: {exc}"
+        return f"fastapi {fastapi.__version__} differs from the release that was tested: {exc}"
     return None
 
 
 class _Parts(NamedTuple):
-    """What is used of FastAPI beside its public interface."""
+    """The private and undocumented parts of FastAPI that the fast path uses."""
 
     request_response: Any
     serialize: Any
@@ -93,7 +95,7 @@ class _Parts(NamedTuple):
 
 
 def _find_parts() -> _Parts:
-    # Not at the top of the module: without one of these names the short way is off, and all else works.
+    # Not at the top of the module: without one of these names the fast path is off, and everything else works.
     from fastapi.datastructures import DefaultPlaceholder
     from fastapi.dependencies.utils import request_params_to_args
     from fastapi.routing import (  # type: ignore[attr-defined]  # FastAPI does not export all of them
@@ -117,13 +119,13 @@ def _find_parts() -> _Parts:
     )
 
 
-class Shortcut:
-    """Answers the requests to one route.
+class FastPath:
+    """ASGI application that answers the requests to one route.
 
     Args:
-        route: The route, or what stands for it in an application that includes its router.
-        endpoint: What it calls.
-        parts: Of FastAPI.
+        route: The route, or FastAPI's effective route where its router is included.
+        endpoint: The endpoint of the route.
+        parts: The parts of FastAPI that are used.
     """
 
     def __init__(self, route: Any, endpoint: FlowEndpoint, parts: _Parts) -> None:
@@ -137,7 +139,7 @@ class Shortcut:
         self._sources = [(fields, source) for name, source in _SOURCES.items() if (fields := getattr(wanted, name))]
         is_usual = isinstance(route.response_class, parts.default)
         self._response_class = route.response_class.value if is_usual else route.response_class
-        # Then pydantic writes the JSON, and no response class is asked.
+        # Pydantic writes the JSON in this case, and no response class is involved.
         self._is_dumped = is_usual and route.response_field is not None
         self._serialize = partial(
             parts.serialize,
@@ -155,11 +157,21 @@ class Shortcut:
         self._application: ASGIApp = parts.request_response(self.answer)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Answer a request."""
+        """Answer a request.
+
+        Args:
+            scope: ASGI scope of the request.
+            receive: ASGI channel to receive from.
+            send: ASGI channel to send to.
+        """
         return self._application(scope, receive, send)
 
     async def answer(self, request: Request) -> Response:
-        """Answer a request, as FastAPI's handler does."""
+        """Return the response to a request, the same one as FastAPI's handler returns.
+
+        Args:
+            request: The request.
+        """
         values = await self._read(request)
         if values is None:
             return await self._handler(request)
@@ -175,7 +187,7 @@ class Shortcut:
     def _make_response(self, content: Any, headers: list[tuple[bytes, bytes]]) -> Response:
         if self._is_dumped:
             return JSONContent(content, headers, self._status_code or 200)
-        # Without a status code that of the class is meant, which is 307 for a redirection.
+        # Without a status code the response class has its own: 307 for a redirect.
         status_code = {"status_code": self._status_code} if self._status_code else {}
         response: Response = self._response_class(content, **status_code)
         if not self._allows_body(response.status_code):
@@ -184,7 +196,7 @@ class Shortcut:
         return response
 
     async def _read(self, request: Request) -> dict[str, Any] | None:
-        """Read and validate the parameters; None when FastAPI should say what it thinks of the request."""
+        """Read and validate the parameters. None: FastAPI's own handler must answer the request."""
         values: dict[str, Any] = {}
         if self._body is not None:
             value, is_valid = await self._read_json(request, self._body)
@@ -205,17 +217,17 @@ class Shortcut:
     async def _read_json(self, request: Request, field: Any) -> tuple[Any, bool]:
         content_type, length = _entity(request)
         try:
-            # The request keeps it, also for FastAPI's handler.
+            # The request caches it, so FastAPI's handler finds it too.
             body = await self._endpoint.guard.read(request, length)
         except Exception as exc:
-            # FastAPI knows what to answer to that, and must not take what is left for the body.
+            # FastAPI makes the response to that error, and must not read the rest of the body.
             request.body = partial(_fail, exc)  # type: ignore[method-assign]
             return None, False
         if content_type not in _JSON:
             return None, False
         try:
-            # Reads a number and a text as json.loads does, in a tenth of the time, and less that is unusual: for that
-            # there is FastAPI's own handler, as for what is no JSON.
+            # Parses numbers and strings as json.loads does, in a tenth of the time, but is stricter. FastAPI's own
+            # handler gets what it refuses, as it gets invalid JSON.
             content = from_json(body)
         except ValueError:
             return None, False
@@ -231,9 +243,9 @@ def _is_special(request: Request) -> bool:
 def _observed() -> str | None:
     for name in _PASSED:
         function = getattr(routing, name, None)
-        # Not __module__, which a wrapper takes over, as it does the class of what it wraps.
+        # Not __module__: a wrapper copies it, and the class, from the function that it wraps.
         if type(function) is not FunctionType or not function.__globals__["__name__"].startswith("fastapi."):
-            return f"fastapi.routing.{name} is not FastAPI's own, and what replaces it wants to be called"
+            return f"fastapi.routing.{name} was replaced, and the replacement must be called"
     return None
 
 
@@ -253,13 +265,13 @@ def _is_plain(route: Any) -> bool:
         not any(specials)
         and wanted.call is route.endpoint
         and [type(field.field_info) for field in wanted.body_params] in ([], [params.Body])
-        # A response without a body has no Content-Length either: FastAPI's own handler makes it.
+        # A response without a body has no Content-Length either. FastAPI's own handler makes it.
         and (route.status_code is None or route.status_code >= 200 and route.status_code not in (204, 205, 304))
     )
 
 
 def _entity(request: Request) -> tuple[bytes | None, bytes | None]:
-    # Not through request.headers, which makes an object and decodes every name on the way to these.
+    # Not with request.headers, which makes an object and decodes every name until it finds these.
     content_type = length = None
     for name, value in request.scope["headers"]:
         if name == b"content-type":
@@ -276,7 +288,7 @@ def _name_of(route: Any) -> str:
 def _own_handler(route: Any, parts: _Parts) -> Callable[[Request], Awaitable[Response]]:
     if isinstance(route, routing.APIRoute):
         return route.get_route_handler()
-    # As FastAPI does where a router is included: the handler is that of what stands for the route there.
+    # As FastAPI does where a router is included: the handler belongs to the effective route.
     token = parts.current_route.set(route)
     try:
         handler: Callable[[Request], Awaitable[Response]] = route.original_route.get_route_handler()

@@ -1,4 +1,4 @@
-"""The short way gives the same answers as FastAPI's own."""
+"""The fast path gives the same answers as FastAPI's own handler."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from pydantic import BaseModel, field_validator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
-from fastapi_aqueduct.asgi.endpoints.fast_path import _PASSED, Shortcut
+from fastapi_aqueduct.asgi.endpoints.fast_path import _PASSED, FastPath
 from fastapi_aqueduct.testing import client
 
 from ..support import DEADLINE, script_environment
@@ -77,7 +77,7 @@ class PlainRoute(APIRoute):
 
 
 def make_router(flow: Flow) -> APIRouter:
-    """Declare endpoints of every kind that goes the short way."""
+    """Declare endpoints of every kind that is eligible for the fast path."""
     router = APIRouter()
 
     @router.post("/join")
@@ -172,13 +172,13 @@ def make_others(flow: Flow) -> APIRouter:
     return router
 
 
-def paths_on_short_way(app: FastAPI) -> set[str | None]:
-    """Tell which routes have another application than FastAPI made."""
+def fast_paths(app: FastAPI) -> set[str | None]:
+    """Return the paths of the routes that are on the fast path."""
     found = set()
     for context in iter_route_contexts(app.routes):
         inner = getattr(context._effective_route, "app", None)
         parts = [inner, *(cell.cell_contents for cell in getattr(inner, "__closure__", None) or ())]
-        if any(isinstance(part, Shortcut) for part in parts):
+        if any(isinstance(part, FastPath) for part in parts):
             found.add(context.path)
     return found
 
@@ -252,10 +252,10 @@ async def ask(http: httpx.AsyncClient, path: str, headers: dict[str, str], body:
 async def test_every_answer_is_the_same(prefix: str) -> None:
     """Whatever is sent; and an unusual request finds FastAPI itself."""
     flow = Flow(Join())
-    short, own = make_app(flow, lifespan=Aqueduct(flow).lifespan), make_app(flow)
-    short.router.redirect_slashes = own.router.redirect_slashes = False
+    fast, own = make_app(flow, lifespan=Aqueduct(flow).lifespan), make_app(flow)
+    fast.router.redirect_slashes = own.router.redirect_slashes = False
     async with (
-        client(short, raise_app_exceptions=False) as ours,
+        client(fast, raise_app_exceptions=False) as ours,
         bare_client(own, raise_app_exceptions=False) as theirs,
     ):
         statuses = set()
@@ -264,17 +264,17 @@ async def test_every_answer_is_the_same(prefix: str) -> None:
             assert found == await ask(theirs, prefix + path, headers, body), (path, headers, body)
             statuses.add(found[0])
         assert statuses == {200, 201, 202, 203, 206, 307, 400, 418, 422, 500}
-    assert prefix + "/join" in paths_on_short_way(short)
-    assert not paths_on_short_way(own)
+    assert prefix + "/join" in fast_paths(fast)
+    assert not fast_paths(own)
 
 
-async def test_what_goes_the_short_way() -> None:
+async def test_what_is_on_the_fast_path() -> None:
     """Every endpoint for which FastAPI would do nothing that we do not know; also after a second start."""
     flow = Flow(Join())
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
     for _ in range(2):
         async with client(app) as http:
-            assert paths_on_short_way(app) == SHORT | {"/in" + path for path in SHORT}
+            assert fast_paths(app) == SHORT | {"/in" + path for path in SHORT}
             assert (await http.post("/join", json={"words": ["a"]})).json() == {"text": "a", "note": None}
             for path, text in (("/dependency", "aword"), ("/unchecked", "a")):
                 assert (await http.post(path, json={"words": ["a"]})).json()["text"] == text
@@ -287,20 +287,20 @@ async def test_what_goes_the_short_way() -> None:
 async def test_the_response_class_of_an_application() -> None:
     """Makes the responses, whatever is annotated."""
     flow = Flow(Join())
-    short = make_app(flow, lifespan=Aqueduct(flow).lifespan, default_response_class=Quoted)
+    fast = make_app(flow, lifespan=Aqueduct(flow).lifespan, default_response_class=Quoted)
     own = make_app(flow, default_response_class=Quoted)
-    async with client(short) as ours, bare_client(own) as theirs:
+    async with client(fast) as ours, bare_client(own) as theirs:
         for path in ("/in/join", "/in/bare", "/in/unchecked", "/in/any"):
             found = await ask(ours, path, JSON, BODIES[0])
             assert found == await ask(theirs, path, JSON, BODIES[0])
             assert found[2].startswith(b"<{")
-            assert path in paths_on_short_way(short)
+            assert path in fast_paths(fast)
 
 
 async def test_a_body_that_is_too_large() -> None:
     """Is refused by FastAPI, as it refuses it elsewhere, announced or not."""
     flow = Flow(Join())
-    short, own = (
+    fast, own = (
         make_app(flow, lifespan=Aqueduct(flow).lifespan, max_body_size=1000),
         make_app(flow, max_body_size=1000),
     )
@@ -309,7 +309,7 @@ async def test_a_body_that_is_too_large() -> None:
         for _ in range(20):
             yield b" " * 100
 
-    async with client(short) as ours, bare_client(own, raise_app_exceptions=False) as theirs:
+    async with client(fast) as ours, bare_client(own, raise_app_exceptions=False) as theirs:
         for make in (lambda: b" " * 2000, pieces):
             answers = [await http.post("/join", headers=JSON, content=make()) for http in (ours, theirs)]
             assert [answer.status_code for answer in answers] == [413, 413]
@@ -350,7 +350,7 @@ async def test_a_body_that_broke_off() -> None:
         assert (response.status_code, response.json()) == (400, {"detail": "There was an error parsing the body"})
 
 
-async def test_an_upload_goes_the_short_way() -> None:
+async def test_an_upload_is_on_the_fast_path() -> None:
     """With its parameters; what is wrong is refused before the body."""
     flow = Flow(Add())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
@@ -361,7 +361,7 @@ async def test_an_upload_goes_the_short_way() -> None:
         return task.total
 
     async with client(app) as http:
-        assert paths_on_short_way(app) == {"/total"}
+        assert fast_paths(app) == {"/total"}
         assert (await http.post("/total?factor=3", content=b"\1\2")).json() == 9
         refused = await http.post("/total?factor=0", content=b"\1\2")
         assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["query", "factor"]
@@ -379,7 +379,7 @@ async def test_a_route_of_another_class() -> None:
         return Answer(text=task.text)
 
     async with client(app) as http:
-        assert not paths_on_short_way(app)
+        assert not fast_paths(app)
         assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
 
 
@@ -402,7 +402,7 @@ async def test_a_decorator_around_an_endpoint() -> None:
         return Answer(text=task.text)
 
     async with client(app) as http:
-        assert not paths_on_short_way(app)
+        assert not fast_paths(app)
         assert (await http.post("/join", json={"words": ["a"]})).status_code == 403
 
 
@@ -424,11 +424,11 @@ async def test_a_function_that_was_replaced(
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
     with caplog.at_level(logging.INFO):
         async with client(app) as http:
-            assert not paths_on_short_way(app)
+            assert not fast_paths(app)
             assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
     assert calls
     (line,) = lines_of(caplog)
-    assert f"fastapi.routing.{name} is not FastAPI's own" in line
+    assert f"fastapi.routing.{name} was replaced" in line
 
 
 NAMES = {
@@ -438,7 +438,7 @@ NAMES = {
     datastructures: ["DefaultPlaceholder"],
     utils: ["is_body_allowed_for_status_code"],
 }
-"""What `shorten` needs of FastAPI beside its public interface."""
+"""What `use_fast_path` needs of FastAPI beside its public interface."""
 
 
 def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -449,7 +449,7 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_name_that_is_missing(
     module: Any, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In another FastAPI: the short way is off, and one line of the log says so."""
+    """In another FastAPI: the fast path is off, and one line of the log says so."""
     flow = Flow(Join())
     app = FastAPI()  # without included routers: FastAPI itself needs some of the names when it first looks at those
     app.router.routes += make_router(flow).routes
@@ -459,7 +459,7 @@ async def test_a_name_that_is_missing(
         aqueduct.install(app)
         aqueduct.install(app)
     monkeypatch.undo()
-    assert not paths_on_short_way(app)
+    assert not fast_paths(app)
     (line,) = lines_of(caplog)
     assert name in line
 
@@ -474,11 +474,11 @@ async def test_a_release_that_is_not_known(
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
     with caplog.at_level(logging.INFO):
         async with client(app) as http:
-            assert not paths_on_short_way(app)
+            assert not fast_paths(app)
             for path in ("/join", "/bare", "/class"):
                 assert (await http.post(path, json={"words": ["a"]})).status_code in (200, 201)
     (line,) = lines_of(caplog)
-    assert f"{package.__name__} 99.1.0 is not among the releases that were tried" in line
+    assert f"{package.__name__} 99.1.0 is not among the tested releases" in line
 
 
 async def test_the_switch(caplog: pytest.LogCaptureFixture) -> None:
@@ -487,7 +487,7 @@ async def test_the_switch(caplog: pytest.LogCaptureFixture) -> None:
     app = make_app(flow, lifespan=Aqueduct(flow, fast_path=False).lifespan)
     with caplog.at_level(logging.INFO):
         async with client(app) as http:
-            assert not paths_on_short_way(app)
+            assert not fast_paths(app)
             assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
     assert lines_of(caplog) == []
 
@@ -508,7 +508,7 @@ def test_the_package_can_be_imported_without_them() -> None:
 
 
 class Provider(trace.TracerProvider):
-    """Has FastAPI believe that somebody listens."""
+    """Makes FastAPI act as if telemetry had a listener."""
 
     def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
         """Return a tracer that records nothing."""
@@ -530,6 +530,6 @@ async def test_telemetry_that_listens() -> None:
         return Answer(text=task.text)
 
     async with client(app) as http:
-        assert paths_on_short_way(app) == {"/join"}
+        assert fast_paths(app) == {"/join"}
         assert (await http.post("/join", json={"words": ["a"]})).status_code == 200
     assert seen == [{"words": ["a"]}]

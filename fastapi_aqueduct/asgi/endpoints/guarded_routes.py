@@ -1,4 +1,4 @@
-"""Puts the guards of uploads before the bodies that FastAPI reads itself."""
+"""Applies the guards of uploads to the routes whose bodies FastAPI reads itself."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from starlette.applications import Starlette
 
 from ..body.guards import BodyGuard, Guarded
 from ..openapi import documented
-from .fast_path import Shortcut
+from .fast_path import FastPath
 
 
-def guard(app: Starlette) -> None:
-    """Guard the bodies of endpoints and dependencies that take a task; again changes nothing.
+def guard_routes(app: Starlette) -> None:
+    """Guard the bodies of the endpoints and dependencies that take a task. Idempotent.
 
-    What goes the short way guards itself.
+    The fast path has guards of its own.
+
+    Args:
+        app: The application.
     """
     for context in iter_route_contexts(app.routes):
         route: Any = context.original_route
-        if isinstance(route, APIRoute) and not isinstance(route.handle, Guarded) and not _is_short(context):
+        if isinstance(route, APIRoute) and not isinstance(route.handle, Guarded) and not _is_fast(context):
             for found in _guards(context):
-                # What a router calls, in whichever application or router the route is included.
+                # Every router calls this method, also one that includes the route.
                 route.handle = Guarded(found, route.handle)  # type: ignore[method-assign, assignment]
 
 
-def _is_short(context: RouteContext) -> bool:
-    # FastAPI's own limit of the body may be around it.
+def _is_fast(context: RouteContext) -> bool:
+    # FastAPI may wrap it in its own limit of the body.
     application: Any = getattr(context, "app", None)
-    while application is not None and not isinstance(application, Shortcut):
+    while application is not None and not isinstance(application, FastPath):
         application = getattr(application, "app", None)
     return application is not None
 
 
 def _guards(context: RouteContext) -> Iterator[BodyGuard]:
     found = list(documented(context))
-    # An upload is read past FastAPI, and guarded where it is read.
+    # An upload is not read by FastAPI, and is guarded where it is read.
     if getattr(context, "body_field", None) is not None or not any(item.factory.uploads for item in found):
         yield from (item.guard for item in found)
