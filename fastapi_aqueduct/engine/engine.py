@@ -20,6 +20,7 @@ from .statistics import FlowStatistics
 from .timing import DEFAULT_TIMING, Timing
 from .workers.launcher import Launcher
 from .workers.lifeline import Lifeline
+from .workers.pool import Pool
 from .workers.process import StartMethod
 from .workers.start_errors import memory_error
 from .workers.supervisor import Supervisor
@@ -98,9 +99,12 @@ class Engine:
                 raise memory_error(name, exc) from exc
             undo.pop_all()
         ledger = Ledger(mapping, layout)
-        dispatcher = Dispatcher(name, steps, ledger, queue_size, priorities, timing)
+        pools = [Pool(index, step_name, step, timing) for index, (step_name, step) in enumerate(steps)]
+        dispatcher = Dispatcher(name, pools, ledger, queue_size, priorities)
+        for pool in pools:
+            pool.observer = dispatcher
         launcher = Launcher(name, steps, method, memory_fd, lifeline, layout, ledger, timing)
-        supervisor = Supervisor(name, steps, launcher, dispatcher, start_timeout, timing)
+        supervisor = Supervisor(name, pools, launcher, start_timeout, timing)
         return cls(name, memory_fd, lifeline, ledger, dispatcher, launcher, supervisor)
 
     async def start(self, timeout: float) -> None:

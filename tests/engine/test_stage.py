@@ -12,6 +12,7 @@ from fastapi_aqueduct.engine.scheduling.stage import Stage
 from fastapi_aqueduct.engine.statistics import WorkerState
 from fastapi_aqueduct.engine.wire.frames import FRAME_BUDGET
 from fastapi_aqueduct.engine.workers.handle import PREFETCH
+from fastapi_aqueduct.engine.workers.pool import Pool
 from fastapi_aqueduct.engine.workers.process import available_cores
 
 from ..handlers import Each
@@ -23,12 +24,16 @@ CORES = available_cores()
 NOW = 7.0
 
 
+def make_stage(step: FlowStep) -> Stage:
+    return Stage(Pool(0, "step", step), queue_size=100, priorities=1)
+
+
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     """A step with two workers more than there are cores."""
     with ExitStack() as stack:
-        stage = Stage("step", FlowStep(Each(), nprocs=CORES + 2, batch_size=BATCH), queue_size=100, priorities=1)
-        stage.workers = [stack.enter_context(ready_worker()) for _ in range(CORES + 2)]
+        stage = make_stage(FlowStep(Each(), nprocs=CORES + 2, batch_size=BATCH))
+        stage.workers += [stack.enter_context(ready_worker()) for _ in range(CORES + 2)]
         yield stage
 
 
@@ -60,8 +65,8 @@ def test_a_worker_that_is_stuck_starting_or_slow_is_not_counted(stage: Stage) ->
 
 def test_a_step_with_no_more_workers_than_cores_uses_them_all() -> None:
     with ExitStack() as stack:
-        stage = Stage("step", FlowStep(Each(), nprocs=CORES), queue_size=100, priorities=1)
-        stage.workers = [stack.enter_context(ready_worker()) for _ in range(CORES)]
+        stage = make_stage(FlowStep(Each(), nprocs=CORES))
+        stage.workers += [stack.enter_context(ready_worker()) for _ in range(CORES)]
         for worker in stage.workers:
             work(worker, *BRIEF_WORK)
         assert stage.on_duty(NOW) == stage.workers

@@ -28,10 +28,7 @@ class Admission:
 
     def note_workers(self, index: int) -> None:
         """Take in that a step has got or lost a worker."""
-        stage = self._stages[index]
-        is_ready = bool(stage.ready_workers())
-        stage.budget.note_ready(time.monotonic(), is_ready)
-        if is_ready:
+        if self._stages[index].pool.ready_workers():
             self.unavailable.discard(index)
         else:
             self.unavailable.add(index)
@@ -48,7 +45,7 @@ class Admission:
         now = time.monotonic()
         for index in self.unavailable:
             stage = self._stages[index]
-            wait = stage.expected_wait(now)
+            wait = stage.pool.expected_wait(now)
             if wait > timeout:
                 raise StepUnavailable(
                     f"step {stage.name} of flow {self._name} has no ready worker; one is expected in {wait:.1f} s",

@@ -15,17 +15,16 @@ import itertools
 import time
 
 from ...exceptions import ArenaFull, NotRunningError, TaskTimeout, WorkerDied
-from ...step import FlowStep
 from ...task import BaseTask
 from ..child.worker import next_step
 from ..memory.layout import Ref
 from ..memory.ledger import Ledger
-from ..timing import DEFAULT_TIMING, Timing
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
 from ..workers.awake import AWAKE
 from ..workers.handle import WorkerHandle
+from ..workers.pool import Pool
 from .admission import Admission
 from .deadlines import Deadlines
 from .idle import Idle
@@ -43,30 +42,21 @@ class Dispatcher:
 
     Args:
         name: Name of the flow.
-        steps: Its steps, each with its name.
+        pools: The workers of its steps; their observer is to be the dispatcher.
         ledger: Who holds which block.
         queue_size: Tasks that may wait for a step, in each level.
         priorities: Number of priority levels.
-        timing: When a step counts as broken, hanging, or given up.
 
     Attributes:
         stages: The steps.
         outcomes: How many tasks ended how.
     """
 
-    def __init__(
-        self,
-        name: str,
-        steps: list[tuple[str, FlowStep]],
-        ledger: Ledger,
-        queue_size: int,
-        priorities: int,
-        timing: Timing = DEFAULT_TIMING,
-    ) -> None:
+    def __init__(self, name: str, pools: list[Pool], ledger: Ledger, queue_size: int, priorities: int) -> None:
         self.name = name
-        self.stages = [Stage(step_name, step, queue_size, priorities, timing) for step_name, step in steps]
+        self.stages = [Stage(pool, queue_size, priorities) for pool in pools]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
-        self._conditions = [step.handle_condition for _, step in steps]
+        self._conditions = [pool.step.handle_condition for pool in pools]
         self._ledger = ledger
         self._codec = Codec(ledger.arena)
         self._queue_size = queue_size
@@ -207,8 +197,6 @@ class Dispatcher:
             self._reclaimer.make_room(worker)
         elif kind is Kind.TRIMMED:
             self._ledger.notify_room()
-        elif kind is Kind.READY:
-            self.note_workers(worker.step)
         else:
             raise ProtocolError(f"a worker does not send frames of kind {kind.name}")
 
@@ -222,11 +210,8 @@ class Dispatcher:
         Returns:
             Whether it died with a task in hand with which another worker has died before.
         """
-        stage = self.stages[worker.step]
-        stage.part_with(worker)
-        is_repeated = self._retries.take_over(stage, worker, error)
+        is_repeated = self._retries.take_over(self.stages[worker.step], worker, error)
         self._retention.drop_all(worker)
-        self.note_workers(worker.step)
         return is_repeated
 
     async def wait_idle(self, timeout: float) -> bool:

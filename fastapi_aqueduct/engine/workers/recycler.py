@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from ...logger import log
-from ...step import FlowStep
 from ..statistics import WorkerState
 from ..wire.frames import Kind, pack
 from .handle import WorkerHandle
+from .pool import Pool
 from .slot import Slot
 
 
@@ -18,25 +18,22 @@ class Recycler:
     """Launches a replacement for a worn worker, and has the worn one leave when that is ready: one in each step.
 
     Args:
-        steps: The steps, each with its name.
+        pools: The workers of each step.
         slots: The places of all workers.
         launch: Launches a worker in a free slot.
-        on_retired: Called with the index of a step, one of whose workers takes no more tasks.
         stop_time: Seconds in which `on_stop` must return.
     """
 
     def __init__(
         self,
-        steps: Sequence[tuple[str, FlowStep]],
+        pools: Sequence[Pool],
         slots: Sequence[Slot],
         launch: Callable[[Slot], None],
-        on_retired: Callable[[int], None],
         stop_time: float,
     ) -> None:
-        self._steps = steps
+        self._pools = pools
         self._slots = slots
         self._launch = launch
-        self._on_retired = on_retired
         self._stop_time = stop_time
 
     def watch_age(self, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
@@ -46,16 +43,15 @@ class Recycler:
             slot: Its slot.
             loop: The event loop.
         """
-        max_age = self._steps[slot.step][1].max_age
+        max_age = self._pools[slot.step].step.max_age
         if max_age is not None and slot.worker is not None:
             remaining = max(0.0, slot.worker.ready_at + max_age - time.monotonic())
             slot.age = loop.call_later(remaining, self.check, slot)
 
     def check(self, slot: Slot) -> None:
         """Launch a replacement for the worker in a slot if it is worn and no other of its step is being replaced."""
-        step = self._steps[slot.step][1]
         worker = slot.worker
-        if worker is None or (step.max_tasks is step.max_age is step.max_memory_growth is None):
+        if worker is None or not self._pools[slot.step].wears:
             return
         reason = slot.wear_of(worker, time.monotonic())
         if not reason or worker.state is not WorkerState.READY:
@@ -78,8 +74,7 @@ class Recycler:
         worn, slot.replaces = slot.replaces, None
         if worn is None:
             return
-        worn.state = WorkerState.RETIRING
-        self._on_retired(worn.step)
+        self._pools[worn.step].retire(worn)
         if not worn.batches:
             self.dismiss(worn)
 

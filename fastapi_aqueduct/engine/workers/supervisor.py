@@ -19,8 +19,6 @@ import traceback
 
 from ...exceptions import WorkerDied, describe_exit
 from ...logger import log
-from ...step import FlowStep
-from ..scheduling.dispatcher import Dispatcher
 from ..statistics import WorkerState
 from ..system.pauses import wait_fairly
 from ..system.process_memory import OutOfMemory
@@ -30,6 +28,7 @@ from ..wire.frames import Kind, ProtocolError, pack
 from .group import Remains
 from .handle import WorkerHandle
 from .launcher import Launcher
+from .pool import Pool
 from .recycler import Recycler
 from .recycling import Wear
 from .restart import Life, RestartPolicy
@@ -52,9 +51,8 @@ class Supervisor:
 
     Args:
         name: Name of the flow.
-        steps: Its steps, each with its name.
+        pools: The workers of its steps.
         launcher: Starts a worker.
-        dispatcher: Who gets the workers.
         start_timeout: Seconds in which a worker must be ready.
         timing: How long a replacement waits.
     """
@@ -62,22 +60,19 @@ class Supervisor:
     def __init__(
         self,
         name: str,
-        steps: list[tuple[str, FlowStep]],
+        pools: list[Pool],
         launcher: Launcher,
-        dispatcher: Dispatcher,
         start_timeout: float,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self._name = name
-        self._steps = steps
+        self._pools = pools
         self._launcher = launcher
-        self._dispatcher = dispatcher
         self._start_timeout = start_timeout
-        places = [index for index, (_, step) in enumerate(steps) for _ in range(step.nprocs + 1)]
+        places = [pool.index for pool in pools for _ in range(pool.step.nprocs + 1)]
         self._slots = [Slot(step, number, RestartPolicy(timing)) for number, step in enumerate(places, start=1)]
         self._remains = Remains()
-        self._recycler = Recycler(steps, self._slots, self._launch, self._on_retired, STOP_TIME)
-        self._wears = [not (step.max_tasks is step.max_age is step.max_memory_growth is None) for _, step in steps]
+        self._recycler = Recycler(pools, self._slots, self._launch, STOP_TIME)
         self._out_of_memory = OutOfMemory()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Future[None] | None = None
@@ -201,22 +196,22 @@ class Supervisor:
 
     def lacking(self) -> int:
         """Count the workers that are not there and that no launch under way and no timer will bring; 0 as a rule."""
-        return sum(self._missing(index) for index in range(len(self._steps)))
+        return sum(map(self._missing, self._pools))
 
     def _fill(self) -> None:
         """Launch the workers that are missing and not on their way."""
-        for index in range(len(self._steps)):
-            free = [slot for slot in self._slots if slot.step == index and slot.is_free]
-            for slot in free[: self._missing(index)]:
+        for pool in self._pools:
+            free = [slot for slot in self._slots if slot.step == pool.index and slot.is_free]
+            for slot in free[: self._missing(pool)]:
                 self._launch(slot)
 
-    def _missing(self, index: int) -> int:
+    def _missing(self, pool: Pool) -> int:
         """Count the workers that a step lacks and that are not on their way."""
-        slots = [slot for slot in self._slots if slot.step == index]
+        slots = [slot for slot in self._slots if slot.step == pool.index]
         coming = [slot for slot in slots if slot.replaces is not None]
         leaving = [slot for slot in slots if slot.worker is not None and slot.worker.state in LEAVING]
         taken = sum(not slot.is_free for slot in slots) - len(coming) - len(leaving)
-        return max(0, self._steps[index][1].nprocs - taken)
+        return max(0, pool.step.nprocs - taken)
 
     def _launch(self, slot: Slot) -> None:
         slot.restart = None
@@ -228,10 +223,9 @@ class Supervisor:
             self._on_failed_launch(slot, exc)
             return
         slot.worker = worker
-        slot.wear = Wear(self._steps[slot.step][1])
-        stage = self._dispatcher.stages[slot.step]
-        stage.workers.append(worker)
-        stage.expect_worker(worker.launched_at + stage.load_time, worker.launched_at)
+        pool = self._pools[slot.step]
+        slot.wear = Wear(pool.step)
+        pool.add(worker)
         launch = self._loop.create_task(self._start_process(slot, worker, theirs))
         self._launches.add(launch)
         launch.add_done_callback(self._launches.discard)
@@ -260,14 +254,15 @@ class Supervisor:
 
     def _on_failed_launch(self, slot: Slot, failure: BaseException) -> None:
         """Note that no process was made, or that it cannot be watched; what there is of it is ended."""
-        step = self._steps[slot.step][0]
+        pool = self._pools[slot.step]
+        step = pool.name
         worker, slot.worker = slot.worker, None
         try:
             if worker is not None:
                 worker.state = WorkerState.DEAD
                 worker.sentinel.abort()
                 self._remains.add(worker.pid)
-                self._dispatcher.remove(worker, WorkerDied(step, worker.pid, worker.sentinel.exit_code))
+                pool.remove(worker, WorkerDied(step, worker.pid, worker.sentinel.exit_code))
                 worker.close()
         finally:
             if self._is_stopping:
@@ -276,7 +271,7 @@ class Supervisor:
                 if not self._starting.done():
                     self._starting.set_exception(launch_error(self._name, step, failure))
             else:
-                self._dispatcher.stages[slot.step].failed_launches += 1
+                pool.failed_launches += 1
                 delay = self._plan_after_failure(slot)
                 # Not the exception itself: handlers keep tickets, and its traceback holds the whole flow.
                 what = f"{type(failure).__name__}: {failure}"
@@ -284,13 +279,16 @@ class Supervisor:
                 log.error(message, step, self._name, what, delay)
 
     def _on_frames(self, worker: WorkerHandle, frames: list[tuple[Kind, bytes]]) -> None:
+        pool = self._pools[worker.step]
+        observer = pool.observer
         try:
             for kind, payload in frames:
                 if kind is Kind.FAILED:
                     worker.failure = decode_error(payload, f"on_start of {worker.name} in flow {self._name}")
                     continue
-                self._dispatcher.receive(worker, kind, payload)
-                if kind is Kind.READY and worker.state is WorkerState.READY:
+                if kind is not Kind.READY:
+                    observer.receive(worker, kind, payload)
+                elif worker.state is WorkerState.READY:
                     self._on_ready(worker)
         except ProtocolError as exc:
             worker.distrust(exc)
@@ -301,26 +299,21 @@ class Supervisor:
             log.error("a message from %s in flow %s (pid %d) has failed: %s", worker.name, self._name, worker.pid, text)
             worker.distrust(exc)
         if worker.state is WorkerState.READY:
-            if self._wears[worker.step]:
+            if pool.wears:
                 self._recycler.check(self._slot_of(worker))
         elif worker.state is WorkerState.RETIRING and not worker.batches:
             self._recycler.dismiss(worker)
 
     def _on_ready(self, worker: WorkerHandle) -> None:
-        stage = self._dispatcher.stages[worker.step]
-        stage.note_load(worker.ready_at - worker.launched_at)
+        self._pools[worker.step].note_ready(worker)
         slot = self._slot_of(worker)
         if self._loop is not None:
             self._recycler.watch_age(slot, self._loop)
         self._recycler.note_ready(slot)
         if self._starting is not None and not self._starting.done():
             ready = sum(other.state is WorkerState.READY for other in self._workers())
-            if ready == sum(step.nprocs for _, step in self._steps):
+            if ready == sum(pool.step.nprocs for pool in self._pools):
                 self._starting.set_result(None)
-
-    def _on_retired(self, step: int) -> None:
-        self._dispatcher.stages[step].recycled += 1
-        self._dispatcher.note_workers(step)
 
     def _slot_of(self, worker: WorkerHandle) -> Slot:
         return next(slot for slot in self._slots if slot.worker is worker)
@@ -338,7 +331,7 @@ class Supervisor:
             if not worker.reason and exit_code == -signal.SIGKILL and self._out_of_memory.happened():
                 worker.reason = "the kernel was out of memory"
             error = WorkerDied(worker.name, worker.pid, exit_code, worker.reason)
-            is_repeated = self._dispatcher.remove(worker, error)
+            is_repeated = self._pools[slot.step].remove(worker, error)
             trace = worker.trace()
 
     def _on_empty(self, slot: Slot, worker: WorkerHandle, state: WorkerState, trace: str, is_repeated: bool) -> None:
@@ -363,10 +356,10 @@ class Supervisor:
             self._gone.set_result(None)
 
     def _replace(self, slot: Slot, worker: WorkerHandle, trace: str, is_repeated: bool) -> None:
-        stage = self._dispatcher.stages[slot.step]
+        pool = self._pools[slot.step]
         delay = 0.0
-        if self._missing(slot.step) > 0:  # else it was worn, and its replacement is there or on the way
-            stage.restarts += 1
+        if self._missing(pool) > 0:  # else it was worn, and its replacement is there or on the way
+            pool.restarts += 1
             if worker.ready_at:
                 delay = self._plan_after_death(slot, worker, is_repeated)
             else:
@@ -378,27 +371,27 @@ class Supervisor:
 
     def _plan_after_death(self, slot: Slot, worker: WorkerHandle, is_repeated: bool) -> float:
         now = time.monotonic()
-        stage = self._dispatcher.stages[slot.step]
+        pool = self._pools[slot.step]
         age, lifetime = now - worker.launched_at, now - worker.ready_at
-        life = Life(age, lifetime, stage.quickest_load, worker.handled > 0, is_repeated)
+        life = Life(age, lifetime, pool.quickest_load, worker.handled > 0, is_repeated)
         delay = slot.policy.after_death(life)
-        stage.note_death(life, now)
+        pool.note_death(life, now)
         return self._plan(slot, delay)
 
     def _plan_after_failure(self, slot: Slot) -> float:
-        stage = self._dispatcher.stages[slot.step]
+        pool = self._pools[slot.step]
         delay = slot.policy.after_failure()
-        if not stage.ready_workers():  # a step whose other workers serve is not broken
-            stage.budget.note_failure(time.monotonic())
+        if not pool.ready_workers():  # a step whose other workers serve is not broken
+            pool.budget.note_failure(time.monotonic())
         return self._plan(slot, delay)
 
     def _plan(self, slot: Slot, delay: float) -> float:
         """Set the timer for the next launch in a slot; return the seconds until then."""
         now = time.monotonic()
-        stage = self._dispatcher.stages[slot.step]
-        if stage.budget.is_spent(now):
+        pool = self._pools[slot.step]
+        if pool.budget.is_spent(now):
             delay = max(delay, slot.policy.longest_wait())
-        stage.expect_worker(now + delay + stage.load_time, now)
+        pool.expect_worker(now + delay + pool.load_time, now)
         if self._loop is not None:
             slot.restart = self._loop.call_later(delay, self._launch, slot)
         return delay

@@ -17,6 +17,7 @@ from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
+from fastapi_aqueduct.engine.workers.pool import Pool
 
 MEMORY_LIMIT = 64 << 20
 QUEUE_SIZE = 1024
@@ -62,7 +63,10 @@ class LocalFlow:
         self._memory_fd = create_memory("local", self._layout.size)
         ledger = Ledger(Mapping(self._memory_fd, self._layout.size), self._layout)
         named = [(f"step{number}", step) for number, step in enumerate(steps, start=1)]
-        self._dispatcher = Dispatcher("local", named, ledger, QUEUE_SIZE, 1)
+        self._pools = [Pool(index, name, step) for index, (name, step) in enumerate(named)]
+        self._dispatcher = Dispatcher("local", self._pools, ledger, QUEUE_SIZE, 1)
+        for pool in self._pools:
+            pool.observer = self._dispatcher
         self._dispatcher.attach(self._loop)
         for index in range(len(steps)):
             program = make_program(steps, index)
@@ -70,7 +74,7 @@ class LocalFlow:
 
     async def start(self) -> None:
         """Wait until the dispatcher has heard from all workers."""
-        while not all(stage.ready_workers() for stage in self._dispatcher.stages):
+        while not all(pool.ready_workers() for pool in self._pools):
             await asyncio.sleep(0)
 
     async def process(self, task: BaseTask) -> None:
@@ -92,13 +96,16 @@ class LocalFlow:
         )
         worker.pid = os.getpid()
         worker.attach(self._loop)
-        self._dispatcher.stages[setup.step].workers.append(worker)
+        self._pools[setup.step].add(worker)
         self._loop.add_reader(local.channel.fileno(), local.serve)
         local.channel.send(Kind.READY)
 
     def _receive(self, worker: WorkerHandle, frames: list[tuple[Kind, bytes]]) -> None:
         for kind, payload in frames:
-            self._dispatcher.receive(worker, kind, payload)
+            if kind is Kind.READY:
+                self._pools[worker.step].note_ready(worker)
+            else:
+                self._dispatcher.receive(worker, kind, payload)
 
 
 def make_program(steps: Sequence[FlowStep], index: int = 0) -> Program:
