@@ -30,7 +30,10 @@ OURS = frozenset(("dup", "fcntl", "pipe"))
 """Those of them that `multiprocessing` makes as well, which loses descriptors where they fail. So the package finds out
 before it is called whether there are enough."""
 
-PARTS = tuple(f"{ENGINE}/{name}.py" for name in ("engine", "supervisor", "launcher", "recycler", "sentinel"))
+PARTS = (
+    f"{ENGINE}/engine.py",
+    *(f"{ENGINE}/workers/{name}.py" for name in ("supervisor", "launcher", "recycler", "sentinel")),
+)
 
 
 class Descriptors:
