@@ -66,7 +66,7 @@ def measure_workers() -> Report:
     (costs,) = _run("workers", WORKERS)
     return Report(
         title="growth with the workers: one step, 32 callers for each worker",
-        notes=["brief work, as this is, goes to as many workers as the machine has cores"],
+        notes=[],
         rows=_rows(costs, "workers: {}", CPU),
         promises=[
             Promise(costs[count].over(costs[WORKERS[0]], f"CPU of a task, {count} workers / 1"), MOST_BY_WORKERS)

@@ -1,4 +1,4 @@
-"""When a worker should be free, and whether it is quick, as its worker tells; without a process."""
+"""When a worker should be free, as its handle tells; without a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from fastapi_aqueduct.engine.statistics import WorkerState
-from fastapi_aqueduct.engine.wire.frames import FRAME_BUDGET
 from fastapi_aqueduct.engine.workers.handle import PREFETCH, WorkerHandle
 
 from .handles import hand_over, ready_worker, work
@@ -43,36 +42,13 @@ def test_one_that_takes_no_more_tasks_does_not(worker: WorkerHandle) -> None:
     assert worker.free_at() == math.inf
 
 
-def test_a_worker_is_quick_whose_work_is_brief(worker: WorkerHandle) -> None:
-    assert not worker.is_quick(0.0)  # nobody knows yet
-    work(worker, *[FRAME_BUDGET / 2] * 40)
-    assert worker.is_quick(7.0)
-    work(worker, 50 * FRAME_BUDGET)
-    assert not worker.is_quick(7.0)
-
-
 def test_tasks_that_expired_on_the_way_say_nothing_about_a_worker(worker: WorkerHandle) -> None:
     hand_over(worker, 0.0)
     worker.take_back(0.0, 0.0, has_run=False)
     assert worker.room() == 1
-    assert not worker.is_quick(0.0)
+    assert worker.calls_per_batch() == 1
     work(worker, *[0.030] * 40)
     hand_over(worker, 0.0)
     worker.take_back(0.0, 0.0, has_run=False)
     hand_over(worker, 7.0)
     assert worker.free_at() == pytest.approx(7.030, abs=0.001)
-
-
-def test_it_is_not_while_it_is_stuck(worker: WorkerHandle) -> None:
-    work(worker, *[FRAME_BUDGET / 2] * 40)
-    hand_over(worker, 7.0)
-    assert worker.is_quick(7.0 + PREFETCH / 2)
-    assert not worker.is_quick(7.0 + 2 * PREFETCH)
-    worker.take_back(FRAME_BUDGET / 2, 7.0 + 2 * PREFETCH)
-    assert worker.is_quick(8.0)
-
-
-def test_nor_when_it_takes_no_more_tasks(worker: WorkerHandle) -> None:
-    work(worker, *[FRAME_BUDGET / 2] * 40)
-    worker.state = WorkerState.RETIRING
-    assert not worker.is_quick(7.0)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep, TaskTimeout
-from fastapi_aqueduct.engine.workers.awake import BRIEF
-from fastapi_aqueduct.engine.workers.handle import MAX_PREFETCH
 from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, Whole, notes
-from ..support import DEADLINE, busy, eventually, pids, running
+from ..support import DEADLINE, busy, eventually, running
 
 
 async def submit(flow: Flow, **fields: Any) -> asyncio.Task[Any]:
@@ -37,16 +31,6 @@ async def submit(flow: Flow, **fields: Any) -> asyncio.Task[Any]:
 def is_asleep(pid: int) -> bool:
     """Tell whether a process waits for something (proc_pid_stat(5))."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
-
-
-@contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """Have a process stand still."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def write_down(path: Path) -> tuple[BaseTaskHandler, dict[str, Any]]:
@@ -89,30 +73,6 @@ async def test_every_worker_of_a_step_gets_work(tmp_path: Path) -> None:
         for gate in gates:
             gate.open()
         assert len({(await task).pid for task in tasks}) == 3
-
-
-@pytest.fixture
-def one_core() -> Iterator[None]:
-    """Leave one core to this process and to those it starts."""
-    if not hasattr(os, "sched_setaffinity"):
-        pytest.skip("cores cannot be taken away here")
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
-
-
-@pytest.mark.usefixtures("one_core")
-async def test_others_take_the_place_of_a_worker_that_is_stuck_in_brief_work() -> None:
-    async with running(Flow(FlowStep(Each(handlers.tell_pid), nprocs=3))) as flow:
-        for _ in range(40):  # until all is known that decides who gets brief work
-            await asyncio.gather(*[flow.process(Job(), DEADLINE) for _ in range(50)])
-        with stopped(pids(flow)[0]):
-            tasks = [asyncio.create_task(flow.process(Job(), DEADLINE)) for _ in range(MAX_PREFETCH + 16)]
-            # Nobody else comes, and he who is stopped answers nothing: there is no event to look again.
-            await eventually(lambda: sum(task.done() for task in tasks) >= 16)
-            assert not all(task.done() for task in tasks)
-        await asyncio.gather(*tasks)
 
 
 async def test_a_step_of_one_worker_answers_in_the_order_of_arrival(tmp_path: Path) -> None:
@@ -285,7 +245,7 @@ async def test_a_worker_that_stays_awake_works_sleeps_and_works_again(tmp_path: 
         for _ in range(3):
             jobs = await asyncio.gather(*[flow.process(Job(number=number)) for number in range(100)])
             assert [job.number for job in jobs] == [(number + 1) * 2 for number in range(100)]
-            await eventually(lambda: not any(worker.awake.is_turning for worker in workers))
+            await eventually(lambda: not any(worker.busy_poll.is_active for worker in workers))
             await eventually(lambda: all(is_asleep(worker.pid) for worker in workers))
 
 
@@ -296,31 +256,10 @@ async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_pat
         await eventually(gate.is_entered)
         worker = flow._engine.dispatcher.stages[0].workers[0] if flow._engine else None
         assert worker is not None
-        await eventually(lambda: not worker.awake.is_turning)
+        await eventually(lambda: not worker.busy_poll.is_active)
         assert not task.done()
         gate.open()
         await task
-
-
-async def test_an_event_loop_stays_awake_for_brief_tasks_only(tmp_path: Path) -> None:
-    async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
-        worker = flow._engine.dispatcher.stages[0].workers[0] if flow._engine else None
-        assert worker is not None
-        assert not worker.is_brief, "nothing is known of it yet"
-        while not worker.is_brief:  # the first calls are slower
-            await flow.process(Job())
-        task = asyncio.create_task(flow.process(Job(), 60))
-        await asyncio.sleep(0)  # one turn of the loop: the task has been sent
-        assert worker.awake.is_turning
-        await task
-        gate = Gate(tmp_path)
-        task = asyncio.create_task(flow.process(Job(gate=gate), 60))
-        await eventually(gate.is_entered)
-        await eventually(lambda: not worker.awake.is_turning)
-        await eventually(lambda: time.monotonic() - worker.head_since > 8 * BRIEF)  # which counts for an eighth
-        gate.open()
-        await task
-        assert not worker.is_brief
 
 
 async def test_a_queue_is_no_longer_right_after_a_timeout(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from ..memory.ledger import Ledger
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
-from ..workers.awake import AWAKE
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .admission import Admission
@@ -252,13 +251,10 @@ class Dispatcher:
     def _enqueue(self, ticket: Ticket, step: int, now: float) -> None:
         ticket.step = step
         ticket.arrived_at = now
-        worker = self._scheduler.give(ticket, now)
-        if worker is None:
+        if not self._scheduler.give(ticket, now):
             ticket.is_waiting = True
             self.stages[step].queue.push(ticket)
             self._scheduler.schedule()
-        elif len(self._tickets) == 1 and worker.is_brief:
-            worker.stay_awake(AWAKE)
 
     async def _wait_for_place(self, stage: Stage, level: int, deadline: float) -> None:
         has_place = await stage.waiters.wait(level, deadline)

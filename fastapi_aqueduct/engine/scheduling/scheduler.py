@@ -15,7 +15,7 @@ import time
 from ..memory.ledger import Ledger
 from ..workers.handle import PREFETCH, WorkerHandle
 from .batch_delay import BatchDelay
-from .stage import Rota, Stage
+from .stage import Stage
 from .ticket import Ticket
 
 
@@ -58,23 +58,24 @@ class Scheduler:
         if self._next_turn is None and self._loop is not None:
             self._next_turn = self._loop.call_soon(self._turn)
 
-    def give(self, ticket: Ticket, now: float) -> WorkerHandle | None:
+    def give(self, ticket: Ticket, now: float) -> bool:
         """Give a task that has just come to an idle worker, if nothing can be gained by waiting.
 
         A turn of the loop later others could go in the same frame, but that worker would stand idle until then.
 
         Returns:
-            The worker; None when the task has to wait for the next turn.
+            Whether it went; if not, it has to wait for the next turn.
         """
         step = ticket.step
         stage = self._stages[step]
         if not stage.takes_at_once or stage.queue.count or self._free_after(step) <= 0:
-            return None
-        worker = stage.idle_worker(now)
-        if worker is not None:
-            worker.put([ticket], now)
-            worker.flush(self._ledger.take_released(worker.region))
-        return worker
+            return False
+        worker = stage.idle_worker()
+        if worker is None:
+            return False
+        worker.put([ticket], now)
+        worker.flush(self._ledger.take_released(worker.region))
+        return True
 
     def refill(self, worker: WorkerHandle) -> None:
         """Give a worker that stands idle its next batch before the callers of the last one get their turn.
@@ -104,15 +105,11 @@ class Scheduler:
         free = room = self._free_after(index)
         if index != self._last:
             room -= sum(worker.in_flight for worker in stage.workers)  # when all that they have in hand has come
-        on_duty = stage.on_duty(now)
-        rota = Rota(on_duty)
         while queue.count and free > 0:
-            worker, calls = stage.free_worker(rota, may_wait=room > 0)
+            worker, calls = stage.free_worker(may_wait=room > 0)
             if worker is None and room > 0 and queue.count >= queue.batch_size:
                 worker, calls = self._nearly_free_worker(stage, now), 1
             if worker is None:
-                if len(on_duty) < len(stage.workers):
-                    self._wake_at(stage, now + PREFETCH, now)  # if they are stuck by then, others take their place
                 if delay is not None:
                     delay.note_busy(queue.count, now)
                 break

@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import time
 
 from ..statistics import StepStatistics, WorkerState
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
-from ..workers.process import available_cores
 from .batch_delay import BatchDelay
 from .queue import BatchQueue
 from .ticket import Ticket
 from .waiters import Waiters
-
-
-class Rota:
-    """The workers of a step that take more, who has least in hand first, as long as they are only given work.
-
-    Made once for many batches: to look through 64 workers for each of them would be the dearest part of a task.
-
-    Args:
-        workers: The workers, of any state.
-
-    Attributes:
-        size: How many these are.
-    """
-
-    def __init__(self, workers: list[WorkerHandle]) -> None:
-        self.size = len(workers)
-        self._heap = [(worker.calls, number, worker) for number, worker in enumerate(workers) if worker.room() > 0]
-        heapq.heapify(self._heap)
-
-    def first(self) -> WorkerHandle | None:
-        """Return the worker that has least in hand; None when all have enough."""
-        while self._heap:
-            calls, number, worker = self._heap[0]
-            if worker.calls == calls:
-                return worker
-            if worker.room() > 0:
-                heapq.heapreplace(self._heap, (worker.calls, number, worker))
-            else:
-                heapq.heappop(self._heap)
-        return None
 
 
 class Stage:
@@ -72,7 +40,6 @@ class Stage:
         self.name = pool.name
         self.pool = pool
         self.workers = pool.workers
-        self._cores = available_cores()
         is_patient = step.batch_timeout == "auto"
         timeout = 0.0 if step.batch_timeout == "auto" else step.batch_timeout
         self.queue: BatchQueue[Ticket] = BatchQueue(step.batch_size, timeout, priorities)
@@ -96,45 +63,29 @@ class Stage:
         batches = waiting + sum(worker.calls for worker in ready)
         return pace * max(1.0, batches / len(ready))
 
-    def on_duty(self, now: float) -> list[WorkerHandle]:
-        """List the workers that should share the work: all of them, or as many as there are cores if it is brief.
-
-        More could not do it at the same time. They would get it in smaller portions, and each that wakes up takes the
-        core and the caches from another: 64 workers on two cores do half as much as two of them.
-        """
-        if self.pool.step.nprocs <= self._cores:
-            return self.workers
-        quick = 0
-        for number, worker in enumerate(self.workers, start=1):
-            quick += worker.is_quick(now)
-            if quick == self._cores:
-                return self.workers[:number]
-        return self.workers
-
-    def idle_worker(self, now: float) -> WorkerHandle | None:
+    def idle_worker(self) -> WorkerHandle | None:
         """Find a worker that has nothing to do."""
-        for worker in self.on_duty(now):
+        for worker in self.workers:
             if not worker.calls and worker.state is WorkerState.READY:
                 return worker
         return None
 
-    def free_worker(self, rota: Rota, may_wait: bool) -> tuple[WorkerHandle | None, int]:
-        """Choose the worker that should get the next batches.
+    def free_worker(self, may_wait: bool) -> tuple[WorkerHandle | None, int]:
+        """Choose the worker that should get the next batches: the one with the fewest calls in hand.
 
         Args:
-            rota: Of its workers.
             may_wait: Whether a batch may wait in a worker's hands until that has done others.
 
         Returns:
             The worker, None when all have enough; and for how many calls of its handler it should get tasks.
         """
-        worker = rota.first()
+        worker = min((worker for worker in self.workers if worker.room() > 0), key=_calls, default=None)
         if worker is None or (worker.calls and not may_wait):
             return None, 0
         if not may_wait:
             return worker, 1
         # With several workers the tasks that are here are dealt out, not poured into the first.
-        share = -(-self.queue.count // (self.queue.batch_size * rota.size))
+        share = -(-self.queue.count // (self.queue.batch_size * len(self.workers)))
         return worker, min(worker.room(), worker.calls_per_batch(), share)
 
     def share(self) -> float:
@@ -164,3 +115,7 @@ class Stage:
             failed_launches=pool.failed_launches,
             hanging_for=hanging_for if hanging_for and hanging_for >= pool.hang_limit() else 0.0,
         )
+
+
+def _calls(worker: WorkerHandle) -> int:
+    return worker.calls

@@ -19,7 +19,7 @@ from ..system.pauses import FairTimer
 from ..timing import DEFAULT_TIMING
 from ..wire.channel import Channel
 from ..wire.frames import FRAME_BUDGET, Kind, pack, pack_batches, pack_offsets
-from .awake import BRIEF, Awake
+from .busy_poll import BusyPoll
 from .group import ProcessGroup
 from .sentinel import Sentinel
 
@@ -48,12 +48,12 @@ class WorkerHandle:
         call_of: Tells when the owner of a region called its handler last; 0 when it never did.
         on_frames: Called with this worker and the frames that have arrived.
         on_exit: Called once with this worker when the process is gone.
-        busy_poll: Seconds for which the event loop stays awake for an answer.
+        busy_poll: Seconds for which the event loop polls for an answer; 0: it sleeps.
         frame_timeout: Seconds after which a frame that does not go on counts as garbage.
 
     Attributes:
         sentinel: Watches its process.
-        awake: Keeps the event loop awake for it.
+        busy_poll: Keeps the event loop from sleeping while it has tasks in hand.
         pid: The process id; 0 before there is one.
         state: Where it is in its life.
         trace_fd: Descriptor of the file into which it writes its stack.
@@ -112,8 +112,7 @@ class WorkerHandle:
         self._hang_timer = FairTimer(self._check_hang)
         self._on_frames = on_frames
         self._on_exit = on_exit
-        self._busy_poll = busy_poll
-        self.awake = Awake(self.batches)
+        self.busy_poll = BusyPoll(busy_poll, self.batches)
         self._channel = Channel(sock, self._receive, self._on_channel_end, self.distrust, frame_timeout)
         self.sentinel = Sentinel(self._exited)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,7 +133,7 @@ class WorkerHandle:
         self._loop = loop
         self._channel.attach(loop)
         self.sentinel.attach(loop)
-        self.awake.attach(loop)
+        self.busy_poll.attach(loop)
         self._watch_hang()
 
     def limit_start(self, timeout: float) -> None:
@@ -150,7 +149,7 @@ class WorkerHandle:
         self.sentinel.detach()
         self._hang_timer.cancel()
         self._start_timer.cancel()
-        self.awake.detach()
+        self.busy_poll.detach()
         self._loop = None
 
     def room(self) -> int:
@@ -237,17 +236,6 @@ class WorkerHandle:
             passed += tickets
         return [], [], passed
 
-    @property
-    def is_brief(self) -> bool:
-        """Whether its calls take less time than falling asleep over them costs."""
-        return self.pace < BRIEF
-
-    def is_quick(self, now: float) -> bool:
-        """Tell whether it does the work it is given in no time, as far as is known, and is not stuck in some now."""
-        if self.pace >= FRAME_BUDGET or self.state is not WorkerState.READY:
-            return False
-        return not self.batches or now - self.head_since < PREFETCH
-
     def free_at(self) -> float:
         """Tell when the worker should be free, if it works on one batch and its calls take a steady time."""
         is_steady = self._deviation < PREFETCH < self.pace
@@ -297,14 +285,10 @@ class WorkerHandle:
         if self._outbox:
             frames += pack(Kind.TASKS, pack_batches(self._outbox))
             self._outbox.clear()
-            if self._busy_poll:
-                self.stay_awake(self._busy_poll)
+            if self.busy_poll.seconds:
+                self.busy_poll.start()
         if frames:
             self._channel.send(frames)
-
-    def stay_awake(self, seconds: float) -> None:
-        """Keep the event loop from falling asleep for so long while the worker has something in hand."""
-        self.awake.stay(seconds)
 
     def send(self, data: bytes) -> None:
         """Send bytes that are packed already."""
