@@ -5,7 +5,7 @@
 # ONCE    make demo ONCE=1 stops after the sample pictures
 # ONLY    make bench ONLY=noop measures a part and renews its section of docs/benchmarks.md; tests/benchmarks names the parts
 # SECONDS make fuzz SECONDS=60 looks for a minute
-# RENEW   make bench-check RENEW=1 takes the engine of today as what later ones are compared with
+# RENEW   make bench-check RENEW=1 writes the results of today into the baselines
 # JOBS    tests that run at the same time
 # CONSTRAINTS  the file with the exact versions to install; empty: the newest releases
 
@@ -63,7 +63,7 @@ bench: ## measure speed and memory beside others and renew docs/benchmarks.md (O
 measure: $(VENV)/.group-bench $(VENV)/.debian-packages-bench
 	@ONLY=$(ONLY) $(RUN) tests.benchmarks --page
 
-bench-check: $(VENV)/.group-dev $(VENV)/.debian-packages ## has the engine become slower? (RENEW=1: let it be so)
+bench-check: $(VENV)/.group-dev $(VENV)/.debian-packages ## compare the engine's cost with the baselines (RENEW=1: renew them)
 	@echo "==> bench-check"
 	@RENEW=$(filter-out 0,$(RENEW)) $(RUN) tests.benchmarks.check
 

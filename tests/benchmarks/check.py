@@ -1,33 +1,34 @@
-"""Compares the engine's microbenchmarks with the committed ratios; the exit status tells whether all are near them.
+"""Compares the engine's microbenchmarks and the plain path with the committed baselines.
 
-    python -m tests.benchmarks.check           compare
-    RENEW=1 python -m tests.benchmarks.check   write down the ratios of today
+    python -m tests.benchmarks.check           compare; the exit status is 1 when a limit is exceeded
+    RENEW=1 python -m tests.benchmarks.check   write the results of today into the baselines
 
-A ratio is what a piece of the engine costs, divided by what a loop of plain Python costs that does the same sort of
-things. Machine and interpreter change both alike. Costs are instructions where valgrind is there: the same number
+A ratio is the cost of a piece of the engine divided by that of a loop of plain Python that does the same sort of
+things. Machine and interpreter change both alike. Costs are instructions where valgrind is installed: the same number
 in every run, however busy the machine. Elsewhere they are CPU time, which is judged by the best of several runs.
+
+The plain path has a budget of its own, in absolute counts (`plain_path`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from .counting import count_instructions, run_subject
+from .plain_path import PlainPath, processor_time
 
 WORSE = 1.15
 """What is so many times the committed ratio has become slower."""
 
 BASELINE = Path(__file__).with_name("baseline.json")
 SUBJECT = f"{__package__}.subjects.micro"
-TIMEOUT = 120.0
 
 
 class Counter(ABC):
@@ -54,22 +55,7 @@ class Instructions(Counter):
     name = "instructions"
 
     def ratios(self) -> dict[str, float]:
-        with tempfile.TemporaryDirectory() as directory:
-            output = Path(directory, "callgrind")
-            times = _run(
-                "valgrind",
-                "--quiet",
-                "--tool=callgrind",
-                f"--callgrind-out-file={output}",
-                "--dump-before=getpriority",
-                sys.executable,
-                "-m",
-                SUBJECT,
-                "marks",
-            )
-            # A file is written at each mark: what is between two marks is in every second one.
-            counts = [_total(Path(f"{output}.{2 * number}")) for number in range(1, len(times) + 1)]
-        costs = {name: count / times[name] for name, count in zip(times, counts, strict=True)}
+        costs = count_instructions(SUBJECT)
         reference = costs.pop("reference")
         return {name: cost / reference for name, cost in costs.items()}
 
@@ -83,7 +69,7 @@ class Clock(Counter):
     name = "clock"
 
     def ratios(self) -> dict[str, float]:
-        ratios: dict[str, float] = _run(sys.executable, "-m", SUBJECT, "clock")
+        ratios: dict[str, float] = run_subject(sys.executable, "-m", SUBJECT, "clock")
         return ratios
 
     def again(self, ratios: dict[str, float]) -> dict[str, float]:
@@ -131,33 +117,27 @@ def compare(counter: Counter, attempts: int = 3) -> Comparison:
     return comparison
 
 
-def _run(*command: str) -> dict[str, Any]:
-    # A random seed would change how full the buckets of sets and dicts of strings are.
-    environment = os.environ | {"PYTHONHASHSEED": "0"}
-    answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=TIMEOUT, check=True)
-    values: dict[str, Any] = json.loads(answer.stdout)
-    return values
-
-
-def _total(path: Path) -> int:
-    found = re.search(r"^totals: (\d+)", path.read_text(), re.MULTILINE)
-    if found is None:
-        raise RuntimeError(f"{path.name} says nothing of a total")
-    return int(found[1])
-
-
 def main() -> int:
-    counters: list[Counter] = [Clock()]
-    if shutil.which("valgrind"):
-        counters.insert(0, Instructions())
+    has_valgrind = shutil.which("valgrind") is not None
+    plain_path = PlainPath.measure() if has_valgrind else None
+    counters: list[Counter] = [Instructions(), Clock()] if has_valgrind else [Clock()]
     if os.environ.get("RENEW"):
-        baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
-        baseline |= {counter.name: _rounded(counter.ratios()) for counter in counters}
-        BASELINE.write_text(json.dumps(baseline, indent=4) + "\n")
+        renew(counters, plain_path)
         return 0
     comparison = compare(counters[0])
-    print(f"{counters[0].name}, as a ratio to the reference loop\n{comparison}")
-    return 0 if comparison.holds else 1
+    print(f"{counters[0].name}, as a ratio to the reference loop\n{comparison}\n")
+    print(plain_path or "instructions of the plain path: not counted without valgrind")
+    print(processor_time())
+    return 0 if comparison.holds and not (plain_path and plain_path.over_budget) else 1
+
+
+def renew(counters: list[Counter], plain_path: PlainPath | None) -> None:
+    """Write the ratios and the counts of today into the baselines."""
+    baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    baseline |= {counter.name: _rounded(counter.ratios()) for counter in counters}
+    BASELINE.write_text(json.dumps(baseline, indent=4) + "\n")
+    if plain_path is not None:
+        plain_path.renewed().write()
 
 
 def _rounded(ratios: dict[str, float]) -> dict[str, float]:
