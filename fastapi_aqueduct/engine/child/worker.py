@@ -6,19 +6,17 @@ Runs in the child and imports nothing a child does not need: no event loop, no w
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ...exceptions import ArenaFull
 from ...task import BaseTask, shared_memories
 from ..memory.arena import Arena
-from ..memory.layout import Layout, Ref
+from ..memory.layout import Ref
 from ..memory.mapping import Mapping
 from ..system.malloc import give_back, keep_freed_memory
 from ..wire.channel import WorkerChannel
@@ -39,6 +37,7 @@ from ..wire.frames import (
 from .parent_death import ParentDeathSignal, end_group, watch_parent
 from .program import Program, read_program
 from .return_check import ReturnCheck
+from .setup import Setup
 from .trace import write_trace_on_faults
 
 ROOM_TIMEOUT = 1.0
@@ -47,10 +46,6 @@ ROOM_TIMEOUT = 1.0
 START_FAILURE = 3
 """Exit code of a worker whose `on_start` failed."""
 
-KEPT = 1 << 30
-"""Bytes of freed memory that a worker keeps if nothing else is said. Models take and free buffers of many megabytes in
-each call; a worker has nothing else to do with that memory."""
-
 LARGE = 256 << 20
 """Bytes of a buffer that goes back to the system nevertheless."""
 
@@ -58,31 +53,6 @@ AT_EASE = 0.01
 """Seconds without a task after which a worker counts as idle, and would run `on_stop` if the API process ended."""
 
 _NOTHING = Encoded(b"", b"", ())
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a worker is told at its start.
-
-    Attributes:
-        step: Index of its step.
-        name: Name of its step.
-        may_run_again: Whether a batch whose handler raised is run again, one task at a time.
-        layout: How the arena is divided.
-        region: The number of the worker's region.
-        blocks: Blocks that an earlier worker left in that region: size by offset.
-        busy_poll: Seconds to stay awake when there is nothing to do.
-        kept: Bytes of freed memory that the worker keeps for its next batch until it is idle.
-    """
-
-    step: int
-    name: str
-    may_run_again: bool
-    layout: Layout
-    region: int
-    blocks: dict[int, int]
-    busy_poll: float = 0.0
-    kept: int = KEPT
 
 
 def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int, program_fd: int) -> None:
@@ -119,7 +89,7 @@ def main(sock: Any, memory_fd: int, trace_fd: int, lifeline: int, program_fd: in
 def _set_up(channel: WorkerChannel, memory_fd: int, program_fd: int, parent_death_signal: ParentDeathSignal) -> Worker:
     frames = channel.receive()
     try:
-        setup: Setup = pickle.loads(frames.pop(0)[1])
+        setup = Setup.unpack(frames.pop(0)[1])
         program = read_program(program_fd)
         mapping = Mapping(memory_fd, setup.layout.size)
         worker = Worker(setup, program, channel, mapping, parent_death_signal)

@@ -14,7 +14,7 @@ from ...step import FlowStep
 from ..child.bootstrap import pack_prelude
 from ..child.importing import check_not_importing, explain_forkserver
 from ..child.program import Program, ProgramFile
-from ..child.worker import KEPT, Setup
+from ..child.setup import KEPT, Setup
 from ..memory.layout import Layout
 from ..memory.ledger import Ledger
 from ..timing import DEFAULT_TIMING, Timing
@@ -236,7 +236,7 @@ class Launcher:
             # What is kept must not look like a leak.
             kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,
         )
-        return pickle.dumps(setup, 5)
+        return setup.pack()
 
 
 def _call(function: Callable[[], None], done: Future[None]) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from fastapi_aqueduct import BaseTask, FlowStep
 from fastapi_aqueduct.engine.child.parent_death import ParentDeathSignal
 from fastapi_aqueduct.engine.child.program import Program
-from fastapi_aqueduct.engine.child.worker import Setup, Worker
+from fastapi_aqueduct.engine.child.setup import Setup
+from fastapi_aqueduct.engine.child.worker import Worker
 from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.ledger import Ledger
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
