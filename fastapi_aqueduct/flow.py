@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Literal, NoReturn, Self, TypeVar
 
 from .engine.declaration import LONGEST_TIMEOUT, check_numbers, checked_method, checked_timeout, named, not_a_task
-from .engine.engine import Engine
-from .engine.loops.background import run_in_thread
+from .engine.engine import LocalEngine
+from .engine.lifecycle import Lifecycle
 from .engine.loops.event_loop import check_asyncio, in_event_loop
 from .engine.loops.owner import Guard
 from .engine.memory.arrivals import NO_CAP, Arrival, ArrivalCap
 from .engine.memory.block_writer import BlockWriter
-from .engine.started import keep_for_good, note_end, note_start
 from .engine.state import FlowState as FlowState
-from .engine.state import Origin, not_running
 from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
 from .engine.system.process_memory import default_memory_limit
 from .engine.timing import DEFAULT_TIMING, Timing
-from .engine.workers.process import StartMethod
-from .exceptions import BlockingCallError, InvalidArgument, NotRunningError
+from .exceptions import BlockingCallError, InvalidArgument
 from .handler import BaseTaskHandler
-from .logger import log
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
 from .steps import Steps
-from .task import BaseTask, shared_memories
+from .task import BaseTask
 
 T = TypeVar("T", bound=BaseTask)
 
@@ -84,27 +78,24 @@ class Flow:
     ) -> None:
         self.name = name
         self._steps = named(steps)
-        self._queue_size = DEFAULT_QUEUE_SIZE if queue_size is None else queue_size
-        self._priorities = queue_priorities
-        self._method: StartMethod = checked_method(mp_start_method)
         self._memory_limit = memory_limit
-        self._start_timeout = start_timeout
-        self._stop_timeout = stop_timeout
-        self._timing = timing
-        self._state = FlowState.STOPPED
-        self._engine: Engine | None = None
-        self._origin = Origin()
-        check_numbers(self._queue_size, queue_priorities, memory_limit, start_timeout)
+        method = checked_method(mp_start_method)
+        size = DEFAULT_QUEUE_SIZE if queue_size is None else queue_size
+        check_numbers(size, queue_priorities, memory_limit, start_timeout)
+        build = partial(
+            LocalEngine.build, name, self._steps, method, memory_limit, size, queue_priorities, start_timeout, timing
+        )
+        self._lifecycle = Lifecycle(name, build, start_timeout, stop_timeout)
 
     @property
     def state(self) -> FlowState:
         """Where the flow is in its life."""
-        return self._state
+        return self._lifecycle.state
 
     @property
     def is_running(self) -> bool:
         """Whether the flow takes tasks."""
-        return self._state is FlowState.RUNNING
+        return self._lifecycle.state is FlowState.RUNNING
 
     @property
     def steps(self) -> Steps:
@@ -123,12 +114,7 @@ class Flow:
             StartError: A worker failed; nothing is left running. Its cause is the worker's own exception.
             StartTimeout: The workers were not ready in time; nothing is left running.
         """
-        if not in_event_loop():
-            asyncio.run(self._start_detached(timeout))
-            return
-        run_in_thread(lambda: asyncio.run(self._start_detached(timeout)))
-        if self._engine is not None:
-            self._engine.owner.claim()
+        self._lifecycle.start_blocking(timeout)
 
     async def __aenter__(self) -> Self:
         await self.start_async()
@@ -149,21 +135,7 @@ class Flow:
             StartError, StartTimeout: As for `start`. A cancellation stops what was started.
             ConfigurationError: No event loop of asyncio runs here.
         """
-        check_asyncio()
-        if self._state is not FlowState.STOPPED:
-            raise NotRunningError(f"flow {self.name} cannot be started: it is {self._state}")
-        engine = self._engine = self._build()
-        self._state = FlowState.STARTING
-        self._origin = Origin()
-        note_start(self, self._let_go, self._forget)
-        try:
-            await engine.start(self._start_timeout if start_timeout is None else start_timeout)
-        except BaseException:
-            await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
-            raise
-        shared_memories.append(engine.ledger.arena)
-        self._state = FlowState.RUNNING
-        log.info("flow %s is running: %s", self.name, ", ".join(name for name, _ in self._steps))
+        await self._lifecycle.start(start_timeout)
 
     async def process(self, task: T, timeout_sec: float = 5.0) -> T:
         """Take a task through the steps and fill it in.
@@ -194,12 +166,9 @@ class Flow:
             raise not_a_task(task)
         if timeout_sec.__class__ is not float or not 0.0 <= timeout_sec <= LONGEST_TIMEOUT:
             timeout_sec = checked_timeout(timeout_sec)
-        engine = self._engine
+        engine = self._lifecycle.running_engine()
         try:
-            if engine is not None and self._state is FlowState.RUNNING and engine.loop is asyncio.get_running_loop():
-                processing: Awaitable[object] = engine.dispatcher.process(task, timeout_sec)
-            else:
-                processing = self._find_way(task, timeout_sec)
+            processing = engine.process(task, timeout_sec)
         except RuntimeError:
             check_asyncio()
             raise
@@ -236,7 +205,7 @@ class Flow:
         if not isinstance(task, BaseTask):
             raise not_a_task(task)
         timeout = checked_timeout(timeout_sec)
-        self._running_engine().owner.process_blocking(task, timeout, caller_guard.get())
+        self._lifecycle.running_engine().process_blocking(task, timeout, caller_guard.get())
         return task
 
     async def stop(self, graceful: bool = True) -> None:
@@ -249,37 +218,15 @@ class Flow:
         Tasks that are left end with `NotRunningError`. The flow can be started again. A graceful stop that is under way
         is ended by another one that is not.
         """
-        engine = self._engine
-        if engine is not None and self._state is not FlowState.STARTING:
-            await engine.owner.run(partial(self._stop, engine, graceful))
-            engine.owner.join()
-
-    async def _stop(self, engine: Engine, graceful: bool) -> None:
-        if self._engine is not engine:
-            return
-        if self._state is FlowState.STOPPING:
-            if not graceful:
-                engine.abandon()
-                await engine.supervisor.kill()
-            return
-        self._state = FlowState.STOPPING
-        has_waited = False
-        try:
-            if graceful:
-                if not await engine.dispatcher.wait_idle(self._stop_timeout):
-                    log.warning("flow %s stops with %d tasks unfinished", self.name, engine.dispatcher.in_flight)
-                has_waited = True
-        finally:
-            # Whoever cancels the stop ends the wait for tasks and not the stop.
-            await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=not has_waited)))
+        await self._lifecycle.stop(graceful)
 
     def kill_workers(self) -> None:
         """Kill the workers without waiting, as the first act of a stop that is not graceful; `stop` must follow.
 
         For an event loop that may not turn again.
         """
-        if self._engine is not None:
-            self._engine.supervisor.kill_at_once()
+        if self._lifecycle.engine is not None:
+            self._lifecycle.engine.kill_at_once()
 
     def check_entry(self, priority: int = 0, timeout_sec: float = 5.0) -> None:
         """Refuse a task that comes now if it would have to wait for a place, or could not be done in time.
@@ -296,16 +243,13 @@ class Flow:
             QueueFull: The queue of the first step is full.
             DeadlineUnreachable: At the measured rate it would take longer than ``timeout_sec``.
         """
-        engine = self._running_engine()
-        if engine.loop is not asyncio.get_running_loop():
-            engine.owner.claim()
-        engine.dispatcher.check_entry(priority, timeout_sec)
+        self._lifecycle.running_engine().check_entry(priority, timeout_sec)
 
     @property
     def memory_limit(self) -> int:
         """Bytes of shared memory that all processes of the flow may use."""
-        engine = self._engine
-        return engine.ledger.arena.layout.limit if engine else self._memory_limit or default_memory_limit()
+        engine = self._lifecycle.engine
+        return engine.memory_limit if engine else self._memory_limit or default_memory_limit()
 
     def expect(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap = NO_CAP) -> Arrival:
         """Expect a body: it counts as arriving from its first byte on, and waits where too much is arriving.
@@ -320,7 +264,7 @@ class Flow:
             NotRunningError: The flow is not running.
             Overloaded: Too many bodies are arriving.
         """
-        return self._engine_here().ledger.arrivals.expect(size, most, wait_timeout, cap)
+        return self._lifecycle.running_engine().expect(size, most, wait_timeout, cap)
 
     def receive(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap = NO_CAP) -> BlockWriter:
         """Expect a body that goes to shared memory.
@@ -334,13 +278,7 @@ class Flow:
         Raises:
             NotRunningError, Overloaded: As for `expect`.
         """
-        return BlockWriter(self._engine_here().ledger, self.expect(size, most, wait_timeout, cap))
-
-    def _engine_here(self) -> Engine:
-        engine = self._running_engine()
-        if engine.loop is asyncio.get_running_loop() or engine.owner.bring_here():
-            return engine
-        raise NotRunningError(f"flow {self.name} runs in another thread's event loop, where uploads must arrive")
+        return self._lifecycle.running_engine().receive(size, most, wait_timeout, cap)
 
     def adopt(self) -> None:
         """Have the running event loop drive the flow, if none does or one of the flow's own.
@@ -351,16 +289,16 @@ class Flow:
         Raises:
             NotRunningError: The flow is not running.
         """
-        self._running_engine().owner.bring_here()
+        self._lifecycle.running_engine().adopt()
 
     def statistics(self) -> FlowStatistics:
         """Return a snapshot of workers, queues and shared memory; from memory only, cheap enough for probes."""
-        engine = self._engine
+        engine, state = self._lifecycle.engine, self._lifecycle.state
         if engine is None:
             steps = tuple(StepStatistics(name, (), step.nprocs, 0) for name, step in self._steps)
             arena = ArenaStatistics(self.memory_limit)
-            return FlowStatistics(self.name, self._state, steps, arena, 0, 0, 0, 0, 0)
-        return engine.statistics(self._state)
+            return FlowStatistics(self.name, state, steps, arena, 0, 0, 0, 0, 0)
+        return engine.statistics(state)
 
     def __reduce__(self) -> NoReturn:
         # Before pickle fails at the first lock that it finds in here, and names that.
@@ -370,60 +308,4 @@ class Flow:
         )
 
     def __repr__(self) -> str:
-        return f"<Flow {self.name} {self._state}: {' > '.join(name for name, _ in self._steps)}>"
-
-    def _running_engine(self) -> Engine:
-        engine = self._engine
-        if engine is None or self._state is not FlowState.RUNNING:
-            raise self._origin.error(self.name) if self._origin.is_forked else not_running(self.name, self._state)
-        return engine
-
-    def _find_way(self, task: BaseTask, timeout: float) -> Awaitable[object]:
-        engine = self._running_engine()
-        if engine.owner.claim():
-            return engine.dispatcher.process(task, timeout)
-        return engine.owner.process(task, timeout)
-
-    async def _start_detached(self, timeout: float | None) -> None:
-        await self.start_async(timeout)
-        engine = self._engine
-        assert engine is not None
-        engine.detach()
-
-    def _build(self) -> Engine:
-        return Engine.build(
-            self.name,
-            self._steps,
-            self._method,
-            self._memory_limit or default_memory_limit(),
-            self._queue_size,
-            self._priorities,
-            self._start_timeout,
-            self._timing,
-        )
-
-    async def _discard(self, engine: Engine, kill: bool) -> None:
-        note_end(self)
-        if engine.ledger.arena in shared_memories:
-            shared_memories.remove(engine.ledger.arena)
-        await engine.close(kill)
-        self._engine = None
-        self._state = FlowState.STOPPED
-
-    def _forget(self) -> None:
-        # In a fork of the process that has started the flow. The workers answer that process only: with two readers
-        # one gets the other's answers.
-        engine = self._engine
-        if engine is None:
-            return
-        if engine.ledger.arena in shared_memories:
-            shared_memories.remove(engine.ledger.arena)
-        engine.forget()
-        keep_for_good(engine)
-        self._engine = None
-        self._state = FlowState.STOPPED
-        self._origin.is_forked = True
-
-    def _let_go(self) -> None:
-        if self._engine is not None:
-            self._engine.owner.at_exit(self._engine.let_go)
+        return f"<Flow {self.name} {self.state}: {' > '.join(name for name, _ in self._steps)}>"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastapi_aqueduct import Flow
+from fastapi_aqueduct.engine.engine import LocalEngine
 from fastapi_aqueduct.engine.memory.mapping import MEMORY_PREFIX
 
 from .handlers import Gate, Job
@@ -41,6 +42,18 @@ async def running(flow: Flow) -> AsyncIterator[Flow]:
         await flow.stop(graceful=False)  # what a failed test left in a handler would be waited for
         raise
     await flow.stop()
+
+
+def engine_of(flow: Flow) -> LocalEngine:
+    """Return the parts of a running flow, for what no statistics show."""
+    engine = flow._lifecycle.engine
+    assert isinstance(engine, LocalEngine)
+    return engine
+
+
+def contenders(flow: Flow) -> int:
+    """Count the callers and bodies that wait for a place in the first queue."""
+    return engine_of(flow).dispatcher.stages[0].waiters.contenders
 
 
 def blocks(flow: Flow) -> int:

@@ -1,22 +1,28 @@
-"""What exists while a flow runs, put together and taken apart again."""
+"""The engine in this process: the parts of a running flow, put together and taken apart again."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from ..exceptions import NotRunningError
+from ..logger import log
 from ..step import FlowStep
-from .loops.owner import Owner
+from ..task import BaseTask, shared_memories
+from .loops.owner import Guard, Owner
+from .memory.arrivals import Arrival, ArrivalCap
+from .memory.block_writer import BlockWriter
 from .memory.layout import Layout
 from .memory.ledger import Ledger
 from .memory.limits import check_limits
 from .memory.mapping import Mapping, create_memory
 from .scheduling.dispatcher import Dispatcher
 from .statistics import FlowStatistics
+from .system.process_memory import default_memory_limit
 from .timing import DEFAULT_TIMING, Timing
 from .workers.launcher import Launcher
 from .workers.lifeline import Lifeline
@@ -27,7 +33,7 @@ from .workers.supervisor import Supervisor
 
 
 @dataclass
-class Engine:
+class LocalEngine:
     """The parts of a running flow.
 
     Attributes:
@@ -62,7 +68,7 @@ class Engine:
         name: str,
         steps: list[tuple[str, FlowStep]],
         method: StartMethod,
-        memory_limit: int,
+        memory_limit: int | None,
         queue_size: int,
         priorities: int,
         start_timeout: float,
@@ -74,7 +80,7 @@ class Engine:
             name: Name of the flow.
             steps: Its steps, each with its name.
             method: How processes are started.
-            memory_limit: Bytes of shared memory that all processes may use.
+            memory_limit: Bytes of shared memory that all processes may use; None: half of the memory.
             queue_size: Tasks that may wait for a step, in each level.
             priorities: Number of priority levels.
             start_timeout: Seconds in which a worker must be ready.
@@ -87,7 +93,7 @@ class Engine:
         workers = sum(step.nprocs for _, step in steps)
         # One for this process, one for each worker, and one to spare for each step: a worn worker and its
         # replacement are there together.
-        layout = Layout(1 + workers + len(steps), memory_limit)
+        layout = Layout(1 + workers + len(steps), memory_limit or default_memory_limit())
         check_limits(name, workers, layout)
         with contextlib.ExitStack() as undo:
             try:
@@ -112,6 +118,61 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.dispatcher.attach(self.loop)
         await self.supervisor.start(timeout)
+        shared_memories.append(self.ledger.arena)
+        log.info("flow %s is running: %s", self.name, ", ".join(stage.name for stage in self.dispatcher.stages))
+
+    @property
+    def memory_limit(self) -> int:
+        """Bytes of shared memory that all processes may use."""
+        return self.ledger.arena.layout.limit
+
+    @property
+    def in_flight(self) -> int:
+        """Number of tasks that are not settled."""
+        return self.dispatcher.in_flight
+
+    def process(self, task: BaseTask, timeout: float) -> Awaitable[object]:
+        """Send a task through the steps, from any event loop; see `Dispatcher.process`."""
+        if self.loop is asyncio.get_running_loop() or self.owner.claim():
+            return self.dispatcher.process(task, timeout)
+        return self.owner.process(task, timeout)
+
+    def process_blocking(self, task: BaseTask, timeout: float, guard: Guard | None) -> None:
+        """Send a task through the steps from a thread without an event loop; see `Owner.process_blocking`."""
+        self.owner.process_blocking(task, timeout, guard)
+
+    def check_entry(self, priority: int, timeout: float) -> None:
+        """Refuse a task that would have to wait for a place or would miss its deadline."""
+        if self.loop is not asyncio.get_running_loop():
+            self.owner.claim()
+        self.dispatcher.check_entry(priority, timeout)
+
+    def expect(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap) -> Arrival:
+        """Expect a body; see `Arrivals.expect`.
+
+        Raises:
+            NotRunningError: The event loop of another thread drives the engine.
+        """
+        if self.loop is not asyncio.get_running_loop() and not self.adopt():
+            raise NotRunningError(f"flow {self.name} runs in another thread's event loop, where uploads must arrive")
+        return self.ledger.arrivals.expect(size, most, wait_timeout, cap)
+
+    def receive(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap) -> BlockWriter:
+        """Expect a body that goes to shared memory, as `expect` does."""
+        return BlockWriter(self.ledger, self.expect(size, most, wait_timeout, cap))
+
+    async def wait_idle(self, timeout: float) -> bool:
+        """Wait until no task is in flight; tell whether that was within ``timeout`` seconds."""
+        return await self.dispatcher.wait_idle(timeout)
+
+    def adopt(self) -> bool:
+        """Have the running event loop drive the engine, if none does or one of the flow's own; tell whether it does."""
+        return self.owner.bring_here()
+
+    async def run(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a function in the event loop that drives the engine; see `Owner.run`."""
+        await self.owner.run(function)
+        self.owner.join()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in another event loop."""
@@ -131,12 +192,22 @@ class Engine:
         # Each its own: a raised exception refers to the frames of one request.
         self.ledger.arrivals.abandon(lambda: NotRunningError(f"flow {self.name} was stopped while a body arrived"))
 
+    async def kill(self) -> None:
+        """End every task and kill the workers; `close` must follow."""
+        self.abandon()
+        await self.supervisor.kill()
+
+    def kill_at_once(self) -> None:
+        """Kill the workers without waiting; `close` must follow."""
+        self.supervisor.kill_at_once()
+
     async def close(self, kill: bool) -> None:
         """End every task and every worker, and give the memory back.
 
         Args:
             kill: Whether workers are killed, or asked to leave first.
         """
+        self._unshare()
         self.abandon()
         self.dispatcher.detach("the flow was stopped")
         self.owner.close(f"the task ended with flow {self.name}: the flow was stopped")
@@ -147,8 +218,11 @@ class Engine:
         os.close(self.memory_fd)
         self.owner.end_background()
 
-    def let_go(self) -> None:
-        """Have the workers end without waiting for them, at the end of the interpreter."""
+    def end_at_exit(self) -> None:
+        """Have the workers end without waiting for them, at the exit of the interpreter."""
+        self.owner.at_exit(self._let_go)
+
+    def _let_go(self) -> None:
         self.supervisor.let_go()
         self.lifeline.close()  # now: multiprocessing waits for those of the forkserver before this process ends
 
@@ -158,12 +232,17 @@ class Engine:
         A copy of a descriptor would keep the workers alive after the death of the parent. The shared memory stays
         mapped: there may be views of it.
         """
+        self._unshare()
         self.loop = None
         self.ledger.arena.mapping.wake = None
         self.supervisor.forget()
         self.launcher.forget()
         self.lifeline.close()
         os.close(self.memory_fd)
+
+    def _unshare(self) -> None:
+        if self.ledger.arena in shared_memories:
+            shared_memories.remove(self.ledger.arena)
 
     def statistics(self, state: str) -> FlowStatistics:
         """Return a snapshot.

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from fastapi_aqueduct import Flow
 
-from ..support import DEADLINE, eventually
+from ..support import DEADLINE, engine_of, eventually
 
 
 @contextlib.asynccontextmanager
@@ -51,8 +51,7 @@ def taken(flow: Flow) -> int:
 
     Looks inside, since a body that is coming is held by nobody and the statistics count what is held.
     """
-    engine = flow._engine
-    assert engine is not None
+    engine = engine_of(flow)
     engine.ledger.arena.collect()
     return engine.ledger.arena.allocator.used
 

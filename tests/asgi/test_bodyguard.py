@@ -16,7 +16,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 from fastapi_aqueduct import Aqueduct, AqueductError, Flow, FlowDep, FlowTask, UploadLimits, flow_endpoint
 
-from ..support import DEADLINE, eventually
+from ..support import DEADLINE, engine_of, eventually
 from .edge_handlers import Pass
 from .handlers import Adder, Join, Order, Picture, Sum, Text
 from .support import Connection, serving
@@ -160,8 +160,7 @@ def make_flow(make: Any) -> Flow:
 
 def arriving(flow: Flow) -> tuple[int, int]:
     """Count the bodies that are arriving, and their bytes on the heap: looks inside."""
-    engine = flow._engine
-    assert engine is not None
+    engine = engine_of(flow)
     return len(engine.ledger.arrivals), engine.ledger.arrivals.held
 
 

@@ -27,13 +27,14 @@ SOURCE = """
 
     from fastapi_aqueduct import Aqueduct, Flow, FlowTask, flow_endpoint
     from tests.asgi.handlers import Held, HeldPicture, Hold, Order, Text
+    from tests.support import engine_of
 
     flow = Flow(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/arriving")
     async def arriving() -> int:
-        return len(flow._engine.ledger.arrivals)
+        return len(engine_of(flow).ledger.arrivals)
 
     @app.post("/upload")
     @flow_endpoint(flow)

@@ -15,7 +15,7 @@ from fastapi_aqueduct import Aqueduct, BlockingCallError, Flow, FlowDep, FlowSte
 
 from .. import handlers
 from ..handlers import Each, Gate, Job
-from ..support import blocks, eventually
+from ..support import blocks, engine_of, eventually
 from .handlers import Add, Adder, Held, Hold, Picture, Sum
 from .support import Connection, bare_client, serving
 
@@ -191,6 +191,6 @@ async def test_a_flow_that_ran_before_the_server_is_driven_by_the_server() -> No
 
     await asyncio.to_thread(begin)
     async with serving(app) as server:
-        assert flow._engine and flow._engine.loop is asyncio.get_running_loop()
+        assert engine_of(flow).loop is asyncio.get_running_loop()
         assert (await server.get("/sum?a=5")).json() == 15
     await flow.stop()

@@ -14,7 +14,7 @@ from fastapi_aqueduct.engine.memory.mapping import PAGE
 from .. import handlers
 from ..asgi.support import taken
 from ..handlers import Each, Job
-from ..support import DEADLINE, blocks, eventually, running
+from ..support import DEADLINE, blocks, engine_of, eventually, running
 
 MIB = 1 << 20
 NO_LIMIT = ArrivalCap(size=1 << 40)
@@ -191,8 +191,7 @@ async def test_a_block_moves_also_when_no_memory_is_left() -> None:
         with receive(flow, None) as intake, receive(flow, None) as behind:
             assert intake.write(b"a" * 7 * MIB)
             assert behind.write(b"x")
-            engine = flow._engine
-            assert engine is not None
+            engine = engine_of(flow)
             arena = engine.ledger.arena
             task = arena.allocate(arena.available() - MIB - 64 * PAGE)
             await intake.write_patiently(b"b" * MIB)

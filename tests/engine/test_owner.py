@@ -22,7 +22,19 @@ from fastapi_aqueduct import BlockingCallError, Flow, FlowStep, NotRunningError,
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, notes
-from ..support import DEADLINE, blocks, busy, eventually, outcome, pids, run_script, running, wait_until
+from ..support import (
+    DEADLINE,
+    blocks,
+    busy,
+    contenders,
+    engine_of,
+    eventually,
+    outcome,
+    pids,
+    run_script,
+    running,
+    wait_until,
+)
 
 RUNNERS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -94,7 +106,7 @@ async def test_other_event_loops_hand_their_calls_to_a_running_owner(
     tmp_path: Path, threads: ThreadPoolExecutor, run: Run
 ) -> None:
     async with running(Flow(FlowStep(Each(handlers.enter_gate_if_any, handlers.add_one), nprocs=2))) as flow:
-        owner = flow._engine and flow._engine.loop
+        owner = engine_of(flow).loop
         async with busy(flow, Gate(tmp_path), number=0):
             calls = [flow.process(Job(number=number), 30) for number in range(30)]
             own = asyncio.gather(*calls)
@@ -102,7 +114,7 @@ async def test_other_event_loops_hand_their_calls_to_a_running_owner(
             assert [task.number for task in await own] == list(range(1, 31))
             results = await asyncio.gather(*map(asyncio.wrap_future, others))
             assert [task.number for task in results] == list(range(1, 31))
-        assert (flow._engine and flow._engine.loop) is owner
+        assert engine_of(flow).loop is owner
 
 
 async def test_a_call_from_another_thread_fills_the_callers_own_task_with_memory_that_is_freed(
@@ -176,7 +188,7 @@ async def test_a_cancellation_in_another_loop_withdraws_the_task(
 
         async def leave() -> None:
             tasks = [asyncio.create_task(flow.process(Job(number=n, path=path), 60)) for n in (1, 2)]
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 1)
+            await eventually(lambda: contenders(flow) == 1)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -185,7 +197,7 @@ async def test_a_cancellation_in_another_loop_withdraws_the_task(
         async with busy(flow, Gate(tmp_path), number=0, path=path):
             await asyncio.get_running_loop().run_in_executor(threads, lambda: run(leave()))
             await eventually(lambda: flow.statistics().steps[0].queued == 0)
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 0)
+            await eventually(lambda: contenders(flow) == 0)
             assert flow.statistics().cancelled in (1, 2)  # the second may have got the place of the first
         await flow.process(Job(number=3, path=path))
     assert notes(path) == ["0", "3"]
@@ -195,7 +207,7 @@ async def test_the_stop_of_a_flow_ends_calls_of_other_threads(tmp_path: Path, th
     flow = Flow(Each(handlers.enter_gate), queue_size=1)
     await flow.start_async()
     calls = [threads.submit(flow.process_blocking, Job(gate=Gate(tmp_path)), 60) for _ in range(4)]
-    await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 2)
+    await eventually(lambda: contenders(flow) == 2)
     await flow.stop(graceful=False)
     for call in calls:
         assert isinstance(await outcome(asyncio.wrap_future(call)), NotRunningError)
@@ -306,7 +318,7 @@ def test_calls_go_on_when_the_loop_that_drives_the_flow_ends(
     calls = [threads.submit(flow.process_blocking, Job(number=n, path=path, gate=gate), 60) for n in range(2)]
     calls += [threads.submit(asyncio.run, flow.process(Job(number=n, path=path), 60)) for n in (2, 3)]
     assert wait_until(gate.is_entered, DEADLINE)
-    assert wait_until(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 2, DEADLINE)
+    assert wait_until(lambda: contenders(flow) == 2, DEADLINE)
     owner.end()
     gate.open()
     assert sorted(call.result().number for call in calls) == [1, 2, 3, 4]
@@ -380,7 +392,7 @@ def test_a_call_waits_for_room_that_another_thread_makes(threads: ThreadPoolExec
     flow.start()
     kept = [flow.process_blocking(Job(image=np.zeros(3 << 20, np.uint8)))]
     waiting = threads.submit(flow.process_blocking, Job(image=np.ones(3 << 20, np.uint8)), 30)
-    assert wait_until(lambda: flow._engine and flow._engine.ledger.arena.mapping.wake, DEADLINE)
+    assert wait_until(lambda: engine_of(flow).ledger.arena.mapping.wake, DEADLINE)
     kept.clear()
     assert waiting.result().image.sum() == 3 << 20
     del waiting
@@ -394,7 +406,7 @@ async def test_a_server_that_starts_later_drives_the_flow_itself(threads: Thread
     before = threading.active_count()
     flow.adopt()
     assert threading.active_count() == before - 1
-    assert flow._engine and flow._engine.loop is asyncio.get_running_loop()
+    assert engine_of(flow).loop is asyncio.get_running_loop()
     assert (await flow.process(Job(number=1))).number == 2
     assert (await asyncio.wrap_future(threads.submit(flow.process_blocking, Job(number=2)))).number == 3
     await flow.stop()

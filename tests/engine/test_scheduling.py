@@ -14,7 +14,7 @@ from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, Whole, notes
-from ..support import DEADLINE, busy, eventually, running
+from ..support import DEADLINE, busy, contenders, engine_of, eventually, running
 
 
 async def submit(flow: Flow, **fields: Any) -> asyncio.Task[Any]:
@@ -203,9 +203,9 @@ async def test_places_that_become_free_because_tasks_end_unworked_are_given_to_t
         async with busy(flow, Gate(tmp_path)):
             queued = await submit(flow, number=1)
             waiting = [asyncio.create_task(flow.process(Job(number=number), 60)) for number in (2, 3)]
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 2)
+            await eventually(lambda: contenders(flow) == 2)
             queued.cancel()  # while the worker is busy nothing else makes a place
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 1)
+            await eventually(lambda: contenders(flow) == 1)
             assert flow.statistics().steps[0].queued == 1
         await asyncio.gather(*waiting)
 
@@ -215,7 +215,7 @@ async def test_one_who_gives_up_waiting_for_a_place_takes_none(tmp_path: Path) -
         async with busy(flow, Gate(tmp_path)):
             queued = await submit(flow, number=1)
             first, second = (asyncio.create_task(flow.process(Job(number=number), 60)) for number in (2, 3))
-            await eventually(lambda: flow._engine and flow._engine.dispatcher.stages[0].waiters.contenders == 2)
+            await eventually(lambda: contenders(flow) == 2)
             queued.cancel()
             await asyncio.wait([queued])  # the place is promised to the first, who has not come in
             first.cancel()
@@ -241,7 +241,7 @@ async def test_a_worker_that_stays_awake_works_sleeps_and_works_again(tmp_path: 
         FlowStep(Each(handlers.add_one), busy_poll=0.02), FlowStep(Each(handlers.double), nprocs=2, busy_poll=0.01)
     )
     async with running(flow):
-        workers = flow._engine.dispatcher.stages[0].workers if flow._engine else []
+        workers = engine_of(flow).dispatcher.stages[0].workers
         for _ in range(3):
             jobs = await asyncio.gather(*[flow.process(Job(number=number)) for number in range(100)])
             assert [job.number for job in jobs] == [(number + 1) * 2 for number in range(100)]
@@ -254,8 +254,7 @@ async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_pat
         gate = Gate(tmp_path)
         task = asyncio.create_task(flow.process(Job(gate=gate), 60))
         await eventually(gate.is_entered)
-        worker = flow._engine.dispatcher.stages[0].workers[0] if flow._engine else None
-        assert worker is not None
+        worker = engine_of(flow).dispatcher.stages[0].workers[0]
         await eventually(lambda: not worker.busy_poll.is_active)
         assert not task.done()
         gate.open()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi_aqueduct import Flow
 
-from ..support import eventually, pids
+from ..support import engine_of, eventually, pids
 
 
 def all_pids(flow: Flow, step: int = 0) -> list[int]:
@@ -39,8 +39,7 @@ def descriptors() -> int:
 
 def lacking(flow: Flow) -> int:
     """Count the workers that are not there and that no launch under way and no timer will bring."""
-    assert flow._engine is not None
-    return flow._engine.supervisor.lacking()
+    return engine_of(flow).supervisor.lacking()
 
 
 async def complete(flow: Flow, nprocs: int, step: int = 0) -> None:

@@ -1,0 +1,139 @@
+"""The life cycle of a flow: starts its engine, stops it, ends it at the exit of the interpreter and after a fork."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from ..exceptions import NotRunningError
+from ..logger import log
+from .interface import Engine
+from .loops.background import run_in_thread
+from .loops.event_loop import check_asyncio, in_event_loop
+from .started import keep_for_good, note_end, note_start
+from .state import FlowState, Origin, not_running
+
+
+class Lifecycle:
+    """Owns the state of a flow and the engine that it has meanwhile.
+
+    Args:
+        name: Name of the flow.
+        build: Makes an engine that is not started.
+        start_timeout: Seconds in which all workers must be ready.
+        stop_timeout: Seconds that a graceful stop waits for tasks in flight.
+
+    Attributes:
+        state: State of the flow.
+        engine: Its engine; None while the flow is stopped.
+    """
+
+    def __init__(self, name: str, build: Callable[[], Engine], start_timeout: float, stop_timeout: float) -> None:
+        self.state = FlowState.STOPPED
+        self.engine: Engine | None = None
+        self._name = name
+        self._build = build
+        self._start_timeout = start_timeout
+        self._stop_timeout = stop_timeout
+        self._origin = Origin()
+
+    def running_engine(self) -> Engine:
+        """Return the engine of a flow that runs.
+
+        Raises:
+            NotRunningError: The flow is not running.
+            ForkedError: It runs in the process that this one is a fork of.
+        """
+        engine = self.engine
+        if engine is None or self.state is not FlowState.RUNNING:
+            raise self._origin.error(self._name) if self._origin.is_forked else not_running(self._name, self.state)
+        return engine
+
+    def start_blocking(self, timeout: float | None) -> None:
+        """Start without an event loop, or without the running one; see `Flow.start`.
+
+        Args:
+            timeout: Seconds in which all workers must be ready; None: the ``start_timeout`` of the flow.
+        """
+        if not in_event_loop():
+            asyncio.run(self._start_detached(timeout))
+            return
+        run_in_thread(lambda: asyncio.run(self._start_detached(timeout)))
+        if self.engine is not None:
+            self.engine.adopt()
+
+    async def start(self, timeout: float | None) -> None:
+        """Start in the running event loop; see `Flow.start_async`.
+
+        Args:
+            timeout: Seconds in which all workers must be ready; None: the ``start_timeout`` of the flow.
+        """
+        check_asyncio()
+        if self.state is not FlowState.STOPPED:
+            raise NotRunningError(f"flow {self._name} cannot be started: it is {self.state}")
+        engine = self.engine = self._build()
+        self.state = FlowState.STARTING
+        self._origin = Origin()
+        note_start(self, self._end_at_exit, self._forget)
+        try:
+            await engine.start(self._start_timeout if timeout is None else timeout)
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
+            raise
+        self.state = FlowState.RUNNING
+
+    async def stop(self, graceful: bool) -> None:
+        """Stop, in the event loop that drives the engine; see `Flow.stop`.
+
+        Args:
+            graceful: Whether to wait for tasks in flight first.
+        """
+        engine = self.engine
+        if engine is not None and self.state is not FlowState.STARTING:
+            await engine.run(partial(self._stop, engine, graceful))
+
+    async def _start_detached(self, timeout: float | None) -> None:
+        await self.start(timeout)
+        assert self.engine is not None
+        self.engine.detach()
+
+    async def _stop(self, engine: Engine, graceful: bool) -> None:
+        if self.engine is not engine:
+            return
+        if self.state is FlowState.STOPPING:
+            if not graceful:
+                await engine.kill()
+            return
+        self.state = FlowState.STOPPING
+        has_waited = False
+        try:
+            if graceful:
+                if not await engine.wait_idle(self._stop_timeout):
+                    log.warning("flow %s stops with %d tasks unfinished", self._name, engine.in_flight)
+                has_waited = True
+        finally:
+            # A cancellation ends the wait for tasks, not the stop.
+            await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=not has_waited)))
+
+    async def _discard(self, engine: Engine, kill: bool) -> None:
+        note_end(self)
+        await engine.close(kill)
+        self.engine = None
+        self.state = FlowState.STOPPED
+
+    def _forget(self) -> None:
+        # In a fork of the process that started the flow. The workers answer that process only: with two readers of a
+        # channel, each would get answers of the other.
+        engine = self.engine
+        if engine is None:
+            return
+        engine.forget()
+        keep_for_good(engine)
+        self.engine = None
+        self.state = FlowState.STOPPED
+        self._origin.is_forked = True
+
+    def _end_at_exit(self) -> None:
+        if self.engine is not None:
+            self.engine.end_at_exit()
