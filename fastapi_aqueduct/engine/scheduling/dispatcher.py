@@ -265,16 +265,17 @@ class Dispatcher:
             raise TaskTimeout(f"timeout of a task in flow {self.name}: it was {outside(stage)}")
 
     def _take_answers(self, worker: WorkerHandle, batch: Batch) -> None:
-        if not worker.batches:
+        if not worker.in_flight:
             raise ProtocolError("an answer to no batch")
         envelopes, duration, _ = batch
         now = time.monotonic()
         has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
-        tickets, duration = worker.take_back(duration, now, has_run)
+        tickets, duration = worker.in_flight.complete(duration, now, has_run)
         stage = self.stages[worker.step]
         count = len(tickets)
         size = min(count, stage.queue.batch_size)
-        if stage.batch_delay is not None and has_run and worker.handled > count:  # the first call may be slower by far
+        is_first = worker.in_flight.handled == count  # which may be slower by far
+        if stage.batch_delay is not None and has_run and not is_first:
             stage.batch_delay.note_call(size, duration)
         try:
             if len(envelopes) != count:
@@ -304,7 +305,7 @@ class Dispatcher:
                     raise ProtocolError(f"a task cannot go from step {worker.step} to step {step}")
         except Exception:
             # The worker is ended for it; its death takes care of the tasks that have no answer yet.
-            worker.give_back([ticket for ticket in tickets if ticket.holder])
+            worker.in_flight.restore([ticket for ticket in tickets if ticket.holder])
             raise
 
     def _take_failure(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope) -> None:

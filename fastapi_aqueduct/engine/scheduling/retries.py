@@ -34,7 +34,7 @@ class Retries:
         Returns:
             Whether it died with a task in hand with which another worker has died before.
         """
-        done, in_hand, untouched = worker.take_all(self._ledger.arena.status.task_of(worker.region))
+        done, in_hand, untouched = worker.in_flight.take_all(self._ledger.arena.status.task_of(worker.region))
         for ticket in reversed(untouched):
             self._put_back(stage, ticket)
         for ticket in in_hand:

@@ -13,7 +13,8 @@ import sys
 import time
 
 from ..memory.ledger import Ledger
-from ..workers.handle import PREFETCH, WorkerHandle
+from ..workers.handle import WorkerHandle
+from ..workers.in_flight import PREFETCH
 from .batch_delay import BatchDelay
 from .stage import Stage
 from .ticket import Ticket
@@ -83,7 +84,7 @@ class Scheduler:
         All they do with their answers, such as sending responses, would be lost time for it.
         """
         queue = self._stages[worker.step].queue
-        if not worker.calls and queue.count >= queue.batch_size and worker.pace > PREFETCH:
+        if not worker.in_flight.calls and queue.count >= queue.batch_size and worker.in_flight.pace > PREFETCH:
             self._feed(worker.step, time.monotonic())
 
     def _turn(self) -> None:
@@ -104,7 +105,7 @@ class Scheduler:
         fed: set[WorkerHandle] = set()
         free = room = self._free_after(index)
         if index != self._last:
-            room -= sum(worker.in_flight for worker in stage.workers)  # when all that they have in hand has come
+            room -= sum(len(worker.in_flight) for worker in stage.workers)  # when all that they have in hand has come
         while queue.count and free > 0:
             worker, calls = stage.free_worker(may_wait=room > 0)
             if worker is None and room > 0 and queue.count >= queue.batch_size:
@@ -132,8 +133,8 @@ class Scheduler:
 
     def _nearly_free_worker(self, stage: Stage, now: float) -> WorkerHandle | None:
         """Choose a worker that should be free in a moment, for a full batch: it then loses no time between two."""
-        worker = min(stage.workers, key=WorkerHandle.free_at, default=None)
-        ready_at = worker.free_at() - PREFETCH if worker is not None else math.inf
+        worker = min(stage.pool.ready_workers(), key=_free_at, default=None)
+        ready_at = _free_at(worker) - PREFETCH if worker is not None else math.inf
         if ready_at <= now:
             return worker
         if ready_at < math.inf:
@@ -146,7 +147,7 @@ class Scheduler:
             return now
         if index:
             earlier = self._stages[:index]
-            is_expected = any(before.queue.count or any(w.calls for w in before.workers) for before in earlier)
+            is_expected = any(before.queue.count or any(w.in_flight for w in before.workers) for before in earlier)
         else:
             is_expected = len(self._ledger.arrivals) > 0
         return delay.due_at(stage.queue.count, is_expected, stage.share(), now)
@@ -163,3 +164,7 @@ class Scheduler:
         if stage.timer is not None:
             stage.timer.cancel()
         stage.timer = self._loop.call_later(due_at - now, self.schedule)
+
+
+def _free_at(worker: WorkerHandle) -> float:
+    return worker.in_flight.free_at()

@@ -55,18 +55,19 @@ class Stage:
         waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
         if len(self.workers) == 1:
             worker = self.workers[0]
-            return worker.pace * (waiting + worker.calls) if worker.state is WorkerState.READY else 0.0
+            in_flight = worker.in_flight
+            return in_flight.pace * (waiting + in_flight.calls) if worker.state is WorkerState.READY else 0.0
         ready = self.pool.ready_workers()
         if not ready:
             return 0.0
-        pace = sum(worker.pace for worker in ready) / len(ready)
-        batches = waiting + sum(worker.calls for worker in ready)
+        pace = sum(worker.in_flight.pace for worker in ready) / len(ready)
+        batches = waiting + sum(worker.in_flight.calls for worker in ready)
         return pace * max(1.0, batches / len(ready))
 
     def idle_worker(self) -> WorkerHandle | None:
         """Find a worker that has nothing to do."""
         for worker in self.workers:
-            if not worker.calls and worker.state is WorkerState.READY:
+            if not worker.in_flight.calls and worker.state is WorkerState.READY:
                 return worker
         return None
 
@@ -79,14 +80,18 @@ class Stage:
         Returns:
             The worker, None when all have enough; and for how many calls of its handler it should get tasks.
         """
-        worker = min((worker for worker in self.workers if worker.room() > 0), key=_calls, default=None)
-        if worker is None or (worker.calls and not may_wait):
+        worker = min(self._open_workers(), key=_calls, default=None)
+        if worker is None or (worker.in_flight.calls and not may_wait):
             return None, 0
         if not may_wait:
             return worker, 1
         # With several workers the tasks that are here are dealt out, not poured into the first.
         share = -(-self.queue.count // (self.queue.batch_size * len(self.workers)))
-        return worker, min(worker.room(), worker.calls_per_batch(), share)
+        return worker, min(worker.in_flight.free_calls, worker.in_flight.calls_per_batch, share)
+
+    def _open_workers(self) -> list[WorkerHandle]:
+        """List the workers that should get more tasks now."""
+        return [w for w in self.workers if w.state is WorkerState.READY and w.in_flight.free_calls > 0]
 
     def share(self) -> float:
         """Tell which part of a call's fixed time a task saves that joins a batch in time.
@@ -94,7 +99,7 @@ class Stage:
         Whoever comes too late waits for the worker that is free next; while one is idle, for none.
         """
         ready = self.pool.ready_workers()
-        return 0.0 if sum(not worker.calls for worker in ready) > 1 else 1 / len(ready)
+        return 0.0 if sum(not worker.in_flight.calls for worker in ready) > 1 else 1 / len(ready)
 
     def statistics(self) -> StepStatistics:
         """Return a snapshot."""
@@ -118,4 +123,4 @@ class Stage:
 
 
 def _calls(worker: WorkerHandle) -> int:
-    return worker.calls
+    return worker.in_flight.calls

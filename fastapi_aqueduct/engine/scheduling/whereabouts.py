@@ -24,7 +24,7 @@ def whereabouts(stage: Stage, ticket: Ticket, status_page: StatusPage, now: floa
     worker = next((worker for worker in stage.workers if worker.pid == ticket.holder), None)
     if worker is None or _has_begun(worker, ticket, status_page.task_of(worker.region), stage.queue.batch_size):
         return where
-    return f"{where}, not begun: {worker.in_flight - 1} other tasks were in the same hands"
+    return f"{where}, not begun: {len(worker.in_flight) - 1} other tasks were in the same hands"
 
 
 def outside(stage: Stage) -> str:
@@ -58,7 +58,7 @@ def _has_begun(worker: WorkerHandle, ticket: Ticket, current: int, batch_size: i
         batch_size: The most tasks in a call.
     """
     is_here = False
-    for tickets in worker.batches:
+    for tickets in worker.in_flight.batches:
         for start in range(0, len(tickets), batch_size):
             call = tickets[start : start + batch_size]
             is_here = is_here or ticket in call
@@ -69,7 +69,7 @@ def _has_begun(worker: WorkerHandle, ticket: Ticket, current: int, batch_size: i
 
 def _waiting(stage: Stage, ticket: Ticket, now: float) -> str:
     others = stage.queue.count - ticket.is_waiting
-    held = sum(worker.in_flight for worker in stage.workers)
+    held = sum(len(worker.in_flight) for worker in stage.workers)
     return (
         f"waiting for step {stage.name} for {now - ticket.arrived_at:.3f} s, where {others} others wait and "
         f"workers have {held} tasks in hand"

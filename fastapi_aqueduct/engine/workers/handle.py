@@ -1,4 +1,4 @@
-"""What the API process knows of one worker: its process, its channel, and the work it holds."""
+"""The handle of one worker process: its channel, signals, state and timers."""
 
 from __future__ import annotations
 
@@ -9,30 +9,22 @@ import os
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from ..child.trace import DUMP_SIGNAL, create_trace, read_trace
-from ..scheduling.ticket import Ticket
 from ..statistics import WorkerState, WorkerStatistics
 from ..system.pauses import FairTimer
 from ..timing import DEFAULT_TIMING
 from ..wire.channel import Channel
-from ..wire.frames import FRAME_BUDGET, Kind, pack, pack_batches, pack_offsets
+from ..wire.frames import Kind, pack, pack_batches, pack_offsets
 from .busy_poll import BusyPoll
 from .group import ProcessGroup
+from .in_flight import InFlight
 from .sentinel import Sentinel
-
-PREFETCH = 0.002
-"""Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, or is
-about to be, so that priorities, deadlines and cancellations stay exact where they matter; cheap ones travel many to a
-frame."""
 
 DUMP_TIME = 0.5
 """Seconds that a hung worker gets to write its stack before it is killed."""
-
-MAX_PREFETCH = 64
-"""Calls of the handler that a worker is given tasks for at most."""
 
 
 class WorkerHandle:
@@ -58,18 +50,12 @@ class WorkerHandle:
         state: Where it is in its life.
         trace_fd: Descriptor of the file into which it writes its stack.
         launched_at: When its start began, on the clock of ``time.monotonic``.
-        head_since: Since when the oldest batch is the oldest.
         reason: Why we have killed it.
-        handled: Tasks it has answered.
         base_memory: Bytes of private memory it had after its first batch.
-        batches: What it was sent and has not answered, oldest first.
-        calls: How many calls of the handler that takes.
-        in_flight: The tasks in them.
+        in_flight: The batches it has in hand.
         retained: Blocks that user code in the worker still looks at.
         failure: Why it could not start, once that is known.
         ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
-        pace: Seconds that its last calls of the handler took.
-        longest: Seconds that its longest call took; 0 as long as none was so long that it counts (`PREFETCH`).
     """
 
     def __init__(
@@ -91,20 +77,13 @@ class WorkerHandle:
         self.region = region
         self.pid = 0
         self.state = WorkerState.STARTING
-        self.batches: deque[list[Ticket]] = deque()
-        self.calls = 0
-        self.in_flight = 0
+        self.in_flight: InFlight[Any] = InFlight(batch_size)  # of tickets, which belong to the dispatcher
         self.retained: set[int] = set()
         self.failure: BaseException | None = None
         self.reason = ""
         self.launched_at = time.monotonic()
-        self.head_since = 0.0
-        self.handled = 0
         self.base_memory: int | None = None
         self.ready_at = 0.0
-        self.pace = PREFETCH
-        self.longest = 0.0
-        self._batch_size = batch_size
         self._handle_timeout = handle_timeout
         self._call_of = call_of
         self._start_timeout = 0.0
@@ -112,15 +91,11 @@ class WorkerHandle:
         self._hang_timer = FairTimer(self._check_hang)
         self._on_frames = on_frames
         self._on_exit = on_exit
-        self.busy_poll = BusyPoll(busy_poll, self.batches)
+        self.busy_poll = BusyPoll(busy_poll, self.in_flight)
         self._channel = Channel(sock, self._receive, self._on_channel_end, self.distrust, frame_timeout)
         self.sentinel = Sentinel(self._exited)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._outbox: list[tuple[list[Ticket], float, int]] = []
-        self._deviation = 8 * PREFETCH  # unknown at first
-        self._prefetch = 1
-        self._together = 1
-        self._answered = 0
+        self._outbox: list[tuple[list[Any], float, int]] = []
         self.trace_fd = create_trace()  # nothing that can fail comes after it, or it would stay open
 
     def adopt(self, group: ProcessGroup) -> None:
@@ -152,96 +127,11 @@ class WorkerHandle:
         self.busy_poll.detach()
         self._loop = None
 
-    def room(self) -> int:
-        """Tell for how many more calls of its handler the worker should get tasks now."""
-        return self._prefetch - self.calls if self.state is WorkerState.READY else 0
-
-    def calls_per_batch(self) -> int:
-        """Tell for how many calls tasks should travel together; more would wait for each other's answers."""
-        return self._together
-
-    def put(self, tickets: list[Ticket], now: float) -> None:
+    def put(self, tickets: list[Any], now: float) -> None:
         """Hand over tasks that will be answered together; they leave with the next `flush`."""
-        if not self.batches:
-            self.head_since = now
-        self.batches.append(tickets)
-        self.in_flight += len(tickets)
-        self.calls += self._calls(tickets)
-        pid = self.pid
-        for ticket in tickets:
-            ticket.is_waiting = False
-            ticket.holder = pid
-            ticket.sent_at = now
-        self._outbox.append((tickets, 0.0, self._batch_size))
+        self._outbox.append(self.in_flight.put(tickets, self.pid, now))
         if self._handle_timeout is not None:
             self._watch_hang()
-
-    def take_back(self, duration: float, now: float, has_run: bool = True) -> tuple[list[Ticket], float]:
-        """Return what the worker has been sent first of all and has answered now.
-
-        Args:
-            duration: Seconds of work it took.
-            now: The time on the clock of ``time.monotonic``.
-            has_run: Whether the handler was called. Tasks that have expired on their way come back at once, and would
-                make a slow worker look like one that may be given dozens of tasks ahead.
-
-        Returns:
-            The tasks, and the seconds of work for one call of the handler.
-        """
-        tickets = self._pop_batch()
-        self.handled += len(tickets)
-        self.head_since = now
-        duration /= self._calls(tickets)
-        if not has_run:
-            return tickets, duration
-        self._answered += 1
-        pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
-        self._prefetch = MAX_PREFETCH if pace * MAX_PREFETCH <= PREFETCH else max(1, int(PREFETCH / pace))
-        self._together = max(1, int(FRAME_BUDGET / pace)) if pace else MAX_PREFETCH
-        if pace > PREFETCH:
-            self._deviation += (abs(duration - pace) - self._deviation) / 8
-            if duration > self.longest:
-                self.longest = duration
-        return tickets, duration
-
-    def give_back(self, tickets: list[Ticket]) -> None:
-        """Put tasks back in front that were taken back and have no answer: their worker is to die."""
-        if tickets:
-            self.batches.appendleft(tickets)
-            self.in_flight += len(tickets)
-            self.calls += self._calls(tickets)
-
-    def _calls(self, tickets: list[Ticket]) -> int:
-        return -(-len(tickets) // self._batch_size)
-
-    def take_all(self, current: int) -> tuple[list[Ticket], list[Ticket], list[Ticket]]:
-        """Return all tasks of a worker that is gone.
-
-        Args:
-            current: Id of the task with which its last call of the handler began.
-
-        Returns:
-            Those it had done without an answer, those of the call in which it died, and those it had not begun.
-        """
-        passed: list[Ticket] = []
-        while self.batches:
-            tickets = self._pop_batch()
-            for index, ticket in enumerate(tickets):
-                if ticket.id == current:
-                    end = index - index % self._batch_size + self._batch_size
-                    untouched = tickets[end:]
-                    while self.batches:
-                        untouched += self._pop_batch()
-                    return passed + tickets[:index], tickets[index:end], untouched
-            passed += tickets
-        return [], [], passed
-
-    def free_at(self) -> float:
-        """Tell when the worker should be free, if it works on one batch and its calls take a steady time."""
-        is_steady = self._deviation < PREFETCH < self.pace
-        if not is_steady or self.calls != 1 or self.state is not WorkerState.READY:
-            return math.inf
-        return self.head_since + self.pace
 
     def hanging_since(self) -> float:
         """Tell since when it has been in a call whose tasks have all ended without it.
@@ -249,16 +139,15 @@ class WorkerHandle:
         Returns:
             The time on the clock of ``time.monotonic``; infinity when a task waits for the call, or it is idle.
         """
-        batches = list(self.batches)  # a copy: this may be asked from another thread
-        if not batches or not all(ticket.is_settled for ticket in batches[0]) or self._channel.has_unread():
+        if not self.in_flight.is_abandoned() or self._channel.has_unread():
             return math.inf
         return self._running_since()
 
     def _running_since(self) -> float:
-        return max(self._call_of(self.region), self.head_since)
+        return max(self._call_of(self.region), self.in_flight.head_since)
 
     def _watch_hang(self) -> None:
-        if self._handle_timeout is None or self._loop is None or self._hang_timer.is_running or not self.batches:
+        if self._handle_timeout is None or self._loop is None or self._hang_timer.is_running or not self.in_flight:
             return
         remaining = self._running_since() + self._handle_timeout - time.monotonic()
         self._hang_timer.start(self._loop, max(remaining, 0.001))
@@ -266,18 +155,12 @@ class WorkerHandle:
     def _check_hang(self) -> None:
         # The clock of the API process and the worker's own note decide. A heartbeat would not: a thread of its own
         # goes on beating beside an endless loop, and stops in an honest call that holds the interpreter's lock.
-        if not self.batches or self._handle_timeout is None:
+        if not self.in_flight or self._handle_timeout is None:
             return
         if time.monotonic() - self._running_since() >= self._handle_timeout:
             self.kill(f"its handler took longer than handle_timeout={self._handle_timeout:g} s")
         else:
             self._watch_hang()
-
-    def _pop_batch(self) -> list[Ticket]:
-        tickets = self.batches.popleft()
-        self.in_flight -= len(tickets)
-        self.calls -= self._calls(tickets)
-        return tickets
 
     def flush(self, released: list[int]) -> None:
         """Send the batches that were put, and the blocks of the worker's region that are free again."""
@@ -345,7 +228,7 @@ class WorkerHandle:
 
     def statistics(self) -> WorkerStatistics:
         """Return a snapshot."""
-        return WorkerStatistics(self.pid or None, self.state, self.in_flight)
+        return WorkerStatistics(self.pid or None, self.state, len(self.in_flight))
 
     def _end_slow_start(self) -> None:
         if self.state is WorkerState.STARTING:

@@ -115,7 +115,7 @@ class Pool:
             Whether it died with a task in hand with which another worker has died before.
         """
         self.workers.remove(worker)
-        self._longest_call = max(self._longest_call, worker.longest)
+        self._longest_call = max(self._longest_call, worker.in_flight.longest)
         try:
             return self.observer.remove(worker, error)
         finally:
@@ -176,5 +176,5 @@ class Pool:
 
     def hang_limit(self) -> float:
         """Return the seconds that a call may take before the step counts as hanging."""
-        longest = max((worker.longest for worker in list(self.workers)), default=0.0)
+        longest = max((worker.in_flight.longest for worker in list(self.workers)), default=0.0)
         return max(self._timing.hang_after, 3 * max(self._longest_call, longest))

@@ -75,7 +75,7 @@ class Recycler:
         if worn is None:
             return
         self._pools[worn.step].retire(worn)
-        if not worn.batches:
+        if not worn.in_flight:
             self.dismiss(worn)
 
     def note_gone(self, worker: WorkerHandle) -> None:

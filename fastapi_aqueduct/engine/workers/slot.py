@@ -60,10 +60,10 @@ class Slot:
             now: The time on the clock of ``time.monotonic``.
         """
         assert self.wear is not None
-        return self.wear.reason(worker.handled, now - worker.ready_at, self._growth(self.wear, worker, now))
+        return self.wear.reason(worker.in_flight.handled, now - worker.ready_at, self._growth(self.wear, worker, now))
 
     def _growth(self, wear: Wear, worker: WorkerHandle, now: float) -> int:
-        if not wear.watches_memory or not worker.handled or now - self.looked_at < MEMORY_INTERVAL:
+        if not wear.watches_memory or not worker.in_flight.handled or now - self.looked_at < MEMORY_INTERVAL:
             return 0
         self.looked_at = now
         memory = private_memory(worker.pid)

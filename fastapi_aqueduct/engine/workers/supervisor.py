@@ -128,7 +128,7 @@ class Supervisor:
         """
         await self._begin_stop()
         for worker in self._workers():
-            if worker.batches:
+            if worker.in_flight:
                 worker.signal(signal.SIGTERM)
             else:
                 worker.send(pack(Kind.STOP))
@@ -301,7 +301,7 @@ class Supervisor:
         if worker.state is WorkerState.READY:
             if pool.wears:
                 self._recycler.check(self._slot_of(worker))
-        elif worker.state is WorkerState.RETIRING and not worker.batches:
+        elif worker.state is WorkerState.RETIRING and not worker.in_flight:
             self._recycler.dismiss(worker)
 
     def _on_ready(self, worker: WorkerHandle) -> None:
@@ -373,7 +373,7 @@ class Supervisor:
         now = time.monotonic()
         pool = self._pools[slot.step]
         age, lifetime = now - worker.launched_at, now - worker.ready_at
-        life = Life(age, lifetime, pool.quickest_load, worker.handled > 0, is_repeated)
+        life = Life(age, lifetime, pool.quickest_load, worker.in_flight.handled > 0, is_repeated)
         delay = slot.policy.after_death(life)
         pool.note_death(life, now)
         return self._plan(slot, delay)
