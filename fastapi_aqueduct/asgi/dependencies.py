@@ -29,7 +29,7 @@ from ..task import BaseTask
 from .binding.parameters import task_type_of
 from .binding.task_factory import HOW_TO_START, Documented, TaskFactory
 from .body.guards import BodyGuard
-from .body.limits import BodyRules, UploadLimits, application_setting, checked_media_types
+from .body.limits import BodyRules, UploadLimits, checked_media_types, settings_of
 from .disconnect import watch_caller
 from .errors import http_errors
 from .traceback import untangle
@@ -218,9 +218,10 @@ def hidden_parameters(source: Callable[..., Any], factory: TaskFactory[Any]) -> 
 
 
 def _only_flow(connection: HTTPConnection) -> Flow:
-    flows: tuple[Flow, ...] | None = application_setting(connection.scope, "flows")
-    if flows is None:
+    settings = settings_of(connection.scope)
+    if settings is None:
         raise UsageError(f"no flow is known to this application: {HOW_TO_START}")
+    flows = settings.flows
     if len(flows) > 1:
         names = ", ".join(flow.name for flow in flows)
         raise ConfigurationError(f"the application has several flows ({names}); name one: FlowTask(flow)")

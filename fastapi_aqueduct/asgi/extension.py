@@ -19,7 +19,7 @@ from ..flow import Flow, FlowState
 from ..handler import BaseTaskHandler
 from ..logger import log
 from ..step import FlowStep
-from .body.limits import UploadLimits
+from .body.limits import Settings, UploadLimits
 from .drain import Drain
 from .endpoints.fast_path import use_fast_path
 from .endpoints.guarded_routes import guard_routes
@@ -173,7 +173,8 @@ class Aqueduct:
         self._introduce(app)
 
     def _introduce(self, app: Starlette) -> None:
-        app.state.aqueduct = self
+        settings: Settings = self
+        app.state.aqueduct = settings
         document(app)
         if self._has_fast_path and isinstance(app, FastAPI):
             self._tell(use_fast_path(app))

@@ -8,7 +8,7 @@ from typing import NoReturn
 from starlette.types import Scope
 
 from ...exceptions import NotRunningError
-from .limits import application_setting
+from .limits import settings_of
 
 _BY_UVICORN = "Task cancelled, timeout graceful shutdown exceeded"
 """What uvicorn says to the tasks of requests. It stops without a signal too: in a thread, or after so many requests."""
@@ -26,7 +26,8 @@ def raise_cutoff(scope: Scope, exc: asyncio.CancelledError) -> NoReturn:
         CancelledError: The same: it comes from another place, such as a timeout around the endpoint, and goes on.
     """
     try:
-        if exc.args != (_BY_UVICORN,) and not application_setting(scope, "is_stopping"):
+        settings = settings_of(scope)
+        if exc.args != (_BY_UVICORN,) and not (settings and settings.is_stopping):
             raise exc
         _go_on()
         raise NotRunningError("the server stopped before the request was complete") from exc

@@ -19,7 +19,7 @@ from ...exceptions import AqueductError, NotRunningError
 from ...flow import Flow
 from ..errors import BodyTooLarge, refusal
 from .cutoff import raise_cutoff
-from .limits import BodyRules, announced_size, application_setting
+from .limits import BodyRules, announced_size, settings_of
 from .pace import Pace
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -263,5 +263,5 @@ def _done(message: Message) -> Steps:
 
 
 def _only_flow(scope: Scope) -> Flow | None:
-    flows: tuple[Flow, ...] = application_setting(scope, "flows") or ()
-    return flows[0] if len(flows) == 1 else None
+    settings = settings_of(scope)
+    return settings.flows[0] if settings and len(settings.flows) == 1 else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from starlette.types import Scope
 
 from ...engine.memory.arrivals import ArrivalCap
 from ...exceptions import ConfigurationError
+from ...flow import Flow
 from ..errors import MalformedBody
 
 
@@ -73,7 +74,10 @@ class BodyRules:
 
     def limits_of(self, scope: Scope) -> UploadLimits:
         """Find the guards of a request: the endpoint's, else the application's, else the usual ones."""
-        return self.limits or application_setting(scope, "upload_limits") or DEFAULT_LIMITS
+        if self.limits is not None:
+            return self.limits
+        settings = settings_of(scope)
+        return settings.upload_limits if settings and settings.upload_limits else DEFAULT_LIMITS
 
     def max_size(self, scope: Scope) -> int:
         """Tell how long the body of a request may be; FastAPI's own ``max_body_size`` counts as well."""
@@ -83,13 +87,33 @@ class BodyRules:
         return self.max_body_size if fastapi is None else min(fastapi, self.max_body_size)
 
 
-def application_setting(scope: Scope, name: str) -> Any:
-    """Find what the application's `Aqueduct` says about something; None when it says nothing."""
+class Settings(Protocol):
+    """What the `Aqueduct` of an application says about its requests."""
+
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        """The flows of the application."""
+
+    @property
+    def upload_limits(self) -> UploadLimits | None:
+        """Limits of uploads for endpoints without their own."""
+
+    @property
+    def server_timing(self) -> bool:
+        """Whether responses have a header Server-Timing."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server was told to stop."""
+
+
+def settings_of(scope: Scope) -> Settings | None:
+    """Return the settings of the application that a request came to; None for one without an `Aqueduct`."""
     # The state of the lifespan reaches mounted applications, app.state reaches clients that know no lifespan.
-    aqueduct = scope.get("state", {}).get("aqueduct")
-    if aqueduct is None and "app" in scope:
-        aqueduct = getattr(scope["app"].state, "aqueduct", None)
-    return getattr(aqueduct, name, None)
+    settings: Settings | None = scope.get("state", {}).get("aqueduct")
+    if settings is None and "app" in scope:
+        settings = getattr(scope["app"].state, "aqueduct", None)
+    return settings
 
 
 def checked_media_types(given: str | Iterable[str] | None) -> tuple[str, ...]:

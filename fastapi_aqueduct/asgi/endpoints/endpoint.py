@@ -29,7 +29,7 @@ from ..binding.parameters import task_type_of, typed_signature
 from ..binding.task_factory import Documented, TaskFactory
 from ..body.cutoff import raise_cutoff
 from ..body.guards import BodyGuard
-from ..body.limits import BodyRules, UploadLimits, application_setting, checked_media_types, content_length
+from ..body.limits import BodyRules, UploadLimits, checked_media_types, content_length, settings_of
 from ..dependencies import GivenFlow, check_flow, solve, watch_stream
 from ..disconnect import DisconnectWatch
 from ..errors import raise_http_error
@@ -239,9 +239,10 @@ class FlowEndpoint:
         return task, fields, received_at
 
     def _is_timed(self, scope: Scope) -> bool:
-        if self._server_timing is None:
-            return application_setting(scope, "server_timing") is True
-        return self._server_timing
+        if self._server_timing is not None:
+            return self._server_timing
+        settings = settings_of(scope)
+        return settings is not None and settings.server_timing
 
 
 def find_endpoint(function: object) -> FlowEndpoint | None:
