@@ -16,8 +16,8 @@ from ..task import BaseTask, shared_memories
 from .loops.owner import Guard, Owner
 from .memory.arrivals import Arrival, ArrivalCap
 from .memory.block_writer import BlockWriter
+from .memory.flow_memory import FlowMemory
 from .memory.layout import Layout
-from .memory.ledger import Ledger
 from .memory.limits import check_limits
 from .memory.mapping import Mapping, create_memory
 from .scheduling.dispatcher import Dispatcher
@@ -40,7 +40,7 @@ class LocalEngine:
         name: Name of the flow.
         memory_fd: Descriptor of the shared memory.
         lifeline: What workers see the end of this process by.
-        ledger: Who holds which block of it.
+        memory: Its parts.
         dispatcher: Owns the tasks.
         launcher: Starts workers.
         supervisor: Keeps the workers alive.
@@ -51,7 +51,7 @@ class LocalEngine:
     name: str
     memory_fd: int
     lifeline: Lifeline
-    ledger: Ledger
+    memory: FlowMemory
     dispatcher: Dispatcher
     launcher: Launcher
     supervisor: Supervisor
@@ -60,7 +60,7 @@ class LocalEngine:
 
     def __post_init__(self) -> None:
         self.owner = Owner(self)
-        self.ledger.arena.is_here = self.owner.is_here
+        self.memory.arena.is_here = self.owner.is_here
 
     @classmethod
     def build(
@@ -104,27 +104,27 @@ class LocalEngine:
             except OSError as exc:
                 raise memory_error(name, exc) from exc
             undo.pop_all()
-        ledger = Ledger(mapping, layout)
+        memory = FlowMemory(mapping, layout)
         pools = [Pool(index, step_name, step, timing) for index, (step_name, step) in enumerate(steps)]
-        dispatcher = Dispatcher(name, pools, ledger, queue_size, priorities)
+        dispatcher = Dispatcher(name, pools, memory, queue_size, priorities)
         for pool in pools:
             pool.observer = dispatcher
-        launcher = Launcher(name, steps, method, memory_fd, lifeline, layout, ledger, timing)
+        launcher = Launcher(name, steps, method, memory_fd, lifeline, layout, memory, timing)
         supervisor = Supervisor(name, pools, launcher, start_timeout, timing)
-        return cls(name, memory_fd, lifeline, ledger, dispatcher, launcher, supervisor)
+        return cls(name, memory_fd, lifeline, memory, dispatcher, launcher, supervisor)
 
     async def start(self, timeout: float) -> None:
         """Start every worker, in the running event loop, and wait until all are ready; see `Supervisor.start`."""
         self.loop = asyncio.get_running_loop()
         self.dispatcher.attach(self.loop)
         await self.supervisor.start(timeout)
-        shared_memories.append(self.ledger.arena)
+        shared_memories.append(self.memory.arena)
         log.info("flow %s is running: %s", self.name, ", ".join(stage.name for stage in self.dispatcher.stages))
 
     @property
     def memory_limit(self) -> int:
         """Bytes of shared memory that all processes may use."""
-        return self.ledger.arena.layout.limit
+        return self.memory.arena.layout.limit
 
     @property
     def in_flight(self) -> int:
@@ -155,11 +155,11 @@ class LocalEngine:
         """
         if self.loop is not asyncio.get_running_loop() and not self.adopt():
             raise NotRunningError(f"flow {self.name} runs in another thread's event loop, where uploads must arrive")
-        return self.ledger.arrivals.expect(size, most, wait_timeout, cap)
+        return self.memory.arrivals.expect(size, most, wait_timeout, cap)
 
     def receive(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap) -> BlockWriter:
         """Expect a body that goes to shared memory, as `expect` does."""
-        return BlockWriter(self.ledger, self.expect(size, most, wait_timeout, cap))
+        return BlockWriter(self.memory.arena, self.memory.waiters, self.expect(size, most, wait_timeout, cap))
 
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no task is in flight; tell whether that was within ``timeout`` seconds."""
@@ -190,7 +190,7 @@ class LocalEngine:
         """End tasks and arriving bodies with `NotRunningError`."""
         self.dispatcher.abandon("the flow was stopped")
         # Each its own: a raised exception refers to the frames of one request.
-        self.ledger.arrivals.abandon(lambda: NotRunningError(f"flow {self.name} was stopped while a body arrived"))
+        self.memory.arrivals.abandon(lambda: NotRunningError(f"flow {self.name} was stopped while a body arrived"))
 
     async def kill(self) -> None:
         """End every task and kill the workers; `close` must follow."""
@@ -234,15 +234,15 @@ class LocalEngine:
         """
         self._unshare()
         self.loop = None
-        self.ledger.arena.mapping.wake = None
+        self.memory.arena.mapping.wake = None
         self.supervisor.forget()
         self.launcher.forget()
         self.lifeline.close()
         os.close(self.memory_fd)
 
     def _unshare(self) -> None:
-        if self.ledger.arena in shared_memories:
-            shared_memories.remove(self.ledger.arena)
+        if self.memory.arena in shared_memories:
+            shared_memories.remove(self.memory.arena)
 
     def statistics(self, state: str) -> FlowStatistics:
         """Return a snapshot.
@@ -252,14 +252,14 @@ class LocalEngine:
         """
         if self.owner.is_here():
             # The books belong to the loop; an endpoint for metrics may well ask from another thread.
-            self.ledger.arena.collect()
+            self.memory.arena.collect()
         stages = self.dispatcher.stages
         retained = [offset for stage in stages for worker in list(stage.workers) for offset in list(worker.retained)]
         return FlowStatistics(
             name=self.name,
             state=state,
             steps=tuple(stage.statistics() for stage in stages),
-            arena=self.ledger.statistics(retained),
+            arena=self.memory.statistics(retained),
             in_flight=self.dispatcher.in_flight,
             **self.dispatcher.outcomes,
         )

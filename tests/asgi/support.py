@@ -52,8 +52,8 @@ def taken(flow: Flow) -> int:
     Looks inside, since a body that is coming is held by nobody and the statistics count what is held.
     """
     engine = engine_of(flow)
-    engine.ledger.arena.collect()
-    return engine.ledger.arena.allocator.used
+    engine.memory.arena.collect()
+    return engine.memory.arena.allocator.used
 
 
 class Connection:

@@ -161,7 +161,7 @@ def make_flow(make: Any) -> Flow:
 def arriving(flow: Flow) -> tuple[int, int]:
     """Count the bodies that are arriving, and their bytes on the heap: looks inside."""
     engine = engine_of(flow)
-    return len(engine.ledger.arrivals), engine.ledger.arrivals.held
+    return len(engine.memory.arrivals), engine.memory.arrivals.held
 
 
 async def begin(connection: Connection, make: Any, *headers: str, body: bytes = b"") -> None:

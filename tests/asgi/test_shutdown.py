@@ -34,7 +34,7 @@ SOURCE = """
 
     @app.get("/arriving")
     async def arriving() -> int:
-        return len(engine_of(flow).ledger.arrivals)
+        return len(engine_of(flow).memory.arrivals)
 
     @app.post("/upload")
     @flow_endpoint(flow)

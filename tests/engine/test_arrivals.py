@@ -14,9 +14,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from fastapi_aqueduct import ArenaFull, Overloaded
 from fastapi_aqueduct.engine.memory.arena import Arena
-from fastapi_aqueduct.engine.memory.arrivals import Arrival, ArrivalCap, Arrivals
+from fastapi_aqueduct.engine.memory.arrivals import HEAD_START, Arrival, ArrivalCap, Arrivals
 from fastapi_aqueduct.engine.memory.layout import Layout, Ref
 from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
+from fastapi_aqueduct.engine.memory.memory_waiters import MemoryWaiters
 
 LIMIT = 64 * PAGE
 CAP = ArrivalCap(size=32 * PAGE)
@@ -29,6 +30,10 @@ def make_arena(limit: int = LIMIT) -> Arena:
         return Arena(Mapping(fd, layout.size), layout, 0, lambda offset: None)
     finally:
         os.close(fd)
+
+
+def make_arrivals(arena: Arena, head_start: float = HEAD_START) -> Arrivals:
+    return Arrivals(arena, MemoryWaiters(arena), head_start)
 
 
 @dataclass(eq=False)
@@ -68,7 +73,7 @@ class Arriving(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.arena = make_arena()
-        self.arrivals = Arrivals(self.arena, head_start=0)
+        self.arrivals = make_arrivals(self.arena, head_start=0)
         self.live: list[Body] = []
         self.held: list[int] = []
 
@@ -138,7 +143,7 @@ def begin(
 
 def test_the_one_that_is_nearest_to_its_end_gets_what_the_others_leave() -> None:
     arena = make_arena()
-    arrivals = Arrivals(arena, head_start=0)
+    arrivals = make_arrivals(arena, head_start=0)
     arena.allocate(40 * PAGE)
     near, far = (place(arrivals, arena, pages * PAGE) for pages in (10, 30))
     assert near.take(2 * PAGE)
@@ -149,7 +154,7 @@ def test_the_one_that_is_nearest_to_its_end_gets_what_the_others_leave() -> None
 
 def test_two_that_could_only_be_completed_together_are_not_let_into_each_others_way() -> None:
     """The rule of the nearest alone would give each a half of the memory, and both would wait for ever."""
-    arrivals = Arrivals(make_arena(), head_start=0)
+    arrivals = make_arrivals(make_arena(), head_start=0)
     small = begin(arrivals, 2 * PAGE, PAGE)
     first, second = begin(arrivals, 30 * PAGE, PAGE), begin(arrivals, 30 * PAGE, PAGE)
     granted = [sum(body.take(PAGE) for _ in range(28)) for body in (first, second)]
@@ -161,14 +166,14 @@ def test_two_that_could_only_be_completed_together_are_not_let_into_each_others_
 
 
 def test_a_single_body_may_have_more_than_the_share() -> None:
-    arrivals = Arrivals(make_arena(), head_start=0)
+    arrivals = make_arrivals(make_arena(), head_start=0)
     body = begin(arrivals, 60 * PAGE, PAGE)
     assert body.take(59 * PAGE)
 
 
 def test_a_body_that_has_just_begun_has_a_head_start() -> None:
     """Else each of twenty gets a twentieth of the memory, and each of its pages is new."""
-    arrivals = Arrivals(make_arena(), head_start=0.05)
+    arrivals = make_arrivals(make_arena(), head_start=0.05)
     first = begin(arrivals, 20 * PAGE, PAGE)
     second = arrivals.expect(20 * PAGE, 0, 5.0, CAP)
     assert not second.take(PAGE)
@@ -180,7 +185,7 @@ def test_a_body_that_has_just_begun_has_a_head_start() -> None:
 
 
 def test_a_byte_reserves_nothing() -> None:
-    arrivals = Arrivals(make_arena(1 << 20))
+    arrivals = make_arrivals(make_arena(1 << 20))
     for _ in range(500):
         begin(arrivals, 1 << 19, 1, ArrivalCap(size=1 << 19))
     for size in (1 << 18, 1 << 19):
@@ -190,7 +195,7 @@ def test_a_byte_reserves_nothing() -> None:
 
 
 async def test_who_waits_is_served_when_another_ends_or_is_refused_in_time() -> None:
-    arrivals = Arrivals(make_arena(), head_start=0)
+    arrivals = make_arrivals(make_arena(), head_start=0)
     first = begin(arrivals, 31 * PAGE, 31 * PAGE)
     second = begin(arrivals, 31 * PAGE, PAGE)
     waiting = asyncio.create_task(second.wait(30 * PAGE))
@@ -207,7 +212,7 @@ async def test_who_waits_is_served_when_another_ends_or_is_refused_in_time() -> 
 
 
 async def test_those_that_have_begun_first_are_served_first() -> None:
-    arrivals = Arrivals(make_arena(), head_start=0)
+    arrivals = make_arrivals(make_arena(), head_start=0)
     whole = begin(arrivals, 28 * PAGE, 28 * PAGE)
     begun = [begin(arrivals, 12 * PAGE, PAGE // 2) for _ in range(3)]
     order: list[int] = []
@@ -226,7 +231,7 @@ async def test_those_that_have_begun_first_are_served_first() -> None:
 
 async def test_bodies_on_the_heap_do_not_wait_for_shared_memory() -> None:
     arena = make_arena()
-    arrivals = Arrivals(arena, head_start=0)
+    arrivals = make_arrivals(arena, head_start=0)
     arena.allocate(LIMIT)
     upload = arrivals.expect(10 * PAGE, 0, 0.05, ArrivalCap())
     upload.in_arena = True
@@ -238,7 +243,7 @@ async def test_bodies_on_the_heap_do_not_wait_for_shared_memory() -> None:
 
 
 def test_the_number_is_limited() -> None:
-    arrivals = Arrivals(make_arena())
+    arrivals = make_arrivals(make_arena())
     cap = ArrivalCap(intakes=2)
     for _ in range(5):
         arrivals.expect(PAGE, 0, 1.0, cap)  # headers alone

@@ -192,7 +192,7 @@ async def test_a_block_moves_also_when_no_memory_is_left() -> None:
             assert intake.write(b"a" * 7 * MIB)
             assert behind.write(b"x")
             engine = engine_of(flow)
-            arena = engine.ledger.arena
+            arena = engine.memory.arena
             task = arena.allocate(arena.available() - MIB - 64 * PAGE)
             await intake.write_patiently(b"b" * MIB)
             assert taken(flow) <= 16 * MIB

@@ -422,7 +422,7 @@ def test_an_exception_is_a_copy_and_holds_no_block() -> None:
     del exc, image, view, lease
     gc.collect()
     arena.collect()
-    assert arena.holds == {}
+    assert arena.leases == {}
     arrived: Any = decode_error(packed, "step x")
     arena.mapping.writable[:] = bytes(len(arena.mapping.writable))
     first, second, third = arrived.args

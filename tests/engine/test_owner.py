@@ -392,7 +392,7 @@ def test_a_call_waits_for_room_that_another_thread_makes(threads: ThreadPoolExec
     flow.start()
     kept = [flow.process_blocking(Job(image=np.zeros(3 << 20, np.uint8)))]
     waiting = threads.submit(flow.process_blocking, Job(image=np.ones(3 << 20, np.uint8)), 30)
-    assert wait_until(lambda: engine_of(flow).ledger.arena.mapping.wake, DEADLINE)
+    assert wait_until(lambda: engine_of(flow).memory.arena.mapping.wake, DEADLINE)
     kept.clear()
     assert waiting.result().image.sum() == 3 << 20
     del waiting

@@ -135,7 +135,7 @@ class Worker:
         self.returned = ReturnCheck(setup.name, type(program.handler).__qualname__)
         self._channel = channel
         self._parent_death_signal = parent_death_signal
-        self._arena = Arena(mapping, setup.layout, setup.region, self._on_idle)
+        self._arena = Arena(mapping, setup.layout, setup.region, self._on_view_end)
         self._arena.adopt(setup.blocks)
         self._codec = Codec(self._arena)
         self._pending: deque[Batch] = deque()
@@ -221,7 +221,7 @@ class Worker:
                 answers += self._answer(envelopes[start : start + size] if size else envelopes)
         if self._arena.mapping.dropped:
             self._arena.collect()
-        if self._arena.holds:
+        if self._arena.leases:
             self._note_retained(envelopes)
             self._note_retained(answers)
         return new_tuple(Batch, (answers, time.monotonic() - started, 0))
@@ -314,11 +314,11 @@ class Worker:
     def _note_retained(self, envelopes: list[Envelope]) -> None:
         for envelope in envelopes:
             for ref in envelope.content.blocks:
-                if ref.offset in self._arena.holds and ref.offset not in self._retained:
+                if ref.offset in self._arena.leases and ref.offset not in self._retained:
                     self._retained.add(ref.offset)
                     self._newly_retained.append(ref.offset)
 
-    def _on_idle(self, offset: int) -> None:
+    def _on_view_end(self, offset: int) -> None:
         if offset in self._retained:
             self._retained.discard(offset)
             self._released.append(offset)

@@ -30,25 +30,22 @@ class Arena:
         mapping: The memory.
         layout: How it is divided.
         region: The number of the region this process allocates in.
-        on_idle: Called with the offset of a block when its last hold in this process has ended.
+        on_view_end: Called with the offset of a block when its last view in this process has ended.
 
     Attributes:
         status: The status page.
-        holds: How many reasons there are in this process to keep a block: leases, and in the API process also
-            tasks and workers. A block without a hold is not listed.
-        leases: How many leases there are on a block in this process; each is one of its holds.
+        leases: Number of leases on each block in this process; a block without a lease is not listed.
         is_here: Tells whether the present thread may use it.
     """
 
-    def __init__(self, mapping: Mapping, layout: Layout, region: int, on_idle: Callable[[int], None]) -> None:
+    def __init__(self, mapping: Mapping, layout: Layout, region: int, on_view_end: Callable[[int], None]) -> None:
         self.mapping = mapping
         self.layout = layout
         self.status = StatusPage(mapping.writable, layout, region)
         self.allocator = Allocator(layout.start(region), layout.capacity(region))
-        self.holds: dict[int, int] = {}
         self.leases: dict[int, int] = {}
         self.is_here: Callable[[], bool] = lambda: True
-        self._on_idle = on_idle
+        self._on_view_end = on_view_end
         self._garbage = GarbageCollection()
 
     def allocate(self, size: int) -> Ref:
@@ -82,7 +79,7 @@ class Arena:
             Whether there were any.
         """
         self.collect()
-        return bool(self.leases) and self._garbage.run(self._count_holds)
+        return bool(self.leases) and self._garbage.run(self._count_leased)
 
     def place(self, size: int) -> Ref | None:
         """Take addresses for a block that is filled little by little; None when no hole is large enough."""
@@ -156,24 +153,10 @@ class Arena:
         return self.mapping.writable[ref.offset : ref.offset + ref.size]
 
     def lend(self, ref: Ref) -> Lease:
-        """Make a lease on a block; it is a hold until the last view is gone."""
+        """Make a lease on a block; it lasts until the last view is gone."""
         offset = ref.offset
-        self.holds[offset] = self.holds.get(offset, 0) + 1
         self.leases[offset] = self.leases.get(offset, 0) + 1
         return self.mapping.lend(*ref)
-
-    def hold(self, offset: int) -> None:
-        """Add a reason to keep a block."""
-        self.holds[offset] = self.holds.get(offset, 0) + 1
-
-    def drop(self, offset: int) -> None:
-        """End a reason to keep a block."""
-        count = self.holds[offset] - 1
-        if count:
-            self.holds[offset] = count
-        else:
-            del self.holds[offset]
-            self._on_idle(offset)
 
     def collect(self) -> None:
         """Notice the leases that have ended since the last time."""
@@ -185,7 +168,7 @@ class Arena:
                 self.leases[offset] = count
             else:
                 del self.leases[offset]
-            self.drop(offset)
+                self._on_view_end(offset)
 
     def find(self, buffer: Any) -> tuple[Ref, int] | None:
         """Tell where a buffer lies, if it is a view on a block.
@@ -244,9 +227,9 @@ class Arena:
             size=size,
         )
 
-    def _count_holds(self) -> int:
+    def _count_leased(self) -> int:
         self.collect()
-        return len(self.holds)
+        return len(self.leases)
 
     def _has_memory(self, start: int, end: int) -> bool:
         """Tell whether a range may be filled, after giving back what this process keeps warm if need be."""

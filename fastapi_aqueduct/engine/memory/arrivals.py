@@ -31,12 +31,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from ...exceptions import Overloaded
 from .arena import Arena
+from .memory_waiters import MemoryWaiters
 
 GUESS = 256 << 10
 """Bytes that a body of unknown length may still have, at least, as far as one can guess."""
@@ -173,27 +173,22 @@ class Arrivals:
 
     Args:
         arena: The shared memory.
-        watch: Makes a context in which `settle` is called whenever memory was returned.
-        on_full: Called when a body begins to wait for shared memory.
+        waiters: The callers that wait for memory: what they need is left to them.
         head_start: Seconds after its first byte in which a body may have the rest to itself.
 
     Attributes:
         held: Bytes that they have.
-        wanted: Bytes of shared memory that tasks of this process wait for, by their waits.
     """
 
     def __init__(
         self,
         arena: Arena,
-        watch: Callable[[], AbstractContextManager[object]] = nullcontext,
-        on_full: Callable[[], None] = lambda: None,
+        waiters: MemoryWaiters,
         head_start: float = HEAD_START,
     ) -> None:
         self.held = 0
-        self.wanted: dict[object, int] = {}
         self._arena = arena
-        self._watch = watch
-        self._on_full = on_full
+        self._waiters = waiters
         self._head_start = head_start
         self._begun: set[Arrival] = set()
         self._waiting: dict[Arrival, _Request] = {}
@@ -237,9 +232,10 @@ class Arrivals:
         self._waiting[arrival] = _Request(arrival, size, cap, claim, turn)
         head_start = None if arrival.held else asyncio.get_running_loop().call_later(self._head_start, self.settle)
         try:
-            with self._watch():
+            with self._waiters.watch(self.settle):
                 if arrival.in_arena and self._memory() < self._share(cap) - self.held:
-                    self._on_full()
+                    self._arena.collect_garbage()
+                    self._waiters.on_shortage()
                 self.settle()
                 await asyncio.wait([turn], timeout=patience)
         finally:
@@ -374,7 +370,7 @@ class Arrivals:
         return self._arena.layout.limit // 2 if cap.size is None else cap.size
 
     def _memory(self) -> int:
-        return self._arena.available() - sum(self.wanted.values())
+        return self._arena.available() - self._waiters.wanted
 
     def _refusal(self, arrival: Arrival, size: int, cap: ArrivalCap) -> Overloaded:
         if arrival.in_arena and self._memory() < size:

@@ -7,9 +7,10 @@ import time
 from types import TracebackType
 from typing import Self
 
+from .arena import Arena
 from .arrivals import Arrival
 from .layout import Ref
-from .ledger import Ledger
+from .memory_waiters import MemoryWaiters
 
 PIECE = 1 << 20
 """Bytes that are moved in one turn of the event loop when a block cannot grow where it is."""
@@ -24,7 +25,8 @@ class BlockWriter:
     Use it as a context manager: what was not finished is freed, and the body counts as arriving until then.
 
     Args:
-        ledger: Who holds which block.
+        arena: The shared memory.
+        waiters: The callers that wait for memory.
         arrival: The body.
 
     Attributes:
@@ -32,11 +34,12 @@ class BlockWriter:
         received: Bytes that have come of the present block.
     """
 
-    def __init__(self, ledger: Ledger, arrival: Arrival) -> None:
+    def __init__(self, arena: Arena, waiters: MemoryWaiters, arrival: Arrival) -> None:
         self.arrival = arrival
         self.received = 0
         arrival.in_arena = True
-        self._ledger = ledger
+        self._arena = arena
+        self._waiters = waiters
         self._most = 0
         self._ref: Ref | None = None
         self._room = memoryview(b"")
@@ -89,7 +92,7 @@ class BlockWriter:
         """Return what was received as a read-only view; the block is free again when the last view of it is gone."""
         if self._ref is None:
             return memoryview(b"")
-        arena = self._ledger.arena
+        arena = self._arena
         ref = arena.finish(self._ref, self.received)
         view = arena.mapping.view(arena.lend(ref), 0, ref.size)
         self._forget()
@@ -98,10 +101,10 @@ class BlockWriter:
     def close(self) -> None:
         """Free the block if it was not finished, and end the arrival of the body."""
         if self._ref is not None:
-            self._ledger.arena.free(self._ref.offset)
+            self._arena.free(self._ref.offset)
             self._forget()
         self.arrival.close()
-        self._ledger.notify_room()
+        self._waiters.notify()
 
     def _forget(self) -> None:
         self._ref = None
@@ -112,13 +115,13 @@ class BlockWriter:
         if not self._extend():
             return False
         assert self._ref is not None
-        return self._ledger.arena.fill(self._ref, self._end)
+        return self._arena.fill(self._ref, self._end)
 
     def _extend(self) -> bool:
         """Have addresses for what comes next, unless the block must move for that."""
         if self._end <= len(self._room):
             return True
-        arena = self._ledger.arena
+        arena = self._arena
         ref = arena.place(self._target) if self._ref is None else arena.grow(self._ref, self._target)
         if ref is None:
             return False
@@ -128,16 +131,16 @@ class BlockWriter:
     @property
     def _target(self) -> int:
         """How long the block should be: as long as it can become, while there are plenty of addresses."""
-        region = self._ledger.arena.allocator
+        region = self._arena.allocator
         if region.reserved + self._most <= region.capacity // 2:
             return max(self._most, self._end)
         return max(min(self._most, 2 * self._end), self._end)
 
     async def _move(self) -> None:
-        arena = self._ledger.arena
+        arena = self._arena
         assert self._ref is not None
         while (target := arena.place(self._target)) is None:
-            await self._ledger.wait_for_room(arena.full(self._target), time.monotonic() + self.arrival.patience)
+            await self._waiters.wait(arena.full(self._target), time.monotonic() + self.arrival.patience)
         try:
             for start in range(0, self.received, PIECE):
                 arena.move(self._ref, target, start, min(start + PIECE, self.received))
@@ -150,4 +153,4 @@ class BlockWriter:
 
     def _use(self, ref: Ref) -> None:
         self._ref = ref
-        self._room = self._ledger.arena.write(ref)
+        self._room = self._arena.write(ref)

@@ -72,6 +72,11 @@ class Layout:
         """Return the region that an offset lies in."""
         return 0 if offset < self._workers else 1 + (offset - self._workers) // self.region_size
 
+    def has_block(self, offset: int, size: int = 1) -> bool:
+        """Tell whether a block can exist: so many bytes from an offset on lie in one region."""
+        region = self.region_of(offset)
+        return 0 <= region < self.regions and self.region_of(offset + max(size, 1) - 1) == region
+
     @cached_property
     def _workers(self) -> int:
         return self.status_size + SERVER_SPACE * self.region_size

@@ -17,8 +17,8 @@ import time
 from ...exceptions import ArenaFull, NotRunningError, TaskTimeout, WorkerDied
 from ...task import BaseTask
 from ..child.worker import next_step
+from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
-from ..memory.ledger import Ledger
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
@@ -42,7 +42,7 @@ class Dispatcher:
     Args:
         name: Name of the flow.
         pools: The workers of its steps; their observer is to be the dispatcher.
-        ledger: Who holds which block.
+        memory: The shared memory of the flow.
         queue_size: Tasks that may wait for a step, in each level.
         priorities: Number of priority levels.
 
@@ -51,25 +51,27 @@ class Dispatcher:
         outcomes: How many tasks ended how.
     """
 
-    def __init__(self, name: str, pools: list[Pool], ledger: Ledger, queue_size: int, priorities: int) -> None:
+    def __init__(self, name: str, pools: list[Pool], memory: FlowMemory, queue_size: int, priorities: int) -> None:
         self.name = name
         self.stages = [Stage(pool, queue_size, priorities) for pool in pools]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         self._conditions = [pool.step.handle_condition for pool in pools]
-        self._ledger = ledger
-        self._codec = Codec(ledger.arena)
+        self._memory = memory
+        self._arena = memory.arena
+        self._ledger = memory.ledger
+        self._codec = Codec(memory.arena)
         self._queue_size = queue_size
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
         self._deadlines = Deadlines(self._time_out)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._scheduler = Scheduler(self.stages, ledger, queue_size)
+        self._scheduler = Scheduler(self.stages, memory, queue_size)
         self._admission = Admission(name, self.stages, queue_size)
-        self._reclaimer = Reclaimer(self.stages, ledger)
+        self._reclaimer = Reclaimer(self.stages, memory)
         self._idle = Idle(self._tickets, self._reclaimer.give_back)
-        ledger.on_full = self._reclaimer.make_room
-        self._retries = Retries(ledger, self._settle)
-        self._retention = Retention(ledger)
+        memory.waiters.on_shortage = self._reclaimer.make_room
+        self._retries = Retries(memory.ledger, memory.arena.status, self._settle)
+        self._retention = Retention(memory.ledger, memory.arena.layout)
 
     @property
     def in_flight(self) -> int:
@@ -90,7 +92,7 @@ class Dispatcher:
         self._scheduler.detach()
         self.abandon(reason, handed)
         self._deadlines.clear()
-        self._ledger.leave()
+        self._memory.waiters.detach()
 
     async def process(self, task: BaseTask, timeout: float, receiver: Receiver | None = None) -> int:
         """Take a task through the flow and fill it in.
@@ -129,8 +131,8 @@ class Dispatcher:
         loop = self._loop
         if loop is None:
             raise NotRunningError(f"flow {self.name} was stopped")
-        if self._ledger.arena.mapping.dropped:
-            self._ledger.arena.collect()  # results that callers have let go make room for this one, warm
+        if self._arena.mapping.dropped:
+            self._arena.collect()  # results that callers have let go make room for this one, warm
         try:
             content = self._codec.encode(task)
         except ArenaFull as exc:
@@ -192,10 +194,10 @@ class Dispatcher:
         elif kind is Kind.RELEASED:
             self._retention.drop(worker, unpack_offsets(payload))
         elif kind is Kind.FULL:
-            self._ledger.arena.collect_garbage()
+            self._arena.collect_garbage()
             self._reclaimer.make_room(worker)
         elif kind is Kind.TRIMMED:
-            self._ledger.notify_room()
+            self._memory.waiters.notify()
         else:
             raise ProtocolError(f"a worker does not send frames of kind {kind.name}")
 
@@ -240,7 +242,7 @@ class Dispatcher:
 
     async def _encode_with_room(self, task: BaseTask, full: ArenaFull, deadline: float) -> Encoded:
         while True:
-            await self._ledger.wait_for_room(full, deadline)
+            await self._memory.waiters.wait(full, deadline)
             if self._loop is not asyncio.get_running_loop():
                 raise NotRunningError(f"flow {self.name} was stopped while the task waited for room, or its event loop")
             try:
@@ -316,7 +318,9 @@ class Dispatcher:
         self._settle(ticket, "failed", decode_error(envelope.content.body, where))
 
     def _replace_blocks(self, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
-        self._ledger.check(blocks)
+        for ref in blocks:
+            if not self._arena.layout.has_block(ref.offset, ref.size):
+                raise ProtocolError(f"there is no block of {ref.size} bytes at {ref.offset}")
         # In this order: a block that is in both must not become free between the two.
         self._ledger.hold(blocks)
         self._ledger.drop(ticket.content.blocks)
@@ -363,7 +367,7 @@ class Dispatcher:
         if ticket.is_settled:
             return
         now = time.monotonic()
-        self._end_late(ticket, whereabouts(self.stages[ticket.step], ticket, self._ledger.arena.status, now), now)
+        self._end_late(ticket, whereabouts(self.stages[ticket.step], ticket, self._arena.status, now), now)
 
     def _end_late(self, ticket: Ticket, where: str, now: float) -> None:
         message = f"timeout of a task after {now - ticket.started_at:.3f} s in flow {self.name}: it was {where}"

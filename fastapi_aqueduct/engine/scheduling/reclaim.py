@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..memory.ledger import Ledger
+from ..memory.flow_memory import FlowMemory
 from ..wire.frames import Kind, pack
 from ..workers.handle import WorkerHandle
 from .stage import Stage
@@ -13,20 +13,21 @@ class Reclaimer:
 
     Args:
         stages: The steps, whose workers have regions of their own.
-        ledger: Who holds which block.
+        memory: The shared memory of the flow.
     """
 
-    def __init__(self, stages: list[Stage], ledger: Ledger) -> None:
+    def __init__(self, stages: list[Stage], memory: FlowMemory) -> None:
         self._stages = stages
-        self._ledger = ledger
+        self._arena = memory.arena
+        self._ledger = memory.ledger
 
     def make_room(self, waiting: WorkerHandle | None = None) -> None:
         """Tell every worker what is free, and have all of them but the one that waits give idle memory back."""
-        self._ledger.arena.collect()
-        self._ledger.arena.trim()
+        self._arena.collect()
+        self._arena.trim()
         for stage in self._stages:
             for worker in stage.workers:
-                worker.flush(self._ledger.take_released(worker.region))
+                worker.flush(self._ledger.pop_released(worker.region))
                 if worker is not waiting:
                     worker.send(pack(Kind.TRIM))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..memory.layout import Layout
 from ..memory.ledger import Ledger
 from ..wire.frames import ProtocolError
 from ..workers.handle import WorkerHandle
@@ -13,11 +14,13 @@ class Retention:
     """Holds the blocks that code in a worker still looks at when the task they came with has gone on.
 
     Args:
-        ledger: Who holds which block.
+        ledger: The holds on blocks.
+        layout: The division of the shared memory.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, layout: Layout) -> None:
         self._ledger = ledger
+        self._layout = layout
 
     def hold(self, worker: WorkerHandle, offsets: Iterable[int]) -> None:
         """Hold blocks for a worker.
@@ -27,9 +30,10 @@ class Retention:
         """
         for offset in offsets:
             if offset not in worker.retained:
-                self._ledger.check_block(offset)
+                if not self._layout.has_block(offset):
+                    raise ProtocolError(f"there is no block at {offset}")
                 worker.retained.add(offset)
-                self._ledger.arena.hold(offset)
+                self._ledger.hold_block(offset)
 
     def drop(self, worker: WorkerHandle, offsets: Iterable[int]) -> None:
         """End a worker's holds.
@@ -41,7 +45,7 @@ class Retention:
             if offset not in worker.retained:
                 raise ProtocolError(f"block {offset} is released and was not retained")
             worker.retained.discard(offset)
-            self._ledger.arena.drop(offset)
+            self._ledger.drop_block(offset)
 
     def drop_all(self, worker: WorkerHandle) -> None:
         """End all holds of a worker that is gone."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ...exceptions import WorkerDied
 from ..memory.ledger import Ledger
+from ..memory.status_page import StatusPage
 from ..workers.handle import WorkerHandle
 from .stage import Stage
 from .ticket import Ticket
@@ -15,12 +16,16 @@ class Retries:
     """Puts the tasks of dead workers back into the queue of their step, or ends them.
 
     Args:
-        ledger: Who holds which block.
+        ledger: The holds on blocks.
+        status_page: Tells which task a dead worker had in hand.
         settle: Ends a task with an outcome and an error.
     """
 
-    def __init__(self, ledger: Ledger, settle: Callable[[Ticket, str, Exception | None], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, status_page: StatusPage, settle: Callable[[Ticket, str, Exception | None], None]
+    ) -> None:
         self._ledger = ledger
+        self._status_page = status_page
         self._settle = settle
 
     def take_over(self, stage: Stage, worker: WorkerHandle, error: WorkerDied) -> bool:
@@ -34,7 +39,7 @@ class Retries:
         Returns:
             Whether it died with a task in hand with which another worker has died before.
         """
-        done, in_hand, untouched = worker.in_flight.take_all(self._ledger.arena.status.task_of(worker.region))
+        done, in_hand, untouched = worker.in_flight.take_all(self._status_page.task_of(worker.region))
         for ticket in reversed(untouched):
             self._put_back(stage, ticket)
         for ticket in in_hand:

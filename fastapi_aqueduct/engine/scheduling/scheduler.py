@@ -12,7 +12,7 @@ import math
 import sys
 import time
 
-from ..memory.ledger import Ledger
+from ..memory.flow_memory import FlowMemory
 from ..workers.handle import WorkerHandle
 from ..workers.in_flight import PREFETCH
 from .batch_delay import BatchDelay
@@ -25,13 +25,15 @@ class Scheduler:
 
     Args:
         stages: The steps.
-        ledger: Who holds which block.
+        memory: The shared memory of the flow.
         queue_size: Tasks that may wait for a step, in each level.
     """
 
-    def __init__(self, stages: list[Stage], ledger: Ledger, queue_size: int) -> None:
+    def __init__(self, stages: list[Stage], memory: FlowMemory, queue_size: int) -> None:
         self._stages = stages
-        self._ledger = ledger
+        self._arena = memory.arena
+        self._ledger = memory.ledger
+        self._arrivals = memory.arrivals
         self._queue_size = queue_size
         self._last = len(stages) - 1
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -75,7 +77,7 @@ class Scheduler:
         if worker is None:
             return False
         worker.put([ticket], now)
-        worker.flush(self._ledger.take_released(worker.region))
+        worker.flush(self._ledger.pop_released(worker.region))
         return True
 
     def refill(self, worker: WorkerHandle) -> None:
@@ -89,7 +91,7 @@ class Scheduler:
 
     def _turn(self) -> None:
         self._next_turn = None
-        self._ledger.arena.collect()
+        self._arena.collect()
         now = time.monotonic()
         for index in range(len(self._stages) - 1, -1, -1):  # the last step first: it makes room for those before
             self._feed(index, now)
@@ -127,7 +129,7 @@ class Scheduler:
             room -= len(batch)
             fed.add(worker)
         for worker in fed:
-            worker.flush(self._ledger.take_released(worker.region))
+            worker.flush(self._ledger.pop_released(worker.region))
         if fed:
             stage.waiters.open()
 
@@ -149,7 +151,7 @@ class Scheduler:
             earlier = self._stages[:index]
             is_expected = any(before.queue.count or any(w.in_flight for w in before.workers) for before in earlier)
         else:
-            is_expected = len(self._ledger.arrivals) > 0
+            is_expected = len(self._arrivals) > 0
         return delay.due_at(stage.queue.count, is_expected, stage.share(), now)
 
     def _free_after(self, index: int) -> int:

@@ -15,8 +15,8 @@ from ..child.bootstrap import pack_prelude
 from ..child.importing import check_not_importing, explain_forkserver
 from ..child.program import Program, ProgramFile
 from ..child.setup import KEPT, Setup
+from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Layout
-from ..memory.ledger import Ledger
 from ..timing import DEFAULT_TIMING, Timing
 from ..wire.channel import make_pair
 from ..wire.frames import Kind, pack
@@ -39,7 +39,7 @@ class Launcher:
         memory_fd: Descriptor of the shared memory.
         lifeline: What workers see the end of this process by.
         layout: How it is divided.
-        ledger: Who holds which block.
+        memory: The shared memory of the flow.
         timing: How long an unfinished message of a worker is waited for.
     """
 
@@ -51,7 +51,7 @@ class Launcher:
         memory_fd: int,
         lifeline: Lifeline,
         layout: Layout,
-        ledger: Ledger,
+        memory: FlowMemory,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self._name = name
@@ -60,7 +60,7 @@ class Launcher:
         self._memory_fd = memory_fd
         self._lifeline = lifeline
         self._layout = layout
-        self._ledger = ledger
+        self._memory = memory
         self._programs: list[ProgramFile] = []
         # Not the default executor: an application may fill that, and a dead worker would not be replaced meanwhile.
         self._threads = ThreadPoolExecutor(thread_name_prefix="aqueduct-launch")
@@ -131,7 +131,7 @@ class Launcher:
             Exception: No descriptor or no memory is left; nothing is left open.
         """
         name, step = self._steps[slot.step]
-        self._ledger.arena.status.reset(slot.region)
+        self._memory.arena.status.reset(slot.region)
         with contextlib.ExitStack() as undo:
             ours, theirs = make_pair()
             undo.callback(theirs.close)
@@ -143,7 +143,7 @@ class Launcher:
                 ours,
                 step.batch_size,
                 step.handle_timeout,
-                self._ledger.arena.status.call_of,
+                self._memory.arena.status.call_of,
                 on_frames,
                 on_exit,
                 step.busy_poll,
@@ -231,7 +231,7 @@ class Launcher:
             may_run_again=step.max_retries > 0,
             layout=self._layout,
             region=slot.region,
-            blocks=self._ledger.pass_on(slot.region),
+            blocks=self._memory.ledger.adoptable_blocks(slot.region),
             busy_poll=step.busy_poll,
             # What is kept must not look like a leak.
             kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,

@@ -11,8 +11,8 @@ from fastapi_aqueduct.engine.child.parent_death import ParentDeathSignal
 from fastapi_aqueduct.engine.child.program import Program
 from fastapi_aqueduct.engine.child.setup import Setup
 from fastapi_aqueduct.engine.child.worker import Worker
+from fastapi_aqueduct.engine.memory.flow_memory import FlowMemory
 from fastapi_aqueduct.engine.memory.layout import Layout
-from fastapi_aqueduct.engine.memory.ledger import Ledger
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
@@ -62,16 +62,16 @@ class LocalFlow:
         self._loop = asyncio.get_running_loop()
         self._layout = Layout(1 + len(steps), MEMORY_LIMIT)
         self._memory_fd = create_memory("local", self._layout.size)
-        ledger = Ledger(Mapping(self._memory_fd, self._layout.size), self._layout)
+        memory = FlowMemory(Mapping(self._memory_fd, self._layout.size), self._layout)
         named = [(f"step{number}", step) for number, step in enumerate(steps, start=1)]
         self._pools = [Pool(index, name, step) for index, (name, step) in enumerate(named)]
-        self._dispatcher = Dispatcher("local", self._pools, ledger, QUEUE_SIZE, 1)
+        self._dispatcher = Dispatcher("local", self._pools, memory, QUEUE_SIZE, 1)
         for pool in self._pools:
             pool.observer = self._dispatcher
         self._dispatcher.attach(self._loop)
         for index in range(len(steps)):
             program = make_program(steps, index)
-            self._add(make_setup(self._layout, index), program, steps[index].batch_size, ledger)
+            self._add(make_setup(self._layout, index), program, steps[index].batch_size, memory)
 
     async def start(self) -> None:
         """Wait until the dispatcher has heard from all workers."""
@@ -82,7 +82,7 @@ class LocalFlow:
         """Take a task through the steps."""
         await self._dispatcher.process(task, 60.0)
 
-    def _add(self, setup: Setup, program: Program, batch_size: int, ledger: Ledger) -> None:
+    def _add(self, setup: Setup, program: Program, batch_size: int, memory: FlowMemory) -> None:
         local = LocalWorker(setup, program, self._memory_fd)
         worker = WorkerHandle(
             setup.step,
@@ -91,7 +91,7 @@ class LocalFlow:
             local.sock,
             batch_size,
             None,
-            ledger.arena.status.call_of,
+            memory.arena.status.call_of,
             self._receive,
             _never,
         )

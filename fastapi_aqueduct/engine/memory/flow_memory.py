@@ -1,0 +1,64 @@
+"""The shared memory of a flow, in the process that dispatches its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..statistics import ArenaStatistics
+from .arena import Arena
+from .arrivals import Arrivals
+from .layout import Layout
+from .ledger import Ledger
+from .mapping import Mapping
+from .memory_waiters import MemoryWaiters
+
+
+class FlowMemory:
+    """The holds of the whole flow, and what this process allocates in region 0.
+
+    Args:
+        mapping: The shared memory.
+        layout: The division of the shared memory.
+
+    Attributes:
+        arena: The memory as this process uses it.
+        ledger: The holds on the blocks of all regions.
+        waiters: The callers that wait for memory.
+        arrivals: The bodies that are arriving.
+    """
+
+    def __init__(self, mapping: Mapping, layout: Layout) -> None:
+        self.arena = Arena(mapping, layout, 0, self._on_view_end)
+        self.ledger = Ledger(layout, self.arena.leases, self._free)
+        self.waiters = MemoryWaiters(self.arena)
+        self.arrivals = Arrivals(self.arena, self.waiters)
+
+    def statistics(self, retained: Iterable[int]) -> ArenaStatistics:
+        """Return a snapshot. Any thread may ask: what is counted is copied first.
+
+        Args:
+            retained: The blocks that code in workers has kept.
+        """
+        touched = self.arena.status.usage()
+        leased = list(self.arena.leases)
+        used = {*self.ledger.held_blocks(), *leased}
+        return ArenaStatistics(
+            limit=self.arena.layout.limit,
+            touched=touched,
+            used=sum(map(self._size, used)),
+            leased=sum(map(self._size, leased)),
+            retained=sum(map(self._size, retained)),
+            receiving=self.arrivals.held,
+            free=max(0, touched - self.arena.allocator.used - self.ledger.foreign_size()),
+            blocks=len(used),
+        )
+
+    def _size(self, offset: int) -> int:
+        return self.arena.allocator.blocks.get(offset) or self.ledger.size_of(offset)
+
+    def _on_view_end(self, offset: int) -> None:
+        self.ledger.note_view_end(offset)
+
+    def _free(self, offset: int) -> None:
+        self.arena.free(offset)
+        self.waiters.notify_freed()
