@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -220,7 +221,7 @@ class Channel:
 
 
 class WorkerChannel:
-    """A worker's end. Blocks.
+    """A worker's end. Blocks. One thread receives; any thread may send.
 
     Args:
         sock: Its socket.
@@ -232,6 +233,7 @@ class WorkerChannel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         self._socket = sock
+        self._lock = threading.Lock()  # frames of two threads must not mix: the kernel splits what is long
         self.is_closed = False
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self._reader = FrameReader()
@@ -241,6 +243,7 @@ class WorkerChannel:
     def close(self) -> None:
         """Close this copy of the end; in a fork of the worker, which must not read what the worker should."""
         self.is_closed = True
+        self._lock = threading.Lock()  # another thread may have held the old one at the fork
         self._socket.close()
 
     def fileno(self) -> int:
@@ -282,9 +285,11 @@ class WorkerChannel:
         return is_here
 
     def send(self, kind: Kind, payload: bytes = b"") -> None:
-        """Send a frame.
+        """Send a frame. Safe to call from any thread, but not from a signal handler: it may interrupt another call.
 
         Raises:
             OSError: The API process is gone.
         """
-        self._socket.sendall(pack(kind, payload))
+        frame = pack(kind, payload)
+        with self._lock:
+            self._socket.sendall(frame)
