@@ -1,10 +1,10 @@
-"""Ties flows to an application."""
+"""The extension: runs flows with an application."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar, Self
@@ -15,7 +15,7 @@ from starlette.routing import Mount
 
 from ..engine.loops.event_loop import check_asyncio
 from ..exceptions import ConfigurationError
-from ..flow import Flow, FlowState
+from ..flow import Flow
 from ..handler import BaseTaskHandler
 from ..logger import log
 from ..step import FlowStep
@@ -23,6 +23,7 @@ from .body.limits import Settings, UploadLimits
 from .drain import Drain
 from .endpoints.fast_path import use_fast_path
 from .endpoints.guarded_routes import guard_routes
+from .flow_set import FlowSet
 from .openapi import document
 from .probes import Probes
 from .process import ProcessSettings
@@ -32,7 +33,7 @@ from .route_check import RouteCheck
 class Aqueduct:
     """Starts flows with an application and stops them with it; adds probes, OpenAPI and metrics.
 
-    There are four ways to use it, and using several at once does no harm::
+    There are four ways to use it, and several can be used together::
 
         app = FastAPI(lifespan=aqueduct.lifespan)
 
@@ -41,36 +42,36 @@ class Aqueduct:
         async with aqueduct.run(app):       # in a lifespan of your own
             yield
 
-        combine_lifespans(own, aqueduct.lifespan)   # whatever function your framework has for that
+        combine_lifespans(own, aqueduct.lifespan)   # with the function of your framework that combines lifespans
 
-    A mounted application needs nothing of its own: the flows run with the application it is mounted on.
+    A mounted application needs no extension of its own: the flows run with the application it is mounted on.
 
     Args:
-        *flows: The flows. One that runs already when the application starts is used, and not stopped.
-        drain_delay: Seconds between SIGTERM and the server's own shutdown, in which ``/ready`` says 503 and requests
-            are served as ever, so that load balancers can turn elsewhere. A second SIGTERM, or Ctrl-C, ends it.
-        upload_limits: Guards while bodies come, for endpoints that do not have their own; default: `UploadLimits()`.
-        server_timing: Whether answers say in a header Server-Timing where the time went, unless an endpoint says
-            otherwise. It tells the public the names of the steps.
+        *flows: The flows. One that already runs when the application starts is used, and is not stopped.
+        drain_delay: Seconds between SIGTERM and the server's own shutdown. Meanwhile ``/ready`` responds 503 and
+            requests are served, so that load balancers can choose other servers. A second SIGTERM, or Ctrl-C, ends it.
+        upload_limits: Limits of uploads for endpoints without their own; default: `UploadLimits()`.
+        server_timing: Whether responses have a header Server-Timing, which shows where the time went; an endpoint can
+            override it. The header shows clients the names of the steps.
         adjust_malloc: Whether glibc keeps up to 16 MiB of freed memory in the server's process, which makes uploads
-            cheaper; an environment with settings of its own for that is left alone.
-        adjust_gc: Whether Python's garbage collector looks at new objects less often while the flows run.
-        fast_path: Whether endpoints without dependencies are answered past most of FastAPI's handler.
-        handle_signals: Whether SIGTERM and SIGINT pass through here on their way to the server; without it there is no
-            ``drain_delay``, and ``/ready`` does not tell that the server stops.
-        register_metrics: Whether the flows are in the default registry of prometheus_client, where that is installed.
+            cheaper. Skipped where the environment has its own settings of malloc.
+        adjust_gc: Whether Python's garbage collector runs less often while the flows run.
+        fast_path: Whether endpoints without dependencies skip most of FastAPI's handler.
+        handle_signals: Whether SIGTERM and SIGINT are handled here before the server handles them. Without it there is
+            no ``drain_delay``, and ``/ready`` does not show that the server stops.
+        register_metrics: Whether the flows are in the default registry of prometheus_client, if that is installed.
         add_probes: Whether ``/ready``, ``/live`` and ``/startup`` are added to the application, at the root.
 
     Attributes:
         flows: The flows.
         upload_limits: As given.
         server_timing: As given.
-        is_stopping: Whether the server has been told to stop.
-        probes: A router with the three probes, to be included elsewhere:
+        is_stopping: Whether the server was told to stop.
+        probes: A router with the three probes, for another place:
             ``app.include_router(aqueduct.probes, prefix="/internal", dependencies=[...])``.
 
     Raises:
-        ConfigurationError: There are no flows, one is given twice, or something else is given.
+        ConfigurationError: There are no flows, a flow is given twice, or an argument is no flow.
     """
 
     _all_flows: ClassVar[weakref.WeakSet[Flow]] = weakref.WeakSet()
@@ -90,7 +91,7 @@ class Aqueduct:
     ) -> None:
         _check_flows(flows)
         if not flows or len(set(flows)) < len(flows):
-            raise ConfigurationError("Aqueduct needs at least one flow, and each only once")
+            raise ConfigurationError("Aqueduct needs at least one flow, and each flow only once")
         if drain_delay < 0:
             raise ConfigurationError(f"drain_delay must not be negative, got {drain_delay}")
         if drain_delay and not handle_signals:
@@ -99,7 +100,8 @@ class Aqueduct:
         self._all_flows.update(flows)
         self.upload_limits = upload_limits
         self.server_timing = server_timing
-        self._drain = Drain(drain_delay, self._stop_at_once)
+        self._flow_set = FlowSet(flows)
+        self._drain = Drain(drain_delay, self._flow_set)
         self._probes = Probes(flows, self._drain)
         self.probes = self._probes.router()
         self._process = ProcessSettings(adjust_malloc, adjust_gc)
@@ -110,27 +112,33 @@ class Aqueduct:
         self._adds_probes = add_probes
         self._users = 0
         self._lock = asyncio.Lock()
-        self._started: list[Flow] = []
-        self._forget_metrics: Callable[[], None] = lambda: None
+        self._unregister_metrics: Callable[[], None] = lambda: None
 
     @property
     def is_stopping(self) -> bool:
+        """Whether the server was told to stop."""
         return self._drain.is_draining
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Aqueduct]]:
-        """Run the flows as the lifespan of an application; ``request.state.aqueduct`` is then this object.
+        """Run the flows as the lifespan of an application; ``request.state.aqueduct`` is this object.
+
+        Args:
+            app: The application.
 
         Raises:
-            StartError, StartTimeout: As for `Flow.start`; the application does not start, nothing is left running.
-            ConfigurationError: An endpoint cannot work in the application; its flow is missing, for example.
+            StartError, StartTimeout: As for `Flow.start`; the application does not start, and nothing is left running.
+            ConfigurationError: An endpoint cannot work in the application; for example, its flow is missing.
         """
         async with self.run(app):
             yield {"aqueduct": self}
 
     @asynccontextmanager
     async def run(self, app: Starlette) -> AsyncIterator[Self]:
-        """Run the flows as long as the context is open, as a part of a lifespan of your own.
+        """Run the flows while the context is open, as a part of a lifespan of your own.
+
+        Args:
+            app: The application.
 
         Raises:
             StartError, StartTimeout, ConfigurationError: As for `lifespan`.
@@ -142,100 +150,81 @@ class Aqueduct:
             if not self._users:
                 await self._start()
             self._users += 1
-        is_graceful = True
+        graceful = True
         try:
             yield self
         except asyncio.CancelledError:
-            # The server does not wait for the end of its lifespan: it is in haste.
-            is_graceful = False
+            # The server stops at once: it does not wait for the end of its lifespan.
+            graceful = False
             raise
         finally:
             async with self._lock:
                 self._users -= 1
                 if not self._users:
-                    await self._stop(is_graceful)
+                    await self._stop(graceful)
 
     def install(self, app: Starlette) -> Self:
-        """Put the flows around the lifespan that an application has already.
+        """Wrap the lifespan that an application has already.
 
-        They start before it and stop after it, so that start-up code may process a task. Done where the application
-        is made, this also completes the schema that ``app.openapi()`` gives without a server.
+        The flows start before it and stop after it, so that start-up code may process a task. Called where the
+        application is made, this also completes the schema that ``app.openapi()`` returns without a server.
+
+        Args:
+            app: The application.
+
+        Returns:
+            This object.
         """
         self._attach(app)
         inner = app.router.lifespan_context
-        if not isinstance(inner, _Around) or inner.aqueduct is not self:
-            app.router.lifespan_context = _Around(self, inner)
+        if not isinstance(inner, _OuterLifespan) or inner.aqueduct is not self:
+            app.router.lifespan_context = _OuterLifespan(self, inner)
         return self
 
     def _attach(self, app: Starlette) -> None:
         if self._adds_probes:
             self._probes.add_to(app)
-        self._introduce(app)
+        self._prepare(app)
 
-    def _introduce(self, app: Starlette) -> None:
+    def _prepare(self, app: Starlette) -> None:
         settings: Settings = self
         app.state.aqueduct = settings
         document(app)
         if self._has_fast_path and isinstance(app, FastAPI):
-            self._tell(use_fast_path(app))
+            self._log_slow_path(use_fast_path(app))
         guard_routes(app)
         for route in app.routes:
             if isinstance(route, Mount) and isinstance(route.app, Starlette):
-                self._introduce(route.app)
+                self._prepare(route.app)
 
-    def _tell(self, why_slow: str | None) -> None:
-        # Said once, though applications may be mounted, and be introduced by `install` and by `run`.
+    def _log_slow_path(self, why_slow: str | None) -> None:
+        # Once, though applications may be mounted, and are prepared by `install` and by `run`.
         if why_slow is not None and why_slow != self._why_slow:
             self._why_slow = why_slow
             log.info("endpoints are answered by FastAPI's own handler, which is slower: %s", why_slow)
 
     async def _start(self) -> None:
-        self._started = [flow for flow in self.flows if flow.state is not FlowState.RUNNING]
-        for flow in self.flows:
-            if flow not in self._started:
-                flow.adopt()  # what was called before the server's loop began is in one of the flow's own
-        starts = [asyncio.create_task(flow.start_async()) for flow in self._started]
-        try:
-            # The first failure ends the others, rather than to wait until they have loaded their models.
-            await asyncio.gather(*starts)
-        except BaseException:
-            for start in starts:
-                start.cancel()
-            await asyncio.gather(*starts, return_exceptions=True)
-            await self._stop(is_graceful=True)
-            raise
+        await self._flow_set.start()
         if self._registers_metrics:
-            self._forget_metrics = _register_metrics(self.flows)
+            self._unregister_metrics = _register_metrics(self.flows)
         self._process.apply()
         self._probes.has_started = True
         if self._handles_signals:
-            self._drain.begin()
+            self._drain.install()
 
-    async def _stop(self, is_graceful: bool) -> None:
+    async def _stop(self, graceful: bool) -> None:
         self._probes.has_started = False
-        forget, self._forget_metrics = self._forget_metrics, lambda: None
-        forget()
+        unregister, self._unregister_metrics = self._unregister_metrics, lambda: None
+        unregister()
         self._process.restore()
         try:
-            await self._stop_flows(is_graceful)
+            await self._flow_set.stop(graceful)
         finally:
-            self._drain.end()
-
-    def _stop_at_once(self) -> Awaitable[None]:
-        # The workers now, and not when the loop turns next: granian may have stopped its loop by then.
-        for flow in self._started:
-            flow.kill_workers()
-        return self._stop_flows(is_graceful=False)
-
-    async def _stop_flows(self, is_graceful: bool) -> None:
-        results = await asyncio.gather(*(flow.stop(is_graceful) for flow in self._started), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+            self._drain.restore()
 
 
-class _Around:
-    """A lifespan inside that of an `Aqueduct`."""
+class _OuterLifespan:
+    """The lifespan of an `Aqueduct` with the application's own lifespan inside it."""
 
     def __init__(self, aqueduct: Aqueduct, inner: Callable[[Any], AbstractAsyncContextManager[Any]]) -> None:
         self.aqueduct = aqueduct
@@ -253,7 +242,7 @@ def _check_flows(flows: tuple[object, ...]) -> None:
             raise ConfigurationError("Aqueduct needs flows, got the class Flow; make one: Aqueduct(Flow(...))")
         if not isinstance(flow, Flow):
             is_step = isinstance(flow, FlowStep | BaseTaskHandler)
-            advice = f"; a flow is made of it: Aqueduct(Flow({type(flow).__name__}(...)))" if is_step else ""
+            advice = f"; wrap it in a flow: Aqueduct(Flow({type(flow).__name__}(...)))" if is_step else ""
             raise ConfigurationError(f"Aqueduct needs flows, got {flow!r}{advice}")
 
 

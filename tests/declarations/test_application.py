@@ -52,7 +52,7 @@ def test_what_aqueduct_is_given() -> None:
         with pytest.raises(ConfigurationError, match=f"^Aqueduct needs flows, {re.escape(words)}"):
             Aqueduct(given)
     handler: Any = Each()
-    with refused(f"Aqueduct needs flows, got {handler!r}; a flow is made of it: Aqueduct(Flow(Each(...)))"):
+    with refused(f"Aqueduct needs flows, got {handler!r}; wrap it in a flow: Aqueduct(Flow(Each(...)))"):
         Aqueduct(handler)
 
 
