@@ -193,7 +193,8 @@ class BaseTask:
         Arrays become views that all steps and the caller see the same; `bytes` and `bytearray` are moved and
         copied out when touched. Fields of 16 KiB and more move by themselves, read-only, without this call.
         Before a flow runs in this process, and in threads other than that of its event loop, the field is only noted
-        and moves when the task is processed.
+        and moves when the task is processed. While several flows run, an array may move once more then: read it from
+        the task, not from a variable.
 
         Args:
             field_name: Name of an attribute that holds a numpy array, `bytes` or `bytearray`, and of no subclass: what
@@ -218,7 +219,11 @@ class BaseTask:
         if memory is None:
             self.__dict__.setdefault("_share", {})[field_name] = value
             return
-        self._put_shared(field_name, memory.share(value))
+        shared = memory.share(value)
+        self._put_shared(field_name, shared)
+        if len(shared_memories) > 1 and field_name in self.__dict__:
+            # Which flow the task goes to is not known yet. Another one than the newest moves the array once more.
+            self.__dict__.setdefault("_share", {})[field_name] = shared
 
     async def share_value_with_data(
         self, field_name: str, content: Readany | AsyncIterator[bytes], size: int | None

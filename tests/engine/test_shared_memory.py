@@ -370,6 +370,21 @@ async def test_a_field_may_be_shared_while_several_flows_run() -> None:
             del task
 
 
+@pytest.mark.parametrize("index", [0, 1], ids=["older", "newer"])
+async def test_the_caller_sees_writes_at_once_in_whichever_flow(tmp_path: Path, index: int) -> None:
+    gate = Gate(tmp_path)
+    flows = [Flow(Each(handlers.write_into_image, handlers.enter_gate)) for _ in range(2)]
+    async with running(flows[0]), running(flows[1]):
+        task = Job(image=picture(400, 300), gate=gate)
+        task.share_value("image")
+        processing = asyncio.create_task(flows[index].process(task, 60))
+        await eventually(gate.is_entered)
+        assert (task.image == 7).all()
+        gate.open()
+        await processing
+        del task, processing
+
+
 async def test_a_task_goes_from_one_flow_to_another() -> None:
     one, two = Flow(Each(handlers.make_large)), Flow(Each(handlers.sum_up, handlers.look_at_payload))
     async with running(one), running(two):

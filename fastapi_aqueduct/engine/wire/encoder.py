@@ -63,7 +63,7 @@ class TaskEncoder:
         return self._write(task, task.__dict__, can_move=True)
 
     def share(self, task: BaseTask) -> None:
-        """Share the fields that the task was asked to share before a flow ran."""
+        """Share the noted fields of the task that are not in this flow's memory yet."""
         if "_share" in task.__dict__:
             _share(task, self._arena)
 
@@ -246,7 +246,8 @@ def _share(task: BaseTask, arena: Arena) -> None:
     noted = fields["_share"]
     while noted:
         name, value = next(iter(noted.items()))
-        if fields.get(name) is value:  # else it was replaced since
+        # Else it was replaced since, or lies in this flow's memory already.
+        if fields.get(name) is value and arena.find(value) is None:
             task._put_shared(name, arena.share(value))  # where there is no room, it stays noted for the next try
         del noted[name]
     del fields["_share"]
