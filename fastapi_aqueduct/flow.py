@@ -10,12 +10,17 @@ from typing import Literal, NoReturn, Self, TypeVar
 from .engine.declaration import LONGEST_TIMEOUT, check_numbers, checked_method, checked_timeout, named, not_a_task
 from .engine.engine import LocalEngine
 from .engine.lifecycle import Lifecycle
-from .engine.loops.event_loop import check_asyncio, in_event_loop
+from .engine.loops.event_loop import check_asyncio as check_asyncio
+from .engine.loops.event_loop import in_event_loop
 from .engine.loops.owner import Guard
-from .engine.memory.arrivals import NO_CAP, Arrival, ArrivalCap
-from .engine.memory.block_writer import BlockWriter
+from .engine.memory.arrivals import NO_CAP
+from .engine.memory.arrivals import Arrival as Arrival
+from .engine.memory.arrivals import ArrivalCap as ArrivalCap
+from .engine.memory.block_writer import BlockWriter as BlockWriter
 from .engine.state import FlowState as FlowState
-from .engine.statistics import ArenaStatistics, FlowStatistics, StepStatistics
+from .engine.statistics import ArenaStatistics
+from .engine.statistics import FlowStatistics as FlowStatistics
+from .engine.statistics import StepStatistics as StepStatistics
 from .engine.system.process_memory import default_memory_limit
 from .engine.timing import DEFAULT_TIMING, Timing
 from .exceptions import BlockingCallError, InvalidArgument

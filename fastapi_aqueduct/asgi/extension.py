@@ -13,9 +13,8 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from ..engine.loops.event_loop import check_asyncio
 from ..exceptions import ConfigurationError
-from ..flow import Flow
+from ..flow import Flow, check_asyncio
 from ..handler import BaseTaskHandler
 from ..logger import log
 from ..step import FlowStep

@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Host, Match, Route
 
-from ..engine.statistics import FlowStatistics, StepStatistics
-from ..flow import Flow, FlowState
+from ..flow import Flow, FlowState, FlowStatistics, StepStatistics
 from .drain import Drain
 
 

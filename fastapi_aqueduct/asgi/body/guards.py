@@ -14,9 +14,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from ...engine.memory.arrivals import Arrival
 from ...exceptions import AqueductError, NotRunningError
-from ...flow import Flow
+from ...flow import Arrival, Flow
 from ..errors import BodyTooLarge, refusal
 from .cutoff import raise_cutoff
 from .limits import BodyRules, announced_size, settings_of

@@ -9,9 +9,8 @@ from typing import Protocol
 
 from starlette.types import Scope
 
-from ...engine.memory.arrivals import ArrivalCap
 from ...exceptions import ConfigurationError
-from ...flow import Flow
+from ...flow import ArrivalCap, Flow
 from ..errors import MalformedBody
 
 

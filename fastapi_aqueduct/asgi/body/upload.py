@@ -12,8 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
-from ...engine.memory.block_writer import BlockWriter
-from ...flow import Flow
+from ...flow import BlockWriter, Flow
 from ...params import UploadInfo
 from ..binding.parameters import UploadPart
 from ..errors import BodyTooLarge, MalformedBody, UnsupportedBody
