@@ -1,10 +1,10 @@
-# Everything a person or CI does with this repository. `make` alone lists the commands.
+# The commands of developers and CI. `make` alone lists them.
 #
 # PYTHON  the interpreter; each one gets a virtual environment of its own, made once and reused
 # ARGS    more arguments for pytest:  make test ARGS="-k arena -x"
 # ONCE    make demo ONCE=1 stops after the sample pictures
-# ONLY    make bench ONLY=noop measures a part and renews its section of docs/benchmarks.md; tests/benchmarks names the parts
-# SECONDS make fuzz SECONDS=60 looks for a minute
+# ONLY    make bench ONLY=noop measures one part and renews its section of docs/benchmarks.md; tests/benchmarks names the parts
+# SECONDS make fuzz SECONDS=60 runs for a minute
 # RENEW   make bench-check RENEW=1 writes the results of today into the baselines
 # JOBS    tests that run at the same time
 # CONSTRAINTS  the file with the exact versions to install; empty: the newest releases
@@ -21,8 +21,8 @@ CONSTRAINTS ?= .ci/constraints.txt
 VENV := $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 RUN := $(VENV)/bin/python -m
 INSTALL = $(RUN) pip install --quiet --disable-pip-version-check
-# The browser that the tests of the example's page drive; a client and a proxy for those of the HTTP edge;
-# what counts the instructions of the engine.
+# A browser for the tests of the example's page; a client and a proxy for those of the HTTP edge;
+# valgrind, which counts the instructions of the engine.
 DEBIAN_PACKAGES := chromium chromium-driver curl nginx valgrind
 # The client of the benchmarks.
 BENCH_DEBIAN_PACKAGES := wrk
@@ -38,17 +38,17 @@ help: ## list the commands
 demo: $(VENV)/.group-example ## start the example application and read its sample pictures (ONCE=1: then stop)
 	@$(RUN) example_app $(if $(filter-out 0,$(ONCE)),--once)
 
-test: lint layers types bench-check pytest ## everything CI asks for, the quick checks first
+test: lint layers types bench-check pytest ## everything that CI runs, the quick checks first
 
 pytest: $(VENV)/.group-dev $(VENV)/.debian-packages
 	@echo "==> tests"
 	@$(RUN) pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-long: $(VENV)/.group-dev $(VENV)/.debian-packages ## the tests that take minutes
+test-long: $(VENV)/.group-dev $(VENV)/.debian-packages ## tests that take minutes
 	@$(RUN) pytest -m long --timeout 900 -o faulthandler_timeout=1200 $(ARGS)
 
-# In an environment that is made anew, without .ci/constraints.txt.
-test-latest: ## the tests with the newest releases of everything, and a list of what has moved since `make lock`
+# In a new environment, without .ci/constraints.txt.
+test-latest: ## the tests with the newest releases of all packages, and a list of the versions that changed since `make lock`
 	@rm -rf $(VENV)-latest
 	@$(MAKE) --no-print-directory VENV=$(VENV)-latest CONSTRAINTS= moved pytest
 
@@ -56,8 +56,8 @@ moved: $(VENV)/.group-dev
 	@echo "==> versions that differ from .ci/constraints.txt"
 	@$(RUN) pip list --format=freeze --disable-pip-version-check | .ci/moved .ci/constraints.txt
 
-# In an environment of its own: what others need must not decide which versions are developed and tested with.
-bench: ## measure speed and memory beside others and renew docs/benchmarks.md (ONLY=noop: that part and its section)
+# In an environment of its own: the requirements of other packages must not decide the versions for development and tests.
+bench: ## measure speed and memory beside other packages and renew docs/benchmarks.md (ONLY=noop: that part and its section)
 	@$(MAKE) --no-print-directory VENV=$(VENV)-bench CONSTRAINTS= measure
 
 measure: $(VENV)/.group-bench $(VENV)/.debian-packages-bench
@@ -67,14 +67,14 @@ bench-check: $(VENV)/.group-dev $(VENV)/.debian-packages ## compare the engine's
 	@echo "==> bench-check"
 	@RENEW=$(filter-out 0,$(RENEW)) $(RUN) tests.benchmarks.check
 
-fuzz: $(VENV)/.group-fuzz ## look for input that breaks something (SECONDS=600)
+fuzz: $(VENV)/.group-fuzz ## look for input that breaks a parser (SECONDS=600)
 	@$(RUN) tests.fuzz $(SECONDS)
 
 lint: $(VENV)/.group-dev ## ruff
 	@echo "==> lint"
 	@$(RUN) ruff check --quiet
 
-layers: $(VENV)/.group-dev ## who may import whom
+layers: $(VENV)/.group-dev ## check that imports go only downwards
 	@echo "==> layers"
 	@report=$$($(VENV)/bin/lint-imports --no-logo --no-cache) || { echo "$$report"; exit 1; }
 
@@ -89,11 +89,11 @@ lock: $(VENV)/.group-lock ## renew .ci/constraints.txt with the newest releases
 docs: $(VENV)/.group-docs ## build the documentation into site/
 	@$(VENV)/bin/zensical build --strict --clean
 
-clean: ## remove the environments and everything that was built
+clean: ## remove the environments and all build products
 	@rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .cache site dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An environment whose interpreter has been removed or upgraded away is made anew, with all its stamps.
+# An environment whose interpreter has been removed or upgraded away is rebuilt, with all its stamps.
 $(shell test -x $(VENV)/bin/python || rm -rf $(VENV))
 
 $(VENV)/pyvenv.cfg:
@@ -107,7 +107,7 @@ $(VENV)/.group-%: pyproject.toml $(CONSTRAINTS) $(VENV)/pyvenv.cfg
 	@$(INSTALL) $(addprefix --constraint ,$(CONSTRAINTS)) --group $* --editable .
 	@touch $@
 
-# Without them the tests still run: those that need a browser, curl or nginx say so themselves.
+# The tests also run without them: those that need curl or nginx are skipped, those that need a browser fail with a message.
 $(VENV)/.debian-packages: Makefile | $(VENV)/pyvenv.cfg
 	@if .ci/debian-packages $(DEBIAN_PACKAGES); then touch $@; fi
 
