@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fastapi_aqueduct.engine.system.cgroup import ControlGroup
+from fastapi_aqueduct.engine.system.cpu import available_cores
 from fastapi_aqueduct.engine.system.process_memory import OutOfMemory, default_memory_limit
-from fastapi_aqueduct.engine.workers.process import available_cores
 
 from ..support import DEADLINE, run_script, script_environment, write_script
 

@@ -18,7 +18,7 @@ import uvloop
 
 from fastapi_aqueduct import Flow, FlowStep
 from fastapi_aqueduct.engine.scheduling.deadlines import Deadlines
-from fastapi_aqueduct.engine.system.pauses import PAUSE, FairTimer, wait_fairly
+from fastapi_aqueduct.engine.system.fair_timer import PAUSE, FairTimer, wait_fairly
 
 from ..engine.test_deadlines import Expired, Item
 from ..handlers import Gate

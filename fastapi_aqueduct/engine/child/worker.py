@@ -18,7 +18,7 @@ from ...task import BaseTask, shared_memories
 from ..memory.arena import Arena
 from ..memory.layout import Ref
 from ..memory.mapping import Mapping
-from ..system.malloc import give_back, keep_freed_memory
+from ..system.malloc import keep_freed_memory, trim_heap
 from ..wire.channel import WorkerChannel
 from ..wire.codec import Codec, Encoded, new_tuple
 from ..wire.failures import encode_error
@@ -190,7 +190,7 @@ class Worker:
                 self._arena.trim()
                 self._channel.send(Kind.TRIMMED)
             elif kind is Kind.RECLAIM:
-                give_back()
+                trim_heap()
             elif kind is Kind.STOP:
                 self._stopping = True
                 self._parent_death_signal.disarm()  # for on_stop

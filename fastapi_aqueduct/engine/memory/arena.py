@@ -119,7 +119,7 @@ class Arena:
         self.allocator.fill(target.offset, end)
         words = self.mapping.writable
         words[target.offset + start : target.offset + end] = words[source.offset + start : source.offset + end]
-        self._give_back(self.allocator.drain(source.offset, end))
+        self._release_pages(self.allocator.drain(source.offset, end))
 
     def grow(self, ref: Ref, size: int) -> Ref | None:
         """Give a block that `place` has made more addresses where it is; None when those behind it are taken."""
@@ -216,7 +216,7 @@ class Arena:
 
     def trim(self) -> None:
         """Give the free memory of this process's region back to the system."""
-        self._give_back(self.allocator.trim())
+        self._release_pages(self.allocator.trim())
 
     def full(self, size: int) -> ArenaFull:
         """Return what is raised when there is no room for so many bytes."""
@@ -238,12 +238,12 @@ class Arena:
         while missing := self.allocator.pages.missing(start, end):
             excess = self.status.usage() + missing - self.layout.limit
             # It may give back pages of the range itself, so it looks again.
-            if excess <= 0 or not self._give_back(self.allocator.trim(excess)):
+            if excess <= 0 or not self._release_pages(self.allocator.trim(excess)):
                 return excess <= 0
         return True
 
-    def _give_back(self, ranges: list[tuple[int, int]]) -> int:
+    def _release_pages(self, ranges: list[tuple[int, int]]) -> int:
         for offset, size in ranges:
-            self.mapping.give_back(offset, size)
+            self.mapping.release_pages(offset, size)
         self.status.publish_usage(self.allocator.pages.size)
         return sum(size for _, size in ranges)

@@ -166,7 +166,7 @@ class Mapping:
         """Turn an address inside a lease into a position in its block."""
         return address - ctypes.addressof(lease)
 
-    def give_back(self, offset: int, size: int) -> None:
+    def release_pages(self, offset: int, size: int) -> None:
         """Return the whole pages of a free range to the system, where it can.
 
         The content is lost. Systems that cannot (macOS, gVisor) keep the pages; nothing else changes.

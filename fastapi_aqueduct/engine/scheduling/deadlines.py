@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..system.pauses import PAUSE
+from ..system.fair_timer import PAUSE
 
 RESOLUTION = 0.001
 """Seconds by which a deadline may be noticed late: those that end together are found by one timer."""

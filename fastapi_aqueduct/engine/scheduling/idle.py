@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sized
 
-from ..system.pauses import wait_fairly
+from ..system.fair_timer import wait_fairly
 
 IDLE_TIME = 10.0
 """Seconds without a task after which memory that is only kept warm goes back to the system."""

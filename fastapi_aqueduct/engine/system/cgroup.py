@@ -1,4 +1,4 @@
-"""What the control groups of Linux allow this process, in either of their versions (cgroups(7))."""
+"""The limits of the control groups of Linux, in both versions (cgroups(7))."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _KILLS = re.compile(r"^oom_kill (\d+)", re.MULTILINE)
 
 
 class ControlGroup:
-    """The control group of this process, with the groups around it, which limit it as well.
+    """The control group of this process and the groups that contain it, which limit it as well.
 
-    Where there are none, or they cannot be read, nothing is limited.
+    Where there are no groups, or they cannot be read, nothing is limited.
 
     Args:
-        mounted: Where the groups are.
-        table: Which group of each hierarchy the process is in.
+        mounted: Mount point of the groups.
+        table: The file that lists the process's group in each hierarchy.
     """
 
     def __init__(self, mounted: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")) -> None:
@@ -24,29 +24,29 @@ class ControlGroup:
         self._table = table
 
     def memory_limit(self) -> int | None:
-        """Return the bytes of memory that the groups allow; None where they set no limit."""
+        """Return the memory limit in bytes; None if there is none."""
         texts = [*self._read("", "memory.max"), *self._read("memory", "memory.limit_in_bytes")]
         return min((int(text) for text in texts if text.isdecimal()), default=None)
 
     def cpu_limit(self) -> float | None:
-        """Return the processors that the groups allow, which may be a fraction; None where they set no limit."""
+        """Return the limit in processors, which may be a fraction; None if there is none."""
         quotas, periods = self._read("cpu", "cpu.cfs_quota_us"), self._read("cpu", "cpu.cfs_period_us")
         limits = [text.split() for text in self._read("", "cpu.max")]
         limits += [[quota, period] for quota, period in zip(quotas, periods, strict=False)]
         return min((int(quota) / int(period) for quota, period in limits if quota.isdecimal()), default=None)
 
     def out_of_memory_kills(self) -> int:
-        """Count the processes of the group that the kernel has killed for want of memory."""
+        """Return the number of processes of the group that the kernel has killed because memory ran out."""
         for text in (*self._read("", "memory.events"), *self._read("memory", "memory.oom_control")):
             if found := _KILLS.search(text):
                 return int(found[1])
         return 0
 
     def _read(self, controller: str, file: str) -> Iterator[str]:
-        """Read a file of the group and of those around it, innermost first.
+        """Read a file of the group and of those that contain it, innermost first.
 
         Args:
-            controller: The controller whose hierarchy of version 1 is meant; empty for version 2.
+            controller: The controller of a hierarchy of version 1; empty for version 2.
             file: Name of the file.
         """
         for directory in self._directories(controller):
@@ -63,8 +63,8 @@ class ControlGroup:
         for line in lines:
             _, controllers, group = line.split(":", 2)
             if controller in controllers.split(","):
-                # Both are usual: the hierarchy of version 2 may lie beside those of version 1, and those of version 1
-                # have the names of all their controllers.
+                # Both layouts are common: the hierarchy of version 2 may lie beside those of version 1, whose
+                # directories are named after all their controllers.
                 for name in (controllers, controller) if controller else ("", "unified"):
                     root = self._mounted / name
                     inner = root / group.lstrip("/")

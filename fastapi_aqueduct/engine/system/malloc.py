@@ -1,4 +1,4 @@
-"""The C library's heap: how much freed memory it keeps for the next time."""
+"""The heap of the C library: how much freed memory it keeps for reuse."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP
 
 
 def keep_freed_memory(kept: int, large: int) -> bool:
-    """Have the C library keep freed memory instead of giving it back to the system; it cannot be taken back.
+    """Make the C library keep freed memory instead of returning it to the system. This cannot be undone.
 
-    By itself glibc gives large pieces back as soon as they are freed, and takes the next ones from the system with a
-    fault for each of their pages, which then is cleared: for buffers that come and go all the time this costs as much
-    as to fill them. Other allocators keep them by themselves (mallopt(3): M_TRIM_THRESHOLD, M_MMAP_THRESHOLD).
+    By default glibc returns large pieces as soon as they are freed and gets the next ones from the system, with a page
+    fault for each page, which the kernel then clears: for buffers that come and go all the time this costs as much as
+    filling them. Other allocators keep freed memory by default (mallopt(3): M_TRIM_THRESHOLD, M_MMAP_THRESHOLD).
 
     Args:
         kept: Bytes at the end of the heap that stay.
-        large: Bytes from which on a piece is taken from the system by itself and goes back when it is freed; before
-            glibc 2.35 at most 32 MiB.
+        large: Bytes from which on a piece is mapped by itself and returned when it is freed; before glibc 2.35 at most
+            32 MiB.
 
     Returns:
         Whether it was done: not without glibc, nor where the environment has settings of its own for it, nor for less
-        than glibc keeps by itself.
+        than glibc keeps by default.
     """
     if min(kept, large) < _DEFAULT or any(name in os.environ for name in _OWN_SETTINGS):
         return False
@@ -35,8 +35,8 @@ def keep_freed_memory(kept: int, large: int) -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, large) or mallopt(_M_MMAP_THRESHOLD, min(large, _LARGEST_OF_OLD_GLIBC)))
 
 
-def give_back() -> None:
-    """Give freed memory back to the system now (malloc_trim(3)); nothing happens without glibc."""
+def trim_heap() -> None:
+    """Return freed memory to the system now (malloc_trim(3)); nothing happens without glibc."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(ctypes.c_size_t(0))

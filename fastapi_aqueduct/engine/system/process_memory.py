@@ -1,4 +1,4 @@
-"""What the kernel knows about the memory of processes and of the machine."""
+"""The memory of processes, of the container and of the machine, as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PRIVATE = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 
 
 def private_memory(pid: int) -> int | None:
-    """Return the bytes of memory that a process has for itself, without files and shared memory.
+    """Return the bytes of private memory of a process: without files and shared memory.
 
-    None where the system does not tell (proc_pid_status(5) is Linux only), or the process is gone.
+    None if the system does not report it (proc_pid_status(5) is Linux only) or the process is gone.
     """
     try:
         found = _PRIVATE.search(Path(f"/proc/{pid}/status").read_text())
@@ -24,10 +24,10 @@ def private_memory(pid: int) -> int | None:
 
 
 def default_memory_limit(group: ControlGroup | None = None) -> int:
-    """Return half of the memory that the machine or the container has, in bytes.
+    """Return half of the memory of the machine or the container, in bytes.
 
     Args:
-        group: What limits the container; default: the control group of this process.
+        group: The control group that limits the container; default: that of this process.
     """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = (group or ControlGroup()).memory_limit()
@@ -35,13 +35,13 @@ def default_memory_limit(group: ControlGroup | None = None) -> int:
 
 
 class OutOfMemory:
-    """Tells whether the kernel has killed for want of memory in this container.
+    """Detects that the kernel has killed a process of this container because memory ran out.
 
-    The control group has a counter, so it is known that it happened, and the caller knows who died; where there is no
-    such counter it never says yes.
+    The control group only counts such kills; the caller knows which process died. Without a counter, no kill is
+    detected.
 
     Args:
-        group: Whose counter; default: the control group of this process.
+        group: The control group with the counter; default: that of this process.
     """
 
     def __init__(self, group: ControlGroup | None = None) -> None:
@@ -49,6 +49,6 @@ class OutOfMemory:
         self._kills = self._group.out_of_memory_kills()
 
     def happened(self) -> bool:
-        """Tell whether the kernel has killed since the last time this was asked."""
+        """Tell whether the kernel has killed a process since the last call."""
         before, self._kills = self._kills, self._group.out_of_memory_kills()
         return self._kills > before

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..system.pauses import FairTimer
+from ..system.fair_timer import FairTimer
 from ..timing import DEFAULT_TIMING
 from .frames import FrameReader, Kind, ProtocolError, pack
 

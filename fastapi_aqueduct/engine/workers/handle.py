@@ -14,7 +14,7 @@ from typing import Any
 
 from ..child.trace import DUMP_SIGNAL, create_trace, read_trace
 from ..statistics import WorkerState, WorkerStatistics
-from ..system.pauses import FairTimer
+from ..system.fair_timer import FairTimer
 from ..timing import DEFAULT_TIMING
 from ..wire.channel import Channel
 from ..wire.frames import Kind, pack, pack_batches, pack_offsets

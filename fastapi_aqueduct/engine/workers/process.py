@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import multiprocessing
 import multiprocessing.util  # its atexit function joins processes, so it must be older than the one of flow
 import os
@@ -16,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from ...exceptions import ConfigurationError
 from ..child import bootstrap
-from ..system.cgroup import ControlGroup
+from ..system.cpu import available_cores
 from .interpreter import worker_command
 
 StartMethod = Literal["spawn", "forkserver"]
@@ -211,14 +210,3 @@ def thread_environment(workers: int) -> dict[str, str]:
     """
     threads = str(max(1, available_cores() // workers))
     return {name: threads for name in THREAD_VARIABLES if name not in os.environ}
-
-
-def available_cores(group: ControlGroup | None = None) -> int:
-    """Count the cores this process may use: the affinity mask and the container's quota.
-
-    Args:
-        group: What limits the container; default: the control group of this process.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = (group or ControlGroup()).cpu_limit()
-    return cores if limit is None else max(1, min(cores, math.ceil(limit)))

@@ -20,7 +20,7 @@ import traceback
 from ...exceptions import WorkerDied, describe_exit
 from ...logger import log
 from ..statistics import WorkerState
-from ..system.pauses import wait_fairly
+from ..system.fair_timer import wait_fairly
 from ..system.process_memory import OutOfMemory
 from ..timing import DEFAULT_TIMING, Timing
 from ..wire.failures import decode_error

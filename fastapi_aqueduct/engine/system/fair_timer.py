@@ -1,4 +1,4 @@
-"""Timers that do not charge others for a pause of this process: a stop signal, a debugger, a blocked event loop."""
+"""Timers that ignore pauses of this process: a stop signal, a debugger, a blocked event loop."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:  # a worker uses this module too and needs no event loop
     import asyncio
 
 PAUSE = 0.5
-"""Seconds by which a timer is late when there was a pause. A loop that is only busy is late by less."""
+"""Seconds of delay from which a timer assumes a pause. A loop that is only busy is late by less."""
 
 
 class FairTimer:
-    """Calls a function after some time in which the event loop has run.
+    """Calls a function after a delay during which the event loop has run.
 
     A timer that fires late has slept through a pause, and events that arrived during the pause may still be unread:
-    epoll_wait(2) is interrupted by SIGCONT and returns no events when its time is over. So the timer then starts
-    again with its whole delay, and the loop reads what has arrived. A timer that looked at the sockets itself would
-    have to know them all.
+    epoll_wait(2) is interrupted by SIGCONT and returns no events when its timeout has passed. So the timer starts again
+    with its whole delay, and the loop reads what has arrived. The alternative, a timer that looks at the sockets
+    itself, would need to know them all.
 
     Args:
         callback: Called without arguments.
 
     Attributes:
-        delay: Seconds for which it was started last.
+        delay: Seconds of the last `start`.
     """
 
     def __init__(self, callback: Callable[[], object]) -> None:
@@ -54,7 +54,7 @@ class FairTimer:
         self._handle = loop.call_later(delay, self._fire)
 
     def cancel(self) -> None:
-        """Stop; the function is not called."""
+        """Stop without calling the function."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -68,10 +68,12 @@ class FairTimer:
 
 
 async def wait_fairly(future: asyncio.Future[Any], timeout: float) -> bool:
-    """Wait until a future is done, for ``timeout`` seconds in which the event loop has run.
+    """Wait until a future is done, for at most ``timeout`` seconds during which the event loop has run.
+
+    A cancellation of the caller does not cancel the future.
 
     Returns:
-        Whether it is done. A cancellation of the caller leaves the future alone.
+        Whether the future is done.
     """
     import asyncio
 
