@@ -35,8 +35,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def kept_for_good() -> None:
-    """Begin as in a terminal, and with what libraries make once and keep, so that it does not count as left behind."""
-    # A shell has those whom it starts in the background ignore it, and they hand that on to whom they start.
+    """Begin as in a terminal, and make what libraries make once and keep, so that it does not count as left behind."""
+    # A shell makes its background processes ignore SIGINT, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before the first flow does it: the first start decides. A flow preloads the same, but for pydantic: workers in the
     # tests of the HTTP side import that, which takes two thirds of their start.

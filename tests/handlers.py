@@ -162,7 +162,7 @@ class Noting(BaseTaskHandler):
 
 
 class Keeper(BaseTaskHandler):
-    """Keeps what it is told to keep after the task is over."""
+    """Keeps values of the task after its end."""
 
     def __init__(self) -> None:
         self.kept: list[Any] = []
@@ -201,7 +201,7 @@ class Node:
 
 
 class Gate:
-    """Holds handlers until the test lets them go.
+    """Holds handlers until the test opens it.
 
     Args:
         directory: A directory of the test.
@@ -217,7 +217,7 @@ class Gate:
         return self._entered.exists()
 
     def open(self) -> None:
-        """Let everybody go on."""
+        """Let all handlers continue."""
         self._opened.touch()
 
     def enter(self) -> None:
@@ -557,7 +557,7 @@ def exit_with_7() -> None:
 
 def take_lock() -> None:
     if not LOCK.acquire(timeout=5):
-        raise RuntimeError("the lock was inherited in the hands of nobody")
+        raise RuntimeError("the lock was inherited while it was held")
 
 
 def kill_worker() -> None:

@@ -116,7 +116,7 @@ class SlowClients:
                     self._waiting[number].send(1)
 
     def finish(self, timeout: float) -> None:
-        """Send all the rest and wait until everybody has an answer, or the time is over."""
+        """Send the rest and wait until each client has an answer, or the time is over."""
         for client in self._waiting.values():
             client.send()
         deadline = time.monotonic() + timeout
@@ -134,7 +134,7 @@ class SlowClients:
 
 
 def allow_descriptors(count: int) -> None:
-    """Let this process, and those it starts, have so many descriptors if the system allows it."""
+    """Let this process and its children have ``count`` descriptors if the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))

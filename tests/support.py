@@ -30,7 +30,7 @@ DEADLINE = 20.0
 
 @contextlib.asynccontextmanager
 async def running(flow: Flow) -> AsyncIterator[Flow]:
-    """Run a flow; at the end nobody may hold a block of shared memory.
+    """Run a flow; at the end no block of shared memory may be held.
 
     Tasks and views that the test still names are holds: they go out of scope first.
     """
@@ -45,7 +45,7 @@ async def running(flow: Flow) -> AsyncIterator[Flow]:
 
 
 def engine_of(flow: Flow) -> LocalEngine:
-    """Return the parts of a running flow, for what no statistics show."""
+    """Return the parts of a running flow, for state that the statistics do not show."""
     engine = flow._lifecycle.engine
     assert isinstance(engine, LocalEngine)
     return engine
@@ -57,7 +57,7 @@ def contenders(flow: Flow) -> int:
 
 
 def blocks(flow: Flow) -> int:
-    """Count the blocks of shared memory that somebody holds."""
+    """Count the blocks of shared memory that are held."""
     gc.collect()
     return flow.statistics().arena.blocks
 
@@ -68,7 +68,7 @@ def pids(flow: Flow, step: int = 0) -> list[int]:
 
 
 async def eventually(condition: Callable[[], object], timeout: float = DEADLINE) -> None:
-    """Wait until something is true that announces itself to nobody."""
+    """Wait until a condition is true that has no event."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"did not come about in {timeout} s"

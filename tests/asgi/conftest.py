@@ -9,6 +9,6 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def forget_log_records(leaves_nothing_behind: None, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Let go of logged exceptions: their tracebacks hold the flow, and so its memory."""
+    """Release logged exceptions: their tracebacks hold the flow, and so its memory."""
     yield
     caplog.get_records("call").clear()

@@ -27,7 +27,7 @@ class Picture(BaseTask):
 
 
 class Add(BaseTaskHandler):
-    """Adds up the bytes of a picture and lets go of it."""
+    """Adds up the bytes of a picture and releases it."""
 
     def handle(self, *tasks: Picture) -> None:
         for task in tasks:
@@ -38,7 +38,7 @@ class Add(BaseTaskHandler):
 
 
 class Count(BaseTaskHandler):
-    """Counts the bytes of a picture and lets go of it."""
+    """Counts the bytes of a picture and releases it."""
 
     def handle(self, *tasks: Picture) -> None:
         for task in tasks:

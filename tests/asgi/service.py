@@ -61,7 +61,7 @@ class Service:
         self.url = f"http://127.0.0.1:{port}"
 
     def probe(self, path: str = "/ready") -> int | None:
-        """Ask in a connection of its own, as a probe does; None when nobody answers."""
+        """Ask in a connection of its own, as a probe does; None when there is no answer."""
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(self.url + path, timeout=1).status_code
         return None
@@ -96,7 +96,7 @@ class Service:
 
 
 class Request:
-    """A request that somebody waits for, in a thread.
+    """A request whose answer a thread waits for.
 
     Args:
         url: What is asked for.

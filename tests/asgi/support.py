@@ -47,9 +47,9 @@ def bare_client(app: ASGIApp, raise_app_exceptions: bool = True) -> httpx.AsyncC
 
 
 def taken(flow: Flow) -> int:
-    """Count the bytes of shared memory that the API process has taken, also for bodies that are still coming.
+    """Count the bytes of shared memory that the API process has allocated, also for bodies that are still coming.
 
-    Looks inside, since a body that is coming is held by nobody and the statistics count what is held.
+    Reads the allocator: a body that is still coming has no hold, and the statistics count holds only.
     """
     engine = engine_of(flow)
     engine.memory.arena.collect()
@@ -69,7 +69,7 @@ class Connection:
 
     async def __aexit__(self, *exc_info: Any) -> None:
         self._writer.close()
-        # The server may have reset it: what was sent after its answer finds nobody.
+        # The server may have reset it after its answer, while the client was still sending.
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
@@ -90,5 +90,5 @@ class Connection:
         return head.decode()
 
     async def read_body(self, size: int = -1) -> bytes:
-        """Read so many bytes behind that; all that come until the server closes if nothing is said."""
+        """Read ``size`` bytes of the body; without it, all that come until the server closes."""
         return await asyncio.wait_for(self._reader.read() if size < 0 else self._reader.readexactly(size), DEADLINE)

@@ -55,7 +55,7 @@ async def test_a_step_without_a_ready_worker(tmp_path: Path) -> None:
 
 
 async def test_a_deadline_that_cannot_be_met(tmp_path: Path) -> None:
-    """At the rate that was measured; and one is let in when nobody is in the way, since the rate may have changed."""
+    """At the measured rate; with an empty queue a task is admitted, since the rate may have changed."""
     flow = Flow(FlowStep(Hold()))
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 

@@ -188,7 +188,7 @@ async def test_the_guards(make: Any) -> None:
 
 
 async def send_what_is_allowed(http: httpx.AsyncClient, flow: Flow, make: Any) -> None:
-    """Is read as ever: at once, and in pieces with and without a Content-Length; and nothing is counted then."""
+    """It is read as without guards: at once or in chunks, with or without a Content-Length; then the counts are 0."""
     for body in (BODY, BODY.ljust(LIMIT)):
         async with Connection(http) as connection:
             await begin(connection, make, f"Content-Length: {len(body)}", body=body)

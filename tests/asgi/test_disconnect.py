@@ -103,7 +103,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         await task
 
 
-async def test_nobody_listens_for_a_task_that_is_done_soon() -> None:
+async def test_there_is_no_watch_for_a_task_that_is_done_soon() -> None:
     """Listening costs more than such a task."""
     heard: list[str] = []
     has_heard, never = asyncio.Event(), asyncio.Event()
@@ -122,7 +122,7 @@ async def test_nobody_listens_for_a_task_that_is_done_soon() -> None:
 
 
 async def test_an_error_of_receive_is_not_a_disconnect() -> None:
-    """A limit on a body that nobody reads may be enforced there."""
+    """A server may enforce a limit on an unread body there."""
     has_failed, release = asyncio.Event(), asyncio.Event()
 
     async def receive() -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_sigterm_answers_what_is_in_flight(tmp_path: Path, server: str) -> None:
 
 @pytest.mark.parametrize("server", ["uvicorn", long("uvicorn-reload"), "uvicorn-workers", long("granian")])
 def test_ctrl_c_answers_what_is_in_flight(tmp_path: Path, server: str) -> None:
-    """Also where a supervisor passes on, as SIGTERM, what the terminal has told everybody."""
+    """Also where a supervisor passes Ctrl-C, which the terminal sends to every process, on as SIGTERM."""
     with serving(tmp_path, server) as service, Ends(service.processes()) as ends:
         request = service.hold()
         service.interrupt()

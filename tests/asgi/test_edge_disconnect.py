@@ -123,7 +123,7 @@ async def test_while_the_task_is_in_the_flow(
 async def test_while_the_answer_streams(
     quiet: pytest.LogCaptureFixture, http: Any, has_middleware: bool, tmp_path: Path
 ) -> None:
-    """What the stream held is let go."""
+    """The blocks of the stream are released."""
     flow = Flow(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     ended = asyncio.Event()
@@ -151,7 +151,7 @@ async def test_while_the_answer_streams(
 
 
 async def test_while_shared_memory_is_sent(quiet: pytest.LogCaptureFixture, http: Any, has_middleware: bool) -> None:
-    """Its block is let go."""
+    """Its block is released."""
     flow = Flow(Paint())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
@@ -195,7 +195,7 @@ async def test_what_an_endpoint_leaves_running_goes_on(quiet: pytest.LogCaptureF
     assert flow.statistics().cancelled == 0
 
 
-async def test_a_body_that_nobody_has_read_is_not_taken(tmp_path: Path) -> None:
+async def test_a_watch_does_not_consume_an_unread_body(tmp_path: Path) -> None:
     """An endpoint may process a task first and read the body then."""
     flow = Flow(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)

@@ -120,7 +120,7 @@ async def test_a_model_of_fields() -> None:
 
 
 async def test_no_body_for_an_upload_that_need_not_come() -> None:
-    """Is none, whether the request says so or not; other fields are then missing as ever."""
+    """The upload is None, with or without a Content-Length of 0; missing fields are still refused."""
     flow = Flow(Pass())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
@@ -155,7 +155,7 @@ async def test_the_description_of_an_upload() -> None:
 
 
 async def test_limits_of_the_fields() -> None:
-    """They lie on the heap, so they have a limit of their own; files that nobody wants do not count."""
+    """They lie on the heap, so they have a limit of their own; files that the task does not declare do not count."""
     flow = Flow(Compare())
     async with client(pair_app(flow)) as http:
         files = {"front": FRONT, "back": BACK}

@@ -250,7 +250,7 @@ def test_blank_lines_do_not_cut_a_form_to_pieces(body: bytes) -> None:
 
 
 def test_a_nested_form_is_content() -> None:
-    """Nobody looks into a part."""
+    """The content of a part is not parsed."""
     inner = b'--c\r\nContent-Disposition: form-data; name="n"\r\n\r\nx\r\n--c--\r\n'
     head = b'--b\r\nContent-Disposition: form-data; name="a"\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n'
     assert ours(head + inner + b"\r\n--b--\r\n", b"b", [7] * 30) == [("a", None, "multipart/mixed; boundary=c", inner)]

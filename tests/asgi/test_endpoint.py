@@ -225,7 +225,7 @@ def test_declarations_that_cannot_work(function: Callable[..., Any], error: type
         flow_endpoint(Flow(Adder()))(function)
 
 
-# What a client is told
+# Answers to errors
 
 
 async def test_errors_become_answers(tmp_path: Path) -> None:
@@ -322,10 +322,10 @@ async def test_nothing_is_asked_of_the_flow_for_a_request_that_is_refused() -> N
     flow = Flow(Add())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
-    def nobody() -> None:
+    def refuse() -> None:
         raise HTTPException(401)
 
-    @app.post("/total", dependencies=[Depends(nobody)])
+    @app.post("/total", dependencies=[Depends(refuse)])
     @flow_endpoint(flow)
     async def total(task: Picture) -> int:
         return task.total

@@ -46,7 +46,7 @@ async def test_exceptions_of_a_handler_reach_the_handlers_of_the_application() -
 
 
 class Kept(Transport):
-    """Keeps what it is told to send."""
+    """Keeps the events that it should send."""
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)

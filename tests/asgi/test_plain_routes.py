@@ -115,7 +115,7 @@ async def ask(http: httpx.AsyncClient, path: str, kind: str) -> tuple[int, list[
 
 
 async def test_every_answer_is_the_same(tmp_path: Path) -> None:
-    """Whatever the function does; also inside of a mount whose middleware wants to see a response."""
+    """For every kind of function; also inside of a mount whose middleware needs a response."""
     flow, notes = Flow(Join()), list[str]()
     endpoint = make_endpoint(flow, tmp_path, notes)
 
@@ -163,7 +163,7 @@ async def test_what_is_around_an_endpoint(tmp_path: Path) -> None:
 
 
 async def test_trouble_after_the_answer(tmp_path: Path) -> None:
-    """Is what Starlette says it is: nobody can be told any more."""
+    """Raises Starlette's error: the client already has an answer."""
     flow = Flow(Join())
     route = Route("/ours", make_endpoint(flow, tmp_path, []), methods=["POST"])
     async with client(make_app(flow, [route])) as http:
@@ -173,7 +173,7 @@ async def test_trouble_after_the_answer(tmp_path: Path) -> None:
 
 
 async def test_an_error_keeps_nothing(tmp_path: Path) -> None:
-    """An exception that nobody handles refers to the frames it passed, and none of them back to it."""
+    """An unhandled exception refers to the frames it passed, and none of them back to it."""
     flow = Flow(Join())
     route = Route("/ours", make_endpoint(flow, tmp_path, []), methods=["POST"])
     async with client(make_app(flow, [route]), raise_app_exceptions=False) as http:

@@ -238,8 +238,8 @@ async def test_workers_that_die_again_and_again(quick_load: float, ready: int, s
         assert (await http.get("/ready")).json()["status"] == status
 
 
-async def test_a_flow_that_somebody_stopped() -> None:
-    """Nobody starts it again but who restarts the server."""
+async def test_a_flow_that_was_stopped() -> None:
+    """Only a restart of the server starts it again."""
     flow = Flow(Adder())
     async with client(FastAPI(lifespan=Aqueduct(flow).lifespan)) as http:
         await flow.stop()

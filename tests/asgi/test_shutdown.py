@@ -88,7 +88,7 @@ async def cut_off(directory: Path, module: tuple[str, ...]) -> AsyncIterator[tup
     [("httptools", False), ("httptools", True), ("h11", False), pytest.param("h11", True, marks=long)],
 )
 async def test_uvicorn(tmp_path: Path, http: str, is_repeated: bool) -> None:
-    """Gives up waiting for them when its time is over, or when it is told a second time."""
+    """Stops to wait for them when its time is over, or at the second signal."""
     async with cut_off(tmp_path, (*UVICORN, f"--http={http}")) as (service, connections):
         service.process.terminate()
         if is_repeated:

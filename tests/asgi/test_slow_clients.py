@@ -35,7 +35,7 @@ def make_app(flow: Flow, limits: UploadLimits | None) -> FastAPI:
 
 
 async def connect(http: httpx.AsyncClient, count: int) -> SlowClients:
-    """Let so many clients begin, of all kinds."""
+    """Start ``count`` clients, of all kinds."""
     allow_descriptors(4 * count + 100)
     port = http.base_url.port
     assert port is not None
@@ -50,7 +50,7 @@ async def is_served(http: httpx.AsyncClient) -> bool:
 
 
 async def test_those_who_may_take_their_time() -> None:
-    """Are all served in the end; meanwhile everybody else is, and their memory stays within the cap."""
+    """All are served in the end; meanwhile other clients are, and the memory stays within the cap."""
     flow = Flow(Add(), memory_limit=256 * MIB)
     async with serving(make_app(flow, ANY_PACE)) as http:
         with await connect(http, 200) as clients:
@@ -146,7 +146,7 @@ async def test_those_who_leave() -> None:
 
 @pytest.mark.long
 async def test_a_thousand_meet_the_usual_guards() -> None:
-    """All are gone twenty seconds later, and nobody else has noticed."""
+    """All are cut off twenty seconds later, and other clients are not affected."""
     flow = Flow(Add())
     async with serving(make_app(flow, None)) as http:
         with await connect(http, 1000) as clients:

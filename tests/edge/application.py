@@ -107,5 +107,5 @@ add(["GET", "HEAD"], "/stalled", stalled)
 for application in (app, plain):
     application.add_route("/figures", figures)
 
-# Whoever asks for the figures has garbage collected: of what is there by now nothing ever is.
+# A request for the figures collects garbage; the objects that exist by now are never garbage.
 gc.freeze()

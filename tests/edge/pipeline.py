@@ -36,7 +36,7 @@ class Inspect(BaseTaskHandler):
 
 
 class Everything(BaseTaskHandler):
-    """Hands each task to who knows it: one worker is enough, and can be held with everybody behind it."""
+    """Passes each task to the handler for its type: one worker is enough, and can be held with a queue behind it."""
 
     def __init__(self) -> None:
         hold = Hold()

@@ -91,7 +91,7 @@ async def test_while_a_worker_has_it(client: Client, service: EdgeService, tmp_p
 
 @every_way
 async def test_while_the_answer_is_sent(way: Way, client: Client, service: EdgeService) -> None:
-    """Memory that nobody takes is held for a client that is there, and let go when it leaves."""
+    """Memory that the client does not read is held while the client is connected, and released when it leaves."""
     async with client.open("GET", "/pixels?size=8000000") as response:
         assert response.status_code == 200
         if not way.is_buffered:

@@ -1,4 +1,4 @@
-"""What is refused, is refused in the same words whoever asks and whoever serves; and the client may go on."""
+"""Refusals have the same words with every client and every server, and the client can continue."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_too_late(asker: Asker, tmp_path: Path) -> None:
 
 @every_way
 async def test_too_busy(asker: Asker, service: EdgeService, tmp_path: Path) -> None:
-    """The body is not asked for, and the client is told when to come back."""
+    """The body is not read, and the answer has ``Retry-After``."""
     async with crowd(service, tmp_path):
         response = await asker.ask(503, "/inspect", bytes(LIMIT), PNG)
         assert response is None or int(response.headers["retry-after"]) >= 1

@@ -21,7 +21,7 @@ REFUSED = (
 
 @along(WIRE1)
 async def test_a_client_that_asks_first(way: Way, url: str) -> None:
-    """Is told to continue when its body is wanted, and else has the answer at once."""
+    """It gets ``100 Continue`` if its body is needed, and otherwise the answer at once."""
     async with Connection1(url) as connection:
         exchange = await connection.begin(
             "POST", "/inspect", {"content-length": "3", "expect": "100-continue"}, has_body=True
@@ -75,7 +75,7 @@ async def test_refused_at_the_limit(way: Way, connection: Connection, service: E
 
 @along([*WIRE1, *WIRE2])
 async def test_too_slow(way: Way, connection: Connection) -> None:
-    """The client is told, and its connection closed, without waiting for the garbage collector."""
+    """The client gets the answer and its connection is closed, without waiting for the garbage collector."""
     exchange = await connection.post("/patient", content_length="1000")
     await exchange.send(b"x")
     response = await exchange.answer()

@@ -248,7 +248,7 @@ class _Exchange2(Exchange):
             return httpx.Response(int(headers.pop(":status")), headers=headers, content=bytes(self._content))
 
     def take(self, event: Any) -> None:
-        """Take in something that came for this request."""
+        """Handle an event of this request."""
         if isinstance(event, h2.events.ResponseReceived):
             self._headers = [(str(name), str(value)) for name, value in event.headers]
         elif isinstance(event, h2.events.DataReceived):

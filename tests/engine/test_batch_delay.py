@@ -101,7 +101,7 @@ def test_no_batch_is_held_longer_than_a_call_costs_and_a_full_one_not_at_all(
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), seconds, st.booleans())))
-def test_nobody_waits_while_another_worker_is_idle(course: list[tuple[int, float, bool]]) -> None:
+def test_there_is_no_wait_while_another_worker_is_idle(course: list[tuple[int, float, bool]]) -> None:
     patience, now = patient(), 0.0
     for count, pause, is_expected in course:
         now += pause
@@ -314,7 +314,7 @@ async def test_callers_who_come_back_one_by_one_are_waited_for() -> None:
         assert set(sizes) <= {1, 2, 3}
 
 
-async def test_a_lone_caller_waits_for_nobody() -> None:
+async def test_a_lone_caller_does_not_wait() -> None:
     step = FlowStep(Whole(handlers.tell_batch_in_a_while), batch_size=8, batch_timeout="auto")
     async with running(Flow(step)) as flow:
         street = Street(flow)
@@ -322,7 +322,7 @@ async def test_a_lone_caller_waits_for_nobody() -> None:
         assert median(task.metrics.steps[0].queue_time for task in street.tasks) < 0.005
 
 
-async def test_a_step_that_nobody_waits_for_yet_does_as_without_a_wait() -> None:
+async def test_a_step_without_waiting_callers_works_as_without_a_wait() -> None:
     step = FlowStep(Whole(handlers.tell_batch), batch_size=3, batch_timeout="auto")
     async with running(Flow(step)) as flow:
         tasks = await asyncio.gather(*(flow.process(Job(number=number), 30) for number in range(7)))

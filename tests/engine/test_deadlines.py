@@ -1,4 +1,4 @@
-"""Those whose time is over are told so, soon and once; the others cost nothing for long."""
+"""A passed deadline is reported soon and once; other entries leave no cost."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_one_who_goes_while_others_expire_with_him_is_not_told() -> None:
     assert told == [0]
 
 
-async def test_after_a_clear_nobody_expires_and_others_may_come() -> None:
+async def test_after_a_clear_nothing_expires_and_new_items_can_be_added() -> None:
     expired = Expired(1)
     deadlines = Deadlines(expired.note)
     loop = asyncio.get_running_loop()

@@ -36,7 +36,7 @@ def put(table: InFlight[Item], now: float = 0.0) -> None:
 
 
 def work(table: InFlight[Item], *durations: float) -> None:
-    """Put in one batch after the other, each answered at once and said to have taken so many seconds."""
+    """Put batches one after the other; each is answered at once, with its duration in seconds."""
     for duration in durations:
         put(table)
         table.complete(duration, 0.0)

@@ -64,7 +64,7 @@ def end(flow: Flow) -> None:
 
 
 class Own:
-    """A thread with an event loop that drives a flow until it is told to end.
+    """A thread with an event loop that drives a flow until the test ends it.
 
     Args:
         flow: A flow that is started and that no loop drives.
@@ -222,7 +222,7 @@ async def test_a_flow_is_stopped_from_another_thread(tmp_path: Path, threads: Th
     stop = threads.submit(asyncio.run, flow.stop())
     await eventually(lambda: flow.state == "stopping")
     gate.open()
-    assert (await task).number == 2  # what is in flight is waited for, as ever
+    assert (await task).number == 2  # the stop waits for tasks in flight
     await asyncio.wrap_future(stop)
     assert flow.state == "stopped"
 

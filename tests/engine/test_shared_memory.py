@@ -111,7 +111,7 @@ async def test_a_crop_travels_as_a_reference_to_the_whole() -> None:
         task = await flow.process(Job(image=image))
         assert np.array_equal(task.crop, image[10:-10, 20:-20:2])
         assert blocks(flow) == 1
-        assert flow.statistics().arena.used == image.nbytes  # in the part of the API process: nobody copied it
+        assert flow.statistics().arena.used == image.nbytes  # in the API process's region: no worker copied it
         del task
 
 
@@ -173,7 +173,7 @@ async def test_bytes_arrive_as_such_and_are_copied_when_touched(kind: Any) -> No
         del task
 
 
-async def test_bytes_that_nobody_changes_are_one_block_through_all_steps() -> None:
+async def test_unchanged_bytes_are_one_block_through_all_steps() -> None:
     steps = [Each(handlers.look_at_payload) for _ in range(3)]
     async with running(Flow(*steps)) as flow:
         task = await flow.process(Job(payload=b"x" * MIB))
@@ -217,7 +217,7 @@ async def test_a_view_that_the_caller_keeps_never_sees_other_bytes_also_after_st
         kept = part[1:].view(np.int8)
         del part
         assert blocks(flow) == 1
-        # Looked at after the stop, in the hands of nobody but us.
+        # Read after the stop; no other process holds it.
         survivor = kept.copy()
         del kept
     assert (survivor == 77).all()
@@ -290,7 +290,7 @@ async def test_a_worker_waits_for_room_and_then_goes_on(tmp_path: Path) -> None:
         async def look(number: int) -> int:
             return int((await flow.process(Job(number=number, size=MIB), 60)).image[-1])
 
-        # The result is let go before the coroutine ends; until then there is no room for the next but one.
+        # The result is released before the coroutine ends; until then the memory does not suffice for the next but one.
         assert await asyncio.gather(*[look(number) for number in range(12)]) == list(range(12))
 
 

@@ -88,7 +88,7 @@ def _pool(parent: Parent, method: str) -> list[int]:
 
 
 def fork_and_come_back(task: Any) -> None:
-    """Fork a child that leaves the handler the way it is told to, and wait for its end."""
+    """Fork a child that leaves the handler as ``task.way`` says, and wait for its end."""
     child = os.fork()
     if not child:
         _come_back(task.way)
@@ -98,7 +98,7 @@ def fork_and_come_back(task: Any) -> None:
 
 
 class ForkingAtStart(BaseTaskHandler):
-    """Forks a child before it is ready, which leaves `on_start` the way it is told to."""
+    """Forks a child before it is ready, which leaves `on_start` as ``way`` says."""
 
     def __init__(self, way: str) -> None:
         self.way = way

@@ -55,7 +55,7 @@ class Explosive:
 
 
 class Fated(BaseTaskHandler):
-    """Meets its fate where it is told to: in a field of the task, or in a file of the test.
+    """Meets the fate that a field of the task, or a file of the test, names.
 
     Args:
         directory: Where the files are.

@@ -46,7 +46,7 @@ class Descriptors:
         self._taken: list[int] = []
 
     def leave(self, count: int) -> None:
-        """Have exactly so many descriptors left."""
+        """Leave exactly ``count`` descriptors."""
         with contextlib.suppress(OSError):
             while True:
                 self._taken.append(os.dup(0))

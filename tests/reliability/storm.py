@@ -36,7 +36,7 @@ class Storm:
         leaves: The part of the calls that are cancelled.
         pause: Seconds that a client pauses after a call that was not answered.
         timeout: Seconds that a call has.
-        answered: It lasts until so many calls are answered, four times as long at most.
+        answered: It continues until this number of calls is answered, for four times its duration at most.
 
     Attributes:
         calls: How many calls ended how: answered, refused, cancelled, wrong, hung, or the name of another error.

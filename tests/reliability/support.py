@@ -50,7 +50,7 @@ async def complete(flow: Flow, nprocs: int, step: int = 0) -> None:
 
 
 async def until(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, but no longer than so many seconds."""
+    """Wait for an event, for ``seconds`` seconds at most."""
     try:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:

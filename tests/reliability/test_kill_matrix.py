@@ -132,7 +132,7 @@ async def test_idle(tmp_path: Path, subtests: pytest.Subtests, nprocs: int) -> N
                 victim = pids(flow)[-1]
                 befall(tmp_path, victim, name)
                 if name == "SIGSTOP":
-                    # Nobody notices before there is work, and then nobody is hurt.
+                    # It is noticed only when there is work, and then no task is lost.
                     await work(flow, 8 * nprocs)
                 await eventually(lambda: victim not in pids(flow))  # noqa: B023
                 await is_as_before(flow, nprocs, files)
