@@ -11,8 +11,8 @@ from fastapi.openapi.utils import validation_error_definition, validation_error_
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 
-from .binding.parameters import UploadPart
 from .binding.task_factory import Documented, TaskFactory
+from .body.parts import UploadPart
 
 _ANY = "application/octet-stream"
 

@@ -23,7 +23,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from ..logger import log
-from .body.guards import GuardedReceive
 from .versions import unknown
 
 SMALL = 4 << 10
@@ -41,28 +40,29 @@ def cycle_of(receive: Receive) -> Any:
         receive: Of the request.
 
     Returns:
-        The object; None when another server is there, a uvicorn that is not known, or a middleware that wraps
-            ``receive``. The guard of a body, which wraps it too, is looked through.
+        The object; None for another server, for a release of uvicorn that is not known, and behind anything that wraps
+            ``receive``.
     """
     cycle = getattr(receive, "__self__", None)
-    if type(cycle).__module__ in _SERVERS:
-        return cycle if _is_known(getattr(sys.modules.get("uvicorn"), "__version__", "")) else None
-    return cycle_of(cycle.source) if isinstance(cycle, GuardedReceive) else None
+    if type(cycle).__module__ not in _SERVERS:
+        return None
+    return cycle if _is_known(getattr(sys.modules.get("uvicorn"), "__version__", "")) else None
 
 
 def transport_of(receive: Receive) -> asyncio.Transport | None:
     """Return the connection of a request, to close it whatever the client does.
 
     Args:
-        receive: Of the request. What only counts bodies, such as a limit of FastAPI, is looked through.
+        receive: Of the request. A limit on bodies is looked through: Starlette's and ours keep what they wrap in an
+            attribute ``receive``, and pass on a method of another name.
 
     Returns:
-        The connection; None when another server is there, or a middleware that hides it.
+        The connection; None for another server, and behind a middleware that hides it.
     """
     cycle = cycle_of(receive)
     while cycle is None:
         owner = getattr(receive, "__self__", None)
-        inner = getattr(owner, "source" if isinstance(owner, GuardedReceive) else "receive", None)
+        inner = getattr(owner, "receive", None)
         if inner is None or getattr(inner, "__self__", None) is owner:
             return None
         receive = inner

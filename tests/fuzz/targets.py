@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
-from fastapi_aqueduct.asgi.binding.parameters import UploadPart
 from fastapi_aqueduct.asgi.body.limits import BodyRules
+from fastapi_aqueduct.asgi.body.parts import UploadPart
 from fastapi_aqueduct.asgi.body.upload import UploadReader
 from fastapi_aqueduct.asgi.errors import BodyError
 from fastapi_aqueduct.asgi.server_timing import server_timing

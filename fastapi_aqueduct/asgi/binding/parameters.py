@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, ForwardRef, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ForwardRef, TypeVar, Union, get_args, get_origin
 
 from fastapi import params
 from pydantic import Field
@@ -18,24 +18,7 @@ from ...exceptions import ConfigurationError
 from ...params import FormField, PartLimits, UploadInfo, UploadMarker
 from ...task import BaseTask, frozen_task
 from ..body.limits import checked_media_types
-
-
-class UploadPart(NamedTuple):
-    """An upload that a task takes: a part of a form, or several, or the whole body.
-
-    Attributes:
-        name: Name of the parameter, and of the parts.
-        is_required: Whether it must come.
-        is_list: Whether several files may come under the name.
-        media_types: The types it may have; empty: as the endpoint says.
-        max_size: The most bytes that one file may have; None: as many as the body.
-    """
-
-    name: str
-    is_required: bool
-    is_list: bool
-    media_types: tuple[str, ...]
-    max_size: int | None
+from ..body.parts import UploadPart
 
 
 def typed_signature(function: Any, local_names: Mapping[str, Any] | None = None) -> inspect.Signature:

@@ -1,7 +1,7 @@
 """Bodies that go to the heap, JSON above all, under the guards of uploads.
 
 FastAPI reads such a body itself, before it asks anything else of an endpoint. So the guards stand where the messages
-arrive: `GuardedReceive.receive` takes the place of the server's ``receive``.
+arrive: `GuardedReceive.receive_guarded` takes the place of the server's ``receive``.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ class BodyGuard:
             ClientDisconnect: The client went away before all of it had come.
             RuntimeError: It has been read as a stream.
         """
-        source = request.receive
-        is_guarded = isinstance(getattr(source, "__self__", None), GuardedReceive)
+        receive = request.receive
+        is_guarded = isinstance(getattr(receive, "__self__", None), GuardedReceive)
         if is_guarded or hasattr(request, "_body") or getattr(request, "_stream_consumed", True):
             return await request.body()
         begun: Steps | None = None
         max_size = self.rules.max_size(request.scope)
         if length is None or (len(length) < 20 and length.isdigit() and int(length) <= max_size):
             # Most bodies are there at once, in one message. One step by hand tells, for less than a timer costs.
-            begun = source().__await__()
+            begun = receive().__await__()
             try:
                 waits_for = next(begun)
             except StopIteration as stop:
@@ -74,13 +74,13 @@ class BodyGuard:
                 begun = _done(message)
             else:
                 begun = _rest(begun, waits_for)
-        return await self._read_slowly(request, GuardedReceive(self, request.scope, source, begun))
+        return await self._read_slowly(request, GuardedReceive(self, request.scope, receive, begun))
 
     async def _read_slowly(self, request: Request, guarded: GuardedReceive) -> bytes:
-        message = await guarded.receive()
+        message = await guarded.receive_guarded()
         pieces: list[bytes] = [message.get("body", b"")]
         while message.get("more_body"):
-            message = await guarded.receive()
+            message = await guarded.receive_guarded()
             pieces.append(message.get("body", b""))
         if message["type"] == "http.disconnect":
             request._is_disconnected = True
@@ -99,17 +99,17 @@ class GuardedReceive:
     Args:
         guard: That of its endpoint.
         scope: Of the request.
-        source: The server's ``receive``.
+        receive: The server's.
         begun: The first message, if it has been asked for.
 
     Attributes:
-        source: As given.
+        receive: As given, where Starlette's limit on bodies has it, too.
     """
 
-    def __init__(self, guard: BodyGuard, scope: Scope, source: Receive, begun: Steps | None = None) -> None:
+    def __init__(self, guard: BodyGuard, scope: Scope, receive: Receive, begun: Steps | None = None) -> None:
         self._guard = guard
         self._scope = scope
-        self.source = source
+        self.receive = receive
         self._begun = begun
         self._max_size: int | None = None
         self._size = 0
@@ -118,7 +118,7 @@ class GuardedReceive:
         self._has_ended = False
         self._is_refused = False
 
-    async def receive(self) -> Message:
+    async def receive_guarded(self) -> Message:
         """Receive the next message, as an application does from the server; what follows the body is passed on.
 
         Raises:
@@ -126,7 +126,7 @@ class GuardedReceive:
         """
         if self._has_ended:
             # Code that has caught the exception gets nothing more of a refused body.
-            return {"type": "http.disconnect"} if self._is_refused else await self.source()
+            return {"type": "http.disconnect"} if self._is_refused else await self.receive()
         try:
             try:
                 return await self._next()
@@ -144,7 +144,7 @@ class GuardedReceive:
         if self._max_size is None:
             self._max_size = self._judge_head()
         begun, self._begun = self._begun, None
-        steps = begun or self.source().__await__()
+        steps = begun or self.receive().__await__()
         try:
             waits_for = next(steps)
         except StopIteration as stop:
@@ -183,7 +183,7 @@ class GuardedReceive:
     def _judge_head(self) -> int:
         max_size = self._max_size = self._guard.rules.max_size(self._scope)
         size = announced_size(self._scope)
-        # FastAPI's own limit is enforced by the source, with the answer that the application knows.
+        # FastAPI's own limit is enforced by what is wrapped, with the answer that the application knows.
         if size is not None and size > max_size != self._scope.get("starlette.max_body_size"):
             raise self._too_large()
         return max_size
@@ -236,7 +236,7 @@ class Guarded:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request."""
-        return self._application(scope, GuardedReceive(self._guard, scope, receive).receive, send)
+        return self._application(scope, GuardedReceive(self._guard, scope, receive).receive_guarded, send)
 
 
 @types.coroutine

@@ -14,12 +14,12 @@ from starlette.requests import Request
 
 from ...flow import BlockWriter, Flow
 from ...params import UploadInfo
-from ..binding.parameters import UploadPart
 from ..errors import BodyTooLarge, MalformedBody, UnsupportedBody
 from .disposition import decoded, filename_of
 from .limits import BodyRules, is_acceptable
 from .multipart import Event, MultipartForm, PartBegin, PartData, boundary_of
 from .pace import Pace
+from .parts import UploadPart
 from .stream import Body
 
 _TYPE_OF_CURL = "application/x-www-form-urlencoded"
