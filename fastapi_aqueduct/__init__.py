@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .asgi.body.limits import UploadLimits
     from .asgi.dependencies import FlowDep, FlowTask
     from .asgi.endpoints.endpoint import flow_endpoint
     from .asgi.errors import (
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     )
     from .asgi.extension import Aqueduct
     from .asgi.responses import SharedResponse
+    from .asgi.settings import UploadLimits
     from .engine.workers.interpreter import freeze_support
     from .exceptions import (
         AqueductError,
@@ -119,7 +119,7 @@ _MODULES = {
     "MalformedBody": "asgi.errors",
     "UnsupportedBody": "asgi.errors",
     "Aqueduct": "asgi.extension",
-    "UploadLimits": "asgi.body.limits",
+    "UploadLimits": "asgi.settings",
     "SharedResponse": "asgi.responses",
     "freeze_support": "engine.workers.interpreter",
     "Flow": "flow",

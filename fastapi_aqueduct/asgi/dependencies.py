@@ -29,9 +29,10 @@ from ..task import BaseTask
 from .binding.parameters import task_type_of
 from .binding.task_factory import HOW_TO_START, Documented, TaskFactory
 from .body.guards import BodyGuard
-from .body.limits import BodyRules, UploadLimits, checked_media_types, settings_of
+from .body.limits import BodyRules, checked_media_types
 from .disconnect import watch_caller
 from .errors import http_errors
+from .settings import UploadLimits, settings_of
 from .traceback import untangle
 
 RESERVE_TIMEOUT = 5.0

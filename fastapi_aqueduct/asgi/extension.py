@@ -18,7 +18,6 @@ from ..flow import Flow, check_asyncio
 from ..handler import BaseTaskHandler
 from ..logger import log
 from ..step import FlowStep
-from .body.limits import Settings, UploadLimits
 from .drain import Drain
 from .endpoints.fast_path import use_fast_path
 from .endpoints.guarded_routes import guard_routes
@@ -27,6 +26,7 @@ from .openapi import document
 from .probes import Probes
 from .process import ProcessSettings
 from .route_check import RouteCheck
+from .settings import Settings, UploadLimits
 
 
 class Aqueduct:

@@ -30,6 +30,8 @@ SMALL = 4 << 10
 
 _FULL = 1 << 30
 
+_SHUTDOWN = "Task cancelled, timeout graceful shutdown exceeded"
+
 _SERVERS = ("uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl")
 
 
@@ -69,6 +71,15 @@ def transport_of(receive: Receive) -> asyncio.Transport | None:
         cycle = cycle_of(receive)
     transport: asyncio.Transport | None = getattr(cycle, "transport", None)
     return transport if hasattr(transport, "abort") else None
+
+
+def is_shutdown(exc: asyncio.CancelledError) -> bool:
+    """Return whether uvicorn cancels a request because it stops.
+
+    uvicorn stops without a signal, too: in a thread, or after ``limit_max_requests``. Only the text of the exception
+    tells that.
+    """
+    return exc.args == (_SHUTDOWN,)
 
 
 @cache

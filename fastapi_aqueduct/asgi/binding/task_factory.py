@@ -13,10 +13,10 @@ from starlette.requests import Request
 from ...exceptions import ConfigurationError, ForkedError, NotRunningError, UsageError
 from ...flow import Flow, FlowState
 from ...task import BaseTask
-from ..body.cutoff import raise_cutoff
 from ..body.guards import BodyGuard
 from ..body.limits import BodyRules
 from ..body.upload import Received, UploadReader, missing, refused_file
+from ..shutdown import raise_for_shutdown
 from .form import FormFields
 from .parameters import constructor_parameters, is_info, takes_list, upload_part
 
@@ -121,7 +121,7 @@ class TaskFactory(Generic[T]):
         try:
             received = await reader.receive(flow)
         except asyncio.CancelledError as exc:
-            raise_cutoff(request.scope, exc)
+            raise_for_shutdown(request.scope, exc)
         return await self._build(received, arguments, fields)
 
     def _check_entry(self, flow: Flow) -> None:

@@ -17,8 +17,9 @@ from starlette.types import Message, Receive, Scope, Send
 from ...exceptions import AqueductError, NotRunningError
 from ...flow import Arrival, Flow
 from ..errors import BodyTooLarge, refusal
-from .cutoff import raise_cutoff
-from .limits import BodyRules, announced_size, settings_of
+from ..settings import settings_of
+from ..shutdown import raise_for_shutdown
+from .limits import BodyRules, announced_size
 from .pace import Pace
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -131,7 +132,7 @@ class GuardedReceive:
             try:
                 return await self._next()
             except asyncio.CancelledError as exc:
-                raise_cutoff(self._scope, exc)
+                raise_for_shutdown(self._scope, exc)
         except AqueductError as exc:
             self._is_refused = True
             self._end()

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import BodyTooSlow
-from .limits import UploadLimits
+from ..settings import UploadLimits
 
 PARTS = 4
 """How many times the rate is looked at while one window passes: each judges the time since the fourth before it."""

@@ -27,14 +27,15 @@ from ..binding.form import FormFields
 from ..binding.injection import Injected, Injection
 from ..binding.parameters import task_type_of, typed_signature
 from ..binding.task_factory import Documented, TaskFactory
-from ..body.cutoff import raise_cutoff
 from ..body.guards import BodyGuard
-from ..body.limits import BodyRules, UploadLimits, checked_media_types, content_length, settings_of
+from ..body.limits import BodyRules, checked_media_types, content_length
 from ..dependencies import GivenFlow, check_flow, solve, watch_stream
 from ..disconnect import DisconnectWatch
 from ..errors import raise_http_error
 from ..responses import JSONContent
 from ..server_timing import server_timing
+from ..settings import UploadLimits, settings_of
+from ..shutdown import raise_for_shutdown
 from ..traceback import Untangled
 
 
@@ -235,7 +236,7 @@ class FlowEndpoint:
             with DisconnectWatch(request.receive):
                 await flow.process(task, self._timeout)
         except asyncio.CancelledError as exc:
-            raise_cutoff(request.scope, exc)
+            raise_for_shutdown(request.scope, exc)
         return task, fields, received_at
 
     def _is_timed(self, scope: Scope) -> bool:
