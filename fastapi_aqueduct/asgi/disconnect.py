@@ -1,10 +1,12 @@
-"""Notices that a client has gone while its task is in the flow."""
+"""Cancels a task of a flow when the client of its request goes away."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -13,17 +15,20 @@ from starlette.types import Message, Receive
 
 from ..exceptions import UsageError
 from ..flow import caller_guard
-from .distance import ARM_DELAY, DistantWatch
+
+ARM_DELAY = 0.05
+"""Seconds before a watch begins to listen, and up to twice as many. Most tasks are done by then, also where dozens wait
+for each other, and listening is expensive. At most that much work is done for a client that has gone."""
 
 
 class DisconnectWatch:
-    """Cancels what runs inside it when the client goes away, and raises ``ClientDisconnect`` from it.
+    """Cancels its body when the client goes away, and raises ``ClientDisconnect`` from it.
 
-    To be entered when the body has been read: the listener takes every message that still comes.
+    Enter it when the body of the request has been read: the listener consumes every message that still comes.
 
     Args:
-        receive: Of the request. Listening on it is the way that also works under ``BaseHTTPMiddleware``,
-            where ``Request.is_disconnected`` never turns true.
+        receive: Of the request. To listen on it also works under ``BaseHTTPMiddleware``, where
+            ``Request.is_disconnected`` never turns true.
     """
 
     def __init__(self, receive: Receive) -> None:
@@ -36,7 +41,7 @@ class DisconnectWatch:
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._unarmed = _lookout_of(task.get_loop()).add(self)
+        self._unarmed = _timer_of(task.get_loop()).add(self)
         return self
 
     def __exit__(
@@ -45,9 +50,9 @@ class DisconnectWatch:
         self._unarmed.discard(self)
         if self._listener is not None:
             self._listener.cancel()
-            # Its frame refers to this watch: as a cycle it would wait for the garbage collector, with the request.
+            # Its frame refers to this watch: the cycle would keep the request until garbage is collected.
             self._listener = None
-        # As in asyncio.timeout: a cancellation from elsewhere, such as the end of the server, goes on.
+        # As in asyncio.timeout: a cancellation from elsewhere, such as the end of the server, is passed on.
         if self._has_gone and self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
             raise ClientDisconnect from exc
 
@@ -56,20 +61,108 @@ class DisconnectWatch:
         self._listener = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        try:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-        except Exception:
-            # A limit on the body may be enforced in here, for a body that nobody wants to read.
-            return
+        if await _disconnected(self._receive):
+            self._has_gone = True
+            self._task.cancel()
+
+
+class ThreadDisconnectWatch:
+    """A `DisconnectWatch` for a call in another thread than that of the request, such as that of a ``def`` endpoint.
+
+    Only the event loop of the request can listen: what a server waits with, such as `asyncio.Event`, belongs to it.
+
+    Args:
+        receive: Of the request.
+        loop: The event loop that serves the request.
+        cancel: Cancels the call, from any thread; None: the current asyncio task is cancelled.
+    """
+
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop, cancel: Callable[[], object] | None) -> None:
+        self._receive = receive
+        self._loop = loop
+        self._cancel = cancel
+        self._on_disconnect: Callable[[], object] = self._cancel_call
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._has_gone = False
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        if self._cancel is None:
+            self._task = asyncio.current_task()
+            assert self._task is not None
+            self._cancelling = self._task.cancelling()
+            own_loop = asyncio.get_running_loop()
+            self._on_disconnect = partial(own_loop.call_soon_threadsafe, self._cancel_task, self._task)
+        self._call_in_loop(self._start)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_over = True
+        self._call_in_loop(self._stop)
+        task, self._task = self._task, None
+        # As in asyncio.timeout: a cancellation from elsewhere is passed on.
+        is_ours = self._has_gone and (task is None or task.uncancel() <= self._cancelling)
+        if is_ours and exc_type is asyncio.CancelledError:
+            raise ClientDisconnect from exc
+
+    def _call_in_loop(self, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the server has ended, and its event loop is closed
+            self._loop.call_soon_threadsafe(function)
+
+    # In the thread of the call
+
+    def _cancel_task(self, task: asyncio.Task[object]) -> None:
+        if not self._is_over:
+            self._has_gone = True
+            task.cancel()
+
+    # In the thread of the request
+
+    def _start(self) -> None:
+        if not self._is_over:
+            self._timer = self._loop.call_later(ARM_DELAY, self._arm)
+
+    def _arm(self) -> None:
+        self._listener = self._loop.create_task(self._listen())
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._listener is not None:
+            self._listener.cancel()
+            self._listener = None
+
+    async def _listen(self) -> None:
+        if await _disconnected(self._receive):
+            with contextlib.suppress(RuntimeError):  # the event loop of the call is closed
+                self._on_disconnect()
+
+    def _cancel_call(self) -> None:
         self._has_gone = True
-        self._task.cancel()
+        assert self._cancel is not None
+        self._cancel()
 
 
-class _Lookout:
-    """Arms the watches of an event loop, with one timer for all: one each would cost more than all else here.
+async def _disconnected(receive: Receive) -> bool:
+    """Wait until the client goes away; return False when ``receive`` fails before."""
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except Exception:
+        # A limit on the body may be enforced in here, for a body that is never read.
+        return False
+    return True
 
-    Two generations: what is new at one tick is due at the next. Whoever is done by then has left.
+
+class _ArmTimer:
+    """Arms the watches of an event loop with one timer for all of them: one for each would dominate their cost.
+
+    It has two generations: a watch that is new at one tick is armed at the next, unless it has ended before.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -79,7 +172,7 @@ class _Lookout:
         self._is_ticking = False
 
     def add(self, watch: DisconnectWatch) -> set[DisconnectWatch]:
-        """Take in a watch; it is armed soon unless it leaves the set that is returned."""
+        """Add a watch, and return the set that it leaves when it ends before it is armed."""
         self._new.add(watch)
         if not self._is_ticking:
             self._is_ticking = True
@@ -95,15 +188,15 @@ class _Lookout:
             self.loop.call_later(ARM_DELAY, self._tick)
 
 
-# The last one asked for: there is hardly ever more than one event loop, and a second one is only dearer.
-_lookout: _Lookout | None = None
+# That of the last event loop: a second loop is rare, and only costs more.
+_timer: _ArmTimer | None = None
 
 
-def _lookout_of(loop: asyncio.AbstractEventLoop) -> _Lookout:
-    global _lookout
-    if _lookout is None or _lookout.loop is not loop:
-        _lookout = _Lookout(loop)
-    return _lookout
+def _timer_of(loop: asyncio.AbstractEventLoop) -> _ArmTimer:
+    global _timer
+    if _timer is None or _timer.loop is not loop:
+        _timer = _ArmTimer(loop)
+    return _timer
 
 
 class Caller:
@@ -117,27 +210,27 @@ class Caller:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._home = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._is_waiting = True
 
     def __call__(self, cancel: Callable[[], object] | None) -> AbstractContextManager[object]:
-        """Make the context in which a task is processed; see `Guard`."""
+        """Return the context in which a task is processed; see `Guard`."""
         if not (self._is_waiting and self._has_sent_all()):
             return nullcontext()
-        if cancel is None and asyncio.get_running_loop() is self._home:
+        if cancel is None and asyncio.get_running_loop() is self._loop:
             return DisconnectWatch(self._receive)
-        return DistantWatch(self._receive, self._home, cancel)
+        return ThreadDisconnectWatch(self._receive, self._loop, cancel)
 
     def forget(self) -> None:
-        """Stop watching: the endpoint has returned, and what it has left running is not for the client."""
+        """Stop watching: the endpoint has returned, and tasks that it leaves running are not for the client."""
         self._is_waiting = False
 
     async def _receive(self) -> Message:
-        # Who asks for an empty body later must not wait for a message that was taken here: the request keeps it.
+        # Code that reads an empty body later must not wait for a message that was consumed here: the request keeps it.
         if not getattr(self._request, "_stream_consumed", False):
             try:
                 await self._request.body()
-            except ClientDisconnect:  # it had gone before the first look
+            except ClientDisconnect:  # the client left before the watch was armed
                 return {"type": "http.disconnect"}
         message = await self._request.receive()
         if not self._is_waiting:
@@ -145,7 +238,7 @@ class Caller:
         return message
 
     def _has_sent_all(self) -> bool:
-        # Somebody may still want to read the body, and would miss what a watch takes.
+        # Other code may still read the body, and would miss what a watch consumes.
         if getattr(self._request, "_stream_consumed", False):
             return True
         headers = self._request.headers
@@ -153,7 +246,7 @@ class Caller:
 
 
 def watch_caller(connection: HTTPConnection) -> None:
-    """Have every `Flow.process` of an endpoint end when its client goes away; to be called by a dependency."""
+    """Cancel every `Flow.process` of an endpoint when its client goes away; for dependencies to call."""
     # FastAPI's own stack for what ends with the endpoint, before the answer is sent.
     stack = connection.scope.get("fastapi_function_astack")
     if not isinstance(connection, Request) or not isinstance(stack, AsyncExitStack) or caller_guard.get() is not None:
