@@ -28,7 +28,7 @@ from ..flow import Flow
 from ..task import BaseTask
 from .binding.parameters import task_type_of
 from .binding.task_factory import HOW_TO_START, Documented, TaskFactory
-from .body.guards import BodyGuard
+from .body.heap import HeapGuard
 from .body.limits import BodyRules, checked_media_types
 from .disconnect import watch_caller
 from .errors import http_errors
@@ -198,7 +198,7 @@ class FlowTask(params.Depends):
             return task
 
         make_task.__signature__ = hidden_parameters(source, factory)  # type: ignore[attr-defined]
-        make_task.__aqueduct__ = Documented(factory, BodyGuard(rules, self.flow))  # type: ignore[attr-defined]
+        make_task.__aqueduct__ = Documented(factory, HeapGuard(rules, self.flow))  # type: ignore[attr-defined]
         return make_task
 
 

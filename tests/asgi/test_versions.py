@@ -17,7 +17,7 @@ CHECKS = {
         "fastapi/routing.py with FastPath in asgi/endpoints/fast_path.py, and the names that its _find_parts imports"
     ),
     "starlette": (
-        "compare Request.body and Request.stream of starlette/requests.py with BodyGuard.read in asgi/body/guards.py "
+        "compare Request.body and Request.stream of starlette/requests.py with HeapGuard.read in asgi/body/heap.py "
         "and with Tap in asgi/uvicorn.py: they read and set _body, _stream_consumed and _is_disconnected"
     ),
     "uvicorn": (
@@ -33,7 +33,7 @@ def test_the_installed_release_was_tried(package: str) -> None:
     reason = unknown(package, installed)
     assert reason is None, (
         f"{reason}: {CHECKS[package]}; run tests/asgi/test_fast_path.py, test_uvicorn.py, test_tap.py and "
-        "test_bodyguard.py with it; then add the series to KNOWN in asgi/versions.py"
+        "test_heap.py with it; then add the series to KNOWN in asgi/versions.py"
     )
 
 

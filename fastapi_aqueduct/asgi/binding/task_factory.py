@@ -13,7 +13,7 @@ from starlette.requests import Request
 from ...exceptions import ConfigurationError, ForkedError, NotRunningError, UsageError
 from ...flow import Flow, FlowState
 from ...task import BaseTask
-from ..body.guards import BodyGuard
+from ..body.heap import HeapGuard
 from ..body.limits import BodyRules
 from ..body.upload import Received, UploadReader, missing, refused_file
 from ..shutdown import raise_for_shutdown
@@ -193,5 +193,5 @@ class Documented(NamedTuple):
     """
 
     factory: TaskFactory[Any]
-    guard: BodyGuard
+    guard: HeapGuard
     fields: FormFields | None = None

@@ -27,7 +27,7 @@ from ..binding.form import FormFields
 from ..binding.injection import Injected, Injection
 from ..binding.parameters import task_type_of, typed_signature
 from ..binding.task_factory import Documented, TaskFactory
-from ..body.guards import BodyGuard
+from ..body.heap import HeapGuard
 from ..body.limits import BodyRules, checked_media_types, content_length
 from ..dependencies import GivenFlow, check_flow, solve, watch_stream
 from ..disconnect import DisconnectWatch
@@ -135,7 +135,7 @@ class FlowEndpoint:
         self._server_timing = server_timing
         self._task_name, task_type = _find_task(function, signature)
         self._factory = TaskFactory(task_type, rules, timeout_sec)
-        self.guard = BodyGuard(rules, flow)
+        self.guard = HeapGuard(rules, flow)
         self.task_names = tuple(self._factory.signature.parameters)
         others = [parameter for parameter in signature.parameters.values() if parameter.name != self._task_name]
         self._signature = signature.replace(parameters=others)

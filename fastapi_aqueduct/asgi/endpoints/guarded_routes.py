@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 
-from ..body.guards import BodyGuard, Guarded
+from ..body.heap import Guarded, HeapGuard
 from ..openapi import documented
 from .fast_path import FastPath
 
@@ -37,7 +37,7 @@ def _is_fast(context: RouteContext) -> bool:
     return application is not None
 
 
-def _guards(context: RouteContext) -> Iterator[BodyGuard]:
+def _guards(context: RouteContext) -> Iterator[HeapGuard]:
     found = list(documented(context))
     # An upload is not read by FastAPI, and is guarded where it is read.
     if getattr(context, "body_field", None) is not None or not any(item.factory.uploads for item in found):

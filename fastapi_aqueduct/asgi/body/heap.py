@@ -29,7 +29,7 @@ Steps = Generator[Any, Any, Message]
 """A message that is waited for, as the event loop sees it: each step yields what must happen before the next."""
 
 
-class BodyGuard:
+class HeapGuard:
     """Guards the bodies of one endpoint.
 
     Args:
@@ -107,7 +107,7 @@ class GuardedReceive:
         receive: As given, where Starlette's limit on bodies has it, too.
     """
 
-    def __init__(self, guard: BodyGuard, scope: Scope, receive: Receive, begun: Steps | None = None) -> None:
+    def __init__(self, guard: HeapGuard, scope: Scope, receive: Receive, begun: Steps | None = None) -> None:
         self._guard = guard
         self._scope = scope
         self.receive = receive
@@ -231,7 +231,7 @@ class Guarded:
         application: What reads the body.
     """
 
-    def __init__(self, guard: BodyGuard, application: Application) -> None:
+    def __init__(self, guard: HeapGuard, application: Application) -> None:
         self._guard = guard
         self._application = application
 
