@@ -63,6 +63,21 @@ class Answer(NamedTuple):
     retry_after: bool = False
 
 
+def missing_upload(name: str) -> dict[str, Any]:
+    """Return the entry of FastAPI's 422 for a required upload that did not come."""
+    return {"type": "missing", "loc": ("body", name), "msg": "Field required", "input": None}
+
+
+def refused_upload(place: tuple[str | int, ...], reason: str) -> dict[str, Any]:
+    """Return the entry of FastAPI's 422 for an upload that cannot be used.
+
+    Args:
+        place: Name of the upload, and the index of the file where there are several.
+        reason: What is wrong.
+    """
+    return {"type": "value_error", "loc": ("body", *place), "msg": f"Value error, {reason}", "input": None}
+
+
 BUSY = "The service is busy; try again later."
 
 ANSWERS: dict[type[Exception], Answer] = {

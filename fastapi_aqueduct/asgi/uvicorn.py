@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Any, Self
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
@@ -91,91 +91,88 @@ def _is_known(version: str) -> bool:
 
 
 class Tap(bytearray):
-    """Stands in for the buffer of one request.
-
-    Use it as a context manager: afterwards the server has a buffer of its own again.
+    """Stands in for the buffer of one request while its body is read.
 
     Args:
-        request: Its body must not have been read, and `fits` must have said yes.
-        take: Called with each piece, or with several joined. It must not await; what it raises is raised by `wait`.
-        is_full: Asked after each piece; while it says yes the server reads no more from the socket.
+        request: Its body must not have been read, and `fits` must have returned True.
+        write: Called with each piece, or with several joined. It must not wait. It returns whether another piece may
+            follow; if not, the server reads no more from the socket until `drain` has returned.
+        drain: Waits until another piece may follow.
     """
 
     def __init__(
-        self, request: Request, take: Callable[[bytes | bytearray], None], is_full: Callable[[], bool]
+        self,
+        request: Request,
+        write: Callable[[bytes | bytearray], bool],
+        drain: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__()
         self._request = request
         self._receive = request.receive
         self._cycle: Any = cycle_of(request.receive)
-        self._take = take
-        self._is_full = is_full
+        self._write = write
+        self._drain = drain
+        self._is_full = False
         self._error: Exception | None = None
-        self._excess = 0
 
     @staticmethod
     def fits(request: Request) -> bool:
-        """Tell whether the body of a request comes from a server whose buffer is known, and is still there."""
+        """Return whether the body of a request comes from a server whose buffer is known, and is still there."""
         return (
             type(getattr(cycle_of(request.receive), "body", None)) is bytearray
             and not hasattr(request, "_body")
             and not getattr(request, "_stream_consumed", True)
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._cycle.body is self:
-            self._cycle.body = bytearray()
-
-    async def wait(self) -> bool:
-        """Wait for the next pieces, which have been taken when it returns.
-
-        Returns:
-            Whether there will be more.
+    async def run(self) -> None:
+        """Pass on the body, to its end. However it ends, the server has a buffer of its own again afterwards.
 
         Raises:
             ClientDisconnect: The client went away.
-            Exception: What taking them has raised.
+            Exception: What ``write`` and ``drain`` raise.
         """
-        early = self._cycle.body
-        if early is self:
-            early = bytes(self)
-        self.clear()  # what was added here in another way than by += has been returned by `receive`
-        self._excess = 0
+        try:
+            while not self._request._stream_consumed:
+                await self._read()
+        finally:
+            if self._cycle.body is self:
+                self._cycle.body = bytearray()
+
+    async def _read(self) -> None:
+        """Pass on what comes until the server wakes this task."""
+        # What came together with the headers, or while `drain` waited.
+        while self._cycle.body:
+            early, self._cycle.body = self._cycle.body, bytearray()
+            await self._pass_on(bytes(self) if early is self else early)
+        self.clear()
         self._cycle.body = self
-        if early:  # what came together with the headers, or while the last pieces waited for room
-            self._pass_on(early)
-        if self._error is None:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            self._request._stream_consumed = not message.get("more_body", False)
-            if message["body"]:
-                self._pass_on(message["body"])
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        self._request._stream_consumed = not message.get("more_body", False)
         if self._error is not None:
             raise self._error
-        return not self._request._stream_consumed
+        if self._is_full:
+            await self._drain()
+            self._is_full = False
+        if message["body"]:  # what did not pass by `+=`
+            await self._pass_on(message["body"])
+
+    async def _pass_on(self, data: bytes | bytearray) -> None:
+        if not self._write(data):
+            await self._drain()
 
     # mypy: a bytearray returns itself; here the next buffer may be another one.
     def __iadd__(self, data: bytes | bytearray) -> Tap | bytearray:  # type: ignore[override, misc]
         # Called from within the server's parser, for every chunk that the client has made. What is returned becomes the
-        # buffer: one of the usual kind, which is then filled until the server has read no more.
-        if len(data) < SMALL:
+        # buffer: one of the usual kind is then filled until the server has read no more.
+        if len(data) < SMALL or self._is_full or self._error is not None:
             return bytearray(data)
-        self._pass_on(data)
+        try:
+            self._is_full = not self._write(data)
+        except Exception as exc:  # the parser must not see it
+            self._error = exc
         return self
 
     def __len__(self) -> int:
-        return super().__len__() + self._excess
-
-    def _pass_on(self, data: bytes | bytearray) -> None:
-        # The parser must not see our errors.
-        if self._error is not None:
-            return
-        try:
-            self._take(data)
-        except Exception as exc:
-            self._error = exc
-        self._excess = _FULL if self._is_full() else 0
+        return super().__len__() + (_FULL if self._is_full else 0)

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 
 from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
 from fastapi_aqueduct.asgi.body.disposition import MAX_SEMICOLONS
-from fastapi_aqueduct.asgi.body.gunzip import FREE_MEMBERS, INPUT, LEAST_MEMBER, MEMBERS_PER_TURN, PIECE, Inflation
+from fastapi_aqueduct.asgi.body.gunzip import FREE_MEMBERS, INPUT, LEAST_MEMBER, MEMBERS_PER_TURN, PIECE, GzipDecoder
 from fastapi_aqueduct.asgi.body.multipart import PARTS_PER_TURN, STEP, MultipartForm, PartBegin
 from fastapi_aqueduct.asgi.body.stream import PIECES_PER_TURN
 from fastapi_aqueduct.asgi.errors import MalformedBody
@@ -49,14 +49,16 @@ def make_app(flow: Flow) -> FastAPI:
         sizes: list[int] = []
         checksum = 0
 
-        def take(data: bytes | bytearray) -> None:
+        def write(data: bytes | bytearray) -> bool:
             nonlocal checksum
             sizes.append(len(data))
             checksum = zlib.crc32(data, checksum)
+            return True
 
-        with Tap(request, take, lambda: False) as tap:
-            while await tap.wait():
-                pass
+        async def drain() -> None:
+            raise AssertionError
+
+        await Tap(request, write, drain).run()
         return sizes, checksum
 
     return app
@@ -175,9 +177,9 @@ async def test_a_form_of_many_parts_is_read_over_many_turns() -> None:
 
 
 def inflate(data: bytes) -> list[bytes]:
-    inflation = Inflation()
-    pieces = list(inflation.pieces(data))
-    inflation.finish()
+    decoder = GzipDecoder()
+    pieces = list(decoder.pieces(data))
+    decoder.finish()
     return pieces
 
 
@@ -205,9 +207,9 @@ def test_members_that_are_nearly_empty_are_refused() -> None:
 @pytest.mark.parametrize("cut", [1, 7, 5000])
 def test_members_may_be_cut_anywhere(cut: int) -> None:
     stream = gzip.compress(NOISE[:20_000]) + gzip.compress(b"") + gzip.compress(bytes(100_000))
-    inflation = Inflation()
+    decoder = GzipDecoder()
     found = b"".join(
-        piece for at in range(0, len(stream), cut) for piece in inflation.pieces(stream[at : at + cut])
+        piece for at in range(0, len(stream), cut) for piece in decoder.pieces(stream[at : at + cut])
     )
-    inflation.finish()
+    decoder.finish()
     assert found == NOISE[:20_000] + bytes(100_000)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -32,7 +35,7 @@ def make_app(flow: Flow) -> FastAPI:
         return Tap.fits(request)
 
     @app.post("/total")
-    @flow_endpoint(flow, timeout_sec=30)
+    @flow_endpoint(flow, timeout_sec=30, accept_gzip=True)
     async def total(task: Picture, request: Request) -> int:
         with pytest.raises(RuntimeError):  # as with any body that was streamed
             await request.body()
@@ -77,4 +80,25 @@ async def test_the_connection_is_good_for_the_next_request(http: Any) -> None:
             await connection.read_body(len(str(MIB)))
         await connection.send("/read", "Content-Length: 4", body=b"more")
         assert (await connection.read_head()).startswith("HTTP/1.1 200")
+        await eventually(lambda: blocks(flow) == taken(flow) == 0)
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+async def test_a_compressed_body_that_comes_faster_than_it_is_read(http: Any) -> None:
+    """Each piece is decompressed in turns of its own; what comes meanwhile waits in the server's buffer."""
+    content = random.Random(1).randbytes(200_000) + bytes(2 * MIB)
+    packed = gzip.compress(content, 1)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        at = 0
+        while at < len(packed):
+            for size in (1, 5_000, 100, 20_000, 10_000):
+                yield packed[at : at + size]
+                at += size
+
+    flow = Flow(FlowStep(Add()))
+    async with serving(make_app(flow), http) as server:
+        for _ in range(2):
+            answer = await server.post("/total", content=pieces(), headers={"content-encoding": "gzip"})
+            assert answer.json() == sum(content)
         await eventually(lambda: blocks(flow) == taken(flow) == 0)

@@ -15,7 +15,9 @@ from ...flow import Flow, FlowState
 from ...task import BaseTask
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules
-from ..body.upload import Received, UploadReader, missing, refused_file
+from ..body.parts import Received
+from ..body.upload import UploadReader
+from ..errors import missing_upload, refused_upload
 from ..shutdown import raise_for_shutdown
 from .form import FormFields
 from .parameters import constructor_parameters, is_info, takes_list, upload_part
@@ -157,13 +159,13 @@ class TaskFactory(Generic[T]):
         for name, part in self.uploads.items():
             views = received.uploads.get(name, [])
             if name in received.nameless:
-                errors.append(refused_file((name,), "a part of a form without a file name is no file"))
+                errors.append(refused_upload((name,), "a part of a form without a file name is no file"))
             elif part.is_required and not views:
-                errors.append(missing(name))
+                errors.append(missing_upload(name))
             elif part.is_required:
                 places = [(name, index) if part.is_list else (name,) for index in range(len(views))]
                 errors += [
-                    refused_file(place, "the file is empty")
+                    refused_upload(place, "the file is empty")
                     for place, view in zip(places, views, strict=True)
                     if not view
                 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Iterator
 
 from ..errors import MalformedBody
+from .limits import check_size
+from .sink import Sink
 
 PIECE = 256 << 10
 """Bytes that are decompressed in one turn of the event loop."""
@@ -25,7 +28,41 @@ LEAST_MEMBER = 1024
 _GZIP = zlib.MAX_WBITS | 16
 
 
-class Inflation:
+class Gunzip(Sink):
+    """The stage that decompresses a body, one piece in each turn of the event loop.
+
+    Args:
+        max_size: The most bytes that the body may have.
+        sink: The next stage.
+    """
+
+    def __init__(self, max_size: int, sink: Sink) -> None:
+        self._decoder = GzipDecoder()
+        self._max_size = max_size
+        self._size = 0
+        self._sink = sink
+        self._kept: bytes | bytearray = b""
+
+    def write(self, data: bytes | bytearray) -> bool:
+        # Even a small piece may be a turn's work.
+        self._kept = data
+        return False
+
+    async def drain(self) -> None:
+        for piece in self._decoder.pieces(self._kept):
+            self._size += len(piece)
+            check_size(self._size, self._max_size)
+            if piece and not self._sink.write(piece):
+                await self._sink.drain()
+            await asyncio.sleep(0)
+        self._kept = b""
+
+    def finish(self) -> None:
+        self._decoder.finish()
+        self._sink.finish()
+
+
+class GzipDecoder:
     """Decompresses a gzip stream of one or more members."""
 
     def __init__(self) -> None:
@@ -33,7 +70,7 @@ class Inflation:
         self._members = 1
         self._taken = 0
 
-    def pieces(self, data: bytes) -> Iterator[bytes]:
+    def pieces(self, data: bytes | bytearray) -> Iterator[bytes]:
         """Decompress the next bytes of the stream.
 
         Yields:

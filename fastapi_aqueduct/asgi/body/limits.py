@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from starlette.types import Scope
 
 from ...exceptions import ConfigurationError
-from ..errors import MalformedBody
+from ..errors import BodyTooLarge, MalformedBody
 from ..settings import UploadLimits, settings_of
 
 DEFAULT_LIMITS = UploadLimits()
@@ -95,3 +95,17 @@ def announced_size(scope: Scope) -> int | None:
     digits = value.lstrip(b"0")
     # Python refuses to convert thousands of digits, and no body has as many bytes as twenty of them say.
     return int(digits or b"0") if len(digits) < 20 else sys.maxsize
+
+
+def check_size(size: int | None, max_size: int) -> None:
+    """Refuse a body that is too large.
+
+    Args:
+        size: Bytes that are announced or have come; None: that is not known.
+        max_size: The most bytes that it may have.
+
+    Raises:
+        BodyTooLarge: It has more.
+    """
+    if size is not None and size > max_size:
+        raise BodyTooLarge(f"The body may have at most {max_size} bytes.")

@@ -1,15 +1,18 @@
-"""Takes a multipart form apart while it arrives; nothing is stored here."""
+"""The stage that takes a multipart form apart while it arrives; nothing is stored here."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, MultipartState
 
 from ..errors import MalformedBody
 from .disposition import decoded, options_of, parse_disposition
+from .sink import Sink
 
 MAX_PARTS = 1000
 """Parts that a form may have; Starlette allows as many files and as many fields."""
@@ -70,6 +73,83 @@ def boundary_of(content_type: str) -> bytes | None:
     if not options.get(b"boundary"):
         raise MalformedBody("The Content-Type multipart/form-data needs a boundary.")
     return options[b"boundary"]
+
+
+class PartSink(Protocol):
+    """The next stage for the parts of a form, which come one after the other; `write` and `drain` as in `Sink`."""
+
+    def begin(self, part: PartBegin) -> None:
+        """Begin a part."""
+        ...
+
+    def write(self, data: PartData) -> bool:
+        """Process the next piece of its content; return whether another call may follow before `drain`."""
+        ...
+
+    async def drain(self) -> None:
+        """Finish the piece that `write` has kept, if there is one."""
+        ...
+
+    def end(self) -> None:
+        """End the part: it is complete."""
+        ...
+
+
+class Multipart(Sink):
+    """The stage that turns a form into its parts, so much of it in each turn of the event loop.
+
+    Args:
+        boundary: What separates the parts.
+        sink: The next stage.
+
+    Raises:
+        MalformedBody: The boundary cannot be used.
+    """
+
+    def __init__(self, boundary: bytes, sink: PartSink) -> None:
+        self._form = MultipartForm(boundary)
+        self._sink = sink
+        self._events: Iterator[Event] = iter(())
+        self._kept: bytes | bytearray = b""
+        self._start = 0
+
+    def write(self, data: bytes | bytearray) -> bool:
+        self._parse(data, 0)
+        if self._pass_on() and self._start == len(data):
+            return True
+        self._kept = data
+        return False
+
+    async def drain(self) -> None:
+        while True:
+            await self._sink.drain()
+            if not self._pass_on():
+                continue
+            if self._start == len(self._kept):
+                break
+            await asyncio.sleep(0)
+            self._parse(self._kept, self._start)
+        self._kept = b""
+
+    def finish(self) -> None:
+        self._form.finish()
+
+    def _parse(self, data: bytes | bytearray, start: int) -> None:
+        """Parse as much as one turn allows."""
+        events, self._start = self._form.feed(data, start)
+        self._events = iter(events)
+
+    def _pass_on(self) -> bool:
+        """Pass on what was parsed; return whether the next stage has accepted all of it."""
+        for event in self._events:
+            if isinstance(event, PartData):
+                if not self._sink.write(event):
+                    return False
+            elif isinstance(event, PartBegin):
+                self._sink.begin(event)
+            else:
+                self._sink.end()
+        return True
 
 
 class MultipartForm:

@@ -1,8 +1,17 @@
-"""The uploads that a task takes from a request."""
+"""The uploads that a task takes from a request, and those that have come."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from starlette.datastructures import FormData, UploadFile
+
+from ...params import UploadInfo
+from ..errors import UnsupportedBody
+from .limits import is_acceptable
+
+_TYPE_OF_CURL = "application/x-www-form-urlencoded"
 
 
 class UploadPart(NamedTuple):
@@ -21,3 +30,51 @@ class UploadPart(NamedTuple):
     is_list: bool
     media_types: tuple[str, ...]
     max_size: int | None
+
+    def check_type(self, content_type: str | None, default: tuple[str, ...]) -> None:
+        """Refuse a file of a type that is not taken.
+
+        Args:
+            content_type: Of the file; None when the client does not say.
+            default: The types that the endpoint takes.
+
+        Raises:
+            UnsupportedBody: The type is not taken.
+        """
+        media_types = self.media_types or default
+        if is_acceptable(content_type, media_types):
+            return
+        wanted = ", ".join(media_types)
+        text = f"The upload {self.name} must be of type {wanted}, not {content_type or 'an unknown one'}."
+        if content_type is not None and content_type.lower().startswith(_TYPE_OF_CURL):
+            example = media_types[0].replace("*", "...")
+            text += f" That is what curl --data-binary says by itself; add -H 'Content-Type: {example}'."
+        raise UnsupportedBody(text, {"Accept": wanted})
+
+
+@dataclass
+class Received:
+    """What has come in the body of a request.
+
+    Attributes:
+        uploads: Read-only views on shared memory by the names of the uploads, in the order in which they came; the
+            memory of one is free again when its last view is gone.
+        infos: What the client said about them.
+        nameless: Names of uploads for which a part came that has content and no file name.
+        fields: The other parts of a form that are no files.
+    """
+
+    uploads: dict[str, list[memoryview]] = field(default_factory=dict)
+    infos: dict[str, list[UploadInfo]] = field(default_factory=dict)
+    nameless: set[str] = field(default_factory=set)
+    fields: list[tuple[str, str | UploadFile]] = field(default_factory=list)
+
+    @property
+    def form(self) -> FormData:
+        """The fields in the form in which FastAPI validates them."""
+        return FormData(self.fields)
+
+    def add(self, name: str, view: memoryview, filename: str | None, content_type: str | None) -> None:
+        """Add an upload that is complete."""
+        self.uploads.setdefault(name, []).append(view)
+        self.infos.setdefault(name, []).append(UploadInfo(filename, content_type, len(view)))

@@ -1,0 +1,44 @@
+"""The last stage of a body that is one upload and no form."""
+
+from __future__ import annotations
+
+from ...flow import BlockWriter
+from .parts import Received
+from .sink import Sink
+
+
+class RawBody(Sink):
+    """Writes a body to shared memory as it is.
+
+    Args:
+        name: Of the upload.
+        filename: What the client calls it.
+        content_type: What the client says it is.
+        writer: Its block has begun.
+
+    Attributes:
+        received: The upload, after `finish`; nothing if the body is empty.
+    """
+
+    def __init__(self, name: str, filename: str | None, content_type: str | None, writer: BlockWriter) -> None:
+        self.received = Received()
+        self._name = name
+        self._filename = filename
+        self._content_type = content_type
+        self._writer = writer
+        self._kept: bytes | bytearray = b""
+
+    def write(self, data: bytes | bytearray) -> bool:
+        if self._writer.write(data):
+            return True
+        self._kept = data
+        return False
+
+    async def drain(self) -> None:
+        await self._writer.write_patiently(self._kept)
+        self._kept = b""
+
+    def finish(self) -> None:
+        view = self._writer.finish()
+        if view:
+            self.received.add(self._name, view, self._filename, self._content_type)
