@@ -52,7 +52,7 @@ def measure() -> Report:
 
 
 def contestants(request: Request) -> list[Contestant]:
-    """Return everybody who can do this work."""
+    """Return the servers that can do this work."""
     return [
         Contestant("ours", "fastapi_aqueduct, fixed wait", "ours_fastapi", "batching", request),
         Contestant("ours-auto", 'fastapi_aqueduct, batch_timeout="auto"', "ours_fastapi", "batching-auto", request),

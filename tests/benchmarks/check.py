@@ -25,7 +25,7 @@ from .counting import count_instructions, run_subject
 from .plain_path import PlainPath, processor_time
 
 WORSE = 1.15
-"""What is so many times the committed ratio has become slower."""
+"""A piece whose ratio is above this multiple of the committed one has become slower."""
 
 BASELINE = Path(__file__).with_name("baseline.json")
 SUBJECT = f"{__package__}.subjects.micro"

@@ -52,10 +52,10 @@ class Outcome:
     """What wrk saw.
 
     Attributes:
-        requests: Answers that came.
-        seconds: In this time.
-        p50: Half of them came within so many seconds.
-        p99: All but one in a hundred came within so many seconds.
+        requests: The number of answers.
+        seconds: The time in which they came.
+        p50: The median, in seconds.
+        p99: The 99th percentile, in seconds.
         failed: Answers that were no success, and errors of the connections.
     """
 
@@ -72,7 +72,7 @@ class Outcome:
 
 
 class Client:
-    """Sends one request over so many connections, each as soon as the one before it is answered.
+    """Sends one request over several connections, each as soon as the one before it is answered.
 
     Args:
         connections: How many.

@@ -23,7 +23,7 @@ SUBJECTS = [name for name in os.environ.get("SUBJECTS", "").split(",") if name]
 
 @dataclass(frozen=True)
 class Contestant:
-    """Somebody who takes part.
+    """A server that is compared.
 
     Attributes:
         key: To choose it and to speak of it.
@@ -31,7 +31,7 @@ class Contestant:
         server: Module in `servers`.
         work: What the server is to do.
         request: What is sent.
-        connections: It is loaded over so many only; 0: over as many as the others.
+        connections: Their number under load; 0: as many as for the others.
     """
 
     key: str
@@ -85,7 +85,7 @@ class Contest:
                     with server.awake():
                         server.wait(one.request)
                         turn(one, server, results)
-                        # When this is answered nothing is under way any more that resting would break.
+                        # After this answer nothing is under way that a suspension would break.
                         server.wait(one.request)
             # All at once, since some take seconds.
             for server in servers.values():
@@ -174,11 +174,11 @@ class Rows(dict[str, Series]):
         return [self[key].name for key in keys if key in self]
 
     def at_least(self, limit: float, key: str, other: str) -> list[Promise]:
-        """Promise so many times another's, if both took part."""
+        """Promise at least ``limit`` times another's value, if both took part."""
         return [Promise(ratio, limit, is_minimum=True) for ratio in self._ratio(key, other)]
 
     def at_most(self, limit: float, key: str, other: str) -> list[Promise]:
-        """Promise no more than so many times another's, if both took part."""
+        """Promise at most ``limit`` times another's value, if both took part."""
         return [Promise(ratio, limit) for ratio in self._ratio(key, other)]
 
     def _ratio(self, key: str, other: str) -> list[Series]:

@@ -1,4 +1,4 @@
-"""Whether processors that have nothing to do may fall asleep while something is measured."""
+"""Keeps idle processors awake during a measurement, where the system allows it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import struct
 from collections.abc import Iterator
 
 REQUEST = "/dev/cpu_dma_latency"
-"""Where one asks Linux to answer within so many microseconds, for as long as one has it open (documentation of the
-kernel, "PM Quality Of Service Interface"). Usually only root may."""
+"""The file that takes the longest allowed wake-up time, in microseconds, which holds while the file is open
+(documentation of the kernel, "PM Quality Of Service Interface"). Usually only root may open it."""
 
 ASLEEP = "the processors fell asleep when they had nothing to do"
 
@@ -18,8 +18,8 @@ ASLEEP = "the processors fell asleep when they had nothing to do"
 def awake() -> Iterator[str]:
     """Ask that no processor falls asleep.
 
-    One of a virtual machine is given to the neighbours then, and whoever wakes it waits until they let it go: that
-    changes by the minute and says nothing of what is compared. One of a real machine saves power and takes its time.
+    A sleeping processor of a virtual machine serves the neighbours, and a wake-up waits until they return it: that
+    changes by the minute and says nothing about the packages. One of a real machine saves power and wakes slowly.
 
     Yields:
         Whether they stay awake, in words.

@@ -1,7 +1,7 @@
-"""Nothing but an exchange with another process: less than any package can do that has work done elsewhere.
+"""A bare exchange with another process: the lower bound for every package that runs work in other processes.
 
-No batches, no deadlines, no shared memory, and whoever dies is not replaced. What this needs is the machine's; what a
-package needs beyond it is its own.
+It has no batches, no deadlines and no shared memory, and does not replace a process that dies. Its cost is the
+machine's; the cost of a package beyond it is the package's own.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def measure_depth() -> Report:
     beyond = {depth: with_flow[depth].minus(alone[depth], f"{depth:,} beyond asyncio's own") for depth in DEPTHS}
     name = f"CPU of a task beyond asyncio's own, {DEPTHS[-1]:,} at once / {SHARED_DEPTH}"
     return Report(
-        title="growth with the queue: so many tasks come at once, one step, one worker",
+        title="growth with the queue: the tasks come at once, one step, one worker",
         notes=[
             "asyncio's own: as many callers that wait for an asyncio.Event, in the same process; Python's garbage "
             "collector looks at all of them again and again, and is what grows with their number",

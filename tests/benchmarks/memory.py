@@ -37,7 +37,7 @@ def measure() -> Report:
     return Report(
         title=f"memory: uploads of {SIZE // MIB} MiB in flight, all processes of a uvicorn server together",
         notes=[
-            "one flow of two steps: one reads every byte, one waits until it is told; PSS, shared memory counted once",
+            "one flow of two steps: one reads every byte, one waits for a signal; PSS, shared memory counted once",
             "added is the growth since before the first upload of that server, divided by the bytes in flight",
         ],
         rows=[
@@ -68,7 +68,7 @@ class _Server:
     def __enter__(self) -> _Server:
         with self._stack as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory())
-            # Whoever holds the lock of this file decides; a handler waits for it without polling.
+            # The lock of this file holds the handlers, which wait for it without polling.
             self._gate = stack.enter_context(open(Path(directory, "gate"), "wb"))
             self._subject = stack.enter_context(Subject("-m", f"{__package__}.subjects.upload_server", self._gate.name))
             self._port = self._subject.read()
@@ -85,7 +85,7 @@ class _Server:
 
     @contextlib.contextmanager
     def holding(self, count: int) -> Iterator[None]:
-        """Keep so many uploads in flight, each read once by a worker."""
+        """Keep ``count`` uploads in flight, each read once by a worker."""
         fcntl.flock(self._gate, fcntl.LOCK_EX)
         body = bytes(SIZE)
         with ThreadPoolExecutor(count) as pool:

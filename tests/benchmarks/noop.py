@@ -34,9 +34,9 @@ def measure() -> Report:
 def measure_latency() -> Report:
     """One connection: how long one of them takes."""
     with tempfile.TemporaryDirectory() as directory:
-        everybody = contestants(Path(directory))
-        polling = replace(everybody[0], key="ours-poll", name=POLLING, work="noop-poll")
-        (results,) = Contest([everybody[0], polling, *everybody[1:]], Client(1)).run()
+        ours, *others = contestants(Path(directory))
+        polling = replace(ours, key="ours-poll", name=POLLING, work="noop-poll")
+        (results,) = Contest([ours, polling, *others], Client(1)).run()
     p50 = results.p50()
     return Report(
         title="latency: the same over one connection, one request after the other",
@@ -48,7 +48,7 @@ def measure_latency() -> Report:
 
 
 def contestants(directory: Path) -> list[Contestant]:
-    """Return everybody who can do this work."""
+    """Return the servers that can do this work."""
     body = directory / "body.json"
     body.write_text('{"value": 7}')
     request = Request({"value": 7}, body)

@@ -72,7 +72,7 @@ def measure() -> Report:
 
 
 def contestants() -> list[Contestant]:
-    """Return everybody who can do this work."""
+    """Return the servers that can do this work."""
     request = _Picture(None, PICTURES[0], CONTENT_TYPE, "/ocr")
     return [
         Contestant("ours", "fastapi_aqueduct, the example", "ocr_aqueduct", "ocr", request),
@@ -226,7 +226,7 @@ class _Load:
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
-        """Let it go on in this context, and rest after it."""
+        """Resume it in this context, and suspend it again afterwards."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
         try:

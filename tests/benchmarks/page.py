@@ -15,15 +15,15 @@ OWN = "fastapi_aqueduct"
 
 INTRODUCTION = """# Benchmarks
 
-Written by `make bench`, which measures everything anew, with all the packages in an environment of its own;
-`make bench ONLY=noop` renews one section. Everything that is compared runs in the same run, in short interleaved
-rounds, each in processes of its own, under the same client ([wrk](https://github.com/wg/wrk) for HTTP); what is not
-being measured rests. A number is the median of the rounds, with the smallest and the largest beside it; a ratio is the
-median of the ratios of each round. Read the ratios: the numbers are those of one machine.
+Written by `make bench`, which measures all sections, with the packages in an environment of their own;
+`make bench ONLY=noop` renews one section. All subjects of a comparison run in the same run, in short interleaved
+rounds, each in processes of its own, under the same client ([wrk](https://github.com/wg/wrk) for HTTP); the other
+subjects are suspended meanwhile. A number is the median of the rounds, with the smallest and the largest beside it; a
+ratio is the median of the ratios of each round. Read the ratios: the numbers are those of one machine.
 
-Where the system lets us, which is where we are root, no processor falls asleep while something is measured
-(`/dev/cpu_dma_latency`): a virtual machine gives one that sleeps to its neighbours, and then waits for it. The last
-line of each section tells. Two sections take the machine as it comes, too: their names end in "asleep".
+Where the system allows it (for root), no processor falls asleep during a measurement (`/dev/cpu_dma_latency`): on a
+virtual machine a sleeping processor serves the neighbours, and a wake-up waits for it. The last line of each section
+says whether this was so. Two sections also measure without this setting: their names end in "asleep".
 """
 
 

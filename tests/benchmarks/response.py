@@ -29,7 +29,7 @@ def measure() -> Report:
 
 
 def contestants(directory: Path) -> list[Contestant]:
-    """Return everybody who can do this work."""
+    """Return the servers that can do this work."""
     body = directory / "body.json"
     body.write_text('{"value": 1}')
     request = Request(b"\1" * LARGE_ARRAY_SIZE, body)

@@ -23,7 +23,7 @@ _ports = itertools.count(20_000)
 
 
 class Server:
-    """One of `servers`, in processes of its own, that rests when it is not used.
+    """One of `servers`, in processes of its own, suspended while it is not used.
 
     Its processes are stopped by a signal while another one is measured, since some packages poll even when idle.
     Use it as a context manager.
@@ -59,7 +59,7 @@ class Server:
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
-        """Let it work in this context, and rest after it."""
+        """Resume it in this context, and suspend it again afterwards."""
         self._subject.signal(signal.SIGCONT)
         try:
             yield
@@ -77,7 +77,7 @@ class Server:
             try:
                 answer = request.send(self.port)
                 break
-            except OSError as exc:  # nobody listens yet; a server may also listen before its workers are ready
+            except OSError as exc:  # it does not listen yet; a server may also listen before its workers are ready
                 if time.monotonic() > deadline or not self._subject.is_alive:
                     raise RuntimeError(f"{self.name} does not answer: {exc}\n{self._written()}") from exc
                 time.sleep(0.05)

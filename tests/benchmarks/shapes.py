@@ -53,18 +53,18 @@ class Shape:
 def measure() -> Report:
     """Each shape in turns with FastAPI alone, and with an ordinary upload."""
     shapes = make_shapes()
-    names = [f"{shape.name}, {who}" for shape in shapes for who in ("fastapi_aqueduct", "FastAPI alone")]
+    names = [f"{shape.name}, {subject}" for shape in shapes for subject in ("fastapi_aqueduct", "FastAPI alone")]
     costs: dict[str, list[float]] = {name: [] for name in names}
     turns: dict[str, list[float]] = {name: [] for name in names}
     with Subject("-m", f"{__package__}.subjects.shapes_server") as server:
         port: int = server.read()
         for number in range(ROUNDS + 1):
             for shape in shapes:
-                for who, path in (("fastapi_aqueduct", "/ours"), ("FastAPI alone", shape.floor)):
+                for subject, path in (("fastapi_aqueduct", "/ours"), ("FastAPI alone", shape.floor)):
                     total, longest = _cost(port, shape, path)
                     if number:  # the first is for warming up
-                        costs[f"{shape.name}, {who}"].append(total * 1000)
-                        turns[f"{shape.name}, {who}"].append(longest * 1000)
+                        costs[f"{shape.name}, {subject}"].append(total * 1000)
+                        turns[f"{shape.name}, {subject}"].append(longest * 1000)
     cost = {name: Series(name, values, 1, "ms of the processor per MiB") for name, values in costs.items()}
     unit = "ms of the processor, longest turn of the loop"
     turn = {name: Series(name, values, 1, unit) for name, values in turns.items()}

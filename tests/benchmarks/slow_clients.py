@@ -1,4 +1,4 @@
-"""What a thousand slow uploads cost everybody else."""
+"""The cost of a thousand slow uploads for other clients."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def measure() -> Report:
 
 
 def contestants(request: Request) -> list[Contestant]:
-    """Return everybody who can do this work."""
+    """Return the servers that can do this work."""
     return [
         _ours(3, request),
         Contestant("floor", "FastAPI alone", "floor_fastapi", "steps", request),

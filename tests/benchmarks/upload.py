@@ -59,7 +59,7 @@ def measure_large() -> Report:
 
 
 def contestants(directory: Path, size: int) -> list[Contestant]:
-    """Return everybody who can do this work with a body of so many bytes."""
+    """Return the servers that can do this work with a body of ``size`` bytes."""
     body = directory / "body"
     body.write_bytes(b"\1" * size)
     form = directory / "form"

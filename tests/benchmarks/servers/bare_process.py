@@ -1,4 +1,4 @@
-"""FastAPI and nothing but an exchange with one process for each step: the floor of whoever has work done elsewhere."""
+"""FastAPI and a bare exchange with one process for each step: the floor of packages that run work in processes."""
 
 from __future__ import annotations
 

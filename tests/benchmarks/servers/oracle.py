@@ -15,7 +15,7 @@ from .serving import serve
 from .work import CALL_TIME, TASK_TIME
 
 PATIENCE = 0.2
-"""Seconds after which those who are still to come have left, as at the end of a load."""
+"""Seconds after which the missing callers have left, as at the end of a load."""
 
 app = FastAPI()
 

@@ -1,4 +1,4 @@
-"""The work that every server does, whatever carries it there."""
+"""The work that every server does, independent of the package that carries it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH_WAIT = 0.010
 CALL_TIME = 0.010
 TASK_TIME = 0.001
 LATENESS = 0.0002
-"""Seconds by which the system may wake a sleeper late; they would be charged to whoever serves the model."""
+"""Seconds by which the system may wake a sleeper late; they would be charged to the server of the model."""
 
 
 def touch(body: Any) -> int:

@@ -75,7 +75,7 @@ async def cpu(work: Awaitable[object], tasks: int) -> float:
 
 
 async def cost_of_depth(depths: list[int]) -> list[Costs]:
-    """Have so many tasks come at once, as often as it takes; and so many callers that wait until all are there."""
+    """Process each number of tasks at once, repeatedly; and as many callers that wait until all are there."""
     async with make_flow() as flow:
         await asyncio.gather(*[call(flow, 100) for _ in range(CALLERS)])
         return [await _costs_of_depth(flow, depth) for depth in depths]
@@ -126,12 +126,12 @@ waiting: list[asyncio.Task[object]] = []
 
 
 async def cost_of_workers(counts: list[int]) -> list[Costs]:
-    """Keep each of so many workers equally busy."""
+    """Keep each number of workers equally busy."""
     return [await _cost(make_flow(workers=count), CALLERS * count) for count in counts]
 
 
 async def cost_of_steps(counts: list[int]) -> list[Costs]:
-    """Take tasks through so many steps, each equally busy."""
+    """Process tasks in each number of steps, each equally busy."""
     return [await _cost(make_flow(steps=count), CALLERS * count) for count in counts]
 
 

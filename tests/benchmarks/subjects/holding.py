@@ -25,7 +25,7 @@ class Read(BaseTaskHandler):
 
 
 class Wait(BaseTaskHandler):
-    """Finishes a task when nobody keeps the gate locked."""
+    """Finishes a task when the gate is unlocked."""
 
     def __init__(self, gate: str) -> None:
         self._gate = gate

@@ -28,7 +28,7 @@ class LocalWorker:
     """A worker that works when it is asked to.
 
     Args:
-        setup: What it is told.
+        setup: What the worker receives at its start.
         program: What it runs.
         memory_fd: Descriptor of the shared memory.
 
@@ -115,7 +115,7 @@ def make_program(steps: Sequence[FlowStep], index: int = 0) -> Program:
 
 
 def make_setup(layout: Layout, index: int = 0) -> Setup:
-    """Make what the worker of a step is told."""
+    """Make the setup of the worker of a step."""
     return Setup(
         step=index,
         name=f"step{index + 1}",

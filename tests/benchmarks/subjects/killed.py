@@ -49,7 +49,7 @@ class Load:
         self.stranger = asyncio.Event()
 
     def expect(self, known: set[int]) -> None:
-        """From now on look for an answer of somebody else, and for the longest time without any answer."""
+        """Begin to look for an answer of another worker, and for the longest time without any answer."""
         self._known = known
         self.longest_pause = 0.0
 

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.subjects.micro clock   says how much longer than the loop each takes
     python -m tests.benchmarks.subjects.micro marks   is run by a tool that counts instructions between two marks
 
-In both cases the engine sees a clock that goes by so much each time it is looked at. What the engine decides by the
-clock (how far ahead a worker is fed, when answers are sent) is then the same in every run and under every tool.
+In both cases the engine sees a clock that advances by a fixed step at each look. What the engine decides by the
+clock (how far a worker is prefetched, when answers are sent) is then the same in every run and under every tool.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ async def _start(steps: int) -> LocalFlow:
 
 
 Piece = tuple[Callable[[int], None], int]
-"""Runs so many times; and how many times take some ten milliseconds."""
+"""A function that runs a piece a number of times, and the number that takes some ten milliseconds."""
 
 
 def make_pieces(runner: asyncio.Runner) -> dict[str, Piece]:
@@ -256,7 +256,7 @@ def count(pieces: dict[str, Piece]) -> None:
 
 
 def _mark() -> None:
-    os.getpriority(os.PRIO_PROCESS, 0)  # a function of the C library that nobody else calls
+    os.getpriority(os.PRIO_PROCESS, 0)  # a function of the C library that no other code calls
 
 
 def clock(pieces: dict[str, Piece]) -> None:

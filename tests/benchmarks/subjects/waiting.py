@@ -57,11 +57,11 @@ class Traffic:
         return {"rate": rate, "p50": percentiles[49] * 1e3, "p99": percentiles[98] * 1e3}
 
     def callers(self, count: int) -> asyncio.Future[Any]:
-        """Have so many callers process one task after the other."""
+        """Run ``count`` callers that process one task after the other."""
         return asyncio.gather(*(self._call_on() for _ in range(count)))
 
     def random(self, rate: float) -> asyncio.Future[Any]:
-        """Have tasks arrive at random, so many per second."""
+        """Let tasks arrive at random, ``rate`` per second on average."""
         return asyncio.ensure_future(self._arrive(rate))
 
     async def _call_on(self) -> None:
