@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from ..exceptions import NotRunningError
 from ..logger import log
 from ..step import FlowStep
 from ..task import BaseTask, shared_memories
+from .child.importing import check_not_importing
 from .loops.owner import Guard, Owner
 from .memory.arrivals import Arrival, ArrivalCap
 from .memory.block_writer import BlockWriter
@@ -24,10 +26,12 @@ from .scheduling.dispatcher import Dispatcher
 from .statistics import FlowStatistics
 from .system.process_memory import default_memory_limit
 from .timing import DEFAULT_TIMING, Timing
+from .workers.interpreter import check_interpreter
 from .workers.launcher import Launcher
 from .workers.lifeline import Lifeline
 from .workers.pool import Pool
 from .workers.process import StartMethod
+from .workers.spec import make_specs
 from .workers.start_errors import memory_error
 from .workers.supervisor import Supervisor
 
@@ -42,7 +46,6 @@ class LocalEngine:
         lifeline: What workers see the end of this process by.
         memory: Its parts.
         dispatcher: Owns the tasks.
-        launcher: Starts workers.
         supervisor: Keeps the workers alive.
         loop: The event loop that they work in; None while they wait for one.
         owner: Knows whether that one runs, and takes calls from other threads.
@@ -53,7 +56,6 @@ class LocalEngine:
     lifeline: Lifeline
     memory: FlowMemory
     dispatcher: Dispatcher
-    launcher: Launcher
     supervisor: Supervisor
     loop: asyncio.AbstractEventLoop | None = None
     owner: Owner = field(init=False)
@@ -87,9 +89,13 @@ class LocalEngine:
             timing: The times by which workers are supervised.
 
         Raises:
-            ConfigurationError: A limit of this process does not allow the flow.
+            ConfigurationError: A limit of this process does not allow the flow, a handler or condition cannot be
+                pickled, this is a worker that imports the module that starts the flow, or the application is frozen
+                and does not call `freeze_support`.
             StartError: The system does not give the memory or the descriptors; nothing is left open.
         """
+        check_interpreter()
+        check_not_importing(name)
         workers = sum(step.nprocs for _, step in steps)
         # One for this process, one for each worker, and one to spare for each step: a worn worker and its
         # replacement are there together.
@@ -101,17 +107,20 @@ class LocalEngine:
                 undo.callback(os.close, memory_fd)
                 mapping = Mapping(memory_fd, layout.size)
                 lifeline = Lifeline()
+                undo.callback(lifeline.close)
             except OSError as exc:
                 raise memory_error(name, exc) from exc
+            specs = make_specs(name, steps)
             undo.pop_all()
         memory = FlowMemory(mapping, layout)
-        pools = [Pool(index, step_name, step, timing) for index, (step_name, step) in enumerate(steps)]
+        regions = itertools.count(1)
+        pools = [Pool(spec, itertools.islice(regions, spec.step.nprocs + 1), timing) for spec in specs]
         dispatcher = Dispatcher(name, pools, memory, queue_size, priorities)
         for pool in pools:
             pool.observer = dispatcher
-        launcher = Launcher(name, steps, method, memory_fd, lifeline, layout, memory, timing)
+        launcher = Launcher(name, method, memory_fd, lifeline, memory, workers, timing)
         supervisor = Supervisor(name, pools, launcher, start_timeout, timing)
-        return cls(name, memory_fd, lifeline, memory, dispatcher, launcher, supervisor)
+        return cls(name, memory_fd, lifeline, memory, dispatcher, supervisor)
 
     async def start(self, timeout: float) -> None:
         """Start every worker, in the running event loop, and wait until all are ready; see `Supervisor.start`."""
@@ -195,11 +204,11 @@ class LocalEngine:
     async def kill(self) -> None:
         """End every task and kill the workers; `close` must follow."""
         self.abandon()
-        await self.supervisor.kill()
+        await self.supervisor.shutdown.kill()
 
     def kill_at_once(self) -> None:
         """Kill the workers without waiting; `close` must follow."""
-        self.supervisor.kill_at_once()
+        self.supervisor.shutdown.kill_at_once()
 
     async def close(self, kill: bool) -> None:
         """End every task and every worker, and give the memory back.
@@ -211,9 +220,9 @@ class LocalEngine:
         self.abandon()
         self.dispatcher.detach("the flow was stopped")
         self.owner.close(f"the task ended with flow {self.name}: the flow was stopped")
-        await (self.supervisor.kill() if kill else self.supervisor.stop())
+        await (self.supervisor.shutdown.kill() if kill else self.supervisor.shutdown.stop())
         self.detach()
-        self.launcher.close()
+        self.supervisor.close()
         self.lifeline.close()
         os.close(self.memory_fd)
         self.owner.end_background()
@@ -223,7 +232,7 @@ class LocalEngine:
         self.owner.at_exit(self._let_go)
 
     def _let_go(self) -> None:
-        self.supervisor.let_go()
+        self.supervisor.shutdown.let_go()
         self.lifeline.close()  # now: multiprocessing waits for those of the forkserver before this process ends
 
     def forget(self) -> None:
@@ -236,7 +245,6 @@ class LocalEngine:
         self.loop = None
         self.memory.arena.mapping.wake = None
         self.supervisor.forget()
-        self.launcher.forget()
         self.lifeline.close()
         os.close(self.memory_fd)
 

@@ -20,6 +20,9 @@ class Timing:
         death_window: The time in which they are counted; it is longer for models that load slowly.
         hang_after: A call of the handler takes so long at least before a step may count as hanging.
         give_up_after: From then, or without a ready worker, until only a restart of the server may help.
+        stop_time: From the message that stops an idle worker to SIGTERM; `on_stop` runs meanwhile. With the 25 seconds
+            that a graceful stop waits for tasks by default, all is over before Kubernetes kills after 30.
+        memory_interval: At least between two looks at the memory of a worker whose growth is limited.
         frame_timeout: A worker that has begun a frame and sends nothing of it for so long is no longer understood.
     """
 
@@ -32,6 +35,8 @@ class Timing:
     death_window: float = 300.0
     hang_after: float = 60.0
     give_up_after: float = 300.0
+    stop_time: float = 3.0
+    memory_interval: float = 1.0
     frame_timeout: float = 5.0
 
 

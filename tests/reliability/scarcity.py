@@ -32,7 +32,7 @@ before it is called whether there are enough."""
 
 PARTS = (
     f"{ENGINE}/engine.py",
-    *(f"{ENGINE}/workers/{name}.py" for name in ("supervisor", "launcher", "recycler", "sentinel")),
+    *(f"{ENGINE}/workers/{name}.py" for name in ("supervisor", "launches", "launcher", "recycler", "sentinel")),
 )
 
 

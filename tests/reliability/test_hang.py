@@ -90,16 +90,14 @@ async def test_a_replacement_that_hangs_in_on_start_is_replaced_itself(
         await flow.stop()
 
 
-async def test_a_worker_that_hangs_in_on_stop_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.workers.supervisor.STOP_TIME", 0.3)
-    flow = Flow(FlowStep(Stopping(), nprocs=2))
+async def test_a_worker_that_hangs_in_on_stop_is_ended() -> None:
+    flow = Flow(FlowStep(Stopping(), nprocs=2), timing=Timing(stop_time=0.3))
     await flow.start_async()
     await asyncio.wait_for(flow.stop(), DEADLINE)
 
 
-async def test_a_worn_worker_that_hangs_in_on_stop_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.workers.supervisor.STOP_TIME", 0.3)
-    async with running(Flow(FlowStep(Stopping(), max_tasks=1))) as flow:
+async def test_a_worn_worker_that_hangs_in_on_stop_is_ended() -> None:
+    async with running(Flow(FlowStep(Stopping(), max_tasks=1), timing=Timing(stop_time=0.3))) as flow:
         first = (await flow.process(Job())).pid
         await eventually(lambda: first not in [worker.pid for worker in flow.statistics().steps[0].workers])
         await complete(flow, 1)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fastapi_aqueduct import Flow, FlowStep, TaskNotPicklable, WorkerDied
+from fastapi_aqueduct.engine.timing import Timing
 
 from ..support import DEADLINE, eventually, outcome, pids, running
 from .handlers import Fate, Fated, FatedTask
@@ -164,10 +165,9 @@ async def test_starting(
 
 @WORKERS
 @pytest.mark.parametrize("name", FATES)
-async def test_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, nprocs: int) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.workers.supervisor.STOP_TIME", 0.5)
+async def test_stopping(tmp_path: Path, name: str, nprocs: int) -> None:
     files = descriptors()
-    flow = make_flow(tmp_path, nprocs)
+    flow = make_flow(tmp_path, nprocs, timing=Timing(stop_time=0.5))
     await flow.start_async()
     (tmp_path / "stopping").write_text(name)
     tasks = [FatedTask(payload(number)) for number in range(NEIGHBOURS)]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fastapi_aqueduct import Flow, FlowStep
+from fastapi_aqueduct.engine.timing import Timing
 
 from .. import handlers as common
 from ..handlers import Each, Gate, Job, Noting, notes
@@ -19,6 +20,7 @@ from .handlers import Leaking, fill
 from .support import complete
 
 CLIENTS = 8
+WATCHFUL = Timing(memory_interval=0.02)
 
 
 class Watch:
@@ -72,12 +74,9 @@ async def load_until(flow: Flow, enough: Any) -> list[Any]:
     [{"max_tasks": 40, "max_tasks_jitter": 40}, {"max_age": 0.4}, {"max_memory_growth": 30 << 20}],
     ids=["tasks", "age", "memory"],
 )
-async def test_no_request_notices_that_workers_are_replaced(
-    monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any]
-) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.workers.slot.MEMORY_INTERVAL", 0.02)
+async def test_no_request_notices_that_workers_are_replaced(limits: dict[str, Any]) -> None:
     step = FlowStep(Leaking(1 << 20) if "max_memory_growth" in limits else Each(common.tell_pid), nprocs=2, **limits)
-    async with running(Flow(step)) as flow, Watch(flow) as watch:
+    async with running(Flow(step, timing=WATCHFUL)) as flow, Watch(flow) as watch:
         before = set(pids(flow))
         ends = await load_until(flow, lambda: flow.statistics().steps[0].recycled >= 5)
         assert [end for end in ends if end is not None] == []
@@ -90,9 +89,8 @@ async def test_no_request_notices_that_workers_are_replaced(
         assert flow.statistics().failed == 0
 
 
-async def test_memory_that_is_kept_for_the_next_batch_is_no_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.workers.slot.MEMORY_INTERVAL", 0.02)
-    async with running(Flow(FlowStep(Each(fill), max_memory_growth=30 << 20))) as flow:
+async def test_memory_that_is_kept_for_the_next_batch_is_no_growth() -> None:
+    async with running(Flow(FlowStep(Each(fill), max_memory_growth=30 << 20), timing=WATCHFUL)) as flow:
         for size in [0] + [80] * 40:
             await flow.process(Job(size=size), DEADLINE)
         assert flow.statistics().steps[0].recycled == 0

@@ -51,7 +51,6 @@ class WorkerHandle:
         trace_fd: Descriptor of the file into which it writes its stack.
         launched_at: When its start began, on the clock of ``time.monotonic``.
         reason: Why we have killed it.
-        base_memory: Bytes of private memory it had after its first batch.
         in_flight: The batches it has in hand.
         retained: Blocks that user code in the worker still looks at.
         failure: Why it could not start, once that is known.
@@ -82,7 +81,6 @@ class WorkerHandle:
         self.failure: BaseException | None = None
         self.reason = ""
         self.launched_at = time.monotonic()
-        self.base_memory: int | None = None
         self.ready_at = 0.0
         self._handle_timeout = handle_timeout
         self._call_of = call_of

@@ -1,18 +1,23 @@
-"""The workers of one step: which of them are there, and how well the step does."""
+"""The workers of one step: their slots, which of them are there, and how well the step does."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 from ...exceptions import WorkerDied
-from ...step import FlowStep
 from ..statistics import WorkerState
 from ..timing import DEFAULT_TIMING, Timing
 from ..wire.frames import Kind
 from .handle import WorkerHandle
-from .restart import Life, RestartBudget
+from .restart import Life, RestartBudget, RestartPolicy
+from .slot import Slot
+from .spec import WorkerSpec
+
+LEAVING = (WorkerState.RETIRING, WorkerState.STOPPING)
+"""States of a worker that has been replaced."""
 
 
 class PoolObserver(Protocol):
@@ -48,16 +53,18 @@ class Pool:
     """The workers of one step.
 
     Args:
-        index: Index of the step.
-        name: Name of the step.
-        step: Its settings.
+        spec: What they run.
+        regions: The regions of shared memory in which they allocate, one for each slot.
         timing: When the step counts as broken, hanging, or given up.
 
     Attributes:
         index: Index of the step.
         name: Name of the step.
-        step: Its settings.
-        wears: Whether its workers are replaced after so much work, time or growth.
+        step: Its options.
+        spec: What the workers run.
+        slots: The places of workers: one more than the step has workers, so that a replacement can be ready before the
+            worker leaves that it replaces.
+        has_wear: Whether workers are replaced because of their tasks, age or memory.
         observer: Learns what happens; set before the first launch.
         workers: The workers, of any state, in the order of their launches. The list stays the same object.
         budget: Whether workers die too often.
@@ -70,11 +77,14 @@ class Pool:
 
     observer: PoolObserver
 
-    def __init__(self, index: int, name: str, step: FlowStep, timing: Timing = DEFAULT_TIMING) -> None:
-        self.index = index
-        self.name = name
+    def __init__(self, spec: WorkerSpec, regions: Iterable[int], timing: Timing = DEFAULT_TIMING) -> None:
+        step = spec.step
+        self.index = spec.index
+        self.name = spec.name
         self.step = step
-        self.wears = not (step.max_tasks is step.max_age is step.max_memory_growth is None)
+        self.spec = spec
+        self.slots = [Slot(spec, place, region, RestartPolicy(timing)) for place, region in enumerate(regions)]
+        self.has_wear = not (step.max_tasks is step.max_age is step.max_memory_growth is None)
         self.workers: list[WorkerHandle] = []
         self.budget = RestartBudget(time.monotonic(), step.nprocs, timing)
         self.load_time = 1.0
@@ -83,13 +93,23 @@ class Pool:
         self.failed_launches = 0
         self.recycled = 0
         self._timing = timing
-        self._expected_ready_at = 0.0
         self._longest_call = 0.0
 
-    def add(self, worker: WorkerHandle) -> None:
-        """Add a worker that is being launched."""
+    def missing(self) -> int:
+        """Count the workers that the step lacks and that are not on their way."""
+        coming = sum(slot.replaces is not None for slot in self.slots)
+        leaving = sum(slot.worker is not None and slot.worker.state in LEAVING for slot in self.slots)
+        taken = sum(not slot.is_free for slot in self.slots)
+        return max(0, self.step.nprocs - taken + coming + leaving)
+
+    def vacancies(self) -> list[Slot]:
+        """List a free slot for each worker that is missing."""
+        return [slot for slot in self.slots if slot.is_free][: self.missing()]
+
+    def add(self, slot: Slot, worker: WorkerHandle) -> None:
+        """Put a worker that is being launched into a slot."""
+        slot.worker = worker
         self.workers.append(worker)
-        self.expect_worker(worker.launched_at + self.load_time, worker.launched_at)
 
     def note_ready(self, worker: WorkerHandle) -> None:
         """Count a worker in that is ready."""
@@ -130,23 +150,54 @@ class Pool:
         return [worker for worker in self.workers if worker.state is WorkerState.READY]
 
     def expected_wait(self, now: float) -> float:
-        """Return the seconds until a worker should be ready; 0 when one is."""
-        return 0.0 if self.ready_workers() else max(0.1, self._expected_ready_at - now)
-
-    def expect_worker(self, at: float, now: float) -> None:
-        """Note when a worker should be ready; the earliest time counts.
+        """Return the seconds until a worker should be ready; 0 when one is.
 
         Args:
-            at: When it should be, on the clock of ``time.monotonic``.
-            now: The time on that clock.
+            now: The time on the clock of ``time.monotonic``, by which the timers of event loops go, too.
         """
-        if self._expected_ready_at <= now or at < self._expected_ready_at:
-            self._expected_ready_at = at
+        if self.ready_workers():
+            return 0.0
+        launches = [worker.launched_at for worker in list(self.workers) if worker.state is WorkerState.STARTING]
+        launches += [timer.when() for slot in self.slots if (timer := slot.restart) is not None]
+        return max(0.1, min(launches, default=now) + self.load_time - now)
 
-    def note_death(self, life: Life, now: float) -> None:
-        """Count the death of a worker that was ready, if its load is dear; those with one task in hand count once."""
-        if life.load >= self._timing.quick_load and not life.is_repeated:
+    def delay_after_death(self, slot: Slot, worker: WorkerHandle, is_repeated: bool) -> float:
+        """Count the death of a worker that was ready.
+
+        Args:
+            slot: Its slot.
+            worker: The worker.
+            is_repeated: Whether it died with a task in hand with which another worker has died before.
+
+        Returns:
+            Seconds until the next launch in the slot.
+        """
+        now = time.monotonic()
+        age, lifetime = now - worker.launched_at, now - worker.ready_at
+        life = Life(age, lifetime, self.quickest_load, worker.in_flight.handled > 0, is_repeated)
+        delay = slot.policy.after_death(life)
+        # Where a load is cheap, a death costs little; those with one task in hand count once.
+        if life.load >= self._timing.quick_load and not is_repeated:
             self.budget.note_death(now)
+        return self._delay(slot, delay, now)
+
+    def delay_after_failure(self, slot: Slot) -> float:
+        """Count a launch that failed, or a death before the worker was ready.
+
+        Args:
+            slot: Its slot.
+
+        Returns:
+            Seconds until the next launch in the slot.
+        """
+        now = time.monotonic()
+        delay = slot.policy.after_failure()
+        if not self.ready_workers():  # a step whose other workers serve is not broken
+            self.budget.note_failure(now)
+        return self._delay(slot, delay, now)
+
+    def _delay(self, slot: Slot, delay: float, now: float) -> float:
+        return max(delay, slot.policy.longest_wait()) if self.budget.is_spent(now) else delay
 
     def is_broken(self, now: float) -> bool:
         """Tell whether workers die so often that the step counts as not ready."""

@@ -1,10 +1,10 @@
-"""Replaces the workers of a flow that are worn, while work goes on."""
+"""Replaces worn workers while work goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ...logger import log
 from ..statistics import WorkerState
@@ -15,77 +15,66 @@ from .slot import Slot
 
 
 class Recycler:
-    """Launches a replacement for a worn worker, and has the worn one leave when that is ready: one in each step.
+    """Launches a replacement for a worn worker, which leaves when that is ready: one at a time in each pool.
 
     Args:
-        pools: The workers of each step.
-        slots: The places of all workers.
-        launch: Launches a worker in a free slot.
+        launch: Launches a worker in a free slot of a pool.
         stop_time: Seconds in which `on_stop` must return.
     """
 
-    def __init__(
-        self,
-        pools: Sequence[Pool],
-        slots: Sequence[Slot],
-        launch: Callable[[Slot], None],
-        stop_time: float,
-    ) -> None:
-        self._pools = pools
-        self._slots = slots
+    def __init__(self, launch: Callable[[Pool, Slot], None], stop_time: float) -> None:
         self._launch = launch
         self._stop_time = stop_time
 
-    def watch_age(self, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at the ready worker in a slot when it reaches its age; an idle one says nothing by itself.
+    def watch_age(self, pool: Pool, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
+        """Set a timer for the end of a ready worker's `max_age`: an idle worker sends nothing after which to check.
 
         Args:
+            pool: Its pool.
             slot: Its slot.
             loop: The event loop.
         """
-        max_age = self._pools[slot.step].step.max_age
-        if max_age is not None and slot.worker is not None:
-            remaining = max(0.0, slot.worker.ready_at + max_age - time.monotonic())
-            slot.age = loop.call_later(remaining, self.check, slot)
+        if pool.step.max_age is not None and slot.worker is not None:
+            remaining = max(0.0, slot.worker.ready_at + pool.step.max_age - time.monotonic())
+            slot.age = loop.call_later(remaining, self.check, pool, slot)
 
-    def check(self, slot: Slot) -> None:
-        """Launch a replacement for the worker in a slot if it is worn and no other of its step is being replaced."""
+    def check(self, pool: Pool, slot: Slot) -> None:
+        """Launch a replacement for the worker in a slot if it is worn and no other of its pool is being replaced."""
         worker = slot.worker
-        if worker is None or not self._pools[slot.step].wears:
+        if worker is None or slot.wear is None or worker.state is not WorkerState.READY:
             return
-        reason = slot.wear_of(worker, time.monotonic())
-        if not reason or worker.state is not WorkerState.READY:
+        reason = slot.wear.reason(worker, time.monotonic())
+        if not reason:
             return
-        others = [other for other in self._slots if other.step == slot.step]
-        spare = next((other for other in others if other.is_free), None)
-        if spare is not None and not any(other.replaces is not None for other in others):
+        spare = next((other for other in pool.slots if other.is_free), None)
+        if spare is not None and not any(other.replaces is not None for other in pool.slots):
             log.info("worker of %s (pid %d) will be replaced: %s", worker.name, worker.pid, reason)
             spare.replaces = worker
-            self._launch(spare)
+            self._launch(pool, spare)
 
-    def check_others(self, step: int) -> None:
-        """Look at the workers of a step when one of them has left: now it may be another's turn."""
-        for slot in self._slots:
-            if slot.step == step:
-                self.check(slot)
-
-    def note_ready(self, slot: Slot) -> None:
-        """Have the worker leave that the one in this slot replaces, if it replaces one."""
+    def note_ready(self, pool: Pool, slot: Slot) -> None:
+        """Dismiss the worker that the one in this slot replaces, if it replaces one."""
         worn, slot.replaces = slot.replaces, None
         if worn is None:
             return
-        self._pools[worn.step].retire(worn)
+        pool.retire(worn)
         if not worn.in_flight:
             self.dismiss(worn)
 
-    def note_gone(self, worker: WorkerHandle) -> None:
-        """Note that a worker is gone: what was to replace it is there in its own right."""
-        for slot in self._slots:
+    def note_gone(self, pool: Pool, worker: WorkerHandle) -> None:
+        """Handle the end of a worker: its replacement replaces none any more."""
+        for slot in pool.slots:
             if slot.replaces is worker:
                 slot.replaces = None
 
+    def check_all(self, pool: Pool) -> None:
+        """Check all workers of a pool, one of which has left: another may be replaced now."""
+        if pool.has_wear:
+            for slot in pool.slots:
+                self.check(pool, slot)
+
     def dismiss(self, worker: WorkerHandle) -> None:
-        """Have a worker leave that has nothing in hand."""
+        """Stop a worker that has no tasks."""
         worker.state = WorkerState.STOPPING
         worker.send(pack(Kind.STOP))
         worker.sentinel.kill_later(self._stop_time)

@@ -19,6 +19,7 @@ from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
 from fastapi_aqueduct.engine.workers.pool import Pool
+from fastapi_aqueduct.engine.workers.spec import make_specs
 
 MEMORY_LIMIT = 64 << 20
 QUEUE_SIZE = 1024
@@ -64,7 +65,7 @@ class LocalFlow:
         self._memory_fd = create_memory("local", self._layout.size)
         memory = FlowMemory(Mapping(self._memory_fd, self._layout.size), self._layout)
         named = [(f"step{number}", step) for number, step in enumerate(steps, start=1)]
-        self._pools = [Pool(index, name, step) for index, (name, step) in enumerate(named)]
+        self._pools = [Pool(spec, [1 + spec.index]) for spec in make_specs("local", named)]
         self._dispatcher = Dispatcher("local", self._pools, memory, QUEUE_SIZE, 1)
         for pool in self._pools:
             pool.observer = self._dispatcher
@@ -97,7 +98,8 @@ class LocalFlow:
         )
         worker.pid = os.getpid()
         worker.attach(self._loop)
-        self._pools[setup.step].add(worker)
+        pool = self._pools[setup.step]
+        pool.add(pool.slots[0], worker)
         self._loop.add_reader(local.channel.fileno(), local.serve)
         local.channel.send(Kind.READY)
 

@@ -1,0 +1,74 @@
+"""The launches of workers that are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from .handle import WorkerHandle
+from .launcher import Launcher
+from .pool import Pool
+from .slot import Slot
+
+
+class Launches:
+    """Starts the processes of workers, each in a task of its own.
+
+    Args:
+        launcher: Starts a process.
+        on_process: Called in the event loop with a pool, a slot and its worker, which has a process now.
+        on_failure: Called with a pool, a slot and the exception when there is none.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        on_process: Callable[[Pool, Slot, WorkerHandle], None],
+        on_failure: Callable[[Pool, Slot, BaseException], None],
+    ) -> None:
+        self._launcher = launcher
+        self._on_process = on_process
+        self._on_failure = on_failure
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Work in an event loop."""
+        self._loop = loop
+
+    def detach(self) -> None:
+        """Stop calling back: what has a process by now is found by the next event loop."""
+        self._loop = None
+
+    def begin(self, pool: Pool, slot: Slot, worker: WorkerHandle, theirs: socket.socket) -> None:
+        """Start the process of a worker.
+
+        Args:
+            pool: Its pool.
+            slot: Its slot.
+            worker: The worker.
+            theirs: Its end of the channel.
+        """
+        assert self._loop is not None
+        task = self._loop.create_task(self._start(pool, slot, worker, theirs))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def wait(self) -> None:
+        """Wait until no launch is under way."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _start(self, pool: Pool, slot: Slot, worker: WorkerHandle, theirs: socket.socket) -> None:
+        try:
+            await self._launcher.start(slot.spec, worker, theirs)
+            if self._loop is asyncio.get_running_loop():
+                self._on_process(pool, slot, worker)
+            elif self._loop is not None:  # another one has taken over meanwhile, without having seen a process
+                self._loop.call_soon_threadsafe(self._on_process, pool, slot, worker)
+        except BaseException as exc:
+            if isinstance(exc, Exception) or not worker.pid:
+                self._on_failure(pool, slot, exc)
+            if not isinstance(exc, Exception):
+                raise  # the event loop ends; another one finds a process, or an empty slot
