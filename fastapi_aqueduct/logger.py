@@ -14,16 +14,17 @@ import logging
 
 LOGGER_NAME = "fastapi_aqueduct"
 
-# No NullHandler: that a worker has died must be seen also under a server that configures its own loggers only.
+# No NullHandler: a server that configures only its own loggers must still show that a worker died.
 log = logging.getLogger(LOGGER_NAME)
+"""The logger of the package."""
 
 
 def replace_logger(logger: logging.Logger) -> None:
     """Make the package's logger write where another logger writes.
 
     Args:
-        logger: Its level, handlers, parent and propagation are taken over. The object ``log`` stays the same,
-            so modules that imported it keep working.
+        logger: Its level, handlers, parent and propagation are copied. The object ``log`` stays the same, so modules
+            that imported it keep working.
     """
     log.setLevel(logger.level)  # unlike the attribute, forgets what was enabled before
     log.parent = logger.parent

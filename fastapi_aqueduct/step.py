@@ -31,6 +31,7 @@ class FlowStep:
             only as long as it has lately paid: when who comes next saves more time than those who wait lose. It learns
             that from the times of the handler's calls and from when tasks came, with and without others known to be
             uploading or in a step before. A handler whose call costs little beside its tasks is never made to wait.
+        on_start_wait: Accepted for users of the package ``aqueduct`` and ignored.
         max_retries: How often a task is tried again, alone, after the worker that held it has died; 0 for a step that
             must run at most once. An exception from a batch then fails all of it, where otherwise the batch runs again
             one by one and only the task that raises fails. A task that carries a field shared with ``share_value`` is
@@ -49,7 +50,6 @@ class FlowStep:
             steps of well under a millisecond, with a core to spare for each worker, and with about the time that
             lies between two tasks, such as 0.001. 0: sleep at once, but that the event loop stays awake
             for the answer to a lone task of less than 0.2 ms, for 0.4 ms at most.
-        on_start_wait: Accepted for users of the package ``aqueduct`` and ignored.
         name: Name of the step in logs, metrics, probes and errors, and in ``flow.steps``: letters, digits, ``_``,
             ``-`` and ``.``. Default: its numbered name, ``BaseTaskHandler.get_step_name``, such as
             ``step1_Classify``; ``flow.steps`` knows a step by that one, too.

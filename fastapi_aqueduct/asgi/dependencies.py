@@ -16,7 +16,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, get_origin
 
 from fastapi import Depends, Request, params
 from fastapi.dependencies.utils import get_dependant, solve_dependencies
@@ -54,8 +54,10 @@ async def get_flow(connection: HTTPConnection) -> AsyncIterator[Flow]:
         yield flow
 
 
-FlowDep = Annotated[Flow, Depends(get_flow)]
-"""Annotation of a parameter that receives the flow of the application."""
+FlowDep: TypeAlias = Annotated[Flow, Depends(get_flow)]
+"""The flow of the application, as a parameter of an endpoint: ``flow: FlowDep``.
+
+For applications with one flow; `Flow.process` ends with ``ClientDisconnect`` when the client disconnects."""
 
 
 @dataclass(frozen=True)

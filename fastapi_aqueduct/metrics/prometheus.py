@@ -1,4 +1,4 @@
-"""What flows say about themselves, for Prometheus."""
+"""Metrics of flows for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..flow import Flow
 
 
 class AqueductCollector(Collector):
-    """Reads the statistics of flows whenever Prometheus asks.
+    """Collects the statistics of flows at each scrape.
 
-    While applications run, one that all `fastapi_aqueduct.Aqueduct` of the process share is registered. Elsewhere:
-    ``REGISTRY.register(AqueductCollector([flow]))``.
+    While applications run, their `fastapi_aqueduct.Aqueduct` objects share one collector in the default registry.
+    Without an application: ``REGISTRY.register(AqueductCollector([flow]))``.
 
     Args:
-        flows: The flows. Those that share a name are numbered in the label ``flow``.
+        flows: The flows. Flows that share a name are numbered in the label ``flow``.
     """
 
     def __init__(self, flows: Sequence[Flow] = ()) -> None:
@@ -30,21 +30,29 @@ class AqueductCollector(Collector):
         self.add(flows)
 
     def add(self, flows: Sequence[Flow]) -> None:
-        """Show more flows. The labels of the others stay: a time series must not go on as that of another flow."""
+        """Add flows. The labels of the others stay: a time series must not continue as that of another flow.
+
+        Args:
+            flows: The flows.
+        """
         labels = dict(self._labels)
         new = [flow for flow in dict.fromkeys(flows) if flow not in labels]
         names = Counter(flow.name for flow in new)
-        # Those that have their names to themselves first: a number must not make one of these of another name.
+        # Unique names first: a numbered name must not take the label of one of these.
         for flow in sorted(new, key=lambda flow: names[flow.name] > 1):
             labels[flow] = _label(flow.name, names[flow.name] > 1, set(labels.values()))
         self._labels = {flow: labels[flow] for flow in [*self._labels, *new]}
 
     def remove(self, flows: Sequence[Flow]) -> None:
-        """Show flows no longer."""
+        """Remove flows.
+
+        Args:
+            flows: The flows.
+        """
         self._labels = {flow: label for flow, label in self._labels.items() if flow not in flows}
 
     def describe(self) -> list[Metric]:
-        """Return nothing: registration must not collect, the flows may not run yet."""
+        """Return nothing: a registration must not collect, since the flows may not run yet."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -71,21 +79,21 @@ def _step_metrics(flows: dict[str, FlowStatistics]) -> Iterator[Metric]:
 
 
 _OF_STEPS = (
-    (GaugeMetricFamily, "aqueduct_queue_length", "Tasks that wait for a step", "queued"),
-    (CounterMetricFamily, "aqueduct_worker_restarts", "Workers that died and were replaced", "restarts"),
-    (CounterMetricFamily, "aqueduct_worker_recycles", "Workers that were worn and were replaced", "recycled"),
+    (GaugeMetricFamily, "aqueduct_queue_length", "Tasks in the queue of a step", "queued"),
+    (CounterMetricFamily, "aqueduct_worker_restarts", "Workers replaced after their death", "restarts"),
+    (CounterMetricFamily, "aqueduct_worker_recycles", "Workers replaced by recycling", "recycled"),
     (CounterMetricFamily, "aqueduct_failed_launches", "Launches of workers that failed", "failed_launches"),
-    (CounterMetricFamily, "aqueduct_task_retries", "Tasks tried again after a worker had died", "retries"),
+    (CounterMetricFamily, "aqueduct_task_retries", "Tasks tried again after the death of a worker", "retries"),
     (GaugeMetricFamily, "aqueduct_step_broken", "1 while workers of a step die too often", "is_broken"),
-    (GaugeMetricFamily, "aqueduct_step_hanging_seconds", "Time since a call has returned", "hanging_for"),
-    (GaugeMetricFamily, "aqueduct_step_given_up", "1 when no worker of a step is expected any more", "is_given_up"),
+    (GaugeMetricFamily, "aqueduct_step_hanging_seconds", "Time for which a step hangs, else 0", "hanging_for"),
+    (GaugeMetricFamily, "aqueduct_step_given_up", "1 when the step is not expected to recover", "is_given_up"),
 )
 
 
 def _flow_metrics(flows: dict[str, FlowStatistics]) -> Iterator[Metric]:
     arena = GaugeMetricFamily("aqueduct_arena_bytes", "Shared memory", labels=["flow", "kind"])
-    in_flight = GaugeMetricFamily("aqueduct_tasks_in_flight", "Tasks that are not finished", labels=["flow"])
-    tasks = CounterMetricFamily("aqueduct_tasks", "Tasks that have ended", labels=["flow", "outcome"])
+    in_flight = GaugeMetricFamily("aqueduct_tasks_in_flight", "Tasks that are not settled", labels=["flow"])
+    tasks = CounterMetricFamily("aqueduct_tasks", "Settled tasks", labels=["flow", "outcome"])
     for label, flow in flows.items():
         for kind in ("limit", "touched", "used", "free", "leased", "retained"):
             arena.add_metric([label, kind], getattr(flow.arena, kind))
@@ -102,23 +110,30 @@ def _label(name: str, is_shared: bool, taken: Container[str]) -> str:
 
 
 class Publication:
-    """Shows the flows of several applications in one registry, each flow once.
+    """Publishes the flows of several applications in one registry, each flow once.
 
-    Two collectors would each name every metric, and Prometheus refuses a page on which one appears twice.
+    Two collectors would each declare every metric, and Prometheus refuses a page that declares a metric twice.
 
     Args:
-        registry: Where one collector is registered while there is anything to show.
+        registry: Registry that has the collector while there are flows.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._collector = AqueductCollector()
         self._uses: Counter[Flow] = Counter()
-        # Applications may run in event loops of several threads.
+        # Applications may run in the event loops of several threads.
         self._lock = threading.Lock()
 
     def add(self, flows: Sequence[Flow]) -> Callable[[], None]:
-        """Show flows until the function that is returned has been called."""
+        """Publish flows until the returned function is called.
+
+        Args:
+            flows: The flows.
+
+        Returns:
+            A function that removes the flows.
+        """
         with self._lock:
             if not self._uses:
                 self._registry.register(self._collector)
@@ -136,4 +151,4 @@ class Publication:
 
 
 publication = Publication(REGISTRY)
-"""What all applications of this process show, where ``prometheus_client`` shows its own metrics."""
+"""The flows of all applications of this process, in the default registry of ``prometheus_client``."""

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
+from fastapi.params import Depends
 
 import fastapi_aqueduct
-from fastapi_aqueduct import exceptions, flow, handler, logger, params, step, task
+from fastapi_aqueduct import exceptions, testing
 from fastapi_aqueduct.asgi import errors
+from fastapi_aqueduct.engine import statistics
+from fastapi_aqueduct.metrics import prometheus
 
 from ..handlers import Each, Job
 from ..support import DEADLINE, script_environment
 
 PACKAGE = Path(str(fastapi_aqueduct.__file__)).parent
 
-MODULES = [exceptions, flow, handler, logger, params, step, task]
+ENGINE = "fastapi_aqueduct.engine"
+
+MODULES = [statistics] + [
+    import_module(module.name)
+    for module in pkgutil.walk_packages(fastapi_aqueduct.__path__, "fastapi_aqueduct.")
+    if not module.name.startswith(ENGINE)
+]
+"""All but the engine, which users do not import; of that, what `Flow.statistics` returns."""
 
 
 def public_members(module: ModuleType) -> Iterator[tuple[str, Any]]:
@@ -40,10 +54,9 @@ def described(value: Any) -> Iterator[tuple[str, Any]]:
     yield value.__qualname__, value
     if inspect.isclass(value):
         for name, member in vars(value).items():
-            if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
-                yield f"{value.__qualname__}.{name}", getattr(member, "fget", None) or getattr(
-                    member, "__func__", member
-                )
+            function: Any = getattr(member, "fget", None) or getattr(member, "__func__", None) or member
+            if not name.startswith("_") and inspect.isfunction(function):
+                yield f"{value.__qualname__}.{name}", inspect.unwrap(function)
 
 
 MEMBERS = [
@@ -102,7 +115,7 @@ def test_what_is_public_has_a_docstring() -> None:
 def test_annotations_can_be_resolved_when_the_program_runs() -> None:
     for name, member in MEMBERS:
         for target in [member, member.__init__] if inspect.isclass(member) else [member]:
-            hints = typing.get_type_hints(target, include_extras=True)
+            hints = typing.get_type_hints(target, localns={"httpx": httpx}, include_extras=True)
             assert all(not isinstance(hint, str) for hint in hints.values()), name
 
 
@@ -115,25 +128,67 @@ def test_functions_are_annotated_throughout() -> None:
                 assert parameter.annotation is not inspect.Parameter.empty, name
 
 
+BUT = {"args", "kwargs", *(field.name for field in dataclasses.fields(Depends))}
+"""Parameters that need no description; `FlowTask` inherits those of ``Depends``."""
+
+
 def test_the_parameters_of_the_public_names_are_described() -> None:
-    for public in fastapi_aqueduct.__all__:
-        value = getattr(fastapi_aqueduct, public)
-        if not inspect.isclass(value):
-            continue
-        if value.__module__ not in [module.__name__ for module in MODULES] or issubclass(value, Exception):
+    public = [getattr(fastapi_aqueduct, name) for name in fastapi_aqueduct.__all__]
+    checked = 0
+    for value in [*public, prometheus.AqueductCollector, testing.client]:
+        if not is_ours(value) or inspect.isclass(value) and issubclass(value, Exception):
             continue  # an exception says under Attributes what it was made of
         for name, member in described(value):
-            function = vars(value).get("__init__") if inspect.isclass(member) else member
-            for parameter in parameters(function) if function is not None else []:
+            for parameter in parameters(constructor(member) if inspect.isclass(member) else member, BUT):
+                checked += 1
                 assert re.search(rf"^\s+\*{{0,2}}{parameter.name}:", member.__doc__ or "", re.M), f"{name}: {parameter}"
+    assert checked > 90  # the loop has looked at something
 
 
-def parameters(function: Any) -> list[inspect.Parameter]:
-    return [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.name not in ("self", "cls", "args", "kwargs")
-    ]
+def test_a_section_on_arguments_names_the_parameters_in_their_order() -> None:
+    for name, member in MEMBERS:
+        section = re.search(r"^( *)Args:\n(.*?)(?=\n\s*\n|\Z)", inspect.getdoc(member) or "", re.M | re.S)
+        if section is not None:
+            names = re.findall(r"^    \*{0,2}(\w+):", section[2], re.M)
+            function = constructor(member) if inspect.isclass(member) else member
+            assert names == [parameter.name for parameter in parameters(function, ())], name
+
+
+def test_an_editor_shows_a_docstring_for_each_public_name_that_is_no_class() -> None:
+    """Below its assignment, where editors look: such a name may be an alias, whose ``__doc__`` is that of its type."""
+    names = [name for name in fastapi_aqueduct.__all__ if not is_ours(getattr(fastapi_aqueduct, name))]
+    assert names == ["FlowDep", "Upload", "log"]
+    for name in names:
+        path = PACKAGE.joinpath(*fastapi_aqueduct._MODULES[name].split(".")).with_suffix(".py")
+        body = ast.parse(path.read_text()).body
+        (place,) = [index for index, node in enumerate(body) if name in assigned(node)]
+        shown = body[place + 1]
+        assert isinstance(shown, ast.Expr) and isinstance(shown.value, ast.Constant), name
+        assert isinstance(shown.value.value, str), name
+
+
+def assigned(node: ast.stmt) -> list[str]:
+    """List the names that a statement assigns to."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def is_ours(value: Any) -> bool:
+    """Tell whether a value is a class or a function of the package."""
+    return (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith("fastapi_aqueduct.")
+
+
+def constructor(kind: Any) -> Any:
+    """Return the constructor that a class defines itself; one without parameters if it defines none."""
+    return vars(kind).get("__init__") or object.__repr__
+
+
+def parameters(function: Any, but: Collection[str] = ("args", "kwargs")) -> list[inspect.Parameter]:
+    """List the parameters of a function or a method, without ``self`` and ``cls``."""
+    found = list(inspect.signature(function).parameters.values())
+    if "." in function.__qualname__ and found and found[0].name in ("self", "cls"):
+        del found[0]
+    return [parameter for parameter in found if parameter.name not in but]
 
 
 def leaves() -> dict[str, type[Exception]]:
