@@ -40,7 +40,7 @@ def kept_for_good() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before the first flow does it: the first start decides. A flow preloads the same, but for pydantic: workers in the
     # tests of the HTTP side import that, which takes two thirds of their start.
-    multiprocessing.set_forkserver_preload(["fastapi_aqueduct.engine.child.worker", "pydantic"])
+    multiprocessing.set_forkserver_preload(["fastapi_aqueduct.engine.child.main", "pydantic"])
     resource_tracker.ensure_running()
     forkserver.ensure_running()
     uvloop.new_event_loop().close()  # its first loop makes a pipe for signals

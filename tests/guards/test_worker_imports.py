@@ -44,7 +44,7 @@ def modules_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import fastapi_aqueduct, fastapi_aqueduct.engine.child.worker",
+        "import fastapi_aqueduct, fastapi_aqueduct.engine.child.main",
         "from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload",
         "import fastapi_aqueduct.engine.child.bootstrap",
     ],
@@ -62,7 +62,7 @@ def test_a_pipeline_module_brings_no_web_framework() -> None:
 async def test_a_worker_that_has_worked_has_no_server() -> None:
     async with running(Flow(Each(list_modules))) as flow:
         modules = (await flow.process(Job())).modules
-    assert "fastapi_aqueduct.engine.child.worker" in modules
+    assert "fastapi_aqueduct.engine.child.runners" in modules
     assert modules & FORBIDDEN == set()
 
 

@@ -51,7 +51,7 @@ def spawned(socket_fd: int, *descriptors: int) -> None:
     sys.argv[:] = _prelude["argv"]
     # Objects that were pickled in the main module carry either name.
     sys.modules["__mp_main__"] = sys.modules["__main__"]
-    from fastapi_aqueduct.engine.child.worker import main
+    from fastapi_aqueduct.engine.child.main import main
 
     main(sock, *descriptors)
 
@@ -70,7 +70,7 @@ def forked(sock: socket.socket, descriptors: list[int], environment: dict[str, s
     _set_signals()
     os.environ.update(environment)
     _read_prelude(sock)
-    from fastapi_aqueduct.engine.child.worker import main
+    from fastapi_aqueduct.engine.child.main import main
 
     main(sock, *descriptors)
 

@@ -119,7 +119,7 @@ class ForkserverProcess:
         self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]
     ) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["fastapi_aqueduct.engine.child.worker"])
+        context.set_forkserver_preload(["fastapi_aqueduct.engine.child.main"])
         self._process = context.Process(
             target=bootstrap.forked,
             args=(sock, [_Descriptor(fd) for fd in descriptors], environment),

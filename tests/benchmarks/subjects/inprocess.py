@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from fastapi_aqueduct import BaseTask, FlowStep
 from fastapi_aqueduct.engine.child.parent_death import ParentDeathSignal
 from fastapi_aqueduct.engine.child.program import Program
+from fastapi_aqueduct.engine.child.return_check import ReturnCheck
+from fastapi_aqueduct.engine.child.runners import PlainRunner
 from fastapi_aqueduct.engine.child.setup import Setup
 from fastapi_aqueduct.engine.child.worker import Worker
 from fastapi_aqueduct.engine.memory.flow_memory import FlowMemory
 from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
+from fastapi_aqueduct.engine.memory.tenant import Tenant
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
@@ -41,15 +44,16 @@ class LocalWorker:
         self.sock, theirs = make_pair()
         self.channel = WorkerChannel(theirs)
         lifeline, _ = os.pipe()
-        mapping = Mapping(memory_fd, setup.layout.size)
-        self._worker = Worker(setup, program, self.channel, mapping, ParentDeathSignal(lifeline))
-        # Told to stop, it returns when everything that is there has been answered, and may be run again.
-        self._worker.take([(Kind.STOP, b"")])
+        tenant = Tenant(Mapping(memory_fd, setup.layout.size), setup.layout, setup.region, setup.blocks)
+        self._worker = Worker(setup, program.conditions, self.channel, tenant, ParentDeathSignal(lifeline))
+        self._runner = PlainRunner(self._worker, program.handler, ReturnCheck(setup.name, "handler"))
+        # After STOP the runner returns when all that has arrived is answered, and may run again.
+        self._worker.process([(Kind.STOP, b"")])
 
     def serve(self) -> None:
         """Work on what has arrived; something must have."""
-        self._worker.take(self.channel.receive())
-        self._worker.run()
+        self._worker.process(self.channel.receive())
+        self._runner.run()
 
 
 class LocalFlow:

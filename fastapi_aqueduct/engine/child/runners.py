@@ -1,0 +1,104 @@
+"""Runners: what a worker runs, and when.
+
+A runner receives batches from its `Worker`, calls the handler, and hands answers back. It must drop every reference to
+a task before it calls `Worker.close_batch`: a reference that stays counts as user code that retains the task's blocks.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from ...handler import BaseTaskHandler
+from ...task import BaseTask
+from ..wire.codec import new_tuple
+from ..wire.failures import encode_error
+from ..wire.frames import FRAME_BUDGET, Batch, Envelope
+from .return_check import ReturnCheck
+from .worker import Worker, pop_failure
+
+
+class PlainRunner:
+    """Runs one call of ``handle`` after the other.
+
+    Args:
+        worker: The source of batches and the destination of answers.
+        handler: The handler of the step.
+        check: Checks what ``handle`` returns.
+    """
+
+    def __init__(self, worker: Worker, handler: BaseTaskHandler, check: ReturnCheck) -> None:
+        self._worker = worker
+        self._handler = handler
+        self._check = check
+
+    def run(self) -> None:
+        """Work until the API process sends STOP and all batches are answered.
+
+        Raises:
+            EOFError: The API process is gone.
+        """
+        worker = self._worker
+        pending = worker.pending
+        while pending or not worker.is_stopping:
+            if pending:
+                worker.answers.append(self._run_batch(pending.popleft()))
+            if not pending or time.monotonic() - worker.flushed_at > FRAME_BUDGET:
+                worker.flush()
+            if not pending and not worker.is_stopping:
+                worker.receive()
+
+    def _run_batch(self, batch: Batch) -> Batch:
+        started = time.monotonic()
+        envelopes, _, size = batch
+        if size == 1:
+            answers = [self._run_alone(envelope) for envelope in envelopes]
+        else:
+            answers = []
+            for start in range(0, len(envelopes), size or len(envelopes)):
+                answers += self._run_together(envelopes[start : start + size] if size else envelopes)
+        self._worker.close_batch(envelopes, answers)
+        return new_tuple(Batch, (answers, time.monotonic() - started, 0))
+
+    def _run_together(self, envelopes: list[Envelope]) -> list[Envelope]:
+        """Answer the tasks of one call of the handler."""
+        worker = self._worker
+        now = time.monotonic()
+        worker.note_call(envelopes[0].id, now)
+        decoded = [worker.decode(envelope, now) for envelope in envelopes]
+        tasks = [task for task in decoded if isinstance(task, BaseTask)]
+        failure = self._handle(tasks) if tasks else b""
+        if failure and len(tasks) > 1 and worker.may_run_again(envelopes):
+            # One bad input must not fail the others of its batch: each runs again, alone, from an untouched copy.
+            for task in tasks:
+                pop_failure(task)
+            del tasks, decoded
+            return [self._run_alone(envelope) for envelope in envelopes]
+        return [
+            worker.encode(envelope, task, failure) if isinstance(task, BaseTask) else task
+            for envelope, task in zip(envelopes, decoded, strict=True)
+        ]
+
+    def _run_alone(self, envelope: Envelope) -> Envelope:
+        worker = self._worker
+        now = time.monotonic()
+        worker.note_call(envelope.id, now)
+        task = worker.decode(envelope, now)
+        if not isinstance(task, BaseTask):
+            return task
+        return worker.encode(envelope, task, self._handle([task]))
+
+    def _handle(self, tasks: list[BaseTask]) -> bytes:
+        """Call the handler; return its exception, packed, or nothing."""
+        try:
+            value: Any = self._handler.handle(*tasks)  # type: ignore[func-returns-value]
+            if value is not None:
+                self._check.note(value)
+        except BaseException as exc:  # also SystemExit: a request must not end its worker
+            if self._worker.channel.is_closed:
+                raise
+            return encode_error(exc)
+        if self._worker.channel.is_closed:
+            sys.exit()  # a child that the handler has forked, which would be a second worker
+        return b""
