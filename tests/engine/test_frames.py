@@ -41,7 +41,13 @@ envelopes = st.builds(
     st.just(b"") | st.binary(max_size=100),
 )
 batches = st.lists(
-    st.builds(Batch, st.lists(envelopes, max_size=4), st.floats(0, 1e6, width=32), st.integers(0, 65_535)),
+    st.builds(
+        Batch,
+        st.lists(envelopes, max_size=4),
+        st.floats(0, 1e6, width=32),
+        st.integers(0, 65_535),
+        st.integers(0, 2**32 - 1),
+    ),
     max_size=4,
 )
 

@@ -30,9 +30,9 @@ class Babbling(BaseTaskHandler):
             task.number += 1
 
 
-def answer(id: int = 1, step: int = -1, blocks: tuple[Ref, ...] = (), status: int = 0) -> bytes:
+def answer(id: int = 1, number: int = 1, step: int = -1, blocks: tuple[Ref, ...] = (), status: int = 0) -> bytes:
     envelope = Envelope(id, 1e12, step, status, Encoded(b"", b"", blocks))
-    return pack(Kind.ANSWERS, pack_batches([([envelope], 0.0, 0)]))
+    return pack(Kind.ANSWERS, pack_batches([([envelope], 0.0, 0, number)]))
 
 
 GARBAGE = {
@@ -42,7 +42,8 @@ GARBAGE = {
     "a frame for workers": pack(Kind.STOP),
     "a plausible length": struct.pack("<IB", 100_000_000, Kind.ANSWERS),
     "answers cut off": pack(Kind.ANSWERS, b"x" * 33),
-    "an answer to nothing": answer(id=1 << 40),
+    "an answer to no task": answer(id=1 << 40),
+    "an answer to no batch": answer(number=77),
     "a step that is not": answer(step=55),
     "a block that is not": answer(blocks=(Ref(1 << 60, 77),)),
     "an exception that is none": answer(status=1),

@@ -51,7 +51,7 @@ class PlainRunner:
 
     def _run_batch(self, batch: Batch) -> Batch:
         started = time.monotonic()
-        envelopes, _, size = batch
+        envelopes, _, size, number = batch
         if size == 1:
             answers = [self._run_alone(envelope) for envelope in envelopes]
         else:
@@ -59,7 +59,7 @@ class PlainRunner:
             for start in range(0, len(envelopes), size or len(envelopes)):
                 answers += self._run_together(envelopes[start : start + size] if size else envelopes)
         self._worker.close_batch(envelopes, answers)
-        return new_tuple(Batch, (answers, time.monotonic() - started, 0))
+        return new_tuple(Batch, (answers, time.monotonic() - started, 0, number))
 
     def _run_together(self, envelopes: list[Envelope]) -> list[Envelope]:
         """Answer the tasks of one call of the handler."""

@@ -267,12 +267,10 @@ class Dispatcher:
             raise TaskTimeout(f"timeout of a task in flow {self.name}: it was {outside(stage)}")
 
     def _take_answers(self, worker: WorkerHandle, batch: Batch) -> None:
-        if not worker.in_flight:
-            raise ProtocolError("an answer to no batch")
-        envelopes, duration, _ = batch
+        envelopes, duration, _, number = batch
         now = time.monotonic()
         has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
-        tickets, duration = worker.in_flight.complete(duration, now, has_run)
+        tickets, duration = worker.in_flight.complete(number, envelopes, duration, now, has_run)
         stage = self.stages[worker.step]
         count = len(tickets)
         size = min(count, stage.queue.batch_size)
@@ -280,12 +278,8 @@ class Dispatcher:
         if stage.batch_delay is not None and has_run and not is_first:
             stage.batch_delay.note_call(size, duration)
         try:
-            if len(envelopes) != count:
-                raise ProtocolError(f"{len(envelopes)} answers to {count} tasks")
             for ticket, envelope in zip(tickets, envelopes, strict=True):
-                id, _, step, status, content, _ = envelope
-                if ticket.id != id:
-                    raise ProtocolError("an answer to another task than was sent")
+                _, _, step, status, content, _ = envelope
                 if not status:
                     if content.blocks != ticket.content.blocks:
                         self._replace_blocks(ticket, content.blocks)

@@ -22,7 +22,7 @@ def whereabouts(stage: Stage, ticket: Ticket, status_page: StatusPage, now: floa
         return _waiting(stage, ticket, now)
     where = f"in the hands of step {stage.name} (pid {ticket.holder}) for {now - ticket.sent_at:.3f} s"
     worker = next((worker for worker in stage.workers if worker.pid == ticket.holder), None)
-    if worker is None or _has_begun(worker, ticket, status_page.task_of(worker.region), stage.queue.batch_size):
+    if worker is None or worker.in_flight.has_begun(ticket, status_page.task_of(worker.region)):
         return where
     return f"{where}, not begun: {len(worker.in_flight) - 1} other tasks were in the same hands"
 
@@ -46,25 +46,6 @@ def late_answer(worker: WorkerHandle, ticket: Ticket, status: int, duration: flo
     if status == Status.EXPIRED:
         return f"{where}, not begun when its deadline passed"
     return f"{where}, and its answer came {now - ticket.deadline:.3f} s late; its handler took {duration:.3f} s"
-
-
-def _has_begun(worker: WorkerHandle, ticket: Ticket, current: int, batch_size: int) -> bool:
-    """Tell whether a worker has begun a task that it holds.
-
-    Args:
-        worker: The worker.
-        ticket: The task.
-        current: Id of the task with which the last call of the handler began.
-        batch_size: The most tasks in a call.
-    """
-    is_here = False
-    for tickets in worker.in_flight.batches:
-        for start in range(0, len(tickets), batch_size):
-            call = tickets[start : start + batch_size]
-            is_here = is_here or ticket in call
-            if any(other.id == current for other in call):
-                return is_here
-    return False
 
 
 def _waiting(stage: Stage, ticket: Ticket, now: float) -> str:

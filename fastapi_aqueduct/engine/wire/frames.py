@@ -27,7 +27,7 @@ FINISHED = -1
 """The next step of a task that has no further step to visit."""
 
 _FRAME = struct.Struct("<IB")
-_BATCH = struct.Struct("<IIf")
+_BATCH = struct.Struct("<IIIf")
 _ENVELOPE = struct.Struct("<QdhBHII")
 _BLOCK = struct.Struct("<QQ")
 _EXTRAS = struct.Struct("<I")
@@ -108,17 +108,19 @@ class Envelope(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Tasks that travel and are answered together.
+    """Tasks that travel together. They may be answered in parts.
 
     Attributes:
         envelopes: The tasks.
         duration: Seconds the worker needed for them; 0 on the way to a worker.
         size: How many of them the handler gets in one call; 0 for all.
+        number: The sender's number for them, which the answers repeat.
     """
 
     envelopes: list[Envelope]
     duration: float = 0.0
     size: int = 0
+    number: int = 0
 
 
 def pack(kind: Kind, payload: bytes = b"") -> bytes:
@@ -128,12 +130,12 @@ def pack(kind: Kind, payload: bytes = b"") -> bytes:
     return _FRAME.pack(len(payload), kind) + payload
 
 
-def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int]]) -> bytes:
+def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int, int]]) -> bytes:
     """Make the payload of a TASKS or ANSWERS frame from what a `Batch` holds."""
     parts: list[bytes] = []
     add, envelope = parts.append, _ENVELOPE.pack
-    for parcels, duration, batch_size in batches:
-        add(_BATCH.pack(len(parcels), batch_size, duration))
+    for parcels, duration, batch_size, number in batches:
+        add(_BATCH.pack(number, len(parcels), batch_size, duration))
         for parcel in parcels:
             kind, body, blocks = parcel.content
             extras = parcel.extras
@@ -160,7 +162,7 @@ def unpack_batches(payload: bytes) -> list[Batch]:
     unpack_envelope, envelope_size = _ENVELOPE.unpack_from, _ENVELOPE.size
     try:
         while position < end:
-            count, batch_size, duration = _BATCH.unpack_from(payload, position)
+            number, count, batch_size, duration = _BATCH.unpack_from(payload, position)
             position += _BATCH.size
             envelopes: list[Envelope] = []
             for _ in range(count):
@@ -187,7 +189,7 @@ def unpack_batches(payload: bytes) -> list[Batch]:
                 position += body_size
                 content = new_tuple(Encoded, (kind, body, blocks))
                 envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content, extras)))
-            batches.append(new_tuple(Batch, (envelopes, duration, batch_size)))
+            batches.append(new_tuple(Batch, (envelopes, duration, batch_size, number)))
     except struct.error as exc:
         raise ProtocolError(f"malformed batches: {exc}") from exc
     if position != end:

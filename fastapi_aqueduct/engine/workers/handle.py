@@ -93,7 +93,7 @@ class WorkerHandle:
         self._channel = Channel(sock, self._receive, self._on_channel_end, self.distrust, frame_timeout)
         self.sentinel = Sentinel(self._exited)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._outbox: list[tuple[list[Any], float, int]] = []
+        self._outbox: list[tuple[list[Any], float, int, int]] = []
         self.trace_fd = create_trace()  # nothing that can fail comes after it, or it would stay open
 
     def adopt(self, group: ProcessGroup) -> None:

@@ -1,12 +1,12 @@
-"""The in-flight table of a worker: the batches that it has in hand, and how long its calls take."""
+"""The in-flight table of a worker: the numbered batches that it has in hand, and how long its calls take."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections.abc import Iterable, Sized
 from typing import Generic, Protocol, TypeVar
 
-from ..wire.frames import FRAME_BUDGET
+from ..wire.frames import FRAME_BUDGET, ProtocolError
 
 PREFETCH = 0.002
 """Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, or is
@@ -15,6 +15,18 @@ frame."""
 
 MAX_PREFETCH = 64
 """Calls of the handler that a worker is given tasks for at most."""
+
+
+NUMBERS = 1 << 32
+"""How many numbers of batches there are: a number takes 4 bytes on the wire."""
+
+
+class Answer(Protocol):
+    """What a worker sends back for a task."""
+
+    @property
+    def id(self) -> int:
+        """The number of the task."""
 
 
 class Sendable(Protocol):
@@ -43,13 +55,14 @@ T = TypeVar("T", bound=Sendable)
 
 
 class InFlight(Generic[T]):
-    """The batches that a worker has been sent and has not answered, and what their answers tell of its pace.
+    """The batches that a worker has been sent and has not answered, and what the answers tell of its pace.
+
+    An answer names its batch. It may be for a part of the batch, and answers may come in any order.
 
     Args:
         batch_size: The most tasks that one call of the handler gets.
 
     Attributes:
-        batches: The tasks of each batch, the oldest batch first.
         calls: How many calls of the handler they take.
         head_since: Since when the oldest batch is the oldest.
         handled: Tasks that were answered.
@@ -59,13 +72,16 @@ class InFlight(Generic[T]):
     """
 
     def __init__(self, batch_size: int) -> None:
-        self.batches: deque[list[T]] = deque()
         self.calls = 0
         self.head_since = 0.0
         self.handled = 0
         self.pace = PREFETCH
         self.longest = 0.0
         self.calls_per_batch = 1
+        # By number, the oldest first: the tasks as they were sent, and by id those that have no answer.
+        self._batches: dict[int, tuple[list[T], dict[int, T]]] = {}
+        self._refused: list[T] = []
+        self._number = 0
         self._tasks = 0
         self._batch_size = batch_size
         self._deviation = 8 * PREFETCH  # unknown at first
@@ -81,7 +97,7 @@ class InFlight(Generic[T]):
         """For how many more calls of its handler the worker should get tasks now."""
         return self._prefetch - self.calls
 
-    def put(self, tickets: list[T], pid: int, now: float) -> tuple[list[T], float, int]:
+    def put(self, tickets: list[T], pid: int, now: float) -> tuple[list[T], float, int, int]:
         """Add tasks that are sent together.
 
         Args:
@@ -90,32 +106,58 @@ class InFlight(Generic[T]):
             now: The time on the clock of ``time.monotonic``.
 
         Returns:
-            The batch as `pack_batches` wants it.
+            The batch for `pack_batches`.
         """
-        if not self.batches:
+        if not self._batches:
             self.head_since = now
-        self.batches.append(tickets)
-        self._tasks += len(tickets)
-        self.calls += self._calls(tickets)
+        number = self._number = (self._number + 1) % NUMBERS
+        left: dict[int, T] = {}
         for ticket in tickets:
             ticket.is_waiting = False
             ticket.holder = pid
             ticket.sent_at = now
-        return tickets, 0.0, self._batch_size
+            left[ticket.id] = ticket
+        self._batches[number] = tickets, left
+        self._tasks += len(tickets)
+        self.calls += self._calls(tickets)
+        return tickets, 0.0, self._batch_size, number
 
-    def complete(self, duration: float, now: float, has_run: bool = True) -> tuple[list[T], float]:
-        """Remove the oldest batch, which has been answered.
+    def complete(
+        self, number: int, answers: Iterable[Answer], duration: float, now: float, has_run: bool = True
+    ) -> tuple[list[T], float]:
+        """Remove the tasks that have been answered.
 
         Args:
-            duration: Seconds of work it took.
+            number: The number of their batch.
+            answers: The answers.
+            duration: Seconds of work they took.
             now: The time on the clock of ``time.monotonic``.
             has_run: Whether the handler was called. Tasks that have expired on their way come back at once, and would
                 make a slow worker look like one that may be given dozens of tasks ahead.
 
         Returns:
-            Its tasks, and the seconds of work for one call of the handler.
+            The tasks in the order of the answers, and the seconds of work for one call of the handler.
+
+        Raises:
+            ProtocolError: There is no such batch, or no such task in it; nothing is removed.
         """
-        tickets = self._pop_batch()
+        if number not in self._batches:
+            raise ProtocolError(f"an answer to batch {number}, which it does not have")
+        _, left = self._batches[number]
+        calls = self._calls(left)
+        tickets: list[T] = []
+        for answer in answers:
+            ticket = left.pop(answer.id, None)
+            if ticket is None:
+                left.update({ticket.id: ticket for ticket in tickets})
+                raise ProtocolError(f"an answer to task {answer.id}, which it does not have in batch {number}")
+            tickets.append(ticket)
+        if not tickets:
+            raise ProtocolError(f"an answer to no task of batch {number}")
+        if not left:
+            del self._batches[number]
+        self.calls -= calls - self._calls(left)
+        self._tasks -= len(tickets)
         self.handled += len(tickets)
         self.head_since = now
         duration /= self._calls(tickets)
@@ -124,38 +166,63 @@ class InFlight(Generic[T]):
         return tickets, duration
 
     def restore(self, tickets: list[T]) -> None:
-        """Put tasks back in front that were removed and have no answer: their worker is to die."""
-        if tickets:
-            self.batches.appendleft(tickets)
-            self._tasks += len(tickets)
-            self.calls += self._calls(tickets)
+        """Take tasks back that were removed and whose answers make no sense; the worker is to die for it."""
+        self._refused += tickets
+        self._tasks += len(tickets)
 
     def take_all(self, current: int) -> tuple[list[T], list[T], list[T]]:
         """Remove and return all tasks of a worker that is gone.
+
+        The worker makes one call after the other, in the order of the batches. Of a batch that is answered in part all
+        tasks count as begun.
 
         Args:
             current: Id of the task with which its last call of the handler began.
 
         Returns:
-            Those it had done without an answer, those of the call in which it died, and those it had not begun.
+            Those it had begun in other calls, those of the call in which it died (and those that were restored), and
+            those it had not begun.
         """
-        passed: list[T] = []
-        while self.batches:
-            tickets = self._pop_batch()
-            for index, ticket in enumerate(tickets):
-                if ticket.id == current:
-                    end = index - index % self._batch_size + self._batch_size
-                    untouched = tickets[end:]
-                    while self.batches:
-                        untouched += self._pop_batch()
-                    return passed + tickets[:index], tickets[index:end], untouched
-            passed += tickets
-        return [], [], passed
+        begun: list[T] = []
+        in_hand, self._refused = self._refused, []
+        untouched: list[T] = []
+        for sent, left in self._batches.values():
+            index = next((index for index, ticket in enumerate(sent) if ticket.id == current), None)
+            rest = list(left.values())
+            if index is not None:
+                end = index - index % self._batch_size + self._batch_size
+                in_hand += [ticket for ticket in sent[index:end] if ticket.id in left]
+                begun += untouched + [ticket for ticket in sent[:index] if ticket.id in left]
+                untouched = []
+                rest = [ticket for ticket in sent[end:] if ticket.id in left]
+            if len(left) < len(sent):
+                begun += rest
+            else:
+                untouched += rest
+        self._batches.clear()
+        self._tasks = self.calls = 0
+        return begun, in_hand, untouched
+
+    def has_begun(self, ticket: T, current: int) -> bool:
+        """Tell whether the worker has begun a task.
+
+        Args:
+            ticket: The task.
+            current: Id of the task with which its last call of the handler began.
+        """
+        is_here = False
+        for sent, _ in self._batches.values():
+            for start in range(0, len(sent), self._batch_size):
+                call = sent[start : start + self._batch_size]
+                is_here = is_here or ticket in call
+                if any(other.id == current for other in call):
+                    return is_here
+        return False
 
     def is_abandoned(self) -> bool:
         """Tell whether all tasks of the oldest batch have ended without the worker; may be called in any thread."""
-        batches = list(self.batches)  # a copy: the event loop goes on
-        return bool(batches) and all(ticket.is_settled for ticket in batches[0])
+        batches = list(self._batches.values())  # a copy: the event loop goes on
+        return bool(batches) and all(ticket.is_settled for ticket in batches[0][0])
 
     def free_at(self) -> float:
         """Return when the worker should be free, if it works on one call and its calls take a steady time.
@@ -166,14 +233,8 @@ class InFlight(Generic[T]):
         is_steady = self._deviation < PREFETCH < self.pace
         return self.head_since + self.pace if is_steady and self.calls == 1 else math.inf
 
-    def _calls(self, tickets: list[T]) -> int:
+    def _calls(self, tickets: Sized) -> int:
         return -(-len(tickets) // self._batch_size)
-
-    def _pop_batch(self) -> list[T]:
-        tickets = self.batches.popleft()
-        self._tasks -= len(tickets)
-        self.calls -= self._calls(tickets)
-        return tickets
 
     def _note_call(self, duration: float) -> None:
         self._answered += 1

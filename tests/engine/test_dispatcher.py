@@ -1,0 +1,212 @@
+"""What the dispatcher makes of the frames of workers, whatever they are. The tests are the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from fastapi_aqueduct import FlowStep, WorkerDied
+from fastapi_aqueduct.engine.memory.flow_memory import FlowMemory
+from fastapi_aqueduct.engine.memory.layout import Layout, Ref
+from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
+from fastapi_aqueduct.engine.memory.status_page import StatusPage
+from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
+from fastapi_aqueduct.engine.statistics import WorkerState
+from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
+from fastapi_aqueduct.engine.wire.frames import (
+    FINISHED,
+    Batch,
+    Envelope,
+    Kind,
+    ProtocolError,
+    pack_batches,
+    unpack_batches,
+)
+from fastapi_aqueduct.engine.workers.handle import WorkerHandle
+from fastapi_aqueduct.engine.workers.pool import Pool
+
+from ..handlers import Each, Job, Whole
+from ..support import DEADLINE
+
+PID = 4321
+
+
+class Peer:
+    """A flow whose workers are sockets that the test reads and answers for.
+
+    Args:
+        *steps: Its steps, each with one worker.
+    """
+
+    def __init__(self, *steps: FlowStep) -> None:
+        self._layout = Layout(1 + len(steps), 1 << 20)
+        self._memory_fd = create_memory("test", self._layout.size)
+        self._mapping = Mapping(self._memory_fd, self._layout.size)
+        self._memory = FlowMemory(self._mapping, self._layout)
+        self._pools = [Pool(index, f"step{index}", step) for index, step in enumerate(steps)]
+        self.dispatcher = Dispatcher("test", self._pools, self._memory, 100, 1)
+        self._channels: dict[int, WorkerChannel] = {}
+        for pool in self._pools:
+            pool.observer = self.dispatcher
+            self.add_worker(pool.index)
+        self.dispatcher.attach(asyncio.get_running_loop())
+
+    @property
+    def workers(self) -> list[WorkerHandle]:
+        """The last worker of each step."""
+        return [pool.workers[-1] for pool in self._pools]
+
+    def add_worker(self, step: int = 0) -> None:
+        """Give a step a worker that is ready."""
+        pool = self._pools[step]
+        ours, theirs = make_pair()
+        call_of = self._memory.arena.status.call_of
+        worker = WorkerHandle(step, pool.name, 1 + step, ours, pool.step.batch_size, None, call_of, print, print)
+        worker.pid = PID
+        worker.state = WorkerState.READY
+        pool.add(worker)
+        pool.note_ready(worker)
+        self._channels[step] = WorkerChannel(theirs)
+
+    def close(self) -> None:
+        """Close the sockets and the memory."""
+        self.dispatcher.detach("the test is over")
+        for pool in self._pools:
+            for worker in pool.workers:
+                worker.close()
+        for channel in self._channels.values():
+            channel.close()
+        os.close(self._memory_fd)
+
+    async def submit(self, count: int) -> list[asyncio.Task[int]]:
+        """Have tasks processed; they are with the first worker when this returns."""
+        calls = [asyncio.create_task(self.dispatcher.process(Job(number=number), 60)) for number in range(count)]
+        await asyncio.sleep(0)  # the callers' turn, in which their tasks are queued
+        await asyncio.sleep(0)  # the scheduler's
+        return calls
+
+    def receive(self, step: int = 0, count: int = 1) -> list[Batch]:
+        """Return so many batches that a worker was sent."""
+        batches: list[Batch] = []
+        while len(batches) < count:
+            frames = self._channels[step].receive(timeout=DEADLINE)
+            assert frames, f"the worker was sent {len(batches)} batches, not {count}"
+            for kind, payload in frames:
+                batches += unpack_batches(payload) if kind is Kind.TASKS else []
+        return batches
+
+    def answer(self, number: int, envelopes: Iterable[Envelope], step: int = 0, duration: float = 0.001) -> None:
+        """Answer to tasks of a batch as a worker."""
+        payload = pack_batches([Batch(list(envelopes), duration, 0, number)])
+        self.dispatcher.receive(self.workers[step], Kind.ANSWERS, payload)
+
+    def note_call(self, id: int, step: int = 0) -> None:
+        """Begin a call of the handler as a worker."""
+        StatusPage(self._mapping.writable, self._layout, 1 + step).note_call(id, 0.0)
+
+    def lose(self, step: int = 0) -> None:
+        """Have a worker die."""
+        worker = self.workers[step]
+        self._pools[step].remove(worker, WorkerDied(worker.name, worker.pid, -9))
+        worker.close()
+        self._channels.pop(step).close()
+
+
+def finished(envelope: Envelope) -> Envelope:
+    """Answer to a task that has no further step."""
+    return envelope._replace(step=FINISHED)
+
+
+async def test_batches_are_answered_in_any_order_and_in_parts() -> None:
+    with contextlib.closing(Peer(FlowStep(Whole(print), batch_size=3, batch_timeout=60))) as peer:
+        calls = await peer.submit(3)
+        (batch,) = peer.receive()
+        first, second, third = map(finished, batch.envelopes)
+        peer.answer(batch.number, [second])
+        await asyncio.wait([calls[1]])
+        assert not calls[0].done() and not calls[2].done()
+        assert len(peer.workers[0].in_flight) == 2
+        peer.answer(batch.number, [third, first])
+        await asyncio.gather(*calls)
+        assert not peer.workers[0].in_flight
+
+
+async def test_a_later_batch_may_be_answered_first() -> None:
+    with contextlib.closing(Peer(FlowStep(Each(print)))) as peer:
+        for _ in range(10):  # until the worker is fed ahead
+            (call,) = await peer.submit(1)
+            (batch,) = peer.receive()
+            peer.answer(batch.number, map(finished, batch.envelopes), duration=1e-5)
+            await call
+        calls = await peer.submit(1) + await peer.submit(1)
+        one, two = peer.receive(count=2)
+        peer.answer(two.number, map(finished, two.envelopes))
+        await asyncio.wait([calls[1]])
+        assert not calls[0].done()
+        peer.answer(one.number, map(finished, one.envelopes))
+        await calls[0]
+
+
+async def test_each_step_numbers_its_own_batches() -> None:
+    with contextlib.closing(Peer(FlowStep(Each(print)), FlowStep(Each(print)))) as peer:
+        for _ in range(3):
+            (call,) = await peer.submit(1)
+            (batch,) = peer.receive(0)
+            peer.answer(batch.number, [envelope._replace(step=1) for envelope in batch.envelopes])
+            (batch,) = peer.receive(1)
+            peer.answer(batch.number, map(finished, batch.envelopes), step=1)
+            await call
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda number, one, two: (number + 1, [one, two]), "an answer to batch 2"),
+        (lambda number, one, two: (number, [one, two._replace(id=77)]), "an answer to task 77"),
+        (lambda number, one, two: (number, [one, one]), "an answer to task 1"),
+        (lambda number, one, two: (number, []), "an answer to no task"),
+        (lambda number, one, two: (number, [one, two._replace(step=0)]), "cannot go from step 0 to step 0"),
+        (lambda number, one, two: (number, [one, two._replace(step=55)]), "cannot go from step 0 to step 55"),
+        (lambda number, one, two: (number, [one, with_block(two)]), "block"),
+    ],
+)
+async def test_an_answer_that_makes_no_sense_is_refused_and_its_worker_s_death_decides(
+    make: Callable[[int, Envelope, Envelope], tuple[int, list[Envelope]]], message: str
+) -> None:
+    with contextlib.closing(Peer(FlowStep(Whole(print), batch_size=2, batch_timeout=60, max_retries=0))) as peer:
+        calls = await peer.submit(2)
+        (batch,) = peer.receive()
+        number, envelopes = make(batch.number, *map(finished, batch.envelopes))
+        with pytest.raises(ProtocolError, match=message):
+            peer.answer(number, envelopes)
+        peer.note_call(batch.envelopes[0].id)
+        peer.lose()
+        ends = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), DEADLINE)
+        assert isinstance(ends[1], WorkerDied)
+        assert peer.dispatcher.in_flight == 0
+
+
+async def test_what_is_left_of_a_batch_is_tried_again_when_its_worker_dies() -> None:
+    with contextlib.closing(Peer(FlowStep(Whole(print), batch_size=3, batch_timeout=60))) as peer:
+        calls = await peer.submit(3)
+        (batch,) = peer.receive()
+        peer.answer(batch.number, [finished(batch.envelopes[1])])
+        await calls[1]
+        peer.note_call(batch.envelopes[0].id)
+        peer.lose()
+        peer.add_worker()
+        for call, envelope in ((calls[0], batch.envelopes[0]), (calls[2], batch.envelopes[2])):
+            await asyncio.sleep(0)
+            (again,) = peer.receive()
+            assert [one.id for one in again.envelopes] == [envelope.id]  # alone
+            peer.answer(again.number, map(finished, again.envelopes))
+            await call
+
+
+def with_block(envelope: Envelope) -> Envelope:
+    """Let an answer refer to a block that cannot be."""
+    return envelope._replace(content=envelope.content._replace(blocks=(Ref(1 << 60, 77),)))
