@@ -13,6 +13,7 @@ from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowDep, FlowTask, SharedResponse, flow_endpoint
+from fastapi_aqueduct.asgi.disconnect import ARM_DELAY
 
 from ..handlers import Gate
 from ..support import blocks, eventually
@@ -187,7 +188,7 @@ async def test_what_an_endpoint_leaves_running_goes_on(quiet: pytest.LogCaptureF
         await server.aclose()
         gates = [Gate(tmp_path, name) for name in ("one", "two")]
         await eventually(lambda: any(gate.is_entered() for gate in gates))
-        await asyncio.sleep(0.05)  # a watch would begin to listen after 5 ms
+        await asyncio.sleep(3 * ARM_DELAY)  # a watch would listen by then
         for gate in gates:
             gate.open()
         await eventually(lambda: flow.statistics().completed == 2)
@@ -210,6 +211,6 @@ async def test_a_watch_does_not_consume_an_unread_body(tmp_path: Path) -> None:
         for body in (b"", BODY):
             answer = asyncio.create_task(server.post("/late", content=body))
             await eventually(gate.is_entered)
-            await asyncio.sleep(0.02)  # a watch would begin to listen after 5 ms
+            await asyncio.sleep(3 * ARM_DELAY)  # the watch listens by then
             gate.open()
             assert (await answer).json() == len(body)
