@@ -28,6 +28,7 @@ from fastapi_aqueduct.engine.wire.frames import (
 )
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
 from fastapi_aqueduct.engine.workers.pool import Pool
+from fastapi_aqueduct.engine.workers.spec import make_specs
 
 from ..handlers import Each, Job, Whole
 from ..support import DEADLINE
@@ -47,7 +48,8 @@ class Peer:
         self._memory_fd = create_memory("test", self._layout.size)
         self._mapping = Mapping(self._memory_fd, self._layout.size)
         self._memory = FlowMemory(self._mapping, self._layout)
-        self._pools = [Pool(index, f"step{index}", step) for index, step in enumerate(steps)]
+        self._specs = make_specs("test", [(f"step{index}", step) for index, step in enumerate(steps)])
+        self._pools = [Pool(spec, [1 + spec.index]) for spec in self._specs]
         self.dispatcher = Dispatcher("test", self._pools, self._memory, 100, 1)
         self._channels: dict[int, WorkerChannel] = {}
         for pool in self._pools:
@@ -68,7 +70,7 @@ class Peer:
         worker = WorkerHandle(step, pool.name, 1 + step, ours, pool.step.batch_size, None, call_of, print, print)
         worker.pid = PID
         worker.state = WorkerState.READY
-        pool.add(worker)
+        pool.add(pool.slots[0], worker)
         pool.note_ready(worker)
         self._channels[step] = WorkerChannel(theirs)
 
@@ -80,6 +82,8 @@ class Peer:
                 worker.close()
         for channel in self._channels.values():
             channel.close()
+        for spec in self._specs:
+            spec.close()
         os.close(self._memory_fd)
 
     async def submit(self, count: int) -> list[asyncio.Task[int]]:
