@@ -69,15 +69,22 @@ class Decode(BaseTaskHandler):
 
 
 class Detect(BaseTaskHandler):
-    """Pixels to strips."""
+    """Pixels to strips.
+
+    Args:
+        nice: Added to the niceness of the worker.
+    """
 
     finder: "LineFinder"
+
+    def __init__(self, nice: int = NICE) -> None:
+        self._nice = nice
 
     def on_start(self) -> None:
         """Load the detector."""
         from example_app.finder import LineFinder
 
-        os.nice(NICE)
+        os.nice(self._nice)
         self.finder = LineFinder()
 
     def handle(self, *tasks: OcrTask) -> None:
@@ -89,15 +96,22 @@ class Detect(BaseTaskHandler):
 
 
 class Recognise(BaseTaskHandler):
-    """Strips to text."""
+    """Strips to text.
+
+    Args:
+        nice: Added to the niceness of the worker.
+    """
 
     reader: "LineReader"
+
+    def __init__(self, nice: int = NICE) -> None:
+        self._nice = nice
 
     def on_start(self) -> None:
         """Load the classifier and the recogniser."""
         from example_app.reader import LineReader
 
-        os.nice(NICE)
+        os.nice(self._nice)
         self.reader = LineReader()
 
     def handle(self, *tasks: OcrTask) -> None:

@@ -63,7 +63,7 @@ class Flow:
         start_timeout: Seconds in which all workers must be ready; default 300.
         stop_timeout: Seconds that a graceful stop waits for tasks in flight; default 25.
         name: Name of the flow in logs, errors, probes and metrics.
-        timing: The times by which workers are supervised; the defaults serve, and tests shorten them.
+        timing: The times of the engine; tests shorten them.
 
     Raises:
         ConfigurationError: The flow cannot work as declared.

@@ -86,7 +86,7 @@ class LocalEngine:
             queue_size: Tasks that may wait for a step, in each level.
             priorities: Number of priority levels.
             start_timeout: Seconds in which a worker must be ready.
-            timing: The times by which workers are supervised.
+            timing: The times of the engine.
 
         Raises:
             ConfigurationError: A limit of this process does not allow the flow, a handler or condition cannot be
@@ -115,7 +115,7 @@ class LocalEngine:
         memory = FlowMemory(mapping, layout)
         regions = itertools.count(1)
         pools = [Pool(spec, itertools.islice(regions, spec.step.nprocs + 1), timing) for spec in specs]
-        dispatcher = Dispatcher(name, pools, memory, queue_size, priorities)
+        dispatcher = Dispatcher(name, pools, memory, queue_size, priorities, timing)
         for pool in pools:
             pool.observer = dispatcher
         launcher = Launcher(name, method, memory_fd, lifeline, memory, workers, timing)

@@ -1,4 +1,4 @@
-"""The times by which workers are supervised, in one object that is passed in."""
+"""The times and windows of the engine, in one object that is passed in."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of the supervision of workers; all are in seconds.
+    """Times of the engine, in seconds.
 
     Attributes:
-        first_wait: From a failure to become ready until the next launch, at most; the wait doubles with each further
-            failure. Two launches in the place of one worker are never closer than this either.
-        longest_wait: The most that this wait grows to.
-        quick_load: A step whose workers load in less replaces those that die without a wait.
-        longest_spacing: The most time between two launches in the place of a worker of such a step.
-        healthy_after: A worker of another step that was ready for so long makes up for the deaths before.
-        max_deaths: Deaths in `death_window` that do not count as broken, with one more for each further worker.
-        death_window: The time in which they are counted; it is longer for models that load slowly.
-        hang_after: A call of the handler takes so long at least before a step may count as hanging.
-        give_up_after: From then, or without a ready worker, until only a restart of the server may help.
-        stop_time: From the message that stops an idle worker to SIGTERM; `on_stop` runs meanwhile. With the 25 seconds
-            that a graceful stop waits for tasks by default, all is over before Kubernetes kills after 30.
-        memory_interval: At least between two looks at the memory of a worker whose growth is limited.
-        frame_timeout: A worker that has begun a frame and sends nothing of it for so long is no longer understood.
+        first_wait: The longest wait before the next launch after a worker failed to become ready; it doubles with each
+            further failure. Two launches in one slot are never closer than this either.
+        longest_wait: The upper limit of that wait.
+        quick_load: A step whose workers load faster than this replaces dead ones without a wait.
+        longest_spacing: The longest time between two launches in one slot of such a step.
+        healthy_after: In any other step, a worker that was ready for so long clears the deaths before it.
+        max_deaths: Deaths in `death_window` that a step of one worker may have before it counts as broken; each further
+            worker allows one more.
+        death_window: The window in which deaths are counted; it is longer for models that load slowly.
+        hang_after: The shortest call of a handler that may count as hanging.
+        give_up_after: The time of hanging, or without a ready worker, after which only a restart of the server helps.
+        stop_time: The time from the message that stops an idle worker to SIGTERM; `on_stop` runs in it. With the 25 s
+            that a graceful stop waits for tasks by default, all ends before Kubernetes kills after 30 s.
+        memory_interval: The shortest time between two readings of the memory of a worker whose growth is limited.
+        frame_timeout: The longest pause inside a frame before the worker that sends it is killed.
+        idle_time: The time without a task after which memory that is only kept warm returns to the system.
     """
 
     first_wait: float = 0.5
@@ -38,6 +40,7 @@ class Timing:
     stop_time: float = 3.0
     memory_interval: float = 1.0
     frame_timeout: float = 5.0
+    idle_time: float = 10.0
 
 
 DEFAULT_TIMING = Timing()

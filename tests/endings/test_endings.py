@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from fastapi_aqueduct.engine.scheduling.idle import IDLE_TIME
+from fastapi_aqueduct.engine.timing import DEFAULT_TIMING
 
 from ..asgi.service import Service, launched
 from ..edge.servers import START_DEADLINE
@@ -25,7 +25,7 @@ from ..support import DEADLINE, eventually, wait_until
 from .application import KINDS
 
 BODY = bytes(100_000)
-SOON = IDLE_TIME / 2
+SOON = DEFAULT_TIMING.idle_time / 2
 """Seconds in which nothing may be left: sooner than workers collect garbage because the flow is idle."""
 
 LENGTH = {"content_length": str(len(BODY))}

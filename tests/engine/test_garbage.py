@@ -12,7 +12,7 @@ import pytest
 
 from fastapi_aqueduct import ArenaFull, Flow, FlowStep
 from fastapi_aqueduct.engine.memory.garbage import GarbageCollection
-from fastapi_aqueduct.engine.scheduling.idle import IDLE_TIME
+from fastapi_aqueduct.engine.timing import DEFAULT_TIMING
 
 from .. import handlers
 from ..handlers import Each, Job, Whole
@@ -116,7 +116,7 @@ async def test_tasks_that_fail_in_a_batch_that_runs_again_leave_no_cycles() -> N
         assert [type(end) for end in ends] == [ValueError, KeyError]
         del jobs, ends
         # Sooner than memory that lies idle is given back, for which workers collect garbage.
-        await eventually(lambda: flow.statistics().arena.blocks == 0, IDLE_TIME / 2)
+        await eventually(lambda: flow.statistics().arena.blocks == 0, DEFAULT_TIMING.idle_time / 2)
 
 
 @pytest.mark.usefixtures("no_collector")

@@ -9,6 +9,7 @@ import pytest
 from fastapi_aqueduct import Flow
 from fastapi_aqueduct.engine.system.malloc import keep_freed_memory
 from fastapi_aqueduct.engine.system.process_memory import private_memory
+from fastapi_aqueduct.engine.timing import Timing
 
 from .. import handlers
 from ..handlers import DEADLINE, Each, Job
@@ -31,9 +32,8 @@ async def test_the_buffers_of_a_batch_are_used_again_by_the_next() -> None:
         assert max(again) < first / 20
 
 
-async def test_an_idle_worker_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.scheduling.idle.IDLE_TIME", 0.2)
-    async with running(Flow(Each(handlers.knead))) as flow:
+async def test_an_idle_worker_gives_them_back() -> None:
+    async with running(Flow(Each(handlers.knead), timing=Timing(idle_time=0.2))) as flow:
         (pid,) = pids(flow)
         at_rest = private_memory(pid) or 0
         await faults(flow)

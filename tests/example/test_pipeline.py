@@ -4,7 +4,6 @@ import io
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -29,24 +28,16 @@ from example_app.reader import LineReader
 SAMPLES = {sample.path.name: sample for sample in load_samples()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def usual_priority() -> Iterator[None]:
-    """The handlers let others go first, and here the process they run in is that of all tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("example_app.pipeline.NICE", 0)
-        yield
-
-
 @pytest.fixture(scope="module")
 def detect() -> Detect:
-    handler = Detect()
+    handler = Detect(nice=0)
     handler.on_start()
     return handler
 
 
 @pytest.fixture(scope="module")
 def recognise() -> Recognise:
-    handler = Recognise()
+    handler = Recognise(nice=0)
     handler.on_start()
     return handler
 
@@ -121,7 +112,7 @@ class TestBatch:
     def test_lines_of_several_pictures_are_read_in_one_call(self, detect: Detect) -> None:
         names = ["sign.jpg", "tiny.png", "phone.jpg"]
         tasks = [detected(detect, SAMPLES[name].path.read_bytes()) for name in names]
-        recognise = Recognise()
+        recognise = Recognise(nice=0)
         recognise.reader = reader = CountingReader()
         recognise.handle(*tasks)
         assert reader.calls == 1

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from fastapi_aqueduct import Aqueduct, Flow, FlowDep, FlowStep, FlowTask, UploadLimits, flow_endpoint
 
 from ..asgi.support import taken
+from ..support import engine_of
 from .mishaps import Meet, Parcel
 
 MEMORY_LIMIT = 16 << 20
@@ -56,12 +57,10 @@ async def hasty(task: Parcel) -> int:
 async def figures() -> dict[str, int]:
     """Tell what the flow holds, as it is: no garbage is collected."""
     statistics = flow.statistics()
-    engine = flow._engine
-    assert engine is not None
     return {
         "blocks": statistics.arena.blocks,
         "receiving": statistics.arena.receiving,
-        "arriving": len(engine.ledger.arrivals),
+        "arriving": len(engine_of(flow).memory.arrivals),
         "taken": taken(flow),
         "in_flight": statistics.in_flight,
         "missing": statistics.steps[0].nprocs - statistics.steps[0].ready_workers,

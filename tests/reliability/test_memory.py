@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from fastapi_aqueduct import ArenaFull, Flow, FlowStep
+from fastapi_aqueduct.engine.timing import Timing
 
 from .. import handlers as common
 from ..handlers import Each, Job, Keeper
@@ -139,9 +139,8 @@ async def test_a_task_that_is_cancelled_late_and_whose_worker_dies_frees_its_blo
     assert failures == []
 
 
-async def test_memory_that_lies_idle_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.scheduling.idle.IDLE_TIME", 0.1)
-    async with running(Flow(FlowStep(Each(handlers.invert), nprocs=2))) as flow:
+async def test_memory_that_lies_idle_goes_back_to_the_system() -> None:
+    async with running(Flow(FlowStep(Each(handlers.invert), nprocs=2), timing=Timing(idle_time=0.1))) as flow:
         await asyncio.gather(*[flow.process(Job(image=picture(1, 4 * MIB)), DEADLINE) for _ in range(4)])
         assert flow.statistics().arena.touched >= 4 * MIB
         assert allocated() >= 4 * MIB

@@ -19,6 +19,7 @@ from ...task import BaseTask
 from ..child.worker import next_step
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
+from ..timing import DEFAULT_TIMING, Timing
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
@@ -45,13 +46,22 @@ class Dispatcher:
         memory: The shared memory of the flow.
         queue_size: Tasks that may wait for a step, in each level.
         priorities: Number of priority levels.
+        timing: The times of the engine.
 
     Attributes:
         stages: The steps.
         outcomes: How many tasks ended how.
     """
 
-    def __init__(self, name: str, pools: list[Pool], memory: FlowMemory, queue_size: int, priorities: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        pools: list[Pool],
+        memory: FlowMemory,
+        queue_size: int,
+        priorities: int,
+        timing: Timing = DEFAULT_TIMING,
+    ) -> None:
         self.name = name
         self.stages = [Stage(pool, queue_size, priorities) for pool in pools]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
@@ -68,7 +78,7 @@ class Dispatcher:
         self._scheduler = Scheduler(self.stages, memory, queue_size)
         self._admission = Admission(name, self.stages, queue_size)
         self._reclaimer = Reclaimer(self.stages, memory)
-        self._idle = Idle(self._tickets, self._reclaimer.give_back)
+        self._idle = Idle(self._tickets, self._reclaimer.give_back, timing.idle_time)
         memory.waiters.on_shortage = self._reclaimer.make_room
         self._retries = Retries(memory.ledger, memory.arena.status, self._settle)
         self._retention = Retention(memory.ledger, memory.arena.layout)

@@ -8,21 +8,20 @@ from collections.abc import Callable, Sized
 
 from ..system.fair_timer import wait_fairly
 
-IDLE_TIME = 10.0
-"""Seconds without a task after which memory that is only kept warm goes back to the system."""
-
 
 class Idle:
     """Notices that a flow has nothing to do.
 
     Args:
         in_flight: The tasks that are not settled.
-        on_idle: Called when there was none for `IDLE_TIME`.
+        on_idle: Called when there was none for `idle_time`.
+        idle_time: Seconds.
     """
 
-    def __init__(self, in_flight: Sized, on_idle: Callable[[], None]) -> None:
+    def __init__(self, in_flight: Sized, on_idle: Callable[[], None], idle_time: float) -> None:
         self._in_flight = in_flight
         self._on_idle = on_idle
+        self._idle_time = idle_time
         self._began_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Future[None] | None = None
@@ -38,7 +37,7 @@ class Idle:
         if waiting is not None and not waiting.done() and not waiting.get_loop().is_closed():
             waiting.set_result(None)
         if self._timer is None and loop is not None:
-            self._timer = loop.call_later(IDLE_TIME, self._look, loop)
+            self._timer = loop.call_later(self._idle_time, self._look, loop)
 
     def cancel(self) -> None:
         """Forget that the memory was to go."""
@@ -64,7 +63,7 @@ class Idle:
         self._timer = None
         if self._in_flight:
             return
-        remaining = self._began_at + IDLE_TIME - time.monotonic()
+        remaining = self._began_at + self._idle_time - time.monotonic()
         if remaining > 0:
             self._timer = loop.call_later(remaining, self._look, loop)
         else:
