@@ -107,7 +107,7 @@ __all__ = [
     "log",
 ]
 
-# Loaded when first asked for (PEP 562): a worker imports this package and must not pay for a web framework.
+# Loaded on first access (PEP 562): workers import this package, and must not load a web framework.
 _MODULES = {
     "FlowDep": "asgi.dependencies",
     "FlowTask": "asgi.dependencies",

@@ -1,19 +1,19 @@
-"""Every error of the package, in one tree.
+"""The errors of the package, in one tree.
 
     AqueductError
-    ├── ConfigurationError (ValueError)     a flow, step or task that cannot work as declared
-    │   ├── MPStartMethodValueError         a start method that is refused
-    │   ├── InvalidArgument (TypeError)     an argument is not of the kind that is needed
-    │   └── MissingHandle (NotImplementedError)     a handler class that does not define `handle`
-    ├── UsageError (RuntimeError)           a call at a time or in a place in which it cannot work
+    ├── ConfigurationError (ValueError)     a flow, step or task cannot work as declared
+    │   ├── MPStartMethodValueError         the start method is refused
+    │   ├── InvalidArgument (TypeError)     an argument is of the wrong type
+    │   └── MissingHandle (NotImplementedError)     a handler class does not define `handle`
+    ├── UsageError (RuntimeError)           a call at a time or in a place where it cannot work
     ├── BodyError                           the body of a request cannot be used
-    │   ├── BodyTooLarge                    it is longer than the endpoint takes
-    │   ├── BodyTooSlow                     the client was idle, or slower than the least rate
-    │   ├── UnsupportedBody                 it is of a type or coding that the endpoint does not take
-    │   ├── BodyLengthMismatch              it is not as long as its Content-Length says
-    │   └── MalformedBody                   it is not the form, or not compressed, as it claims to be
+    │   ├── BodyTooLarge                    it is larger than the endpoint accepts
+    │   ├── BodyTooSlow                     the client was idle, or slower than the minimum rate
+    │   ├── UnsupportedBody                 the endpoint does not accept its type or coding
+    │   ├── BodyLengthMismatch              it is shorter or longer than its Content-Length
+    │   └── MalformedBody                   it does not match its Content-Type or Content-Encoding
     ├── WorkerTraceback                     the cause of a handler's exception: where it happened in the worker
-    └── FlowError                           something went wrong while a flow was used
+    └── FlowError                           the start, the use or the stop of a flow failed
         ├── NotRunningError                 used before start or after stop
         │   └── ForkedError                 used in a fork of the process that has started it
         ├── BlockingCallError (RuntimeError)    a blocking call in the thread of an event loop
@@ -23,19 +23,19 @@
         ├── TaskTimeout (TimeoutError)      the task's deadline passed
         ├── NotShareable (ValueError)       a field cannot be moved into shared memory
         ├── LengthMismatch (ValueError)     content is not as long as was announced
-        ├── TaskNotPicklable                the task cannot travel to or from a worker
-        ├── HandlerError                    stands in for an exception that cannot travel itself
-        ├── WorkerDied                      the worker that held the task is gone
-        └── Overloaded                      refused now, worth trying later
+        ├── TaskNotPicklable                the task cannot be sent to or from a worker
+        ├── HandlerError                    stands in for an exception that cannot be sent itself
+        ├── WorkerDied                      the worker that held the task died
+        └── Overloaded                      refused now; a later try may succeed
             ├── QueueFull
             ├── ArenaFull
-            │   └── TaskTooLarge        a task that can never fit
+            │   └── TaskTooLarge        the task can never fit
             ├── DeadlineUnreachable     the queue is too long for the task's deadline
             └── StepUnavailable         a step has no ready worker
 
-The names that the package ``aqueduct`` had (``AqueductError``, ``FlowError``, ``NotRunningError``,
-``MPStartMethodValueError``) keep their places. `BodyError` and what is below it are of HTTP, so they stand in
-``asgi/errors.py``; ``from fastapi_aqueduct import BodyTooLarge`` works as for all others.
+The names of the package ``aqueduct`` (``AqueductError``, ``FlowError``, ``NotRunningError``,
+``MPStartMethodValueError``) keep their places. `BodyError` and its subclasses belong to HTTP, so they are defined in
+``asgi/errors.py``; ``from fastapi_aqueduct import BodyTooLarge`` works for all errors.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ import signal
 
 
 class AqueductError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base class of the errors of this package."""
 
 
 class ConfigurationError(AqueductError, ValueError):
@@ -53,26 +53,26 @@ class ConfigurationError(AqueductError, ValueError):
 
 
 class MPStartMethodValueError(ConfigurationError):
-    """The start method is not one that is safe inside a running server."""
+    """The start method is not safe in a running server."""
 
 
 class InvalidArgument(ConfigurationError, TypeError):
-    """An argument, or a function that is decorated, is not of the kind that is needed."""
+    """An argument, or a decorated function, is of the wrong type."""
 
 
 class MissingHandle(ConfigurationError, NotImplementedError):
-    """The method `handle` of a handler class that does not define it was called."""
+    """`handle` was called on a handler class that does not define it."""
 
 
 class UsageError(AqueductError, RuntimeError):
-    """Something was called at a time or in a place in which it cannot work; the message says what to do instead.
+    """A call was made at a time or in a place where it cannot work; the message says what to do instead.
 
-    A request that ends so is answered as any fault of the application, with 500.
+    In a request it is an error of the application, so the response is 500.
     """
 
 
 class WorkerTraceback(AqueductError):
-    """Carries the text of a worker's traceback: the last ``__cause__`` in the chain of the exception from there."""
+    """The text of a worker's traceback: the last ``__cause__`` in the chain of an exception of a handler."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -83,7 +83,7 @@ class WorkerTraceback(AqueductError):
 
 
 class FlowError(AqueductError):
-    """Something went wrong while a flow was started, used or stopped."""
+    """The start, the use or the stop of a flow failed."""
 
 
 class NotRunningError(FlowError):
@@ -91,11 +91,11 @@ class NotRunningError(FlowError):
 
 
 class ForkedError(NotRunningError):
-    """The flow was started in a process that this one is a fork of; its workers answer that process only."""
+    """The flow was started in a process that this one is a fork of; the workers answer that process only."""
 
 
 class BlockingCallError(FlowError, RuntimeError):
-    """A call that blocks its thread was made in the thread of an event loop, which would stand still."""
+    """A blocking call was made in the thread of an event loop, which it would block."""
 
 
 class StartError(FlowError):
@@ -103,8 +103,8 @@ class StartError(FlowError):
 
     Attributes:
         step: Name of the step.
-        pid: Process id of the worker, None when it was never started.
-        exit_code: Its exit status if it ended (negative: the signal), else None.
+        pid: Process id of the worker; None if it was never started.
+        exit_code: Its exit status if it ended (negative: the number of a signal), else None.
     """
 
     def __init__(self, message: str, *, step: str = "", pid: int | None = None, exit_code: int | None = None) -> None:
@@ -119,13 +119,13 @@ class StartTimeout(StartError, TimeoutError):
 
 
 class UnknownStep(FlowError, KeyError):
-    """The flow has no step of this name; the message lists those that it has."""
+    """The flow has no step of this name; the message lists its steps."""
 
-    __str__ = Exception.__str__  # that of KeyError is for keys
+    __str__ = Exception.__str__  # KeyError's own one is for keys
 
 
 class TaskTimeout(FlowError, TimeoutError):
-    """The deadline of a task passed before its answer came; the message says where the task was."""
+    """The deadline of a task passed before its answer; the message says where the task was."""
 
 
 class NotShareable(FlowError, ValueError):
@@ -133,19 +133,19 @@ class NotShareable(FlowError, ValueError):
 
 
 class LengthMismatch(FlowError, ValueError):
-    """The content of a field was shorter or longer than was announced."""
+    """The content of a field is shorter or longer than announced."""
 
 
 class TaskNotPicklable(FlowError):
-    """A field of the task cannot travel between processes; the message names the field and its type."""
+    """A field of the task cannot be sent to another process; the message names the field and its type."""
 
 
 class HandlerError(FlowError):
-    """Stands in for a handler's exception that could not be pickled or rebuilt, or takes more than 1 MiB.
+    """Stands in for an exception of a handler that cannot be pickled or rebuilt, or is larger than 1 MiB.
 
     Attributes:
-        type_name: Qualified name of the original exception's class.
-        message: ``str()`` of the original; its middle is left out where it is longer than 10,000 characters.
+        type_name: Qualified name of the class of the original exception.
+        message: ``str()`` of the original exception; the middle of more than 10,000 characters is left out.
     """
 
     def __init__(self, message: str, *, type_name: str = "", original: str = "") -> None:
@@ -155,13 +155,13 @@ class HandlerError(FlowError):
 
 
 class WorkerDied(FlowError):
-    """The worker that held the task ended before it answered.
+    """The worker that held the task died before it answered.
 
     Attributes:
         step: Name of the step.
         pid: Process id of the dead worker.
-        exit_code: Its exit status; negative values are signal numbers; None when it is not known.
-        reason: Why it died, where that is known: it hung, or the kernel was out of memory.
+        exit_code: Its exit status; negative: the number of a signal; None: not known.
+        reason: Why it died, if that is known: it hung, or the system was out of memory.
     """
 
     def __init__(self, step: str, pid: int, exit_code: int | None, reason: str = "") -> None:
@@ -177,10 +177,10 @@ class WorkerDied(FlowError):
 
 
 class Overloaded(FlowError):
-    """The flow cannot take the task now; trying again later may succeed.
+    """The flow cannot accept the task now; a later try may succeed.
 
     Attributes:
-        retry_after: Seconds after which a new try makes sense.
+        retry_after: Seconds to wait before the next try.
     """
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
@@ -196,7 +196,7 @@ class ArenaFull(Overloaded):
     """The shared memory of the flow is full.
 
     Attributes:
-        size: Bytes that were asked for.
+        size: Bytes that were requested.
     """
 
     def __init__(self, message: str, *, size: int = 0, retry_after: float = 1.0) -> None:
@@ -205,14 +205,14 @@ class ArenaFull(Overloaded):
 
 
 class TaskTooLarge(ArenaFull):
-    """A large field of the task, or all its small ones together, is more than all shared memory of the flow.
+    """A large field of the task, or all its small fields together, exceed the shared memory of the flow.
 
-    Unlike any other `Overloaded` it stays so: only a larger ``memory_limit`` helps.
+    Unlike with any other `Overloaded`, a later try cannot succeed: only a larger ``memory_limit`` helps.
     """
 
 
 class DeadlineUnreachable(Overloaded):
-    """At the measured rate the answer could not come before the deadline."""
+    """At the measured rate the answer would come after the deadline."""
 
 
 class StepUnavailable(Overloaded):
@@ -220,17 +220,17 @@ class StepUnavailable(Overloaded):
 
 
 def got(value: object) -> str:
-    """Say in an error's message what came in place of something else."""
+    """Describe an unexpected value for the message of an error."""
     if isinstance(value, type):
         return f"got the class {value.__qualname__}"
     return f"got {reprlib.repr(value)} of type {type(value).__qualname__}"
 
 
 def describe_exit(exit_code: int | None) -> str:
-    """Say in words how a process ended.
+    """Describe how a process ended, for the message of an error.
 
     Args:
-        exit_code: As in ``subprocess.Popen.returncode``: negative for a signal, None when unknown.
+        exit_code: As in ``subprocess.Popen.returncode``: negative for a signal, None if it is not known.
     """
     if exit_code is None:
         return "ended for an unknown reason"

@@ -1,4 +1,4 @@
-"""What a field of a task is while its bytes lie in shared memory."""
+"""Fields of tasks whose bytes are in shared memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 
 class SharedBytes:
-    """Bytes that lie in shared memory and are copied out only when somebody looks at them.
+    """Bytes in shared memory that are copied out on access.
 
     Args:
-        view: The bytes in shared memory; holds their block.
-        kind: `bytes` or `bytearray`: the type the field had.
+        view: The bytes in shared memory; the view keeps their block.
+        kind: Type of the field: `bytes` or `bytearray`.
     """
 
     __slots__ = ("_copy", "kind", "view")
@@ -21,21 +21,22 @@ class SharedBytes:
         self._copy: bytes | bytearray | None = None
 
     def copy(self) -> bytes | bytearray:
-        """Copy the bytes out, once."""
+        """Return a copy of the bytes; the same one each time."""
         if self._copy is None:
             self._copy = self.kind(self.view)
         return self._copy
 
     def is_copy(self, value: object) -> bool:
-        """Tell whether a value is the unchanged copy, so that the original can travel in its place."""
+        """Return whether a value is the unchanged copy, so that the original can be sent in its place."""
         return value is self._copy and self.kind is bytes
 
 
 class SharedField:
-    """A field of a task whose bytes lie in shared memory until somebody looks at it.
+    """Descriptor of a field whose bytes are in shared memory until its first access.
 
-    It is put on the task's class when the first such value comes. A ``__getattr__`` in `BaseTask` would do, too, but
-    where a class has one, or a ``__delattr__``, Python reads and writes all fields of its objects in its slowest way.
+    `BaseTask` sets it on the task's class when a field first has such a value. A ``__getattr__`` of `BaseTask` could do
+    the same, but in a class with a ``__getattr__`` or a ``__delattr__`` Python reads and writes all attributes in its
+    slowest way, and type checkers accept misspelt fields.
 
     Args:
         name: Name of the field.
@@ -48,7 +49,7 @@ class SharedField:
 
     def __get__(self, task: Any, owner: type) -> Any:
         if task is None:
-            # The class has no default for the field, and nobody, such as a dataclass, should take this for one.
+            # The class has no default for the field, and a dataclass must not mistake this for one.
             raise AttributeError(f"type object {owner.__name__!r} has no attribute {self._name!r}")
         fields = task.__dict__
         if self._name not in fields:

@@ -1,4 +1,4 @@
-"""The pipeline a user drives."""
+"""Flow: the pipeline that a user builds, starts and calls."""
 
 from __future__ import annotations
 
@@ -32,32 +32,33 @@ from .task import BaseTask
 T = TypeVar("T", bound=BaseTask)
 
 DEFAULT_QUEUE_SIZE = 1024
-"""Tasks that may wait for a step, if the flow does not say."""
+"""Tasks that may wait for a step by default."""
 
 DEFAULT_START_TIMEOUT = 300.0
-"""Seconds in which all workers must be ready, if the flow does not say."""
+"""Seconds in which all workers must be ready by default."""
 
 DEFAULT_STOP_TIMEOUT = 25.0
-"""Seconds that a graceful stop waits for tasks in flight, if the flow does not say: Kubernetes kills after 30."""
+"""Seconds that a graceful stop waits for tasks in flight by default; Kubernetes kills a process after 30."""
 
 caller_guard: ContextVar[Guard | None] = ContextVar("caller_guard", default=None)
-"""Makes a context for each call of a flow by the present caller: who serves callers that may go away cancels there."""
+"""Makes a context around each call of a flow in this context: one that cancels it when the client disconnects."""
 
 
 class Flow:
-    """Steps in order, run by worker processes.
+    """A pipeline of steps, each run by worker processes.
 
-    Building a flow starts nothing: a module may build one and be imported anywhere. Start it with
+    The constructor starts nothing, so a module that builds a flow can be imported anywhere. Start the flow with
     ``async with flow``, with the lifespan of `fastapi_aqueduct.Aqueduct`, or with `start` and `stop`.
 
     Args:
-        *steps: The stages; a handler alone stands for ``FlowStep(handler)``.
-        queue_size: Tasks that may wait for a step, in each level of priority. While a later step has that many, those
-            before it rest; when the first has that many, `process` waits and HTTP refuses. Default 1024.
-        queue_priorities: Number of priority levels; see `BaseTask.priority`. Waiting raises a task by one level a
-            second, so that none starves.
-        mp_start_method: ``"spawn"``, or ``"forkserver"``. A server has threads and an event loop, which a fork would
-            copy in an unusable state; so ``"fork"`` is refused.
+        *steps: The steps in their order; a handler alone means ``FlowStep(handler)``.
+        queue_size: Tasks that may wait for a step, at each level of priority; default 1024. While the queue of a step
+            is full, the steps before it get no tasks; while that of the first step is full, `process` waits and
+            HTTP requests are refused.
+        queue_priorities: Number of priority levels; see `BaseTask.priority`. A waiting task rises by one level each
+            second, so that no task starves.
+        mp_start_method: ``"spawn"`` or ``"forkserver"``. ``"fork"`` is refused: a server has threads and an event
+            loop, and a fork copies them in an unusable state.
         memory_limit: Bytes of shared memory that all processes of the flow may use; default: half of the memory of
             the machine or container.
         start_timeout: Seconds in which all workers must be ready; default 300.
@@ -94,29 +95,30 @@ class Flow:
 
     @property
     def state(self) -> FlowState:
-        """Where the flow is in its life."""
+        """State of the flow: stopped, starting, running or stopping."""
         return self._lifecycle.state
 
     @property
     def is_running(self) -> bool:
-        """Whether the flow takes tasks."""
+        """Whether the flow accepts tasks."""
         return self._lifecycle.state is FlowState.RUNNING
 
     @property
     def steps(self) -> Steps:
-        """The steps by name, in their order: ``flow.steps["classify"]``."""
+        """The steps by name, in their order: ``flow.steps["classify"]``. A step is also found by its numbered name."""
         return Steps(self, self._steps)
 
     def start(self, timeout: float | None = None) -> None:
         """Start the workers and block until all are ready.
 
-        Works with and without a running event loop; inside one, prefer ``async with flow``, which does not block it.
+        Can be called with and without a running event loop. In an event loop use ``async with flow``, which does not
+        block it.
 
         Args:
             timeout: Seconds in which all workers must be ready; default: ``start_timeout`` of the flow.
 
         Raises:
-            StartError: A worker failed; nothing is left running. Its cause is the worker's own exception.
+            StartError: A worker failed; nothing is left running. The cause is the worker's own exception.
             StartTimeout: The workers were not ready in time; nothing is left running.
         """
         self._lifecycle.start_blocking(timeout)
@@ -137,35 +139,38 @@ class Flow:
             start_timeout: Seconds in which all workers must be ready; default: ``start_timeout`` of the flow.
 
         Raises:
-            StartError, StartTimeout: As for `start`. A cancellation stops what was started.
-            ConfigurationError: No event loop of asyncio runs here.
+            StartError, StartTimeout: As for `start`.
+            NotRunningError: The flow is not stopped.
+            ConfigurationError: The running event loop is not of asyncio.
+
+        A cancellation stops the workers again.
         """
         await self._lifecycle.start(start_timeout)
 
     async def process(self, task: T, timeout_sec: float = 5.0) -> T:
-        """Take a task through the steps and fill it in.
+        """Send a task through the steps and set the results in it.
 
         Args:
-            task: Its fields are the input; it comes back with the fields that the handlers set.
+            task: The task. Its fields are the input, and handlers set fields of it.
             timeout_sec: Seconds in which the answer must come.
 
         Returns:
             The same object.
 
         Raises:
-            ConfigurationError: It is no task, or its priority or ``timeout_sec`` is no number.
+            ConfigurationError: ``task`` is no task, or its priority or ``timeout_sec`` is no number.
             NotRunningError: The flow is not running, or was stopped meanwhile.
-            ForkedError: It was started in a process that this one is a fork of.
+            ForkedError: The flow was started in a process that this one is a fork of.
             TaskTimeout: The answer did not come in time; the message says where the task was.
-            TaskNotPicklable: A field cannot travel to another process.
-            TaskTooLarge: It can never fit into shared memory.
-            ArenaFull: There was no room in shared memory in time.
-            StepUnavailable: A step has no ready worker, and will not have one in time.
-            WorkerDied: Workers died with the task in their hands, more of them than its step puts up with.
-            Exception: What a handler raised, as itself, with the worker's traceback as its cause.
+            TaskNotPicklable: A field cannot be sent to another process.
+            TaskTooLarge: The task can never fit into shared memory.
+            ArenaFull: Shared memory had no space in time.
+            StepUnavailable: A step has no ready worker and will not have one in time.
+            WorkerDied: The worker died, and the task has no retries left; see ``FlowStep(max_retries=...)``.
+            Exception: An exception of a handler, with the worker's traceback as its cause.
 
-        When the queue of the first step is full the call waits for a place. A cancellation withdraws the task: it
-        does not run if no worker has it yet.
+        While the queue of the first step is full, the call waits for a place. A cancellation withdraws the task: it
+        does not run unless a worker has it already.
         """
         if not isinstance(task, BaseTask):
             raise not_a_task(task)
@@ -186,10 +191,10 @@ class Flow:
         return task
 
     def process_blocking(self, task: T, timeout_sec: float = 5.0) -> T:
-        """Take a task through the steps, as `process` does, from a thread in which no event loop runs.
+        """Send a task through the steps, as `process` does, from a thread in which no event loop runs.
 
-        For ``def`` endpoints, background tasks, ``run_in_executor`` and scripts. The thread waits; the work is done by
-        the event loop that drives the flow, or by one of the flow's own when there is none.
+        For ``def`` endpoints, background tasks, ``run_in_executor`` and scripts. The call blocks the thread; the event
+        loop that drives the flow does the work, or a background loop of the flow if there is none.
 
         Args:
             task: As for `process`.
@@ -200,7 +205,9 @@ class Flow:
 
         Raises:
             BlockingCallError: An event loop runs in this thread: use ``await flow.process(task)``.
-            Exception: As `process` does. KeyboardInterrupt withdraws the task.
+            Exception: As for `process`.
+
+        KeyboardInterrupt withdraws the task.
         """
         if in_event_loop():
             raise BlockingCallError(
@@ -214,39 +221,39 @@ class Flow:
         return task
 
     async def stop(self, graceful: bool = True) -> None:
-        """Stop the workers; a flow that is not running is left alone.
+        """Stop the workers. Does nothing for a flow that is not running.
 
         Args:
-            graceful: Wait for tasks in flight first, for ``stop_timeout`` seconds at most, and let
-                workers run `on_stop`. New tasks are refused at once.
+            graceful: Whether to wait for tasks in flight first, for ``stop_timeout`` seconds at most, and to run
+                `on_stop` in the workers. New tasks are refused at once.
 
-        Tasks that are left end with `NotRunningError`. The flow can be started again. A graceful stop that is under way
-        is ended by another one that is not.
+        The remaining tasks end with `NotRunningError`. The flow can be started again. A second stop that is not
+        graceful ends the wait of a graceful one; a cancellation does the same, and the workers are killed.
         """
         await self._lifecycle.stop(graceful)
 
     def kill_workers(self) -> None:
-        """Kill the workers without waiting, as the first act of a stop that is not graceful; `stop` must follow.
+        """Kill the workers without waiting, before a `stop` that is not graceful, which must follow.
 
-        For an event loop that may not turn again.
+        For an event loop that may not run again.
         """
         if self._lifecycle.engine is not None:
             self._lifecycle.engine.kill_at_once()
 
     def check_entry(self, priority: int = 0, timeout_sec: float = 5.0) -> None:
-        """Refuse a task that comes now if it would have to wait for a place, or could not be done in time.
+        """Refuse a task that would have to wait for a place now, or would miss its deadline.
 
-        `process` waits where this refuses. A server asks before it takes in the body of a request.
+        A server calls this before it reads the body of a request. `process` waits where this refuses.
 
         Args:
-            priority: Priority the task will have.
-            timeout_sec: Seconds it will have.
+            priority: Priority of the task.
+            timeout_sec: Seconds in which its answer must come.
 
         Raises:
             NotRunningError: The flow is not running.
             StepUnavailable: A step has no ready worker.
             QueueFull: The queue of the first step is full.
-            DeadlineUnreachable: At the measured rate it would take longer than ``timeout_sec``.
+            DeadlineUnreachable: At the measured rate the task would take longer than ``timeout_sec``.
         """
         self._lifecycle.running_engine().check_entry(priority, timeout_sec)
 
@@ -257,13 +264,13 @@ class Flow:
         return engine.memory_limit if engine else self._memory_limit or default_memory_limit()
 
     def expect(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap = NO_CAP) -> Arrival:
-        """Expect a body: it counts as arriving from its first byte on, and waits where too much is arriving.
+        """Expect a body. It counts as arriving from its first byte, and waits while too much is arriving.
 
         Args:
-            size: Bytes that it will have; None when that is not known.
-            most: Bytes that it may have in that case.
-            wait_timeout: Seconds that it may wait, all in all.
-            cap: How much may be arriving at the same time.
+            size: Size of the body in bytes; None if it is not known.
+            most: The most bytes that a body of unknown size may have.
+            wait_timeout: Seconds that it may wait in total.
+            cap: Limits of what may be arriving at the same time.
 
         Raises:
             NotRunningError: The flow is not running.
@@ -272,13 +279,13 @@ class Flow:
         return self._lifecycle.running_engine().expect(size, most, wait_timeout, cap)
 
     def receive(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap = NO_CAP) -> BlockWriter:
-        """Expect a body that goes to shared memory.
+        """Expect a body that is written to shared memory.
 
         Args:
-            size: As for `expect`, like the following.
-            most: Bytes that it may have where ``size`` is None.
-            wait_timeout: Seconds that it may wait, all in all.
-            cap: How much may be arriving at the same time.
+            size: As for `expect`.
+            most: As for `expect`.
+            wait_timeout: As for `expect`.
+            cap: As for `expect`.
 
         Raises:
             NotRunningError, Overloaded: As for `expect`.
@@ -286,10 +293,10 @@ class Flow:
         return self._lifecycle.running_engine().receive(size, most, wait_timeout, cap)
 
     def adopt(self) -> None:
-        """Have the running event loop drive the flow, if none does or one of the flow's own.
+        """Have the running event loop drive the flow, if no loop does or a background loop of the flow does.
 
-        The calls that are under way go on. Calls from the loop that drives a flow are the cheapest; a server does this
-        when it starts with a flow that runs already. An event loop of somebody else's is left in charge.
+        A server does this when it starts with a flow that already runs: calls from the loop that drives a flow are the
+        cheapest. Calls in progress continue. If another event loop drives the flow, it continues to do so.
 
         Raises:
             NotRunningError: The flow is not running.
@@ -297,7 +304,7 @@ class Flow:
         self._lifecycle.running_engine().adopt()
 
     def statistics(self) -> FlowStatistics:
-        """Return a snapshot of workers, queues and shared memory; from memory only, cheap enough for probes."""
+        """Return a snapshot of workers, queues and shared memory. Does no I/O, so that probes can call it."""
         engine, state = self._lifecycle.engine, self._lifecycle.state
         if engine is None:
             steps = tuple(StepStatistics(name, (), step.nprocs, 0) for name, step in self._steps)
@@ -306,10 +313,10 @@ class Flow:
         return engine.statistics(state)
 
     def __reduce__(self) -> NoReturn:
-        # Before pickle fails at the first lock that it finds in here, and names that.
+        # Otherwise pickle fails at the first lock that it finds in here, and names that.
         raise InvalidArgument(
-            f"flow {self.name} cannot be sent to another process, nor can an application or an object that holds it: "
-            "give it a function that imports the application"
+            f"flow {self.name} cannot be sent to another process, nor can an application or an object that refers to "
+            "it: give it a function that imports the application"
         )
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The code a user runs in the workers."""
+"""The base class of handlers, the code of a user that workers run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .exceptions import ConfigurationError, MissingHandle
 
 
 class BaseTaskHandler:
-    """Works on tasks inside a worker process.
+    """Processes tasks in a worker process.
 
-    The handler is built in the process that starts the flow, pickled, and rebuilt in every worker of its step:
-    keep ``__init__`` light and load models in `on_start`.
+    A handler is made in the process that starts the flow, pickled, and unpickled in every worker of its step: keep
+    ``__init__`` light and load models in `on_start`.
 
     Raises:
-        ConfigurationError: A subclass defines a method as ``async def`` or with ``yield``; a worker calls each of them
-            as an ordinary function, so nothing of it would run.
+        ConfigurationError: A subclass defines a method as ``async def`` or with ``yield``. A worker calls each method
+            as an ordinary function, so the body of this one would not run.
 
     Example:
         ::
@@ -36,29 +36,29 @@ class BaseTaskHandler:
         check_methods(cls.__qualname__, cls)
 
     def on_start(self) -> None:
-        """Prepare the worker. Runs once in each worker, before the flow counts as started.
+        """Prepare the worker. Runs once in each worker, before the worker gets tasks.
 
-        An exception ends the start: it is raised from ``Flow.start`` with the worker's traceback.
+        An exception ends the start of the flow: ``Flow.start`` raises it with the worker's traceback.
         """
 
     def handle(self, *tasks: Any) -> None:
-        """Work on a batch: read the tasks' fields and set others.
+        """Process a batch: read fields of the tasks and set others.
 
         Args:
-            tasks: From one to ``batch_size`` tasks of the step.
+            *tasks: From one to ``batch_size`` tasks of the step.
 
-        An exception reaches the callers of these tasks as itself. ``task.fail(exc)`` fails one task of a batch.
-        What is returned is ignored, and each worker warns of it once in its log. A caller that goes away does not
-        interrupt a batch: its result is dropped.
+        The callers of the tasks get an exception that is raised here. ``task.fail(exc)`` fails one task of a batch.
+        The return value is ignored, and each worker logs one warning about it. A caller that is cancelled does not
+        interrupt a batch: its result is discarded.
         """
         raise MissingHandle(f"{type(self).__name__} does not define handle(self, *tasks)")
 
     def on_stop(self) -> None:
-        """Release what `on_start` took. Runs in the worker when it is stopped, not when it is killed."""
+        """Release the resources of `on_start`. Runs in the worker when it is stopped, not when it is killed."""
 
     @classmethod
     def get_step_name(cls, step_number: int) -> str:
-        """Name the step in logs, errors and metrics.
+        """Return the numbered name of the step, which it has unless it is given a name.
 
         Args:
             step_number: Position of the step in its flow, counted from 1.
@@ -67,14 +67,14 @@ class BaseTaskHandler:
 
 
 def check_methods(name: str, owner: object) -> None:
-    """Refuse methods of which nothing would run when a worker calls them.
+    """Refuse methods whose bodies would not run when a worker calls them.
 
     Args:
         name: Name of the handler class, for the message.
-        owner: The class, or an instance that may have methods of its own.
+        owner: The class, or an instance, which may have methods of its own.
 
     Raises:
-        ConfigurationError: One is a coroutine function or a generator function, or is not callable.
+        ConfigurationError: A method is a coroutine function or a generator function, or is not callable.
     """
     for method, arguments in (("on_start", "self"), ("handle", "self, *tasks"), ("on_stop", "self")):
         function = getattr(owner, method)
@@ -83,20 +83,20 @@ def check_methods(name: str, owner: object) -> None:
         fault = _fault(function)
         if fault:
             raise ConfigurationError(
-                f"{name}.{method} {fault}, and a worker calls it as an ordinary function: nothing of it would run; "
+                f"{name}.{method} {fault}, but a worker calls it as an ordinary function, so its body would not run; "
                 f"write `def {method}({arguments})`" + _ADVICE[method]
             )
 
 
 _ADVICE = {
-    "on_start": ", with `asyncio.run(...)` in it for what must be awaited",
-    "handle": " and set results as attributes of the tasks; `asyncio.run(...)` in it runs what must be awaited",
-    "on_stop": ", with `asyncio.run(...)` in it for what must be awaited",
+    "on_start": ", and run coroutines in it with `asyncio.run(...)`",
+    "handle": " and set results as attributes of the tasks; run coroutines in it with `asyncio.run(...)`",
+    "on_stop": ", and run coroutines in it with `asyncio.run(...)`",
 }
 
 
 def _fault(function: Callable[..., Any]) -> str:
-    # A wrapper that keeps the function it wraps decides itself what it returns; the worker looks at that.
+    # Not unwrapped: a wrapper decides what it returns, and the worker checks that.
     if inspect.iscoroutinefunction(function):
         return "is declared with `async def`"
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

@@ -1,7 +1,7 @@
 """The logger of the package.
 
-An application that configures no logging sees warnings and errors on stderr, as Python does it for any logger. Attach
-handlers or forward records as with any logger, for example to send errors to Sentry::
+Without a configuration of logging, Python prints warnings and errors to stderr. Attach handlers as to any logger, for
+example to send errors to Sentry::
 
     from fastapi_aqueduct.logger import log
 

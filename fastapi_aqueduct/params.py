@@ -1,4 +1,4 @@
-"""What the parameters of a task's constructor may ask of a request, beside what FastAPI's own annotations say."""
+"""Annotations of the parameters of a task's constructor, beside FastAPI's own ones."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from .exceptions import ConfigurationError
 
 
 class UploadMarker:
-    """Marks a parameter that receives the body of a request; see `Upload`."""
+    """Marks a parameter that gets the body of a request; see `Upload`."""
 
     def __repr__(self) -> str:
         return "Upload"
 
 
 Upload: TypeAlias = Annotated[memoryview, UploadMarker()]
-"""The body of a request, already in shared memory: a read-only `memoryview` of bytes (``len``, slices,
-``numpy.frombuffer``). A task whose constructor has a parameter of this type receives the body of its request."""
+"""The body of a request in shared memory: a read-only `memoryview` of bytes (``len``, slices, ``numpy.frombuffer``).
+
+A parameter of this type in the constructor of a task gets the body of the request, or a part of a multipart form."""
 
 
 class UploadInfo(NamedTuple):
-    """What the client said about an upload. A task receives it in a parameter of its constructor that is named after
-    the upload: ``image_info: UploadInfo`` beside ``image: Upload``.
+    """What a client says about an upload.
+
+    A task gets it in a parameter of its constructor that is named after the upload: ``image_info: UploadInfo`` beside
+    ``image: Upload``.
 
     Attributes:
-        filename: The name of the file, as the client wrote it: never use it as a path. None when there was none.
-        content_type: The media type, with its parameters, as the client wrote it; None when there was none.
-        size: Bytes that came.
+        filename: Name of the file as the client sent it, None if it sent none. Never use it as a path.
+        content_type: Media type with its parameters as the client sent it, None if it sent none.
+        size: Size of the upload in bytes.
     """
 
     filename: str | None
@@ -38,7 +41,7 @@ class UploadInfo(NamedTuple):
 class FormField:
     """Marks a parameter that comes from a field of the form beside an upload: ``title: Annotated[str, FormField()]``.
 
-    The same as ``Form()`` of FastAPI, which a module that workers import had better not import.
+    Means the same as FastAPI's ``Form()``, without an import of FastAPI into the workers.
     """
 
     def __repr__(self) -> str:
@@ -46,17 +49,17 @@ class FormField:
 
 
 class PartLimits:
-    """Says more about an upload: ``image: Annotated[Upload, PartLimits(media_type="image/*", max_size=5 << 20)]``.
+    """Limits an upload: ``image: Annotated[Upload, PartLimits(media_type="image/*", max_size=5 << 20)]``.
 
-    On ``list[Upload]`` it counts for each of the files.
+    On ``list[Upload]`` the limits apply to each file.
 
     Args:
-        media_type: The type that the file may have, or several, such as ``"image/*"``; any other is refused with 415.
-            None: as the endpoint says.
-        max_size: The most bytes that the file may have, else 413. None: as many as the body.
+        media_type: Media type of the file, or several, such as ``"image/*"``; other types are refused with 415. None:
+            the ``media_type`` of the endpoint.
+        max_size: The most bytes of the file; a larger one is refused with 413. None: the limit of the body.
 
     Raises:
-        ConfigurationError: No file is so small.
+        ConfigurationError: ``max_size`` is below 1.
     """
 
     def __init__(self, *, media_type: str | Iterable[str] | None = None, max_size: int | None = None) -> None:
@@ -70,7 +73,7 @@ class PartLimits:
 
 
 def no_parameter(name: str) -> str:
-    """Say what to write where a task is declared as an ordinary parameter or answer of an endpoint.
+    """Return the message of the error for a task as an ordinary parameter or response model of an endpoint.
 
     Args:
         name: Name of the class of the task.
@@ -78,5 +81,5 @@ def no_parameter(name: str) -> str:
     return (
         f"{name} is a task, which FastAPI cannot read from a request by itself: put @flow_endpoint(flow) directly "
         f"above the function, below @app.post(...), or declare the parameter as `Annotated[{name}, FlowTask()]`; to "
-        "answer with what a task holds, return a model of its own"
+        "respond with fields of a task, return a model that has them"
     )

@@ -1,4 +1,4 @@
-"""One stage of a flow."""
+"""The declaration of a step: its handler, its processes and its batches."""
 
 from __future__ import annotations
 
@@ -11,51 +11,53 @@ from typing import Any, Literal
 from .exceptions import ConfigurationError, got
 from .handler import BaseTaskHandler, check_methods
 
-# What a metric's label, a token of an HTTP header and a line of a log can carry without being quoted.
+# Valid in a label of a metric, a token of an HTTP header and a line of a log without quotes.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class FlowStep:
-    """A handler, how many processes run it, and how its tasks are batched.
+    """A step of a flow: a handler, the processes that run it, and how its tasks are batched.
 
     Args:
         handler: An instance of a `BaseTaskHandler` subclass. It is pickled into each worker.
-        handle_condition: Decides whether a task visits this step; a task that does not goes on to the next.
-            Called where the task comes from (the previous worker, or the process that calls ``Flow.process``),
-            so it must be picklable: a function of a module, not a lambda.
-        nprocs: Number of worker processes. Work of less than 0.1 ms a call goes to no more of them than there are
-            cores.
-        batch_size: The most tasks that one call of ``handle`` gets.
-        batch_timeout: Seconds to wait for a batch to fill, counted from the arrival of its first task;
-            0 takes what is there and never waits. ``"auto"``: a batch that is not full waits for an idle worker's sake
-            only as long as it has lately paid: when who comes next saves more time than those who wait lose. It learns
-            that from the times of the handler's calls and from when tasks came, with and without others known to be
-            uploading or in a step before. A handler whose call costs little beside its tasks is never made to wait.
+        handle_condition: Decides whether a task visits this step; other tasks go on to the next step. It is called
+            in the process that the task comes from (the previous worker, or the process that calls
+            ``Flow.process``), so it must be picklable: a function of a module, not a lambda.
+        nprocs: Number of worker processes.
+        batch_size: The most tasks in one call of ``handle``.
+        batch_timeout: Seconds to wait for a batch to fill, from the arrival of its first task; 0: never wait.
+            ``"auto"``: a batch that is not full waits for further tasks while an idle worker could have it, but only
+            as long as that has paid lately: when a further task saves more time than the waiting tasks lose. The
+            policy learns from the times of the handler's calls and from the arrivals of tasks, with and without other
+            tasks known to be uploading or in an earlier step. A handler whose call costs little beside its tasks
+            never waits.
         on_start_wait: Accepted for users of the package ``aqueduct`` and ignored.
-        max_retries: How often a task is tried again, alone, after the worker that held it has died; 0 for a step that
-            must run at most once. An exception from a batch then fails all of it, where otherwise the batch runs again
-            one by one and only the task that raises fails. A task that carries a field shared with ``share_value`` is
-            never run again, because its input may be half changed.
-        handle_timeout: Seconds that one call of ``handle`` may take. A worker that takes longer has its stack logged
-            and is killed and replaced; longer than the slowest honest batch, therefore. None: no limit.
-        max_tasks: Replace a worker after so many tasks. The new one is ready before the old one goes.
-        max_tasks_jitter: Up to so many tasks more, chosen at random, so that workers are not replaced together.
-        max_age: Replace a worker after so many seconds.
-        max_memory_growth: Replace a worker whose private memory has grown by so many bytes since its first batch.
-        busy_poll: Seconds for which a worker without a task goes on asking for one before it sleeps, and for which the
-            event loop does not sleep while it waits for that worker. Waking a process takes 20 to 60 us each way, often
-            more on a virtual machine, and what it runs then runs with cold caches: of a trip that takes 0.3 ms asleep
-            some 0.1 ms remain. The price is processor time: for so long after each task the worker keeps a core busy,
-            and until its answer comes the event loop another, though it goes on serving everybody else. So it is for
-            steps of well under a millisecond, with a core to spare for each worker, and with about the time that
-            lies between two tasks, such as 0.001. 0: sleep at once, but that the event loop stays awake
-            for the answer to a lone task of less than 0.2 ms, for 0.4 ms at most.
+        max_retries: How often a task runs again, alone, after the death of the worker that held it; 0 for a step that
+            must run at most once. With 0, an exception from a batch fails the whole batch; otherwise the batch runs
+            again one by one, and only the task that raises fails. A task that carries a field shared with
+            ``share_value`` never runs again, because its input may be half changed.
+        handle_timeout: Seconds that one call of ``handle`` may take. The stack of a worker that takes longer is
+            logged, and the worker is killed and replaced, so this must exceed the slowest regular batch. None: no
+            limit.
+        max_tasks: Replace a worker after this number of tasks. The new one is ready before the old one stops.
+        max_tasks_jitter: The most further tasks, a random number for each worker, so that workers are not replaced
+            together.
+        max_age: Replace a worker after this number of seconds.
+        max_memory_growth: Replace a worker whose private memory has grown by this number of bytes since its first
+            batch.
+        busy_poll: Seconds for which a worker without a task polls for one before it sleeps, and for which the event
+            loop does not sleep while it waits for that worker; 0: sleep at once. To wake a process takes 20 to 60 us
+            each way, often more on a virtual machine, and it then runs with cold caches: a trip of 0.3 ms becomes one
+            of about 0.1 ms. The price is processor time: after each task the worker keeps a core busy for this time,
+            and until the answer comes the event loop another one, though it serves other callers. So it is for
+            steps of well under a millisecond with a spare core for each worker. Choose about the time between
+            two tasks, such as 0.001.
         name: Name of the step in logs, metrics, probes and errors, and in ``flow.steps``: letters, digits, ``_``,
-            ``-`` and ``.``. Default: its numbered name, ``BaseTaskHandler.get_step_name``, such as
-            ``step1_Classify``; ``flow.steps`` knows a step by that one, too.
+            ``-`` and ``.``. Default: the numbered name, ``BaseTaskHandler.get_step_name``, such as ``step1_Classify``,
+            by which ``flow.steps`` finds a named step too.
 
     Raises:
-        ConfigurationError: A value that cannot work.
+        ConfigurationError: A value cannot work.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class FlowStep:
             )
         name = type(self.handler).__name__
         check_methods(name, self.handler)
-        # Not at the class, which may be a common base of handlers.
+        # Not checked when the class is made: it may be a common base of handlers.
         if getattr(self.handler.handle, "__func__", None) is BaseTaskHandler.handle:
             raise ConfigurationError(f"{name} has no method `handle`; define `def handle(self, *tasks)` in it")
         if not callable(self.handle_condition):
@@ -140,7 +142,7 @@ class FlowStep:
 
 
 def _local(condition: Callable[[Any], Any]) -> str:
-    """Say why no other process can import a function; empty for one that it may find."""
+    """Describe a function that no other process can import; empty for one that may be found."""
     function: Any = condition
     while isinstance(function, functools.partial):
         function = function.func

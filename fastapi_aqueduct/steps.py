@@ -1,4 +1,4 @@
-"""The steps of a flow, found by name."""
+"""The steps of a flow by name."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Measured(Protocol):
 
 
 class Step:
-    """One step of a flow; ``flow.steps["classify"]`` gives it.
+    """One step of a flow: ``flow.steps["classify"]``.
 
-    Two objects of the same step of the same flow are equal.
+    Two objects are equal if they stand for the same step of the same flow.
 
     Args:
         flow: The flow.
-        position: Which of its steps, counted from 0.
+        position: Position of the step in the flow, counted from 0.
         name: Name of the step.
-        declared: What the flow was built with.
+        declared: The declaration of the step.
 
     Attributes:
-        name: Its name in logs, metrics, probes and errors: the one that ``FlowStep`` was given, else the numbered one.
+        name: Its name in logs, metrics, probes and errors: the ``name`` of its `FlowStep`, else the numbered name.
         numbered_name: Its name by position and handler, such as ``step1_Classify``.
-        position: Its position in the flow, counted from 0.
+        position: As given.
     """
 
     def __init__(self, flow: Measured, position: int, name: str, declared: FlowStep) -> None:
@@ -53,11 +53,11 @@ class Step:
 
     @property
     def nprocs(self) -> int:
-        """Number of worker processes that it should have; `statistics` tells how many it has."""
+        """Number of worker processes that it should have; `statistics` counts those that it has."""
         return self._declared.nprocs
 
     def statistics(self) -> StepStatistics:
-        """Return a snapshot of its workers, queue and counters; it has no workers while the flow does not run."""
+        """Return a snapshot of its workers, queue and counters. A flow that does not run has no workers."""
         return self._flow.statistics().steps[self.position]
 
     def __eq__(self, other: object) -> bool:
@@ -73,14 +73,14 @@ class Step:
 
 
 class Steps(Mapping[str, Step]):
-    """The steps of a flow by name, in their order; read-only.
+    """The steps of a flow by name, in their order. Read-only.
 
-    A step is also found by its numbered name, such as ``step1_Classify``. Names are listed once: iteration gives the
-    given names, and the numbered ones only of steps that were given none.
+    A step is also found by its numbered name, such as ``step1_Classify``. Iteration yields one name for each step: the
+    given name, or the numbered one where none was given.
 
     Args:
         flow: The flow.
-        named: Its steps, each with its name.
+        named: Its steps with their names.
     """
 
     def __init__(self, flow: Measured, named: list[tuple[str, FlowStep]]) -> None:
@@ -91,12 +91,12 @@ class Steps(Mapping[str, Step]):
         """Find a step.
 
         Raises:
-            UnknownStep: The flow has none of this name.
+            UnknownStep: The flow has no step of this name.
         """
         for step in self._steps.values():
             if name in (step.name, step.numbered_name):
                 return step
-        raise UnknownStep(f"flow {self._flow.name} has no step {name!r}; its steps: {', '.join(self._steps)}")
+        raise UnknownStep(f"flow {self._flow.name} has no step {name!r}; it has: {', '.join(self._steps)}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._steps)

@@ -1,4 +1,4 @@
-"""The object that carries inputs into a flow and results out of it."""
+"""Tasks: they carry inputs into a flow and results out of it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .travel import check_class, check_shareable
 
 
 class StepMetrics(NamedTuple):
-    """What one step cost one task.
+    """The time that one task spent in one step.
 
     Attributes:
         step: Name of the step.
         queue_time: Seconds from the arrival at the step to the answer, without `handle_time`: waiting in the queue, in
-            a worker's hands behind other tasks and for a batch to fill, and the way there and back.
-        handle_time: Seconds the handler worked on the batch that held the task.
+            the worker behind other tasks and for the batch to fill, and the transport to and from the worker.
+        handle_time: Seconds that the handler took for the task's batch.
         batch_size: Number of tasks in that batch.
     """
 
@@ -34,10 +34,10 @@ class StepMetrics(NamedTuple):
 
 
 class TaskMetrics(NamedTuple):
-    """Where a finished task spent its time.
+    """The time that a finished task spent in its flow.
 
     Attributes:
-        steps: The steps it visited, in order.
+        steps: The steps that it visited, in order.
         total_time: Seconds from ``Flow.process`` to the answer.
     """
 
@@ -46,29 +46,29 @@ class TaskMetrics(NamedTuple):
 
 
 class SharedMemory(Protocol):
-    """Where ``share_value`` puts values: the arena of a running flow.
+    """The shared memory of a running flow, to which ``share_value`` moves values.
 
     Attributes:
-        is_here: Tells whether the present thread may use it.
+        is_here: Returns whether the current thread may use it.
     """
 
     is_here: Callable[[], bool]
 
     def share(self, value: Any) -> Any:
-        """Copy a value into shared memory and return what the field becomes."""
+        """Copy a value into shared memory and return the new value of the field."""
 
     def is_shared(self, value: Any) -> bool:
-        """Tell whether an array lies in shared memory already, of any flow, where it may be written."""
+        """Return whether an array is in shared memory already, of any flow, and may be written there."""
 
     def reserve(self, size: int) -> memoryview:
-        """Take a block of shared memory and return it for writing."""
+        """Allocate a block of shared memory and return it for writing."""
 
 
 class Readany(Protocol):
-    """A stream that hands out what it has, such as aiohttp's ``StreamReader``."""
+    """A stream that returns what has arrived, such as aiohttp's ``StreamReader``."""
 
     async def readany(self) -> bytes:
-        """Return the next piece, ``b""`` at the end."""
+        """Return the next chunk, ``b""`` at the end."""
 
 
 shared_memories: list[SharedMemory] = []
@@ -79,36 +79,36 @@ _ids = itertools.count(1)
 
 
 class BaseTask:
-    """Carries inputs to the handlers and results back; subclass it and set what you like.
+    """Carries inputs to the handlers and results back. Subclass it and set any attributes.
 
-    A dataclass says best what goes in and what comes out::
+    A dataclass shows best which fields are inputs and which are results::
 
         @dataclass
         class Scan(BaseTask):
             image: Upload
             lines: list[str] = field(default_factory=list, init=False)   # handlers set it
 
-    Fields are ordinary attributes of any picklable type. Large arrays and bytes travel through shared memory by
-    themselves and arrive read-only.
+    Fields are ordinary attributes of any picklable type. Large arrays and bytes are sent in shared memory
+    automatically and arrive read-only.
 
     Attributes:
-        task_id: Unique name of the task, the same in every process.
+        task_id: Unique id of the task, the same in every process.
         priority: From 0 (served last) to ``queue_priorities - 1`` of the flow.
-        expiration_time: Deadline on the clock of ``time.monotonic``, None before the task is processed.
+        expiration_time: Deadline on the clock of ``time.monotonic``; None before the task is processed.
     """
 
     task_id: str
     priority: int = 0
     expiration_time: float | None = None
 
-    # The field is set here and not in __init__, so that a subclass that forgets super().__init__() works
-    # and a dataclass needs no ceremony.
+    # The id is set here and not in __init__, so that dataclasses work, and subclasses that do not call
+    # super().__init__().
     def __new__(cls, *args: Any, **kwargs: Any) -> BaseTask:
         task = object.__new__(cls)
         try:
             task.task_id = _ID_PREFIX + str(next(_ids))
         except AttributeError as exc:
-            if type(exc).__name__ != "FrozenInstanceError":  # that of dataclasses, or of attrs
+            if type(exc).__name__ != "FrozenInstanceError":  # of dataclasses or attrs
                 raise
             raise ConfigurationError(frozen_task(cls.__qualname__)) from None
         return task
@@ -122,32 +122,32 @@ class BaseTask:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
-        """Give pydantic the schema of a dataclass; FastAPI asks for one where a task is an ordinary parameter.
+        """Return pydantic's schema of a dataclass; FastAPI asks for one where a task is an ordinary parameter.
 
         Args:
-            source: The type that pydantic met.
+            source: The type that pydantic found.
             handler: Makes the schema that the type has without this method.
 
         Raises:
-            ConfigurationError: There is none.
+            ConfigurationError: The type has no schema.
         """
         try:
             return handler(source)
         except RuntimeError as exc:
-            # By its name: a module that workers import must not import pydantic.
+            # Compared by name: a module that workers import must not import pydantic.
             if type(exc).__name__ != "PydanticSchemaGenerationError":
                 raise
             raise ConfigurationError(no_parameter(cls.__qualname__)) from exc
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        """Reduce the task for pickle and copy: what lies in shared memory is copied out, so its fields are ordinary."""
+        """Reduce the task for pickle and copy, with fields that are in shared memory copied to ordinary ones."""
         self._copy_out()
         return super().__reduce_ex__(protocol)
 
     @property
     def metrics(self) -> TaskMetrics:
-        """Where the time went, once the task is finished."""
-        # Made when asked for: most callers never look.
+        """Times of the steps, once the task is finished."""
+        # Made on access: most callers do not read it.
         steps, total_time = self.__dict__.get("_metrics", ((), 0.0))
         return TaskMetrics(tuple([StepMetrics(*step) for step in steps]), total_time)
 
@@ -160,49 +160,49 @@ class BaseTask:
         self.expiration_time = time.monotonic() + timeout_sec
 
     def is_expired(self) -> bool:
-        """Tell whether the deadline has passed; useful in the middle of a long ``handle``."""
+        """Return whether the deadline has passed, for checks within a long ``handle``."""
         return self.expiration_time is not None and time.monotonic() > self.expiration_time
 
     def set_priority(self, priority: int) -> None:
         """Set the priority.
 
         Args:
-            priority: 0 is served last. More than the flow knows counts as the highest it knows.
+            priority: 0 is served last. A number above the highest level of the flow counts as that level.
 
         Raises:
-            ConfigurationError: It is no whole number.
+            ConfigurationError: ``priority`` is no integer.
         """
         self.priority = checked_priority(priority)
 
     def fail(self, exc: Exception) -> None:
-        """Fail this task and no other of the batch; its caller gets the exception.
+        """Fail this task and no other task of the batch.
 
         Args:
-            exc: What ``Flow.process`` raises. The task visits no further step.
+            exc: Exception that ``Flow.process`` raises. The task visits no further step.
 
         Raises:
-            InvalidArgument: It is no exception, but a text or a class.
+            InvalidArgument: ``exc`` is no exception, but a text or a class.
         """
         if not isinstance(exc, BaseException):
             raise InvalidArgument(f"task.fail() takes an exception, such as ValueError(...), {got(exc)}")
         self.__dict__["_failure"] = exc
 
     def share_value(self, field_name: str) -> None:
-        """Move a field into shared memory where every process may write it in place.
+        """Move a field into shared memory, where every process may write it in place.
 
-        Arrays become views that all steps and the caller see the same; `bytes` and `bytearray` are moved and
-        copied out when touched. Fields of 16 KiB and more move by themselves, read-only, without this call.
-        Before a flow runs in this process, and in threads other than that of its event loop, the field is only noted
-        and moves when the task is processed. While several flows run, an array may move once more then: read it from
-        the task, not from a variable.
+        An array becomes a view of the memory that all steps and the caller share; `bytes` and `bytearray` are copied
+        out on access. Fields of 16 KiB and more are moved automatically, read-only, without this call. Before a flow
+        runs in this process, and in threads other than that of its event loop, the field is moved when the task is
+        processed. While several flows run, an array may be moved once more then: read it from the task, not from a
+        variable.
 
         Args:
-            field_name: Name of an attribute that holds a numpy array, `bytes` or `bytearray`, and of no subclass: what
-                else an object carries, such as the mask of a masked array, would be lost.
+            field_name: Name of an attribute that is a numpy array, `bytes` or `bytearray`. Subclasses are refused: what
+                else such an object carries, such as the mask of a masked array, would be lost.
 
         Raises:
-            NotShareable: No such field, one that is shared already, or a type that cannot be shared.
-            ArenaFull: The shared memory of the flow is used up.
+            NotShareable: The task has no such field, the field is shared already, or its type cannot be shared.
+            ArenaFull: The shared memory of the flow is full.
         """
         if field_name not in self.__dict__:
             shared = field_name in self.__dict__.get("_deferred", ())
@@ -228,20 +228,20 @@ class BaseTask:
     async def share_value_with_data(
         self, field_name: str, content: Readany | AsyncIterator[bytes], size: int | None
     ) -> None:
-        """Stream content straight into shared memory and make it a field of type `bytes`.
+        """Stream content into shared memory and set it as a field of type `bytes`.
 
         Args:
-            field_name: Name of the field to set.
-            content: Anything with ``await readany()`` (aiohttp's ``request.content``) or an asynchronous iterator of
+            field_name: Name of the field.
+            content: A stream with ``await readany()`` (aiohttp's ``request.content``) or an asynchronous iterator of
                 bytes (Starlette's ``request.stream()``).
-            size: Length of the content in bytes; None when it is not known.
+            size: Size of the content in bytes; None if it is not known.
 
         Raises:
-            LengthMismatch: The content was shorter or longer than ``size``.
-            NotShareable: There is a field of this name that is shared already.
-            ArenaFull: The shared memory of the flow is used up.
+            LengthMismatch: The content is shorter or longer than ``size``.
+            NotShareable: A field of this name is shared already.
+            ArenaFull: The shared memory of the flow is full.
 
-        A cancellation leaves the field unset and frees the memory.
+        A cancellation leaves the field unset and releases the memory.
         """
         memory = _memory_here()
         if size is None or memory is None:
@@ -262,14 +262,14 @@ class BaseTask:
         self._put_shared(field_name, SharedBytes(view.toreadonly(), bytes))
 
     def update(self, source: BaseTask) -> None:
-        """Take over the fields of another task: set, replaced and deleted ones.
+        """Replace the fields with those of another task.
 
         Args:
-            source: A task of the same kind; its ``task_id`` is not taken over.
+            source: A task of the same class; its ``task_id`` is not copied.
         """
-        self._take(dict(source.__dict__))
+        self._replace_fields(dict(source.__dict__))
 
-    def _take(self, fields: dict[str, Any]) -> None:
+    def _replace_fields(self, fields: dict[str, Any]) -> None:
         fields["task_id"] = self.task_id
         self.__dict__.clear()
         self.__dict__.update(fields)
@@ -283,7 +283,7 @@ class BaseTask:
         return any(memory.is_shared(value) for memory in shared_memories[-1:])
 
     def _copy_out(self) -> None:
-        """Make the fields that lie in shared memory until somebody looks at them ordinary ones."""
+        """Make ordinary fields of those whose bytes are in shared memory."""
         for name, value in self.__dict__.pop("_deferred", {}).items():
             if name not in self.__dict__:
                 self.__dict__[name] = value.copy()
@@ -298,7 +298,7 @@ class BaseTask:
         cls = type(self)
         if not isinstance(cls.__dict__.get(field_name), SharedField):
             if hasattr(cls, field_name):
-                # What stands there, a default or a property, is not ours to replace.
+                # The class has an attribute of its own there, a default or a property, which must not be replaced.
                 self.__dict__[field_name] = value.copy()
                 return
             setattr(cls, field_name, SharedField(field_name))
@@ -310,7 +310,7 @@ class BaseTask:
         return ", ".join(sorted(names))
 
     def __repr__(self) -> str:
-        # Names only: a field may hold many megabytes or somebody's data.
+        # Names only: a field may be many megabytes, or private data.
         return f"<{type(self).__name__} {self.task_id}: {self._field_names()}>"
 
 
@@ -319,28 +319,28 @@ def _memory_here() -> SharedMemory | None:
 
 
 def checked_priority(priority: int) -> int:
-    """Return a priority as a whole number.
+    """Return a priority as an integer.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is no integer.
     """
     try:
         return operator.index(priority)
     except TypeError:
-        raise ConfigurationError(f"the priority of a task is a whole number, {got(priority)}") from None
+        raise ConfigurationError(f"the priority of a task must be an integer, {got(priority)}") from None
 
 
 def frozen_task(name: str) -> str:
-    """Say why a frozen class cannot be a task.
+    """Return the message of the error for a frozen class of tasks.
 
     Args:
         name: Name of the class.
     """
-    return f"{name} is frozen, and handlers set results as attributes of a task; declare it without frozen=True"
+    return f"{name} is frozen, but handlers set results as attributes of a task; declare it without frozen=True"
 
 
 async def _pieces(content: Readany | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    # Asked first: aiohttp's StreamReader is an asynchronous iterator too, but one of lines.
+    # Checked first: aiohttp's StreamReader is an asynchronous iterator too, but of lines.
     if hasattr(content, "readany"):
         while piece := await content.readany():
             yield piece

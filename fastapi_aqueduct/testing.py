@@ -1,4 +1,4 @@
-"""Helpers for the tests of applications that use the package."""
+"""A client for the tests of applications that use the package."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def client(app: ASGIApp, *, raise_app_exceptions: bool = True) -> AsyncIterator[httpx.AsyncClient]:
-    """Run an application's lifespan and give a client that calls the application without a server.
+    """Run the lifespan of an application and yield a client that calls the application without a server.
 
-    Needs httpx2 or httpx. Unlike Starlette's ``TestClient`` it passes the body on in the pieces it is given,
-    and unlike ``ASGITransport`` alone it runs the lifespan, in a task of its own and without a time limit,
-    and gives its state to the requests.
+    Needs httpx2 or httpx. Unlike Starlette's ``TestClient`` it sends a body in the chunks that it gets, and unlike
+    ``ASGITransport`` alone it runs the lifespan, in a task of its own and without a time limit, and passes its state to
+    the requests.
 
     Args:
         app: Any ASGI application.
-        raise_app_exceptions: Whether an exception that the application lets pass is raised in the test;
-            else the test sees the answer 500.
+        raise_app_exceptions: Whether an exception that the application does not handle is raised in the test;
+            otherwise the response is 500.
+
+    Yields:
+        The client. Its base URL is ``http://testserver``.
 
     Raises:
-        UsageError: Neither httpx2 nor httpx is there, or the lifespan has ended before it had started.
-        Exception: What the start of the application raised.
+        UsageError: Neither httpx2 nor httpx is installed, or the lifespan ended before it had started.
+        Exception: An exception of the start of the application.
 
     Example:
         ::
@@ -70,7 +73,7 @@ class _Lifespan:
             await asyncio.wait([self._task, started], return_when=asyncio.FIRST_COMPLETED)
             if not self._has_started.is_set():
                 await self._task
-                raise UsageError("the lifespan of the application ended before it had started")
+                raise UsageError("the lifespan of the application ended before its start was complete")
         except asyncio.CancelledError:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -91,7 +94,7 @@ class _Lifespan:
 
 
 def _library() -> Any:
-    # httpx2 is what Starlette's own TestClient prefers.
+    # Starlette's own TestClient prefers httpx2.
     for name in ("httpx2", "httpx"):
         if find_spec(name) is not None:
             return import_module(name)

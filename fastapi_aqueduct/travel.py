@@ -1,4 +1,4 @@
-"""What a task may be, and a value that it shares, because it can be put together again in another process."""
+"""Checks that the class of a task, and a value that it shares, can be rebuilt in another process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _REDUCERS = ("__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__
 
 
 def check_class(cls: type, root: type) -> None:
-    """Refuse a task class of which something would be lost: tasks travel as their fields, or as ``__getstate__`` says.
+    """Refuse a class of tasks that would lose state: a task is sent as its fields, or as its ``__getstate__``.
 
     Args:
         cls: The class.
-        root: The class that all tasks have in common.
+        root: The base class of all tasks.
 
     Raises:
-        ConfigurationError: The class, or one that it is derived from, has ``__slots__`` or is reduced in its own way.
+        ConfigurationError: The class, or a base of it, has ``__slots__`` or a ``__reduce__`` of its own.
     """
     for base in cls.__mro__:
         if base is root or base is object:
@@ -32,8 +32,8 @@ def check_class(cls: type, root: type) -> None:
         for name in _REDUCERS:
             if name in base.__dict__:
                 raise ConfigurationError(
-                    f"{cls.__qualname__}: a task cannot have {name}{owner}: its fields travel, and the caller's own "
-                    "task gets them back; say with __getstate__ and __setstate__ what travels"
+                    f"{cls.__qualname__}: a task cannot have {name}{owner}: its fields are sent, and are set in the "
+                    "caller's own task; define __getstate__ and __setstate__ to choose what is sent"
                 )
 
 
@@ -42,7 +42,7 @@ def check_shareable(where: str, value: Any) -> None:
 
     Args:
         where: Class and field, for the message.
-        value: What is to be shared.
+        value: The value.
 
     Raises:
         NotShareable: It is no array, `bytes` or `bytearray`, or carries more than its elements.
@@ -51,11 +51,11 @@ def check_shareable(where: str, value: Any) -> None:
         return
     numpy = sys.modules.get("numpy")
     if numpy is None or type(value) is not numpy.ndarray:
-        what = "numpy arrays, bytes and bytearray can be shared, and no subclasses of them"
+        what = "only numpy arrays, bytes and bytearray can be shared, but no subclasses of them"
         raise NotShareable(f"{where} is of type {type(value).__qualname__}; {what}")
     if value.dtype.hasobject:
         raise NotShareable(f"{where} is an array of Python objects ({value.dtype}), which cannot be shared")
-    if value.dtype.kind not in "mM":  # numpy exports no buffer of times; they are shared as numbers
+    if value.dtype.kind not in "mM":  # numpy exports no buffer of times, which are shared as integers
         try:
             memoryview(value)
         except (ValueError, BufferError) as exc:

@@ -25,9 +25,9 @@ def refused(words: str) -> Any:
 
 def test_a_coroutine_function_as_handle() -> None:
     words = (
-        "H.handle is declared with `async def`, and a worker calls it as an ordinary function: nothing of it would "
-        "run; write `def handle(self, *tasks)` and set results as attributes of the tasks; `asyncio.run(...)` in it "
-        "runs what must be awaited"
+        "H.handle is declared with `async def`, but a worker calls it as an ordinary function, so its body would not "
+        "run; write `def handle(self, *tasks)` and set results as attributes of the tasks; run coroutines in it with "
+        "`asyncio.run(...)`"
     )
     with refused(words):
 
@@ -37,9 +37,9 @@ def test_a_coroutine_function_as_handle() -> None:
 
 def test_a_generator_function_as_handle() -> None:
     words = (
-        "H.handle has a `yield`, and a worker calls it as an ordinary function: nothing of it would run; write "
-        "`def handle(self, *tasks)` and set results as attributes of the tasks; `asyncio.run(...)` in it runs what "
-        "must be awaited"
+        "H.handle has a `yield`, but a worker calls it as an ordinary function, so its body would not run; write "
+        "`def handle(self, *tasks)` and set results as attributes of the tasks; run coroutines in it with "
+        "`asyncio.run(...)`"
     )
     with refused(words):
 
@@ -59,8 +59,8 @@ def test_a_coroutine_function_at_the_start_or_the_end(method: str) -> None:
     async def function(self: Any) -> None: ...
 
     words = (
-        f"H.{method} is declared with `async def`, and a worker calls it as an ordinary function: nothing of it would "
-        f"run; write `def {method}(self)`, with `asyncio.run(...)` in it for what must be awaited"
+        f"H.{method} is declared with `async def`, but a worker calls it as an ordinary function, so its body would "
+        f"not run; write `def {method}(self)`, and run coroutines in it with `asyncio.run(...)`"
     )
     with refused(words):
         type("H", (BaseTaskHandler,), {method: function})

@@ -130,7 +130,7 @@ class Frozen(BaseTask):
     value: int
 
 
-FROZEN = "Frozen is frozen, and handlers set results as attributes of a task; declare it without frozen=True"
+FROZEN = "Frozen is frozen, but handlers set results as attributes of a task; declare it without frozen=True"
 
 
 def test_a_frozen_dataclass() -> None:

@@ -163,7 +163,7 @@ async def test_a_priority_that_is_no_whole_number_is_refused_and_nothing_stays(p
     async with running(Flow(Each(handlers.pass_on), queue_priorities=3)) as flow:
         task = Job()
         task.priority = priority
-        with pytest.raises(ConfigurationError, match="priority of a task is a whole number"):
+        with pytest.raises(ConfigurationError, match="priority of a task must be an integer"):
             await flow.process(task)
         assert flow.statistics().in_flight == 0
         task.priority = 1

@@ -47,7 +47,7 @@ def test_an_unknown_step_is_refused_with_those_that_there_are() -> None:
     flow = Flow(FlowStep(Each(), name="decode"), Each(), name="ocr")
     with pytest.raises(UnknownStep) as caught:
         flow.steps["recognise"]
-    assert str(caught.value) == "flow ocr has no step 'recognise'; its steps: decode, step2_Each"
+    assert str(caught.value) == "flow ocr has no step 'recognise'; it has: decode, step2_Each"
     with pytest.raises(KeyError):
         flow.steps["recognise"]
     assert flow.steps.get("recognise") is None
