@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from ..exceptions import InvalidArgument, UsageError, got
 from ..logger import log
 from .disconnect import DisconnectWatch
-from .stall import Stall, Stalled
+from .stall import Stalled, StallTimeout
 from .uvicorn import transport_of
 
 PIECE = 256 << 10
@@ -118,7 +118,7 @@ class SharedResponse(Response):
             await self.background()
 
     async def _send(self, view: memoryview, transport: asyncio.Transport | None, send: Send) -> None:
-        async with Stall(self._stall_timeout, transport) as stall:
+        async with StallTimeout(self._stall_timeout, transport) as stall:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             tail = max(0, len(view) - TAIL)
             for start in range(0, tail, PIECE):

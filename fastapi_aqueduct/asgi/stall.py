@@ -1,4 +1,4 @@
-"""Notices that a client takes nothing of its answer."""
+"""Gives up clients that do not read their answer."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import termios
 from types import TracebackType
 from typing import Self
 
-LOOKS = 4
-"""How many times the connection is looked at in the time in which it must move."""
+CHECKS = 4
+"""Checks of the connection in the time in which it must make progress."""
 
 
 class Stalled(Exception):
-    """The client has taken nothing of its answer for too long."""
+    """The client has read nothing of its answer for too long."""
 
 
-class Stall:
-    """Ends what runs inside it when the client takes nothing for too long.
+class StallTimeout:
+    """Cancels its body when the client reads nothing for too long.
 
-    A piece that the server has accepted is progress. Where the connection is known, so is whatever leaves it: the
-    kernel lets a server write again only when a third of its buffer is empty, which for a slow client is many seconds
-    of reading.
+    A piece that the server has accepted is progress. Where the connection is known, so is every byte that leaves it:
+    the kernel lets a server write again only when a third of its buffer is empty, which can take a slow client many
+    seconds.
 
     Args:
-        seconds: How long; None: no limit.
+        seconds: The limit; None: there is none.
         transport: The connection, if it is known.
 
     Raises:
@@ -55,7 +55,7 @@ class Stall:
         try:
             await self._timeout.__aexit__(exc_type, exc, traceback)
         except TimeoutError:
-            raise Stalled(f"the client has taken nothing of its answer for {self._seconds:g} s") from None
+            raise Stalled(f"the client has read nothing of its answer for {self._seconds:g} s") from None
 
     def note(self) -> None:
         """Note that the server has accepted a piece."""
@@ -63,9 +63,9 @@ class Stall:
 
     def _wait(self) -> None:
         if self._seconds < math.inf:
-            self._timer = self._loop.call_later(self._seconds / LOOKS, self._look)
+            self._timer = self._loop.call_later(self._seconds / CHECKS, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         before, self._unsent = self._unsent, _unsent(self._transport)
         if self._unsent < before:
             self.note()
@@ -76,11 +76,11 @@ class Stall:
 
 
 def _unsent(transport: asyncio.Transport | None) -> int:
-    """Count the bytes that the client has not acknowledged."""
+    """Return the number of bytes that the client has not acknowledged."""
     if transport is None:
         return 0
     try:
-        # SIOCOUTQ of tcp(7) and unix(7), which other systems than Linux do not have.
+        # SIOCOUTQ of tcp(7) and unix(7), which only Linux has.
         number = transport.get_extra_info("socket").fileno()
         queued: int = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))[0]
     except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import BodyLengthMismatch
 from .limits import check_size
-from .pace import Pace
+from .read_timeout import ReadTimeout
 from .sink import Sink
 
 
@@ -14,14 +14,14 @@ class Guards(Sink):
     Args:
         announced: The Content-Length, which is allowed; None: there is none.
         max_size: The most bytes that the body may have.
-        pace: Its clock stands still while the server makes the client wait.
+        timeout: Its clock stands still while the server makes the client wait.
         sink: The next stage.
     """
 
-    def __init__(self, announced: int | None, max_size: int, pace: Pace, sink: Sink) -> None:
+    def __init__(self, announced: int | None, max_size: int, timeout: ReadTimeout, sink: Sink) -> None:
         self._announced = announced
         self._most = max_size if announced is None else announced
-        self._pace = pace
+        self._timeout = timeout
         self._sink = sink
         self._received = 0
 
@@ -29,13 +29,13 @@ class Guards(Sink):
         received = self._received = self._received + len(data)
         if received > self._most:
             self._refuse()
-        self._pace.note(received)
+        self._timeout.note(received)
         return self._sink.write(data)
 
     async def drain(self) -> None:
-        self._pace.pause()
+        self._timeout.pause()
         await self._sink.drain()
-        self._pace.resume()
+        self._timeout.resume()
 
     def finish(self) -> None:
         if self._announced is not None and self._received < self._announced:

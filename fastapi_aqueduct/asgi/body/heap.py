@@ -1,7 +1,7 @@
-"""Bodies that go to the heap, JSON above all, under the guards of uploads.
+"""The guards of uploads for bodies that go to the heap, JSON above all.
 
-FastAPI reads such a body itself, before it asks anything else of an endpoint. So the guards stand where the messages
-arrive: `GuardedReceive.receive_guarded` takes the place of the server's ``receive``.
+FastAPI reads such a body itself, before anything else of an endpoint. So the guards are in the messages:
+`GuardedReceive.receive_guarded` replaces the server's ``receive``.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ...exceptions import AqueductError, NotRunningError
 from ...flow import Arrival, Flow
-from ..errors import BodyTooLarge, refusal
+from ..errors import refusal
 from ..settings import settings_of
 from ..shutdown import raise_for_shutdown
-from .limits import BodyRules, announced_size
-from .pace import Pace
+from .limits import BodyRules, announced_size, check_size
+from .read_timeout import ReadTimeout
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An ASGI application, or the method of a route that is called like one."""
 
 Steps = Generator[Any, Any, Message]
-"""A message that is waited for, as the event loop sees it: each step yields what must happen before the next."""
+"""The steps of awaiting a message, as the event loop sees them: each yields what must happen before the next."""
 
 
 class HeapGuard:
-    """Guards the bodies of one endpoint.
+    """Guards the bodies of one endpoint that go to the heap.
 
     Args:
         rules: What the endpoint takes.
@@ -46,12 +46,12 @@ class HeapGuard:
 
         Args:
             request: Keeps the body.
-            length: Its Content-Length, as it stands there.
+            length: Its Content-Length, undecoded.
 
         Raises:
             HTTPException: The body is refused: the answer, which FastAPI and Starlette pass on.
-            ClientDisconnect: The client went away before all of it had come.
-            RuntimeError: It has been read as a stream.
+            ClientDisconnect: The client went away before all of the body had come.
+            RuntimeError: The body was read as a stream.
         """
         receive = request.receive
         is_guarded = isinstance(getattr(receive, "__self__", None), GuardedReceive)
@@ -60,7 +60,8 @@ class HeapGuard:
         begun: Steps | None = None
         max_size = self.rules.max_size(request.scope)
         if length is None or (len(length) < 20 and length.isdigit() and int(length) <= max_size):
-            # Most bodies are there at once, in one message. One step by hand tells, for less than a timer costs.
+            # Most bodies are complete in the first message, which is there at once. One step by hand finds that out and
+            # costs less than a timer.
             begun = receive().__await__()
             try:
                 waits_for = next(begun)
@@ -68,7 +69,7 @@ class HeapGuard:
                 message: Message = stop.value
                 body: bytes | None = message.get("body")
                 if body is not None and len(body) <= max_size and not message.get("more_body", False):
-                    # Where Starlette looks when somebody asks again.
+                    # Starlette returns these when the body is asked for again.
                     request._stream_consumed = True
                     request._body = body
                     return body
@@ -94,17 +95,17 @@ class HeapGuard:
 class GuardedReceive:
     """Receives one body.
 
-    A body that is not there at once is counted among the uploads of the flow until it is complete, and must keep up
-    their pace.
+    A body that is not complete at once counts among the uploads of the flow until it is, and has the same limits of
+    time.
 
     Args:
-        guard: That of its endpoint.
+        guard: The guard of the endpoint.
         scope: Of the request.
         receive: The server's.
-        begun: The first message, if it has been asked for.
+        begun: The first message, if it was asked for already.
 
     Attributes:
-        receive: As given, where Starlette's limit on bodies has it, too.
+        receive: As given. Starlette's limit on bodies keeps it under the same name.
     """
 
     def __init__(self, guard: HeapGuard, scope: Scope, receive: Receive, begun: Steps | None = None) -> None:
@@ -114,13 +115,13 @@ class GuardedReceive:
         self._begun = begun
         self._max_size: int | None = None
         self._size = 0
-        self._pace: Pace | None = None
+        self._timeout: ReadTimeout | None = None
         self._arrival: Arrival | None = None
         self._has_ended = False
         self._is_refused = False
 
     async def receive_guarded(self) -> Message:
-        """Receive the next message, as an application does from the server; what follows the body is passed on.
+        """Receive the next message, as an application does from the server. What follows the body is passed on.
 
         Raises:
             HTTPException: The body is refused: the answer, which FastAPI and Starlette pass on.
@@ -154,10 +155,9 @@ class GuardedReceive:
             message = await self._wait(steps, waits_for)
         more = len(message.get("body", b""))
         self._size += more
-        if self._size > self._max_size:
-            raise self._too_large()
+        check_size(self._size, self._max_size)
         if message.get("more_body", False):
-            self._get_pace().note(self._size)
+            self._get_timeout().note(self._size)
             self._expect()
             if more and self._arrival is not None and not self._arrival.take(more):
                 await self._arrival.wait(more)
@@ -166,33 +166,32 @@ class GuardedReceive:
         return message
 
     async def _wait(self, steps: Steps, waits_for: Any) -> Message:
-        with self._get_pace() as pace:
+        with self._get_timeout() as timeout:
             try:
                 self._expect()
             except AqueductError as exc:
-                # Not raised here: what waits is to be cancelled in the way that it knows.
-                pace.refuse(exc)
+                # Not raised here: the step that waits must end by a cancellation.
+                timeout.refuse(exc)
             arrival = self._arrival
             if arrival is None:
                 return await _rest(steps, waits_for)
-            arrival.on_abandon(pace.refuse)
+            arrival.on_abandon(timeout.refuse)
             try:
                 return await _rest(steps, waits_for)
             finally:
                 arrival.on_abandon(None)
 
     def _judge_head(self) -> int:
-        max_size = self._max_size = self._guard.rules.max_size(self._scope)
-        size = announced_size(self._scope)
-        # FastAPI's own limit is enforced by what is wrapped, with the answer that the application knows.
-        if size is not None and size > max_size != self._scope.get("starlette.max_body_size"):
-            raise self._too_large()
+        max_size, size = self._guard.rules.max_size(self._scope), announced_size(self._scope)
+        # FastAPI's own limit is enforced in `receive`, with the answer that the application expects.
+        if max_size != self._scope.get("starlette.max_body_size"):
+            check_size(size, max_size)
         return max_size
 
-    def _get_pace(self) -> Pace:
-        if self._pace is None:
-            self._pace = Pace(self._guard.rules.limits_of(self._scope))
-        return self._pace
+    def _get_timeout(self) -> ReadTimeout:
+        if self._timeout is None:
+            self._timeout = ReadTimeout(self._guard.rules.limits_of(self._scope))
+        return self._timeout
 
     def _expect(self) -> None:
         flow = self._guard.flow or _only_flow(self._scope)
@@ -200,15 +199,14 @@ class GuardedReceive:
             return
         rules = self._guard.rules
         size, cap = announced_size(self._scope), rules.limits_of(self._scope).cap
-        # What is longer could wait for room, and would never get it.
+        # A body that is larger than all memory would wait for it without effect.
         self._max_size = min(rules.max_size(self._scope), flow.memory_limit)
-        if max(self._size, size or 0) > self._max_size:
-            raise self._too_large()
+        check_size(max(self._size, size or 0), self._max_size)
         try:
             self._arrival = flow.expect(size, rules.max_size(self._scope), rules.wait, cap)
         except NotRunningError:
-            return  # or not here: what the task needs of the flow is judged when the body has come
-        # An endpoint may answer before it has read all.
+            return  # or it runs in another process: the endpoint finds out when the body is complete
+        # An endpoint may answer before it has read all of the body.
         task = asyncio.current_task()
         assert task is not None
         task.add_done_callback(lambda _: self._end())
@@ -219,16 +217,13 @@ class GuardedReceive:
             self._arrival.close()
             self._arrival = None
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body may have at most {self._max_size} bytes.")
-
 
 class Guarded:
-    """An application that reads a body, with the guard before it.
+    """An application that reads a body, behind the guard.
 
     Args:
-        guard: That of the endpoint.
-        application: What reads the body.
+        guard: The guard of the endpoint.
+        application: Reads the body.
     """
 
     def __init__(self, guard: HeapGuard, application: Application) -> None:
@@ -242,7 +237,10 @@ class Guarded:
 
 @types.coroutine
 def _rest(steps: Steps, waits_for: Any) -> Steps:
-    """Await what has been begun by hand; ``yield from`` would not pass on what is thrown in at the first step."""
+    """Await the steps after the first, which was made by hand.
+
+    ``yield from`` would not pass on an exception that is thrown in at the first of them.
+    """
     try:
         while True:
             try:

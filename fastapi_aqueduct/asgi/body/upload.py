@@ -13,9 +13,9 @@ from .gunzip import Gunzip
 from .head import judge_head
 from .limits import BodyRules, check_size
 from .multipart import Multipart
-from .pace import Pace
 from .parts import Received, UploadPart
 from .raw import RawBody
+from .read_timeout import ReadTimeout
 from .sink import Sink
 from .stream import stream_body
 
@@ -58,12 +58,12 @@ class UploadReader:
         max_size = min(head.max_size, flow.memory_limit)
         check_size(head.announced, max_size)
         limits = rules.limits_of(self._request.scope)
-        with Pace(limits) as pace, flow.receive(head.size, max_size, rules.wait, limits.cap) as writer:
-            writer.arrival.on_abandon(pace.refuse)
+        with ReadTimeout(limits) as timeout, flow.receive(head.size, max_size, rules.wait, limits.cap) as writer:
+            writer.arrival.on_abandon(timeout.refuse)
             received, sink = self._last_stages(writer)
             if head.is_compressed:
                 sink = Gunzip(max_size, sink)
-            await stream_body(self._request, Guards(head.announced, max_size, pace, sink))
+            await stream_body(self._request, Guards(head.announced, max_size, timeout, sink))
             return received
 
     def _last_stages(self, writer: BlockWriter) -> tuple[Received, Sink]:

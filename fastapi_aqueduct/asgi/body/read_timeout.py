@@ -12,29 +12,32 @@ from ..errors import BodyTooSlow
 from ..settings import UploadLimits
 
 PARTS = 4
-"""How many times the rate is looked at while one window passes: each judges the time since the fourth before it."""
+"""Checks of the rate in one window: each judges the bytes since the fourth check before it."""
 
 SECOND_LOOK = 0.1
-"""Seconds in which the event loop reads what has arrived before a client is refused."""
+"""Seconds that the event loop has to read what has arrived before a client is refused."""
 
 PAUSE = 0.5
-"""A timer that fires so many seconds late has seen a pause of the server: it was stopped, or its event loop blocked."""
+"""Seconds by which a timer fires late when the server has paused: it was stopped, or its event loop was blocked."""
 
 
-class Pace:
-    """Ends what runs inside it when the client falls idle, or below the least rate.
+class ReadTimeout:
+    """Cancels its body when the client sends nothing for too long, or less than the least rate.
 
-    The rate is that of the last `UploadLimits.grace` seconds, so what was sent quickly before does not count. One timer
-    serves both limits. It looks at what has come only when it fires, so that a chunk costs nearly nothing.
+    The rate is that of the last `UploadLimits.grace` seconds, so bytes that were sent quickly before do not count. One
+    timer serves both limits and looks at the number of bytes only when it fires, so a chunk costs nearly nothing.
 
-    Time in which the server itself stood still is not charged to the client: the kernel keeps only as much as fits in
-    the buffers of a socket. A timer that fires late therefore begins a new window. And no client is refused before the
-    event loop has had the time to read what has arrived.
+    A pause of the server is not charged to the client: meanwhile the kernel keeps only what fits into the buffers of a
+    socket. Therefore a timer that fires late begins a new window, and no client is refused before the event loop has
+    had time to read what has arrived.
 
     It may be entered again: the time between is not charged either.
 
     Args:
         limits: How slow a client may be.
+
+    Raises:
+        BodyTooSlow: From the context.
     """
 
     def __init__(self, limits: UploadLimits) -> None:
@@ -67,31 +70,31 @@ class Pace:
         self.pause()
         refusal, self._refusal = self._refusal, None
         try:
-            # As in asyncio.timeout: a cancellation from elsewhere goes on.
+            # As in asyncio.timeout: a cancellation from elsewhere is passed on.
             if refusal and self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
                 raise refusal from exc
         finally:
             del refusal  # it refers to this frame: a cycle
 
     def refuse(self, refusal: Exception) -> None:
-        """End what runs inside with an exception, for another reason than the pace."""
+        """Cancel the body and raise another exception from the context."""
         self._refusal = refusal
         self._task.cancel()
 
     def note(self, received: int) -> None:
-        """Note how many bytes have come altogether."""
+        """Note the number of all bytes that have come."""
         self._received = received
         self._last = self._loop.time()
 
     def pause(self) -> None:
-        """Stop the clock while the client is made to wait."""
+        """Stop the clock while the server makes the client wait."""
         self._paused_at = self._loop.time()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def resume(self) -> None:
-        """Let the clock go on."""
+        """Start the clock again."""
         assert self._paused_at is not None
         waited = self._loop.time() - self._paused_at
         self._last += waited
@@ -105,32 +108,32 @@ class Pace:
     def _wait(self) -> None:
         due = min(self._last + self._idle, self._next_mark)
         self._due = max(due, self._loop.time())
-        self._timer = None if due == math.inf else self._loop.call_at(self._due, self._look)
+        self._timer = None if due == math.inf else self._loop.call_at(self._due, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
         if now > self._due + PAUSE:
             self._begin_window(now)
         if self._is_too_slow(now):
-            # Kept through a pause: a client that sends a byte now and then gets no other term with each of them.
+            # Kept through a pause: a client cannot extend its term with a byte now and then.
             self._term = self._term or now + SECOND_LOOK
-            self._timer = self._loop.call_at(self._term, self._look_again)
+            self._timer = self._loop.call_at(self._term, self._check_again)
         else:
-            self._go_on(now)
+            self._continue(now)
 
-    def _look_again(self) -> None:
-        # Behind the tasks that have been woken by what the loop has read.
+    def _check_again(self) -> None:
+        # Behind the tasks that were woken by what the loop has read.
         self._timer = self._loop.call_soon(self._judge)
 
     def _judge(self) -> None:
         now = self._loop.time()
         if self._is_too_slow(now):
-            # The connection is closed: else the server would go on waiting for the rest, to use it again.
+            # Closes the connection; otherwise the server would wait for the rest of the body, to use it again.
             self.refuse(BodyTooSlow("The body came too slowly.", {"Connection": "close"}))
         else:
-            self._go_on(now)
+            self._continue(now)
 
-    def _go_on(self, now: float) -> None:
+    def _continue(self, now: float) -> None:
         self._term = None
         if now >= self._next_mark:
             if len(self._marks) == PARTS:
