@@ -1,4 +1,4 @@
-"""What a client is told when something goes wrong; the tree of all errors is in ``exceptions.py``."""
+"""The HTTP answers to exceptions; the tree of all errors is in ``exceptions.py``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BodyError(AqueductError):
     """The body of a request cannot be used.
 
     Attributes:
-        headers: What the answer says beside it.
+        headers: Headers of the answer.
     """
 
     def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
@@ -30,15 +30,15 @@ class BodyError(AqueductError):
 
 
 class BodyTooLarge(BodyError):
-    """The body is longer than the endpoint takes."""
+    """The body is larger than the endpoint allows."""
 
 
 class BodyTooSlow(BodyError):
-    """The client was idle, or slower than the least rate."""
+    """The client sent nothing for too long, or less than the least rate."""
 
 
 class UnsupportedBody(BodyError):
-    """The body is of a type or a coding that the endpoint does not take."""
+    """The body has a type or a coding that the endpoint does not accept."""
 
 
 class BodyLengthMismatch(BodyError):
@@ -50,32 +50,17 @@ class MalformedBody(BodyError):
 
 
 class Answer(NamedTuple):
-    """What a client is told about an exception.
+    """The HTTP answer to an exception.
 
     Attributes:
         status: The HTTP status.
-        detail: The sentence in the body; None: the exception's own, which is about the request and nothing else.
-        retry_after: Whether the answer says when to try again.
+        detail: The text in the body; None: that of the exception, which only describes the request.
+        retry_after: Whether the answer has a header Retry-After.
     """
 
     status: int
     detail: str | None
     retry_after: bool = False
-
-
-def missing_upload(name: str) -> dict[str, Any]:
-    """Return the entry of FastAPI's 422 for a required upload that did not come."""
-    return {"type": "missing", "loc": ("body", name), "msg": "Field required", "input": None}
-
-
-def refused_upload(place: tuple[str | int, ...], reason: str) -> dict[str, Any]:
-    """Return the entry of FastAPI's 422 for an upload that cannot be used.
-
-    Args:
-        place: Name of the upload, and the index of the file where there are several.
-        reason: What is wrong.
-    """
-    return {"type": "value_error", "loc": ("body", *place), "msg": f"Value error, {reason}", "input": None}
 
 
 BUSY = "The service is busy; try again later."
@@ -85,7 +70,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     BodyTooSlow: Answer(408, None),
     UnsupportedBody: Answer(415, None),
     BodyError: Answer(400, None),
-    # Nobody reads this one; the number is the one that access logs know for it.
+    # Only logs show this one; the status is that of nginx for it.
     ClientDisconnect: Answer(499, "The client closed the connection."),
     TaskTooLarge: Answer(413, "The request is larger than the service can take."),
     Overloaded: Answer(503, BUSY, retry_after=True),
@@ -93,18 +78,18 @@ ANSWERS: dict[type[Exception], Answer] = {
     WorkerDied: Answer(503, "The process that worked on the request has ended."),
     TaskTimeout: Answer(504, "The request was not finished in time."),
 }
-"""The answers. Whatever is not in here, above all what a handler raised, is left to the application."""
+"""The answers. Other exceptions, above all those of handlers, are left to the application."""
 
 
 @contextmanager
 def http_errors(scope: Scope) -> Iterator[None]:
     """Turn the package's exceptions into HTTP answers.
 
-    Exceptions for which the application has a handler are left to it. So is what a handler raised: an application
-    that maps it answers, and one that does not has it logged by the server, with the worker's traceback as its cause.
+    Exceptions for which the application has a handler are left to it. So are those of a flow's handlers: the
+    application maps them to an answer, or the server logs them, with the worker's traceback as the cause.
 
     Args:
-        scope: Of the request. On a websocket the exceptions stay what they are: there is no answer to give.
+        scope: Of the request. On a WebSocket the exceptions stay as they are: there is no HTTP answer.
     """
     try:
         yield
@@ -121,8 +106,8 @@ def raise_http_error(scope: Scope, exc: Exception) -> NoReturn:
             raise exc
         raise answer from exc
     finally:
-        # They refer to this frame: as a cycle they would keep the request, and under granian the connection, until the
-        # garbage collector comes.
+        # They refer to this frame: the cycle would keep the request, and under granian the connection, until garbage is
+        # collected.
         del answer, exc
 
 
@@ -142,8 +127,8 @@ def http_error(scope: Scope, exc: Exception) -> Exception:
 def refusal(scope: Scope, exc: Exception) -> HTTPException:
     """Return the HTTP answer to an exception that is raised while a body is read.
 
-    FastAPI answers 400 to whatever is raised there and is no ``HTTPException``. So an exception for which the
-    application has a handler is returned as one of both classes.
+    FastAPI answers 400 to any other exception there. So an exception for which the application has a handler is
+    returned as an object of both classes.
     """
     answer = http_error(scope, exc)
     if isinstance(answer, HTTPException):
@@ -166,15 +151,30 @@ def _joined(kind: Any) -> type[HTTPException]:
 
 
 def find_answer(exc: Exception) -> Answer | None:
-    """Find what a client is told about an exception; None when the table does not know it."""
+    """Return the answer to an exception, as `ANSWERS` has it; None for an exception that is not there."""
     return next((ANSWERS[cls] for cls in type(exc).__mro__ if cls in ANSWERS), None)
 
 
+def missing_upload(name: str) -> dict[str, Any]:
+    """Return the entry of FastAPI's 422 for a required upload that did not come."""
+    return {"type": "missing", "loc": ("body", name), "msg": "Field required", "input": None}
+
+
+def refused_upload(place: tuple[str | int, ...], reason: str) -> dict[str, Any]:
+    """Return the entry of FastAPI's 422 for an upload that cannot be used.
+
+    Args:
+        place: Name of the upload, and the index of the file where there are several.
+        reason: What is wrong.
+    """
+    return {"type": "value_error", "loc": ("body", *place), "msg": f"Value error, {reason}", "input": None}
+
+
 def _forget_frames(exc: BaseException) -> None:
-    # The frames hold the task and its blocks of shared memory. The answer keeps its cause as long as it is sent, which
+    # The frames hold the task and its blocks of shared memory. The answer keeps its cause until it is sent, which
     # hypercorn never ends when the client of an HTTP/2 connection has gone. And an exit stack, such as FastAPI's around
     # dependencies, makes a cycle of itself and the traceback of an exception that one of its contexts has replaced. It
-    # keeps the first entry of that, so the entries are taken apart.
+    # keeps the first entry of the traceback, so the entries are unlinked.
     for found in chain(exc):
         entry, found.__traceback__ = found.__traceback__, None
         while entry is not None:
@@ -188,11 +188,11 @@ def _retry_after(exc: Exception) -> str:
 
 
 def _is_handled_by_application(scope: Scope, exc: Exception) -> bool:
-    # Where Starlette itself looks when an exception leaves an endpoint.
+    # Starlette looks here when an exception leaves an endpoint.
     handlers, _ = scope.get("starlette.exception_handlers", ({}, {}))
     return any(cls in handlers for cls in type(exc).__mro__)
 
 
 def _log_answer(scope: Scope, exc: Exception, answer: Answer) -> None:
-    # For who wants to know: under overload there are many, and metrics count them.
+    # Not a warning: under overload there are many, and metrics count them.
     log.info("%s %s: %d: %s", scope["method"], scope["path"], answer.status, str(exc) or answer.detail)

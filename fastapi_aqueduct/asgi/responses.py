@@ -1,4 +1,4 @@
-"""Answers that are made with less than usual."""
+"""Responses that cost less than FastAPI's: JSON that is serialized already, and arrays in shared memory."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .stall import Stalled, StallTimeout
 from .uvicorn import transport_of
 
 PIECE = 256 << 10
-"""Bytes that are handed to the server at once, at most: what it cannot send yet it holds, or copies."""
+"""The most bytes that the server gets at once: it holds, or copies, what it cannot send yet."""
 
 TAIL = 64 << 10
-"""Bytes at the end that are copied. Servers make an application wait only while they hold more than so many, so they
-would hold the memory of what is left without anybody who looks at the time."""
+"""Bytes at the end that are copied. Servers make an application wait only while they hold more than this. They would
+hold shared memory for the rest without a limit of time."""
 
 
 class JSONContent(Response):
-    """An answer that is JSON already.
+    """A response whose content is JSON already.
 
-    What every response asks itself about its content, its type and its headers is known here.
+    It skips what other responses find out about their content, type and headers.
 
     Args:
         body: The JSON.
-        headers: More headers.
+        headers: Additional headers.
         status_code: The HTTP status.
     """
 
@@ -47,20 +47,20 @@ class JSONContent(Response):
 
 
 class SharedResponse(Response):
-    """An answer whose body is an array, a view or bytes, best in shared memory; it is sent from there.
+    """A response that is sent from shared memory without a copy.
 
     Args:
-        content: Anything with the buffer protocol whose bytes lie in one piece: an array that a handler left in the
-            task, an `Upload` or a slice of it. The memory is held until it has been sent.
-        media_type: Type of the content.
+        content: An object with the buffer protocol and contiguous bytes: an array that a handler left in the task, an
+            `Upload` or a slice of it, or bytes. The memory is held until the response is sent.
+        media_type: The Content-Type.
         status_code: The HTTP status.
-        headers: More headers.
-        background: What to do when it has been sent.
-        stall_timeout: Seconds in which the client must take something of it; after that the connection is closed, and
-            the memory let go. None: no limit.
+        headers: Additional headers.
+        background: Called when the response is sent.
+        stall_timeout: Seconds in which the client must read some of it; afterwards the connection is closed and the
+            memory is released. None: no limit.
 
     Raises:
-        InvalidArgument: The content offers no buffer, or its bytes do not lie in one piece.
+        InvalidArgument: The content has no buffer, or its bytes are not contiguous.
 
     Example:
         ::
@@ -84,10 +84,10 @@ class SharedResponse(Response):
         try:
             view = memoryview(content)
         except (TypeError, ValueError, BufferError) as exc:
-            raise InvalidArgument(f"a SharedResponse sends what has the buffer protocol, {got(content)}") from exc
+            raise InvalidArgument(f"a SharedResponse needs an object with the buffer protocol, {got(content)}") from exc
         if not view.c_contiguous:
             raise InvalidArgument(
-                "the bytes of the content do not lie in one piece; numpy.ascontiguousarray makes it so"
+                "the bytes of a SharedResponse's content must be contiguous; numpy.ascontiguousarray makes them so"
             )
         self._view: memoryview | None = view.cast("B") if view.nbytes else memoryview(b"")
         super().__init__(status_code=status_code, media_type=media_type, background=background)
@@ -96,23 +96,23 @@ class SharedResponse(Response):
         self._stall_timeout = stall_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, once.
+        """Send the response, once. Afterwards, also after a cancellation, its memory is released.
 
         Raises:
             UsageError: It was sent before.
         """
         view, self._view = self._view, None
         if view is None:
-            raise UsageError("a SharedResponse can be sent only once: its memory is let go then")
+            raise UsageError("a SharedResponse can be sent only once: its memory is released then")
         if scope.get("method") == "HEAD":
-            view = view[:0]  # granian, with HTTP/2, would send it
-        # Not every server ends a send when the client has gone: hypercorn, with HTTP/2, waits for ever.
+            view = view[:0]  # granian sends the body of an answer to HEAD over HTTP/2
+        # Not every server ends a send when the client has gone: hypercorn waits for ever over HTTP/2.
         with suppress(ClientDisconnect), DisconnectWatch(receive):
             try:
                 await self._send(view, transport_of(receive), send)
             except Stalled as exc:
                 log.info("%s %s: %s", scope["method"], scope["path"], exc)
-                await _hang_up(receive)
+                await _close_connection(receive)
         del view
         if self.background is not None:
             await self.background()
@@ -123,22 +123,22 @@ class SharedResponse(Response):
             tail = max(0, len(view) - TAIL)
             for start in range(0, tail, PIECE):
                 piece = view[start : min(start + PIECE, tail)]
-                # A connection that is not known cannot be made to let go of what it has not sent.
+                # Only a known connection can be made to release what it has not sent.
                 body = bytes(piece) if transport is None else piece
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 stall.note()
             await send({"type": "http.response.body", "body": bytes(view[tail:]), "more_body": tail > 0})
             stall.note()
             if tail:
-                # Returns when the server holds nothing of what was not copied.
+                # Returns when the server holds only copies.
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _hang_up(receive: Receive) -> None:
+async def _close_connection(receive: Receive) -> None:
     transport = transport_of(receive)
     if transport is None:
-        return  # the server sees an answer that is not complete, and closes the connection as it can
-    # Not closed: that would wait until the client has taken what was written.
+        return  # the server sees an incomplete answer and closes the connection
+    # Not `close`: that would wait until the client has read what was written.
     transport.abort()
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -18,16 +18,16 @@ class UploadLimits:
     Give it to ``Aqueduct(flow, upload_limits=...)`` for the whole application, or to one endpoint.
 
     Attributes:
-        max_body_size: The most bytes a body may have, if the endpoint does not say; default 64 MiB.
+        max_body_size: The most bytes of a body, if the endpoint has no limit of its own; default 64 MiB.
         idle_timeout: Seconds without a byte after which the client is refused with 408; None: no limit.
         min_rate: Bytes a second that a client must reach over the last ``grace`` seconds, else 408; 0: no limit.
-        grace: Seconds over which ``min_rate`` is judged: a client is first judged when so many have passed.
+        grace: Seconds over which ``min_rate`` is measured, for the first time when they have passed.
         max_uploads: The most uploads that may arrive at the same time for one flow, else 503; None: any number.
-        max_pending_bytes: The most bytes of shared memory that uploads of one flow which are still arriving may
-            have, else 503; None: half of the flow's ``memory_limit``. A single upload may have more.
+        max_pending_bytes: The most bytes of shared memory for uploads of one flow that are still arriving, else 503;
+            None: half of the flow's ``memory_limit``. A single upload may have more.
 
     Raises:
-        ConfigurationError: ``min_rate`` has no time over which it could be judged.
+        ConfigurationError: ``min_rate`` is set and ``grace`` is not positive.
     """
 
     max_body_size: int = 64 << 20

@@ -1,4 +1,4 @@
-"""Exceptions and the frames they have passed, which hold the task of a request."""
+"""Breaks reference cycles between exceptions and the frames they have passed, which hold the task of a request."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def chain(exc: BaseException) -> Iterator[BaseException]:
 def untangle(exc: BaseException) -> None:
     """Break the cycles that libraries make of an exception which passes their frames.
 
-    They would keep the frames of the endpoint, and with them a task, until garbage is collected. Starlette makes two
-    of them when a streamed response raises.
+    The cycles would keep the frames of the endpoint, and with them a task, until garbage is collected. Starlette makes
+    two of them when a streamed response raises.
 
     Args:
-        exc: The exception. Frames of libraries that refer to it are missing in its traceback afterwards.
+        exc: The exception. Its traceback loses the frames of libraries that refer to it.
     """
     exceptions = list(chain(exc))
     members = {id(found) for found in exceptions}
     for found in exceptions:
         context = found.__context__ if found.__suppress_context__ else None
         if isinstance(context, BaseExceptionGroup) and any(member is found for member in context.exceptions):
-            found.__context__ = None  # which is not shown
+            found.__context__ = None  # a traceback does not show it
         found.__traceback__ = _without_cycles(found.__traceback__, members)
 
 
 class Untangled:
-    """An application whose exceptions make no cycles.
+    """An ASGI application whose exceptions make no cycles.
 
     Args:
-        application: It, a response for instance.
+        application: The application, for example a response.
     """
 
     def __init__(self, application: ASGIApp) -> None:
@@ -65,7 +65,7 @@ class Untangled:
 
 
 def _without_cycles(traceback: TracebackType | None, exceptions: set[int]) -> TracebackType | None:
-    # Not frame.clear(), which would end a coroutine that has caught an exception and goes on.
+    # Not frame.clear(), which would end a coroutine that has caught the exception and continues.
     first, last, entry = traceback, None, traceback
     while entry is not None:
         if not _makes_cycle(entry.tb_frame, exceptions):

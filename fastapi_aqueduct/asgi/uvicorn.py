@@ -1,14 +1,14 @@
-"""The private parts of uvicorn; no other module knows them.
+"""Everything that uses private parts of uvicorn.
 
-Between the socket and `receive` uvicorn copies every byte twice: into a buffer of the request, and out of it when the
-application asks; and it stops and restarts reading whenever 64 KiB lie there. For uploads of megabytes that costs more
-than all else here. So the buffer is replaced by a `Tap`: what the parser appends goes straight on, and `receive` is
-awaited as always (it answers ``Expect: 100-continue``, sees the client leave and wakes us), with nothing left to copy.
-The HTTP protocol itself stays wholly with the server.
+Between the socket and ``receive`` uvicorn copies every byte twice: into a buffer of the request, and out of it when the
+application asks; and it stops and restarts reading whenever the buffer has 64 KiB. For uploads of megabytes that costs
+more than all of this package. So a `Tap` replaces the buffer: it passes on what the parser appends. ``receive`` is
+awaited as usual, with nothing left to copy: it answers ``Expect: 100-continue``, sees the client leave, and wakes the
+task of the request. The server alone speaks HTTP.
 
-Any other server, a release of uvicorn that is not known, and a middleware that wraps ``receive`` are served through
-ASGI's messages alone. A uvicorn of a known release whose parts have changed all the same is served, too: the tap is a
-``bytearray``, so bytes that are added to it in another way lie in it until `receive` returns them.
+Other servers, releases of uvicorn that are not known, and requests behind a middleware that wraps ``receive`` are
+served through ASGI's messages. So is a known release whose parts have changed: the tap is a ``bytearray``, so bytes
+that are added to it in another way stay in it until ``receive`` returns them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..logger import log
 from .versions import unknown
 
 SMALL = 4 << 10
-"""Bytes below which the server's own buffer is quicker: a client may send every byte in a chunk of its own."""
+"""Bytes below which a chunk goes to the server's own buffer: a client may send every byte in a chunk of its own."""
 
 _FULL = 1 << 30
 
@@ -35,7 +35,7 @@ _SHUTDOWN = "Task cancelled, timeout graceful shutdown exceeded"
 _SERVERS = ("uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl")
 
 
-def cycle_of(receive: Receive) -> Any:
+def _cycle_of(receive: Receive) -> Any:
     """Return uvicorn's object for a request and its answer.
 
     Args:
@@ -61,14 +61,14 @@ def transport_of(receive: Receive) -> asyncio.Transport | None:
     Returns:
         The connection; None for another server, and behind a middleware that hides it.
     """
-    cycle = cycle_of(receive)
+    cycle = _cycle_of(receive)
     while cycle is None:
         owner = getattr(receive, "__self__", None)
         inner = getattr(owner, "receive", None)
         if inner is None or getattr(inner, "__self__", None) is owner:
             return None
         receive = inner
-        cycle = cycle_of(receive)
+        cycle = _cycle_of(receive)
     transport: asyncio.Transport | None = getattr(cycle, "transport", None)
     return transport if hasattr(transport, "abort") else None
 
@@ -109,7 +109,7 @@ class Tap(bytearray):
         super().__init__()
         self._request = request
         self._receive = request.receive
-        self._cycle: Any = cycle_of(request.receive)
+        self._cycle: Any = _cycle_of(request.receive)
         self._write = write
         self._drain = drain
         self._is_full = False
@@ -119,7 +119,7 @@ class Tap(bytearray):
     def fits(request: Request) -> bool:
         """Return whether the body of a request comes from a server whose buffer is known, and is still there."""
         return (
-            type(getattr(cycle_of(request.receive), "body", None)) is bytearray
+            type(getattr(_cycle_of(request.receive), "body", None)) is bytearray
             and not hasattr(request, "_body")
             and not getattr(request, "_stream_consumed", True)
         )

@@ -1,8 +1,8 @@
-"""What a Content-Disposition header says: the name of a field, and the name of a file.
+"""The names in a Content-Disposition header: that of a field, and that of a file.
 
-Browsers write names as the HTML standard has it for forms: in quotes, with ``%22``, ``%0D`` and ``%0A`` for a quotation
-mark and the ends of lines, and every other percent sign as it is. Others escape with a backslash, or send a second name
-that is encoded (``filename*``, RFC 8187), which RFC 6266 prefers.
+Browsers write names as in the HTML standard for forms: in quotes, with ``%22``, ``%0D`` and ``%0A`` for a quotation
+mark and the ends of lines, and with every other percent sign as it is. Other clients escape with a backslash, or send a
+second name that is encoded (``filename*``, RFC 8187), which RFC 6266 prefers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from python_multipart.multipart import parse_options_header
 from ..errors import MalformedBody
 
 MAX_SEMICOLONS = 300
-"""Semicolons that a header may have. Each makes a parameter; a file name of 255 characters may have one for each, where
-a browser writes ``&#1087;`` for what the encoding of the page does not know."""
+"""Semicolons that a header may have. Each makes a parameter. A file name of 255 characters may have as many: a browser
+writes ``&#1087;`` for a character that the encoding of the page does not know."""
 
 _ESCAPED = re.compile("%(22|0[Dd]|0[Aa])")
-# Up to the end where the second quotation mark is missing: else each one would be tried for the first, up to the end.
+# Up to the end where the second quotation mark is missing: otherwise the search would start again at each mark.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.?)*(?:"|$)', re.DOTALL)
 _EXTENDED = re.compile(r";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^';]*'([^;\s]*)", re.IGNORECASE)
 
@@ -49,10 +49,10 @@ def parse_disposition(header: str | bytes | bytearray | None) -> Disposition:
 
 
 def options_of(header: str) -> tuple[bytes, dict[bytes, bytes]]:
-    """Take apart a header with parameters.
+    """Split a header into its value and its parameters.
 
     Raises:
-        MalformedBody: It has more of them than any client sends.
+        MalformedBody: It has more parameters than any client sends.
     """
     if header.count(";") > MAX_SEMICOLONS:
         raise MalformedBody(f"A header has more than {MAX_SEMICOLONS} parameters.")

@@ -38,6 +38,7 @@ class FormParts(PartSink):
         self._kept: PartData | None = None
 
     def begin(self, part: PartBegin) -> None:
+        """Begin a part: find out where its content goes."""
         self._part, self._field = part, bytearray()
         # A browser sends an empty name where no file was chosen.
         upload = self._upload = self._parts.get(part.name) if part.filename else None
@@ -49,12 +50,14 @@ class FormParts(PartSink):
         self._writer.begin()
 
     def write(self, data: PartData) -> bool:
+        """Write a piece, if there is memory for it; see `PartSink`."""
         is_written = self._write_field(data) if self._upload is None else self._write_upload(self._upload, data)
         if not is_written:
             self._kept = data
         return is_written
 
     async def drain(self) -> None:
+        """Write the kept piece as soon as there is memory."""
         data, self._kept = self._kept, None
         if data is None:
             return
@@ -65,6 +68,7 @@ class FormParts(PartSink):
             self._add_to_field(data)
 
     def end(self) -> None:
+        """Complete the part."""
         part = self._part
         assert part is not None
         if self._upload is not None:

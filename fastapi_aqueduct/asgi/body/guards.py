@@ -26,6 +26,7 @@ class Guards(Sink):
         self._received = 0
 
     def write(self, data: bytes | bytearray) -> bool:
+        """Count a piece and pass it on; see `Sink`."""
         received = self._received = self._received + len(data)
         if received > self._most:
             self._refuse()
@@ -33,11 +34,13 @@ class Guards(Sink):
         return self._sink.write(data)
 
     async def drain(self) -> None:
+        """Stop the clock while the next stages drain."""
         self._timeout.pause()
         await self._sink.drain()
         self._timeout.resume()
 
     def finish(self) -> None:
+        """Compare the length with what was announced."""
         if self._announced is not None and self._received < self._announced:
             raise BodyLengthMismatch(f"The Content-Length is {self._announced}, but {self._received} bytes came.")
         self._sink.finish()

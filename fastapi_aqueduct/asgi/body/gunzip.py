@@ -1,4 +1,4 @@
-"""Decompresses a body, a turn of the event loop at a time: a few bytes may stand for much work, or for many bytes."""
+"""Decompresses a body in small steps: a few bytes can cause much work, or become many bytes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ PIECE = 256 << 10
 """Bytes that are decompressed in one turn of the event loop."""
 
 INPUT = 16 << 10
-"""Compressed bytes of which that is made: blocks without content cost the most for each of them."""
+"""Compressed bytes that are read in one turn: the costliest are blocks without content."""
 
 MEMBERS_PER_TURN = 16
 """Members that end in one turn."""
 
 FREE_MEMBERS = 64
-"""Members of any size that a stream may have: files that are put one behind the other."""
+"""Members of any size that a stream may have: files may be concatenated."""
 
 LEAST_MEMBER = 1024
-"""Compressed bytes that further ones must have on average."""
+"""Compressed bytes that further members must have on average."""
 
 _GZIP = zlib.MAX_WBITS | 16
 
@@ -44,11 +44,12 @@ class Gunzip(Sink):
         self._kept: bytes | bytearray = b""
 
     def write(self, data: bytes | bytearray) -> bool:
-        # Even a small piece may be a turn's work.
+        """Keep a piece, since even a small one may be a turn's work; see `Sink`."""
         self._kept = data
         return False
 
     async def drain(self) -> None:
+        """Decompress the kept piece, some of it in each turn of the event loop."""
         for piece in self._decoder.pieces(self._kept):
             self._size += len(piece)
             check_size(self._size, self._max_size)
@@ -58,6 +59,7 @@ class Gunzip(Sink):
         self._kept = b""
 
     def finish(self) -> None:
+        """Check that the stream is complete."""
         self._decoder.finish()
         self._sink.finish()
 
@@ -68,20 +70,20 @@ class GzipDecoder:
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(wbits=_GZIP)
         self._members = 1
-        self._taken = 0
+        self._consumed = 0
 
     def pieces(self, data: bytes | bytearray) -> Iterator[bytes]:
         """Decompress the next bytes of the stream.
 
         Yields:
-            What was decompressed in as much time as one turn of the event loop should take; it may be empty.
+            As much as is decompressed in one turn of the event loop; it may be empty.
 
         Raises:
-            MalformedBody: It is no gzip, or of far more members than its size explains.
+            MalformedBody: The stream is no gzip, or has far more members than its size explains.
         """
         rest = memoryview(data)
         is_full = False
-        # A full piece may not be all that the stream has ready, even when it has taken all of the data.
+        # After a full piece the stream may have more, even when it has read all of the data.
         while rest or (is_full and not self._stream.eof):
             piece, rest = self._turn(rest)
             is_full = len(piece) == PIECE
@@ -98,30 +100,30 @@ class GzipDecoder:
 
     def _turn(self, data: memoryview) -> tuple[bytes, memoryview]:
         parts: list[bytes] = []
-        room, last = PIECE, self._members + MEMBERS_PER_TURN
+        missing, last = PIECE, self._members + MEMBERS_PER_TURN
         end = max(0, len(data) - INPUT)
-        while room and (len(data) > end or not parts):
+        while missing and (len(data) > end or not parts):
             if self._stream.eof:
                 if self._members == last:
                     break
                 self._begin_member()
             given = data[: len(data) - end]
-            part = self._decompress(given, room)
+            part = self._decompress(given, missing)
             left = len(self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail)
             data = data[len(given) - left :]
-            self._taken += len(given) - left
+            self._consumed += len(given) - left
             parts.append(part)
-            room -= len(part)
+            missing -= len(part)
         return b"".join(parts), data
 
     def _begin_member(self) -> None:
         self._members += 1
-        if self._members > FREE_MEMBERS + self._taken // LEAST_MEMBER:
-            raise MalformedBody(f"The compressed body has {self._members} members, and they are nearly empty.")
+        if self._members > FREE_MEMBERS + self._consumed // LEAST_MEMBER:
+            raise MalformedBody(f"The compressed body has {self._members} members, which are nearly empty.")
         self._stream = zlib.decompressobj(wbits=_GZIP)
 
-    def _decompress(self, data: memoryview, room: int) -> bytes:
+    def _decompress(self, data: memoryview, most: int) -> bytes:
         try:
-            return self._stream.decompress(data, room)
+            return self._stream.decompress(data, most)
         except zlib.error as exc:
             raise MalformedBody("The body is not compressed with gzip as its Content-Encoding says.") from exc

@@ -1,4 +1,4 @@
-"""What an endpoint takes of a body, and what the application puts up with while it comes."""
+"""What an endpoint accepts as a body, and what the headers of a request say about it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DEFAULT_LIMITS = UploadLimits()
 
 @dataclass(frozen=True, kw_only=True)
 class BodyRules:
-    """What one endpoint takes.
+    """What one endpoint accepts.
 
     Attributes:
-        media_types: The types it takes, such as ``image/*``; empty: any.
-        max_body_size: The most bytes a body may have; None: as the application says.
-        limits: Guards of this endpoint; None: those of the application.
+        media_types: The accepted types, such as ``image/*``; empty: any.
+        max_body_size: The most bytes of a body; None: the application's limit.
+        limits: Limits of this endpoint; None: those of the application.
         accept_gzip: Whether a body may be compressed.
-        wait: Seconds that an upload may wait for room in shared memory.
+        wait: Seconds that an upload may wait for shared memory.
     """
 
     media_types: tuple[str, ...] = ()
@@ -34,14 +34,14 @@ class BodyRules:
     wait: float = 5.0
 
     def limits_of(self, scope: Scope) -> UploadLimits:
-        """Find the guards of a request: the endpoint's, else the application's, else the usual ones."""
+        """Return the limits of a request: the endpoint's, else the application's, else the default ones."""
         if self.limits is not None:
             return self.limits
         settings = settings_of(scope)
         return settings.upload_limits if settings and settings.upload_limits else DEFAULT_LIMITS
 
     def max_size(self, scope: Scope) -> int:
-        """Tell how long the body of a request may be; FastAPI's own ``max_body_size`` counts as well."""
+        """Return how many bytes the body of a request may have; FastAPI's own ``max_body_size`` counts as well."""
         fastapi: int | None = scope.get("starlette.max_body_size")
         if self.max_body_size is None:
             return fastapi if fastapi is not None else self.limits_of(scope).max_body_size
@@ -49,10 +49,10 @@ class BodyRules:
 
 
 def checked_media_types(given: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Return the media types an endpoint takes, in lower case.
+    """Return the media types that an endpoint accepts, in lower case.
 
     Raises:
-        ConfigurationError: One of them is no media type.
+        ConfigurationError: A name is not a media type.
     """
     names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
     for name in names:
@@ -63,7 +63,7 @@ def checked_media_types(given: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def is_acceptable(content_type: str | None, media_types: tuple[str, ...]) -> bool:
-    """Tell whether content of a type is taken; any is when no types are named."""
+    """Return whether content of a type is accepted; every type is if none is named."""
     if not media_types:
         return True
     found = (content_type or "").partition(";")[0].strip(" \t").lower()
@@ -72,8 +72,8 @@ def is_acceptable(content_type: str | None, media_types: tuple[str, ...]) -> boo
 
 
 def content_length(scope: Scope) -> bytes | None:
-    """Return the Content-Length of a request as it stands there; None when it has none."""
-    # Not through request.headers, which makes an object and decodes every name on the way to this one.
+    """Return the Content-Length of a request, undecoded; None when it has none."""
+    # Not through request.headers, which makes an object and decodes every name before this one.
     for name, value in scope["headers"]:
         if name == b"content-length":
             found: bytes = value
@@ -82,10 +82,10 @@ def content_length(scope: Scope) -> bytes | None:
 
 
 def announced_size(scope: Scope) -> int | None:
-    """Return how many bytes a request announces; None when it does not say.
+    """Return how many bytes a request announces; None when it has no Content-Length.
 
     Raises:
-        MalformedBody: It is not a number.
+        MalformedBody: The header is not a number.
     """
     value = content_length(scope)
     if value is None:
@@ -93,7 +93,7 @@ def announced_size(scope: Scope) -> int | None:
     if not value.isdigit():
         raise MalformedBody("The Content-Length is not a number.")
     digits = value.lstrip(b"0")
-    # Python refuses to convert thousands of digits, and no body has as many bytes as twenty of them say.
+    # Python refuses to convert thousands of digits, and no body has a length of twenty.
     return int(digits or b"0") if len(digits) < 20 else sys.maxsize
 
 

@@ -1,4 +1,4 @@
-"""The stage that takes a multipart form apart while it arrives; nothing is stored here."""
+"""Parses a multipart form while it arrives; nothing is stored here."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MAX_PARTS = 1000
 """Parts that a form may have; Starlette allows as many files and as many fields."""
 
 PARTS_PER_TURN = 32
-"""Parts that begin in one turn of the event loop: each takes as long as many kilobytes of content."""
+"""Parts that begin in one turn of the event loop: each costs as much as many kilobytes of content."""
 
 STEP = 16 << 10
-"""Bytes that the parser gets at once, and in one turn, where a form is more than headers and content."""
+"""Bytes of a form, other than content, that the parser gets at once, and in one turn of the event loop."""
 
 _BLANK_LINE = b"\r\n\r\n"
 
@@ -33,7 +33,7 @@ class PartBegin:
     Attributes:
         name: Name of the field.
         filename: Name of the file, None for a field that is no file.
-        content_type: Type of the content, None when it is not said.
+        content_type: Type of the content, None when the client does not say.
     """
 
     name: str
@@ -114,6 +114,7 @@ class Multipart(Sink):
         self._start = 0
 
     def write(self, data: bytes | bytearray) -> bool:
+        """Parse a piece as far as one turn of the event loop allows; see `Sink`."""
         self._parse(data, 0)
         if self._pass_on() and self._start == len(data):
             return True
@@ -121,6 +122,7 @@ class Multipart(Sink):
         return False
 
     async def drain(self) -> None:
+        """Parse the rest of the kept piece, some of it in each turn of the event loop."""
         while True:
             await self._sink.drain()
             if not self._pass_on():
@@ -132,6 +134,7 @@ class Multipart(Sink):
         self._kept = b""
 
     def finish(self) -> None:
+        """Check that the form is complete."""
         self._form.finish()
 
     def _parse(self, data: bytes | bytearray, start: int) -> None:
@@ -153,7 +156,7 @@ class Multipart(Sink):
 
 
 class MultipartForm:
-    """Turns pieces of a form, cut anywhere, into events.
+    """Turns the pieces of a form, which may be cut anywhere, into events.
 
     Args:
         boundary: What separates the parts.
@@ -178,7 +181,7 @@ class MultipartForm:
                     "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
                     "on_header_end": self._end_header,
                     "on_headers_finished": self._end_headers,
-                    "on_part_data": self._take,
+                    "on_part_data": self._add_data,
                     "on_part_end": lambda: self._events.append(PartEnd()),
                     "on_end": self._end,
                 },
@@ -187,20 +190,20 @@ class MultipartForm:
             raise MalformedBody("The boundary of the multipart form cannot be used.") from exc
 
     def feed(self, data: bytes | bytearray, start: int = 0) -> tuple[list[Event], int]:
-        """Take apart the next piece of the body, or what is left of it, for one turn of the event loop.
+        """Parse the next piece of the body, or the rest of it, as far as one turn of the event loop allows.
 
         Args:
             data: The piece.
-            start: Where to go on in it.
+            start: Where to continue in it.
 
         Returns:
-            What it brings, and where to go on.
+            The events, and where to continue.
 
         Raises:
-            MalformedBody: It is not a multipart form.
+            MalformedBody: The body is not a multipart form.
         """
         last, parsed = self._parts + PARTS_PER_TURN, 0
-        while (start := self._take_content(data, start)) < len(data) and self._parts < last and parsed < STEP:
+        while (start := self._pass_content(data, start)) < len(data) and self._parts < last and parsed < STEP:
             end = self._end_of_headers(data, start)
             self._parse(data[start:end])
             parsed += end - start
@@ -209,8 +212,8 @@ class MultipartForm:
         return events, start
 
     def _end_of_headers(self, data: bytes | bytearray, start: int) -> int:
-        # The parser is slow at content, so it gets a delimiter and the headers behind it, up to the blank line. It does
-        # not matter to it how a form is cut. But who sends blank lines and no parts must not have it called for each.
+        # The parser is slow at content, so it gets a delimiter and the headers behind it, up to the blank line. It
+        # accepts a form cut anywhere. But a form of blank lines without parts must not cause a call for each of them.
         blank = data.find(_BLANK_LINE, start, start + STEP) if self._has_begun_part else -1
         self._has_begun_part = False
         return min(start + STEP, len(data)) if blank < 0 else blank + len(_BLANK_LINE)
@@ -220,19 +223,19 @@ class MultipartForm:
         # Its index counts the letters of a delimiter that may have begun.
         return self._parser.state == MultipartState.PART_DATA and not self._parser.index
 
-    def _take_content(self, data: bytes | bytearray, start: int) -> int:
-        """Take the content of a part that goes on at a place, and return where it ends."""
+    def _pass_content(self, data: bytes | bytearray, start: int) -> int:
+        """Pass on the content of a part that continues at ``start``, and return where it ends."""
         if not self._is_in_content:
             return start
         delimiter = self._parser.boundary  # with the CR, LF and hyphens before it
         end = data.find(delimiter, start)
         if end < 0:
-            # One may begin with the last bytes: with a CR, which there is only one of in it.
+            # A delimiter may begin with the last bytes: with a CR, of which it has only one.
             end = data.rfind(b"\r", max(start, len(data) - len(delimiter) + 1))
             if end < 0 or not delimiter.startswith(data[end:]):
                 end = len(data)
         if end > start:
-            self._take(data, start, end)
+            self._add_data(data, start, end)
         return end
 
     def _parse(self, data: bytes | bytearray) -> None:
@@ -245,7 +248,7 @@ class MultipartForm:
         """Check that the form was complete.
 
         Raises:
-            MalformedBody: Its end is missing.
+            MalformedBody: The end of the form is missing.
         """
         if not self._has_ended:
             raise MalformedBody("The multipart form ends in the middle.")
@@ -268,7 +271,7 @@ class MultipartForm:
         content_type = self._headers.get(b"content-type")
         self._events.append(PartBegin(name, filename, None if content_type is None else decoded(content_type)))
 
-    def _take(self, data: bytes | bytearray, start: int, end: int) -> None:
+    def _add_data(self, data: bytes | bytearray, start: int, end: int) -> None:
         last = self._events[-1] if self._events else None
         # The parser stops at everything that looks like the start of a boundary.
         if isinstance(last, PartData) and last.source is data and last.end == start:

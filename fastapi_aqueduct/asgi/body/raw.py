@@ -29,16 +29,19 @@ class RawBody(Sink):
         self._kept: bytes | bytearray = b""
 
     def write(self, data: bytes | bytearray) -> bool:
+        """Write a piece, if there is memory for it; see `Sink`."""
         if self._writer.write(data):
             return True
         self._kept = data
         return False
 
     async def drain(self) -> None:
+        """Write the kept piece as soon as there is memory."""
         await self._writer.write_patiently(self._kept)
         self._kept = b""
 
     def finish(self) -> None:
+        """Complete the upload."""
         view = self._writer.finish()
         if view:
             self.received.add(self._name, view, self._filename, self._content_type)
