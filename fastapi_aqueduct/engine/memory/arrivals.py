@@ -31,6 +31,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from operator import itemgetter
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -299,11 +300,11 @@ class Arrivals:
             raise Overloaded(f"{len(self._begun)} uploads are arriving, and no more than {cap.intakes} may at once")
 
     def _may_pass(self, arrival: Arrival, cap: ArrivalCap) -> bool:
-        queue = arrival.in_arena, cap
+        # The cheapest question first: nearly always those that wait have begun later.
+        number, missing, queue = arrival.number, arrival.missing, (arrival.in_arena, cap)
         return all(
-            arrival.missing <= other.missing or arrival.number < other.number
+            number < other.number or missing <= other.missing or request.queue != queue
             for other, request in self._waiting.items()
-            if request.queue == queue
         )
 
     def _give(self, arrival: Arrival, size: int, cap: ArrivalCap, claim: Callable[[], bool]) -> bool:
@@ -341,30 +342,25 @@ class Arrivals:
 
     def _is_safe(self, arrival: Arrival, size: int, cap: ArrivalCap) -> bool:
         """Tell whether all that have begun can be completed when one has got so many bytes more."""
-        is_nearest = all(arrival.missing <= other.missing for other in self._begun)
+        missing = {other: other.missing for other in self._begun}
+        is_nearest = missing[arrival] <= min(missing.values())
         # The share is for those that go on; the one that is to be completed next may have all of itself beside it.
-        largest = max(other.held + other.missing for other in self._begun)
+        largest = max(other.held + rest for other, rest in missing.items())
         end = min(self._share(cap) + largest, self._arena.layout.limit) - self.held - size
         if is_nearest:
             return end >= 0 and (not arrival.in_arena or size <= self._arena.available())
         if self.held + size > self._share(cap):
             return False
         self._count(arrival, size)
+        missing[arrival] = arrival.missing
         try:
-            return self._leaves_memory(arrival, size) and self._can_all_end(end)
+            return self._leaves_memory(arrival, size, missing) and _can_all_end(missing, end)
         finally:
             self._count(arrival, -size)
 
-    def _leaves_memory(self, arrival: Arrival, size: int) -> bool:
-        nearest = min((other.missing for other in self._begun if other.in_arena), default=0)
+    def _leaves_memory(self, arrival: Arrival, size: int, missing: dict[Arrival, int]) -> bool:
+        nearest = min((rest for other, rest in missing.items() if other.in_arena), default=0)
         return not arrival.in_arena or self._memory() - size >= nearest
-
-    def _can_all_end(self, left: int) -> bool:
-        for arrival in sorted(self._begun, key=lambda arrival: arrival.missing):
-            if arrival.missing > left:
-                return False
-            left += arrival.held
-        return True
 
     def _share(self, cap: ArrivalCap) -> int:
         return self._arena.layout.limit // 2 if cap.size is None else cap.size
@@ -379,3 +375,11 @@ class Arrivals:
             f"uploads that are still arriving have {self.held} bytes, and no more than {self._share(cap)} may be taken "
             "by them: raise max_pending_bytes, or memory_limit of the flow"
         )
+
+
+def _can_all_end(missing: dict[Arrival, int], left: int) -> bool:
+    for arrival, rest in sorted(missing.items(), key=itemgetter(1)):
+        if rest > left:
+            return False
+        left += arrival.held
+    return True
