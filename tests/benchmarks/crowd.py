@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from .client import Request
 from .processes import MIB, tree
@@ -28,6 +29,7 @@ def measure() -> Report:
     """Start a server for each round: the first uploads at once find memory that no process has touched."""
     rates: dict[tuple[str, str], list[float]] = {(loop, how): [] for loop in LOOPS for how in HOWS}
     costs: dict[tuple[str, str], list[float]] = {key: [] for key in rates}
+    faults: dict[tuple[str, str], list[float]] = {key: [] for key in rates}
     ratios: dict[tuple[str, str], list[float]] = {key: [] for key in rates}
     for _ in range(ROUNDS):
         for loop in LOOPS:
@@ -37,20 +39,26 @@ def measure() -> Report:
                     apart = server.measure(lambda: server.send_one_by_one(COUNT))
                     together = server.measure(lambda: server.send_at_once(COUNT))
                     how = TOGETHER if turn else FIRST
-                    for name, (rate, cost) in ((APART, apart), (how, together)):
-                        rates[loop, name].append(rate)
-                        costs[loop, name].append(cost)
-                    ratios[loop, how].append(together[0] / apart[0])
+                    for name, found in ((APART, apart), (how, together)):
+                        rates[loop, name].append(found.rate)
+                        costs[loop, name].append(found.cost)
+                        faults[loop, name].append(found.faults)
+                    ratios[loop, how].append(together.rate / apart.rate)
     return Report(
         title=f"crowd: {COUNT} uploads of {SIZE // MIB} MiB at once, with {LIMIT // MIB} MiB of shared memory",
         notes=[
             "each upload on a connection of its own; all are answered 200",
             "uvicorn, one step, whose worker touches every page",
-            "the processor time is that of the server and the worker",
+            "the processor time and the page faults are those of the server and the worker",
             f"a server for each round, which gets {TURNS} times both: what comes at once for the first time needs "
-            "memory that the system has yet to give and to clear, one upload after the other is written to the same",
+            "memory that the system has yet to give and to clear, page by page, and one upload after the other is "
+            "written to the same",
         ],
-        rows=[*_rows("MiB per second", rates, 0), *_rows("ms of the processor per MiB", costs, 2)],
+        rows=[
+            *_rows("MiB per second", rates, 0),
+            *_rows("ms of the processor per MiB", costs, 2),
+            *_rows("page faults", faults, 0),
+        ],
         promises=[
             Promise(Series(f"{loop}: bytes per second {how} / {APART}", ratios[loop, how], 2), LEAST, is_minimum=True)
             for loop in LOOPS
@@ -61,6 +69,20 @@ def measure() -> Report:
 
 def _rows(unit: str, values: dict[tuple[str, str], list[float]], digits: int) -> list[Series]:
     return [Series(f"{loop}, {how}", found, digits, unit) for (loop, how), found in values.items()]
+
+
+class _Measured(NamedTuple):
+    """What was measured of some uploads.
+
+    Attributes:
+        rate: MiB per second.
+        cost: Milliseconds of the processor for each MiB.
+        faults: Page faults.
+    """
+
+    rate: float
+    cost: float
+    faults: int
 
 
 class _Server:
@@ -80,11 +102,13 @@ class _Server:
     def __exit__(self, *exc_info: object) -> None:
         self._subject.__exit__(*exc_info)
 
-    def measure(self, send: Callable[[], int]) -> tuple[float, float]:
-        """Return bytes per second, in MiB, and milliseconds of the processor for each MiB."""
-        used, begun = self._processor_time(), time.perf_counter()
+    def measure(self, send: Callable[[], int]) -> _Measured:
+        """Measure what it does with uploads."""
+        used, faults, begun = *self._usage(), time.perf_counter()
         size = send() * SIZE / MIB
-        return size / (time.perf_counter() - begun), (self._processor_time() - used) / size * 1000
+        seconds = time.perf_counter() - begun
+        used_after, faults_after = self._usage()
+        return _Measured(size / seconds, (used_after - used) / size * 1000, faults_after - faults)
 
     def send_one_by_one(self, count: int) -> int:
         """Send uploads, each when the one before it was answered."""
@@ -110,16 +134,17 @@ class _Server:
         if not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(b"\r\n\r\n%d" % SIZE):
             raise RuntimeError(f"an upload was answered: {answer.decode(errors='replace')}")
 
-    def _processor_time(self) -> float:
-        """Return the seconds that its processes have had."""
-        ticks = os.sysconf("SC_CLK_TCK")
-        return sum(_ticks(pid) for pid in tree(self._subject.pid)) / ticks
+    def _usage(self) -> tuple[float, int]:
+        """Return the seconds of the processor, and the page faults, that its processes have had."""
+        usages = [_usage(pid) for pid in tree(self._subject.pid)]
+        return sum(ticks for ticks, _ in usages) / os.sysconf("SC_CLK_TCK"), sum(faults for _, faults in usages)
 
 
-def _ticks(pid: int) -> int:
+def _usage(pid: int) -> tuple[int, int]:
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])  # utime and stime: the 14th and the 15th of all (proc(5))
+    # utime, stime and minflt: the 14th, the 15th and the 10th of all (proc(5))
+    return int(fields[11]) + int(fields[12]), int(fields[7])
 
 
 if __name__ == "__main__":
