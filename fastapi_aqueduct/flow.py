@@ -13,9 +13,9 @@ from .engine.lifecycle import Lifecycle
 from .engine.loops.event_loop import check_asyncio as check_asyncio
 from .engine.loops.event_loop import in_event_loop
 from .engine.loops.owner import Guard
-from .engine.memory.arrivals import NO_CAP
 from .engine.memory.arrivals import Arrival as Arrival
-from .engine.memory.arrivals import ArrivalCap as ArrivalCap
+from .engine.memory.banker import NO_CAP
+from .engine.memory.banker import ArrivalCap as ArrivalCap
 from .engine.memory.block_writer import BlockWriter as BlockWriter
 from .engine.state import FlowState as FlowState
 from .engine.statistics import ArenaStatistics

@@ -16,7 +16,8 @@ from ..step import FlowStep
 from ..task import BaseTask, shared_memories
 from .child.importing import check_not_importing
 from .loops.owner import Guard, Owner
-from .memory.arrivals import Arrival, ArrivalCap
+from .memory.arrivals import Arrival
+from .memory.banker import ArrivalCap
 from .memory.block_writer import BlockWriter
 from .memory.flow_memory import FlowMemory
 from .memory.layout import Layout

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from ..task import BaseTask
 from .loops.owner import Guard
-from .memory.arrivals import Arrival, ArrivalCap
+from .memory.arrivals import Arrival
+from .memory.banker import ArrivalCap
 from .memory.block_writer import BlockWriter
 from .statistics import FlowStatistics
 

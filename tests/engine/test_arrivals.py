@@ -14,7 +14,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from fastapi_aqueduct import ArenaFull, Overloaded
 from fastapi_aqueduct.engine.memory.arena import Arena
-from fastapi_aqueduct.engine.memory.arrivals import HEAD_START, Arrival, ArrivalCap, Arrivals
+from fastapi_aqueduct.engine.memory.arrivals import Arrival, Arrivals
+from fastapi_aqueduct.engine.memory.banker import HEAD_START, ArrivalCap
 from fastapi_aqueduct.engine.memory.layout import Layout, Ref
 from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
 from fastapi_aqueduct.engine.memory.memory_waiters import MemoryWaiters
@@ -45,8 +46,8 @@ class Body:
     arena: Arena
     filled: int = 0
 
-    def take(self, size: int) -> bool:
-        taken = self.arrival.take(size, lambda: self.arena.fill(self.ref, self.filled + size))
+    def try_acquire(self, size: int) -> bool:
+        taken = self.arrival.try_acquire(size, lambda: self.arena.fill(self.ref, self.filled + size))
         self.filled += size * taken
         return taken
 
@@ -86,7 +87,7 @@ class Arriving(RuleBasedStateMachine):
     @rule(body=bodies, pages=st.integers(1, 20))
     def send(self, body: Body, pages: int) -> None:
         if body in self.live:
-            body.take(min(pages * PAGE, body.arrival.left))
+            body.try_acquire(min(pages * PAGE, body.arrival.left))
 
     @rule(body=consumes(bodies))
     def leave(self, body: Body) -> None:
@@ -122,7 +123,7 @@ class Arriving(RuleBasedStateMachine):
         while self.live:
             body = min(self.live, key=lambda body: body.arrival.missing)
             if body.arrival.left:
-                assert body.take(body.arrival.left), "nearest to its end, and there is no room for it"
+                assert body.try_acquire(body.arrival.left), "nearest to its end, and there is no room for it"
             self.live.remove(body)
             body.end()
         assert (self.arrivals.held, len(self.arrivals), self.arena.allocator.used) == (0, 0, 0)
@@ -133,11 +134,11 @@ TestArriving.settings = settings(max_examples=100, stateful_step_count=40, deadl
 
 
 def begin(
-    arrivals: Arrivals, size: int, first: int, cap: ArrivalCap = CAP, patience: float = 5.0
+    arrivals: Arrivals, size: int, first: int, cap: ArrivalCap = CAP, wait_timeout: float = 5.0
 ) -> Arrival:
     """Let a body begin; the rest of it is missing."""
-    arrival = arrivals.expect(size, 0, patience, cap)
-    assert arrival.take(first)
+    arrival = arrivals.expect(size, 0, wait_timeout, cap)
+    assert arrival.try_acquire(first)
     return arrival
 
 
@@ -146,10 +147,10 @@ def test_the_one_that_is_nearest_to_its_end_gets_what_the_others_leave() -> None
     arrivals = make_arrivals(arena, head_start=0)
     arena.allocate(40 * PAGE)
     near, far = (place(arrivals, arena, pages * PAGE) for pages in (10, 30))
-    assert near.take(2 * PAGE)
-    assert far.take(14 * PAGE)
-    assert not far.take(PAGE), "the eight pages that are left are needed by the other"
-    assert near.take(8 * PAGE)
+    assert near.try_acquire(2 * PAGE)
+    assert far.try_acquire(14 * PAGE)
+    assert not far.try_acquire(PAGE), "the eight pages that are left are needed by the other"
+    assert near.try_acquire(8 * PAGE)
 
 
 def test_two_that_could_only_be_completed_together_are_not_let_into_each_others_way() -> None:
@@ -157,18 +158,18 @@ def test_two_that_could_only_be_completed_together_are_not_let_into_each_others_
     arrivals = make_arrivals(make_arena(), head_start=0)
     small = begin(arrivals, 2 * PAGE, PAGE)
     first, second = begin(arrivals, 30 * PAGE, PAGE), begin(arrivals, 30 * PAGE, PAGE)
-    granted = [sum(body.take(PAGE) for _ in range(28)) for body in (first, second)]
-    assert small.take(PAGE)
+    granted = [sum(body.try_acquire(PAGE) for _ in range(28)) for body in (first, second)]
+    assert small.try_acquire(PAGE)
     small.close()
-    assert first.take(first.left), granted
+    assert first.try_acquire(first.left), granted
     first.close()
-    assert second.take(second.left)
+    assert second.try_acquire(second.left)
 
 
 def test_a_single_body_may_have_more_than_the_share() -> None:
     arrivals = make_arrivals(make_arena(), head_start=0)
     body = begin(arrivals, 60 * PAGE, PAGE)
-    assert body.take(59 * PAGE)
+    assert body.try_acquire(59 * PAGE)
 
 
 def test_a_body_that_has_just_begun_has_a_head_start() -> None:
@@ -176,11 +177,11 @@ def test_a_body_that_has_just_begun_has_a_head_start() -> None:
     arrivals = make_arrivals(make_arena(), head_start=0.05)
     first = begin(arrivals, 20 * PAGE, PAGE)
     second = arrivals.expect(20 * PAGE, 0, 5.0, CAP)
-    assert not second.take(PAGE)
+    assert not second.try_acquire(PAGE)
     third = arrivals.expect(10 * PAGE, 0, 5.0, CAP)
-    assert third.take(PAGE), "beside the first there is room for all of it"
+    assert third.try_acquire(PAGE), "beside the first there is room for all of it"
     time.sleep(0.06)  # what the head start of the first takes
-    assert second.take(PAGE)
+    assert second.try_acquire(PAGE)
     del first
 
 
@@ -190,7 +191,7 @@ def test_a_byte_reserves_nothing() -> None:
         begin(arrivals, 1 << 19, 1, ArrivalCap(size=1 << 19))
     for size in (1 << 18, 1 << 19):
         body = begin(arrivals, size, 1 << 16, ArrivalCap(size=1 << 19))
-        assert body.take(size - (1 << 16))
+        assert body.try_acquire(size - (1 << 16))
         body.close()
 
 
@@ -198,17 +199,17 @@ async def test_who_waits_is_served_when_another_ends_or_is_refused_in_time() -> 
     arrivals = make_arrivals(make_arena(), head_start=0)
     first = begin(arrivals, 31 * PAGE, 31 * PAGE)
     second = begin(arrivals, 31 * PAGE, PAGE)
-    waiting = asyncio.create_task(second.wait(30 * PAGE))
+    waiting = asyncio.create_task(second.acquire(30 * PAGE))
     await asyncio.sleep(0)
     assert not waiting.done()
     first.close()
     await waiting
-    third = begin(arrivals, 2 * PAGE, PAGE, patience=0.05)
+    third = begin(arrivals, 2 * PAGE, PAGE, wait_timeout=0.05)
     with pytest.raises(Overloaded, match="max_pending_bytes"):
-        await third.wait(PAGE)
-    assert third.patience == 0
+        await third.acquire(PAGE)
+    assert third.wait_left == 0
     second.close()
-    await third.wait(PAGE)
+    await third.acquire(PAGE)
 
 
 async def test_those_that_have_begun_first_are_served_first() -> None:
@@ -218,7 +219,7 @@ async def test_those_that_have_begun_first_are_served_first() -> None:
     order: list[int] = []
 
     async def go_on(number: int) -> None:
-        await begun[number].wait(11 * PAGE)
+        await begun[number].acquire(11 * PAGE)
         order.append(number)
         begun[number].close()
 
@@ -235,7 +236,7 @@ async def test_bodies_on_the_heap_do_not_wait_for_shared_memory() -> None:
     arena.allocate(LIMIT)
     upload = arrivals.expect(10 * PAGE, 0, 0.05, ArrivalCap())
     upload.in_arena = True
-    waiting = asyncio.create_task(upload.wait(PAGE, lambda: False))
+    waiting = asyncio.create_task(upload.acquire(PAGE, lambda: False))
     await asyncio.sleep(0)
     assert begin(arrivals, 20 * PAGE, 20 * PAGE, ArrivalCap())
     with pytest.raises(ArenaFull):
@@ -244,7 +245,7 @@ async def test_bodies_on_the_heap_do_not_wait_for_shared_memory() -> None:
 
 def test_the_number_is_limited() -> None:
     arrivals = make_arrivals(make_arena())
-    cap = ArrivalCap(intakes=2)
+    cap = ArrivalCap(bodies=2)
     for _ in range(5):
         arrivals.expect(PAGE, 0, 1.0, cap)  # headers alone
     one, two = begin(arrivals, PAGE, 1, cap), begin(arrivals, PAGE, 1, cap)
@@ -252,7 +253,7 @@ def test_the_number_is_limited() -> None:
     with pytest.raises(Overloaded, match="no more than 2"):
         arrivals.expect(PAGE, 0, 1.0, cap)
     one.close()
-    assert late.take(1)
+    assert late.try_acquire(1)
     late.close()
-    assert arrivals.expect(PAGE, 0, 1.0, cap).take(1)
+    assert arrivals.expect(PAGE, 0, 1.0, cap).try_acquire(1)
     two.close()

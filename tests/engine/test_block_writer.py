@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fastapi_aqueduct import ArenaFull, Flow, NotRunningError, Overloaded
-from fastapi_aqueduct.engine.memory.arrivals import NO_CAP, ArrivalCap
+from fastapi_aqueduct.engine.memory.banker import NO_CAP, ArrivalCap
 from fastapi_aqueduct.engine.memory.block_writer import BlockWriter
 from fastapi_aqueduct.engine.memory.mapping import PAGE
 
@@ -20,9 +20,9 @@ MIB = 1 << 20
 NO_LIMIT = ArrivalCap(size=1 << 40)
 
 
-def receive(flow: Flow, size: int | None, patience: float = 5.0, cap: ArrivalCap = NO_LIMIT) -> BlockWriter:
+def receive(flow: Flow, size: int | None, wait_timeout: float = 5.0, cap: ArrivalCap = NO_LIMIT) -> BlockWriter:
     """Expect one block; of unknown size it may have 64 MiB."""
-    intake = flow.receive(size, 64 * MIB, patience, cap)
+    intake = flow.receive(size, 64 * MIB, wait_timeout, cap)
     intake.begin()
     return intake
 
@@ -31,7 +31,7 @@ async def test_what_was_written_is_a_read_only_view_that_travels_as_a_reference(
     async with running(Flow(Each(handlers.look_at_payload))) as flow:
         with receive(flow, 100_000) as intake:
             for piece in (b"a" * 30_000, bytearray(b"b" * 30_000), memoryview(b"c" * 30_000)):
-                assert intake.write(piece)
+                assert intake.try_write(piece)
             assert (intake.received, intake.arrival.left) == (90_000, 10_000)
             view = intake.finish()
         assert view == b"a" * 30_000 + b"b" * 30_000 + b"c" * 30_000
@@ -45,10 +45,10 @@ async def test_what_was_written_is_a_read_only_view_that_travels_as_a_reference(
 async def test_what_is_announced_takes_no_memory() -> None:
     async with running(Flow(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
         begun = [receive(flow, MIB) for _ in range(100)]
-        assert all(intake.write(b"x") for intake in begun[:50])
+        assert all(intake.try_write(b"x") for intake in begun[:50])
         assert flow.statistics().arena.receiving == 50
         with receive(flow, 3 * MIB // 2) as intake:
-            assert intake.write(b"y" * (3 * MIB // 2))
+            assert intake.try_write(b"y" * (3 * MIB // 2))
             view = intake.finish()
         for intake in begun:
             intake.close()
@@ -59,7 +59,7 @@ async def test_what_is_announced_takes_no_memory() -> None:
 async def test_the_room_that_was_not_needed_is_free_at_once() -> None:
     async with running(Flow(Each(handlers.pass_on))) as flow:
         with receive(flow, MIB) as intake:
-            intake.write(b"x" * 100)
+            intake.try_write(b"x" * 100)
             view = intake.finish()
         assert flow.statistics().arena.used == 128
         del view, intake
@@ -77,7 +77,7 @@ async def test_what_was_not_finished_is_free() -> None:
     async with running(Flow(Each(handlers.pass_on))) as flow:
         with pytest.raises(ConnectionError):
             with receive(flow, MIB) as intake:
-                intake.write(b"x" * 1000)
+                intake.try_write(b"x" * 1000)
                 raise ConnectionError
         assert flow.statistics().arena.used == 0
 
@@ -85,13 +85,13 @@ async def test_what_was_not_finished_is_free() -> None:
 async def test_an_upload_waits_for_room_and_gets_it_when_another_ends() -> None:
     async with running(Flow(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
         with receive(flow, 3 * MIB // 2) as first:
-            assert first.write(b"x" * (3 * MIB // 2))
+            assert first.try_write(b"x" * (3 * MIB // 2))
             with receive(flow, MIB, 0.1) as second:
-                assert not second.write(b"y" * MIB)
+                assert not second.try_write(b"y" * MIB)
                 with pytest.raises(ArenaFull):
-                    await second.write_patiently(b"y" * MIB)
+                    await second.write(b"y" * MIB)
             third = receive(flow, MIB)
-            waiting = asyncio.create_task(third.write_patiently(b"z" * MIB))
+            waiting = asyncio.create_task(third.write(b"z" * MIB))
             await asyncio.wait([waiting], timeout=0.1)  # it must not get what is not there; no event would tell
             assert not waiting.done()
         await asyncio.wait_for(waiting, DEADLINE)
@@ -101,10 +101,10 @@ async def test_an_upload_waits_for_room_and_gets_it_when_another_ends() -> None:
 async def test_an_upload_waits_for_a_view_that_is_let_go() -> None:
     async with running(Flow(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
         with receive(flow, 3 * MIB // 2) as intake:
-            intake.write(b"x" * (3 * MIB // 2))
+            intake.try_write(b"x" * (3 * MIB // 2))
             kept = [intake.finish()]
         with receive(flow, MIB, 60) as intake:
-            waiting = asyncio.create_task(intake.write_patiently(b"y" * MIB))
+            waiting = asyncio.create_task(intake.write(b"y" * MIB))
             await asyncio.sleep(0)
             kept.clear()
             await asyncio.wait_for(waiting, DEADLINE)
@@ -114,11 +114,11 @@ async def test_an_upload_waits_for_a_view_that_is_let_go() -> None:
 async def test_uploads_that_arrive_together_may_have_half_of_the_arena() -> None:
     async with running(Flow(Each(handlers.pass_on), memory_limit=4 * MIB)) as flow:
         with receive(flow, 3 * MIB + 1, cap=NO_CAP) as first:  # alone, it may have more
-            assert first.write(b"x" * 3 * MIB)
+            assert first.try_write(b"x" * 3 * MIB)
             with receive(flow, 2 * MIB, 0.05, NO_CAP) as second:
                 with pytest.raises(Overloaded, match="may be taken by them"):
-                    await second.write_patiently(b"y")
-            assert first.write(b"x")
+                    await second.write(b"y")
+            assert first.try_write(b"x")
         assert flow.statistics().arena.used == 0
 
 
@@ -130,9 +130,9 @@ async def test_a_flow_that_does_not_run_gives_no_room() -> None:
 async def test_uploads_that_are_cancelled_while_they_wait_leave_nothing() -> None:
     async with running(Flow(Each(handlers.pass_on), memory_limit=MIB)) as flow:
         with receive(flow, MIB) as whole:
-            whole.write(b"x" * MIB)
+            whole.try_write(b"x" * MIB)
             others = [receive(flow, 1000, 60) for _ in range(5)]
-            waiting = [asyncio.create_task(other.write_patiently(b"y" * 1000)) for other in others]
+            waiting = [asyncio.create_task(other.write(b"y" * 1000)) for other in others]
             await asyncio.sleep(0)
             for task in waiting:
                 task.cancel()
@@ -150,7 +150,7 @@ async def test_uploads_that_are_cancelled_while_they_wait_leave_nothing() -> Non
 def crowd(flow: Flow) -> list[BlockWriter]:
     """Let bodies announce so much that blocks get no more addresses than they need."""
     begun = [receive(flow, None) for _ in range(16)]
-    assert all(intake.write(b"x") for intake in begun)
+    assert all(intake.try_write(b"x") for intake in begun)
     return begun
 
 
@@ -160,9 +160,9 @@ async def test_a_block_grows_where_it_is_or_moves() -> None:
     async with running(Flow(Each(handlers.pass_on), memory_limit=16 * MIB)) as flow:
         others = crowd(flow)
         with receive(flow, None) as intake, receive(flow, None) as behind:
-            assert intake.write(content[:MIB])
-            assert behind.write(b"x")
-            assert not intake.write(content[MIB:] + b"end"), "the block behind it is in the way"
+            assert intake.try_write(content[:MIB])
+            assert behind.try_write(b"x")
+            assert not intake.try_write(content[MIB:] + b"end"), "the block behind it is in the way"
             turns = 0
 
             async def count() -> None:
@@ -172,7 +172,7 @@ async def test_a_block_grows_where_it_is_or_moves() -> None:
                     await asyncio.sleep(0)
 
             counter = asyncio.create_task(count())
-            await intake.write_patiently(content[MIB:] + b"end")
+            await intake.write(content[MIB:] + b"end")
             counter.cancel()
             assert turns
             assert taken(flow) == 64 * len([*others, behind]) + len(content) + 64
@@ -189,12 +189,12 @@ async def test_a_block_moves_also_when_no_memory_is_left() -> None:
     async with running(Flow(Each(handlers.pass_on), memory_limit=16 * MIB)) as flow:
         others = crowd(flow)
         with receive(flow, None) as intake, receive(flow, None) as behind:
-            assert intake.write(b"a" * 7 * MIB)
-            assert behind.write(b"x")
+            assert intake.try_write(b"a" * 7 * MIB)
+            assert behind.try_write(b"x")
             engine = engine_of(flow)
             arena = engine.memory.arena
             task = arena.allocate(arena.available() - MIB - 64 * PAGE)
-            await intake.write_patiently(b"b" * MIB)
+            await intake.write(b"b" * MIB)
             assert taken(flow) <= 16 * MIB
             arena.free(task.offset)
             view = intake.finish()
@@ -209,9 +209,9 @@ async def test_a_move_that_is_cancelled_leaves_nothing() -> None:
         others = crowd(flow)
         before = taken(flow)
         with receive(flow, None) as intake, receive(flow, None) as behind:
-            assert intake.write(b"x" * 3 * MIB)
-            assert behind.write(b"x")
-            move = asyncio.create_task(intake.write_patiently(b"x" * 4 * MIB))
+            assert intake.try_write(b"x" * 3 * MIB)
+            assert behind.try_write(b"x")
+            move = asyncio.create_task(intake.write(b"x" * 4 * MIB))
             await asyncio.sleep(0)
             move.cancel()
             await asyncio.wait([move])

@@ -62,9 +62,9 @@ class FormParts(PartSink):
         if data is None:
             return
         if self._upload is not None:
-            await self._writer.write_patiently(data.view)
+            await self._writer.write(data.view)
         else:
-            await self._writer.arrival.wait(data.end - data.start)
+            await self._writer.arrival.acquire(data.end - data.start)
             self._add_to_field(data)
 
     def end(self) -> None:
@@ -79,7 +79,7 @@ class FormParts(PartSink):
     def _write_upload(self, upload: UploadPart, data: PartData) -> bool:
         if upload.max_size is not None and self._writer.received + data.end - data.start > upload.max_size:
             raise BodyTooLarge(f"{upload.name} may have at most {upload.max_size} bytes.")
-        return self._writer.write(data.view)
+        return self._writer.try_write(data.view)
 
     def _write_field(self, data: PartData) -> bool:
         part = self._part
@@ -90,7 +90,7 @@ class FormParts(PartSink):
             size = data.end - data.start
             if self._fields_size + size > MAX_FIELDS_SIZE:
                 raise BodyTooLarge(f"The fields of the form may have at most {MAX_FIELDS_SIZE} bytes together.")
-            if not self._writer.arrival.take(size):
+            if not self._writer.arrival.try_acquire(size):
                 return False
             self._add_to_field(data)
         return True

@@ -159,8 +159,8 @@ class GuardedReceive:
         if message.get("more_body", False):
             self._get_timeout().note(self._size)
             self._expect()
-            if more and self._arrival is not None and not self._arrival.take(more):
-                await self._arrival.wait(more)
+            if more and self._arrival is not None and not self._arrival.try_acquire(more):
+                await self._arrival.acquire(more)
         else:
             self._end()
         return message

@@ -30,14 +30,14 @@ class RawBody(Sink):
 
     def write(self, data: bytes | bytearray) -> bool:
         """Write a piece, if there is memory for it; see `Sink`."""
-        if self._writer.write(data):
+        if self._writer.try_write(data):
             return True
         self._kept = data
         return False
 
     async def drain(self) -> None:
         """Write the kept piece as soon as there is memory."""
-        await self._writer.write_patiently(self._kept)
+        await self._writer.write(self._kept)
         self._kept = b""
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""Blocks of shared memory that are being filled from outside."""
+"""Blocks of shared memory that are filled with the bytes of a body."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PIECE = 1 << 20
 
 
 class BlockWriter:
-    """Writes one body to shared memory, in one block or in several, and turns each into a view that a task can carry.
+    """Writes a body to shared memory, in one block or several, and returns each as a view that a task can carry.
 
-    A block gets the addresses for all that may come, since they cost nothing, as long as the region has plenty. Where
-    many bodies have announced much, a block gets twice what has come, and moves when it grows.
+    A block reserves addresses for all that may come, since they cost nothing, as long as the region has plenty. Where
+    many bodies have announced much, a block reserves twice what has come, and moves when it grows.
 
     Use it as a context manager: what was not finished is freed, and the body counts as arriving until then.
 
@@ -31,7 +31,7 @@ class BlockWriter:
 
     Attributes:
         arrival: The body.
-        received: Bytes that have come of the present block.
+        received: Bytes of the present block that have come.
     """
 
     def __init__(self, arena: Arena, waiters: MemoryWaiters, arrival: Arrival) -> None:
@@ -42,7 +42,7 @@ class BlockWriter:
         self._waiters = waiters
         self._most = 0
         self._ref: Ref | None = None
-        self._room = memoryview(b"")
+        self._space = memoryview(b"")
         self._end = 0
 
     def __enter__(self) -> Self:
@@ -54,42 +54,44 @@ class BlockWriter:
         self.close()
 
     def begin(self) -> None:
-        """Begin a block; it takes addresses and memory when its first byte comes."""
+        """Begin a block; addresses and memory are allocated with its first byte."""
         self._most = self.arrival.left
 
-    def write(self, data: bytes | bytearray | memoryview) -> bool:
-        """Copy bytes behind those that came before, if there is room: the only copy, unless the block must move.
+    def try_write(self, data: bytes | bytearray | memoryview) -> bool:
+        """Append bytes to the block, if there is memory: the only copy, unless the block must move.
 
         Returns:
-            Whether there was room; else nothing was written.
+            Whether they were written; else use `write`.
 
         Raises:
-            Overloaded: It is the first of the body, and too many are arriving.
+            Overloaded: These are the first bytes of the body, and too many bodies are arriving.
         """
         end = self._end = self.received + len(data)
-        if not self.arrival.take(len(data), self._claim):
+        if not self.arrival.try_acquire(len(data), self._claim):
             return False
-        self._room[self.received : end] = data
+        self._space[self.received : end] = data
         self.received = end
         return True
 
-    async def write_patiently(self, data: bytes | bytearray | memoryview) -> None:
-        """Copy bytes behind those that came before, as soon as there is room. No more may come meanwhile.
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes to the block as soon as there is memory. The client must not be read meanwhile.
+
+        After a cancellation the writer can only be closed.
 
         Raises:
-            ArenaFull: There was no room in time.
+            ArenaFull: There was no memory in time.
             Overloaded: Too much is arriving, for too long.
         """
         end = self._end = self.received + len(data)
         if self._ref is not None and not self._extend():
             await self._move()
-        if not self.write(data):
-            await self.arrival.wait(len(data), self._claim)
-            self._room[self.received : end] = data
+        if not self.try_write(data):
+            await self.arrival.acquire(len(data), self._claim)
+            self._space[self.received : end] = data
             self.received = end
 
     def finish(self) -> memoryview:
-        """Return what was received as a read-only view; the block is free again when the last view of it is gone."""
+        """Return the block as a read-only view; it is free again when the last view of it is gone."""
         if self._ref is None:
             return memoryview(b"")
         arena = self._arena
@@ -108,7 +110,7 @@ class BlockWriter:
 
     def _forget(self) -> None:
         self._ref = None
-        self._room = memoryview(b"")
+        self._space = memoryview(b"")
         self.received = 0
 
     def _claim(self) -> bool:
@@ -118,8 +120,8 @@ class BlockWriter:
         return self._arena.fill(self._ref, self._end)
 
     def _extend(self) -> bool:
-        """Have addresses for what comes next, unless the block must move for that."""
-        if self._end <= len(self._room):
+        """Reserve addresses for what comes next; return False if the block must move for that."""
+        if self._end <= len(self._space):
             return True
         arena = self._arena
         ref = arena.place(self._target) if self._ref is None else arena.grow(self._ref, self._target)
@@ -130,7 +132,7 @@ class BlockWriter:
 
     @property
     def _target(self) -> int:
-        """How long the block should be: as long as it can become, while there are plenty of addresses."""
+        """The length that the block should have: as long as it can become, while there are plenty of addresses."""
         region = self._arena.allocator
         if region.reserved + self._most <= region.capacity // 2:
             return max(self._most, self._end)
@@ -140,7 +142,7 @@ class BlockWriter:
         arena = self._arena
         assert self._ref is not None
         while (target := arena.place(self._target)) is None:
-            await self._waiters.wait(arena.full(self._target), time.monotonic() + self.arrival.patience)
+            await self._waiters.wait(arena.full(self._target), time.monotonic() + self.arrival.wait_left)
         try:
             for start in range(0, self.received, PIECE):
                 arena.move(self._ref, target, start, min(start + PIECE, self.received))
@@ -153,4 +155,4 @@ class BlockWriter:
 
     def _use(self, ref: Ref) -> None:
         self._ref = ref
-        self._room = self._arena.write(ref)
+        self._space = self._arena.write(ref)
