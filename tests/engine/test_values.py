@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fastapi_aqueduct import BaseTask, ConfigurationError, Flow
+from fastapi_aqueduct.engine.timing import Timing
 from fastapi_aqueduct.task import shared_memories
 
 from .. import handlers
@@ -71,7 +72,9 @@ async def test_the_state_of_a_class_travels_through_a_flow() -> None:
 
 
 async def test_a_task_that_its_fields_refer_to_comes_back_to_itself() -> None:
-    async with running(Flow(Each(handlers.add_node), Each(handlers.pass_on))) as flow:
+    """In the workers it is a reference cycle, which keeps the array until the idle flow reclaims memory."""
+    timing = Timing(idle_time=0.1)
+    async with running(Flow(Each(handlers.add_node), Each(handlers.pass_on), timing=timing)) as flow:
         task: Any = Job(image=np.zeros(50_000))
         task.node = handlers.Node(task)
         await flow.process(task)
