@@ -129,7 +129,7 @@ def test_websockets() -> None:
 
 
 def test_what_is_no_task() -> None:
-    """Is refused where it is written."""
+    """It is refused where it is written."""
     app = FastAPI()
 
     async def endpoint(task: Annotated[int, FlowTask()]) -> None: ...
@@ -139,7 +139,7 @@ def test_what_is_no_task() -> None:
 
 
 async def test_a_second_task_beside_that_of_flow_endpoint() -> None:
-    """Comes as a dependency, from the same request, and is not processed."""
+    """It comes as a dependency, from the same request, and is not processed."""
     flow = Flow(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 

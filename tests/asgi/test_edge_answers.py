@@ -138,7 +138,7 @@ async def test_a_shared_response_in_pieces() -> None:
 
 @pytest.mark.parametrize("content", ["text", 5, np.zeros((4, 4))[:, ::2]])
 def test_what_has_no_bytes_in_one_piece(content: Any) -> None:
-    """Is refused rather than copied in silence."""
+    """It is refused rather than copied in silence."""
     with pytest.raises(TypeError):
         SharedResponse(content)
 

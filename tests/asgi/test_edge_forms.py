@@ -100,7 +100,7 @@ async def test_what_needs_a_form() -> None:
 
 
 async def test_a_model_of_fields() -> None:
-    """Is filled from the form; an upload that need not come may be left out."""
+    """It is filled from the form; an upload that need not come may be left out."""
     flow = Flow(Pass())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
@@ -290,7 +290,7 @@ def test_declarations_that_cannot_work(function: Any, words: str) -> None:
 
 
 async def test_the_schema_of_a_form() -> None:
-    """Names files and fields, and puts models among the components."""
+    """It names files and fields, and puts models among the components."""
     flow, labels = Flow(Compare()), Flow(Pass(), name="labels")
     app = pair_app(flow)
     Aqueduct(flow, labels).install(app)

@@ -41,7 +41,7 @@ def make_app(
 @pytest.mark.parametrize("has_middleware", [False, True], ids=["plain", "middleware"])
 @pytest.mark.parametrize("kind", ["raw", "chunked", "form", "nothing"])
 async def test_a_client_that_falls_idle(http: Any, has_middleware: bool, kind: str) -> None:
-    """Gets 408, its connection is closed and its block is free."""
+    """It gets 408, its connection is closed and its block is free."""
     flow = Flow(Add())
     app = make_app(flow, UploadLimits(idle_timeout=0.2), has_middleware)
     beginnings = {
@@ -64,7 +64,7 @@ async def test_a_client_that_falls_idle(http: Any, has_middleware: bool, kind: s
 
 
 async def test_a_client_that_is_too_slow() -> None:
-    """Is never idle, and falls behind the least rate all the same."""
+    """It is never idle, and falls behind the least rate all the same."""
     flow = Flow(Add())
     app = make_app(flow, UploadLimits(idle_timeout=10, min_rate=1000, grace=0.2))
     async with serving(app) as server, Connection(server) as connection:
@@ -78,7 +78,7 @@ async def test_a_client_that_is_too_slow() -> None:
 
 
 async def test_a_client_that_is_fast_enough() -> None:
-    """May take longer than any single limit."""
+    """It may take longer than any single limit."""
     flow = Flow(Add())
     app = make_app(flow, UploadLimits(idle_timeout=0.5, min_rate=10, grace=0.5))
     async with serving(app) as server, Connection(server) as connection:
@@ -98,7 +98,7 @@ async def test_no_limits() -> None:
 
 
 async def test_too_many_uploads() -> None:
-    """Are refused before their bodies, with a time to come back; what is refused leaves no trace."""
+    """They are refused before their bodies, with a time to come back; what is refused leaves no trace."""
     flow = Flow(Add())
     async with serving(make_app(flow, UploadLimits(max_uploads=2))) as server:
         async with Connection(server) as one, Connection(server) as two, Connection(server) as three:
@@ -154,7 +154,7 @@ async def test_what_has_come_of_a_form_counts_until_all_of_it_has(name: str) -> 
 
 @pytest.mark.parametrize("headers", [[], ["Transfer-Encoding: chunked"]], ids=["announced", "chunked"])
 async def test_what_can_never_fit(headers: list[str]) -> None:
-    """Is too large, whatever the endpoint takes: to come back later would not help."""
+    """It is too large, whatever the endpoint takes: to come back later would not help."""
     flow = Flow(Add(), memory_limit=MIB)
     async with serving(make_app(flow, UploadLimits())) as server, Connection(server) as connection:
         if headers:
@@ -184,7 +184,7 @@ async def test_a_body_of_unknown_length_takes_what_it_needs() -> None:
     "how", ["endpoint", "FlowTask", "FlowTask of a flow", "FastAPI", "a router", "small", "FastAPI, small"]
 )
 async def test_an_endpoint_that_takes_more_than_can_fit(caplog: pytest.LogCaptureFixture, how: str) -> None:
-    """Is a warning at the start, with both numbers."""
+    """It is a warning at the start, with both numbers."""
     flow = Flow(Add(), memory_limit=MIB)
     app, router = FastAPI(lifespan=Aqueduct(flow).lifespan), APIRouter(max_body_size=3 * MIB)
     if how.startswith("FlowTask"):

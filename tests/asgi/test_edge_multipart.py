@@ -176,7 +176,7 @@ BOUNDARY = boundary_of(FORM.headers["content-type"]) or b""
 
 @given(st.integers(0, len(FORM.read()) - 3), cut_lists)
 def test_a_form_that_ends_early(end: int, cuts: list[int]) -> None:
-    """Is not taken for a complete one, wherever it ends."""
+    """It is not taken for a complete one, wherever it ends."""
     assert outcome(ours, FORM.read()[:end], BOUNDARY, cuts) is None
 
 
@@ -195,13 +195,13 @@ def test_a_form_that_ends_early(end: int, cuts: list[int]) -> None:
     ids=["empty", "nothing", "many headers", "a long header", "no disposition", "no name", "many parts", "no end"],
 )
 def test_limits_and_mistakes(body: bytes) -> None:
-    """Are the client's fault."""
+    """They are the client's fault."""
     with pytest.raises(MalformedBody):
         ours(body, b"b", [])
 
 
 def test_a_boundary_that_cannot_be_used() -> None:
-    """Is refused before anything is read."""
+    """It is refused before anything is read."""
     with pytest.raises(MalformedBody):
         MultipartForm(b"b" * 300)
     with pytest.raises(MalformedBody):

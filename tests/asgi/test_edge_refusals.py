@@ -54,7 +54,7 @@ TYPES: list[tuple[dict[str, Any], int]] = [
 
 
 async def test_the_media_type_of_an_upload() -> None:
-    """Counts for a raw body as for the part of a form, and wildcards are understood."""
+    """It counts for a raw body as for the part of a form, and wildcards are understood."""
     flow = Flow(Add())
     async with client(make_app(flow, media_type=["image/*", "application/pdf"])) as http:
         for number, (request, status) in enumerate(TYPES):
@@ -67,7 +67,7 @@ async def test_the_media_type_of_an_upload() -> None:
 
 @pytest.mark.parametrize("wrong", ["image", "image/", "*/png", "image/png; q=1", ""])
 def test_a_media_type_that_is_none(wrong: str) -> None:
-    """Is refused where it is written."""
+    """It is refused where it is written."""
     with pytest.raises(ConfigurationError, match="media_type"):
         flow_endpoint(Flow(Add()), media_type=wrong)
     with pytest.raises(ConfigurationError, match="media_type"):
@@ -75,7 +75,7 @@ def test_a_media_type_that_is_none(wrong: str) -> None:
 
 
 def test_a_media_type_without_an_upload() -> None:
-    """Is a mistake."""
+    """It is a mistake."""
 
     async def endpoint(task: Sum) -> None: ...
 
@@ -84,7 +84,7 @@ def test_a_media_type_without_an_upload() -> None:
 
 
 def test_any_type() -> None:
-    """Is named by */*, or by naming none."""
+    """It is named by */*, or by naming none."""
     assert is_acceptable("image/png", ()) and is_acceptable(None, ()) and is_acceptable("a/b", ("*/*",))
     assert not is_acceptable("imagex/png", ("image/*",))
 
@@ -134,7 +134,7 @@ async def test_refused_at_the_limit(http: Any) -> None:
 
 
 async def test_the_limit_of_fastapi() -> None:
-    """Counts beside that of the endpoint, and in place of the usual one."""
+    """It counts beside that of the endpoint, and in place of the usual one."""
     flow = Flow(Add())
     router = APIRouter(max_body_size=100)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
@@ -164,7 +164,7 @@ async def test_the_limit_of_fastapi() -> None:
 
 
 async def test_the_limit_of_the_application() -> None:
-    """Is that of its Aqueduct; an endpoint may have another."""
+    """It is that of its Aqueduct; an endpoint may have another."""
     flow = Flow(Add())
     aqueduct = Aqueduct(flow, upload_limits=UploadLimits(max_body_size=10))
     app = FastAPI(lifespan=aqueduct.lifespan)
@@ -211,7 +211,7 @@ GZIP: list[tuple[Callable[[], dict[str, Any]], int | str]] = [
 
 
 async def test_a_compressed_body() -> None:
-    """Is decompressed where that was asked for, no further than the limit."""
+    """It is decompressed where that was asked for, no further than the limit."""
     flow = Flow(Add())
     async with client(make_app(flow, accept_gzip=True, max_body_size=LIMIT)) as http:
         for number, (request, expected) in enumerate(GZIP):

@@ -285,7 +285,7 @@ async def test_what_is_on_the_fast_path() -> None:
 
 
 async def test_the_response_class_of_an_application() -> None:
-    """Makes the responses, whatever is annotated."""
+    """It makes the responses, whatever is annotated."""
     flow = Flow(Join())
     fast = make_app(flow, lifespan=Aqueduct(flow).lifespan, default_response_class=Quoted)
     own = make_app(flow, default_response_class=Quoted)
@@ -298,7 +298,7 @@ async def test_the_response_class_of_an_application() -> None:
 
 
 async def test_a_body_that_is_too_large() -> None:
-    """Is refused by FastAPI, as it refuses it elsewhere, announced or not."""
+    """FastAPI refuses it, as it does elsewhere, announced or not."""
     flow = Flow(Join())
     fast, own = (
         make_app(flow, lifespan=Aqueduct(flow).lifespan, max_body_size=1000),
@@ -336,7 +336,7 @@ class Stumble:
 
 
 async def test_a_body_that_broke_off() -> None:
-    """Is not read on."""
+    """The rest of it is not read."""
     flow = Flow(Join())
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
 
@@ -368,7 +368,7 @@ async def test_an_upload_is_on_the_fast_path() -> None:
 
 
 async def test_a_route_of_another_class() -> None:
-    """Goes its own way."""
+    """FastAPI handles it."""
     flow = Flow(Join())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     app.router.route_class = PlainRoute
@@ -384,7 +384,7 @@ async def test_a_route_of_another_class() -> None:
 
 
 async def test_a_decorator_around_an_endpoint() -> None:
-    """Is called, though it hands on all that the endpoint has, as decorators do."""
+    """It is called, although it copies all attributes of the endpoint, as decorators do."""
     flow = Flow(Join())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
@@ -468,7 +468,7 @@ async def test_a_name_that_is_missing(
 async def test_a_release_that_is_not_known(
     package: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Answers by itself."""
+    """FastAPI handles it."""
     monkeypatch.setattr(package, "__version__", "99.1.0")
     flow = Flow(Join())
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
@@ -482,7 +482,7 @@ async def test_a_release_that_is_not_known(
 
 
 async def test_the_switch(caplog: pytest.LogCaptureFixture) -> None:
-    """Leaves FastAPI's handlers where they are; bodies are guarded all the same."""
+    """It leaves FastAPI's handlers where they are; bodies are guarded all the same."""
     flow = Flow(Join())
     app = make_app(flow, lifespan=Aqueduct(flow, fast_path=False).lifespan)
     with caplog.at_level(logging.INFO):
@@ -516,7 +516,7 @@ class Provider(trace.TracerProvider):
 
 
 async def test_telemetry_that_listens() -> None:
-    """Sees the parameters that FastAPI has found."""
+    """It sees the parameters that FastAPI has found."""
     flow = Flow(Join())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan, telemetry={"tracer_provider": Provider()})
     seen: list[Any] = []

@@ -179,7 +179,7 @@ def chunk(part: bytes) -> bytes:
 
 @every_way
 async def test_the_guards(make: Any) -> None:
-    """Let pass what is allowed and refuse what is not, whichever way a body takes; one server for both."""
+    """They let pass what is allowed and refuse what is not, whichever way a body takes; one server for both."""
     flow = make_flow(make)
     limits = UploadLimits(idle_timeout=0.5, max_uploads=2, max_pending_bytes=50_000)
     async with serving(make(flow, {"max_body_size": LIMIT, "upload_limits": limits})) as http:
@@ -243,7 +243,7 @@ async def test_a_message_that_says_what_is_allowed() -> None:
 
 @pytest.mark.parametrize("make", [fast, dependency], ids=lambda make: make.__name__)
 async def test_a_client_that_is_too_slow(make: Any) -> None:
-    """Is never idle, and slower than the least rate."""
+    """It is never idle, and slower than the least rate."""
     flow = Flow(Join())
     async with serving(make(flow, {"upload_limits": UploadLimits(idle_timeout=DEADLINE, grace=0.3)})) as http:
         async with Connection(http) as connection:
@@ -257,7 +257,7 @@ async def test_a_client_that_is_too_slow(make: Any) -> None:
 
 
 async def test_too_many_bytes() -> None:
-    """Wait for a place as uploads do, and are refused when there is none in time; what leaves makes room."""
+    """They wait for a place as uploads do, and are refused when there is none in time; what leaves makes room."""
     flow = Flow(Join())
     limits = UploadLimits(max_pending_bytes=50_000)
     async with serving(fast(flow, {"upload_limits": limits, "timeout_sec": 0.5})) as http:
@@ -368,7 +368,7 @@ async def test_other_kinds_of_bodies() -> None:
 
 
 async def test_other_endpoints() -> None:
-    """Are left alone: a plugin does not surprise its host."""
+    """They are left alone: a plugin does not surprise its host."""
     flow = Flow(Join())
     limits = UploadLimits(max_body_size=10, idle_timeout=0.1)
     app = FastAPI(lifespan=Aqueduct(flow, upload_limits=limits).lifespan)
@@ -407,7 +407,7 @@ async def test_an_endpoint_that_answers_before_it_has_read_all() -> None:
 
 
 async def test_a_client_that_leaves() -> None:
-    """Is not counted any more."""
+    """It is not counted any more."""
     flow = Flow(Join())
     async with serving(fast(flow, {})) as http:
         async with Connection(http) as connection:

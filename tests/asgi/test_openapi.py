@@ -73,7 +73,7 @@ async def test_served_under_the_lifespan() -> None:
 
 
 def test_a_task_without_an_upload() -> None:
-    """Has no body, and the answers that any task has."""
+    """It has no body, and the answers that any task has."""
     flow = Flow(Adder())
     app = FastAPI()
     Aqueduct(flow).install(app)

@@ -163,7 +163,7 @@ async def test_what_is_around_an_endpoint(tmp_path: Path) -> None:
 
 
 async def test_trouble_after_the_answer(tmp_path: Path) -> None:
-    """Raises Starlette's error: the client already has an answer."""
+    """It raises Starlette's error: the client already has an answer."""
     flow = Flow(Join())
     route = Route("/ours", make_endpoint(flow, tmp_path, []), methods=["POST"])
     async with client(make_app(flow, [route])) as http:

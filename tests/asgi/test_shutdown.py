@@ -88,7 +88,7 @@ async def cut_off(directory: Path, module: tuple[str, ...]) -> AsyncIterator[tup
     [("httptools", False), ("httptools", True), ("h11", False), pytest.param("h11", True, marks=long)],
 )
 async def test_uvicorn(tmp_path: Path, http: str, is_repeated: bool) -> None:
-    """Stops to wait for them when its time is over, or at the second signal."""
+    """It stops waiting for them when its time is over, or at the second signal."""
     async with cut_off(tmp_path, (*UVICORN, f"--http={http}")) as (service, connections):
         service.process.terminate()
         if is_repeated:
@@ -111,7 +111,7 @@ async def test_uvicorn(tmp_path: Path, http: str, is_repeated: bool) -> None:
     ids=["hypercorn", "granian"],
 )
 async def test_other_servers(tmp_path: Path, module: tuple[str, ...]) -> None:
-    """Close the connections, or answer 503; neither is logged as an error."""
+    """They close the connections, or answer 503; neither is logged as an error."""
     async with cut_off(tmp_path, module) as (service, connections):
         service.process.terminate()
         for connection in connections:
@@ -150,7 +150,7 @@ async def test_a_flow_that_stops_alone() -> None:
 
 
 async def test_another_cancellation() -> None:
-    """Goes on: a timeout around the endpoint is the application's."""
+    """It goes on: a timeout around the endpoint is the application's."""
     flow = Flow(Count())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 

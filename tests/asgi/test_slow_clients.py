@@ -65,7 +65,7 @@ async def test_those_who_may_take_their_time() -> None:
 
 
 async def test_those_who_are_too_slow() -> None:
-    """Are all refused when the grace is over, and nothing of them remains."""
+    """They are all refused when the grace is over, and nothing of them remains."""
     flow = Flow(Add(), memory_limit=256 * MIB)
     async with serving(make_app(flow, UploadLimits(grace=1.0))) as http:
         with await connect(http, 200) as clients:
@@ -77,7 +77,7 @@ async def test_those_who_are_too_slow() -> None:
 
 
 async def test_those_who_are_too_many() -> None:
-    """Are refused at once."""
+    """They are refused at once."""
     flow = Flow(Add(), memory_limit=256 * MIB)
     limits = UploadLimits(idle_timeout=None, min_rate=0, max_uploads=50)
     async with serving(make_app(flow, limits)) as http:
@@ -93,7 +93,7 @@ async def test_those_who_are_too_many() -> None:
 
 
 async def test_those_who_have_too_little_room_together() -> None:
-    """Are all served, some after others, and never have more than their share."""
+    """They are all served, some after others, and never have more than their share."""
     flow = Flow(Add(), memory_limit=256 * MIB)
     limits = UploadLimits(idle_timeout=None, min_rate=0, max_pending_bytes=500_000)
     most = 0
@@ -112,7 +112,7 @@ async def test_those_who_have_too_little_room_together() -> None:
 
 @pytest.mark.parametrize("sent", [0, 1], ids=["headers", "a-byte"])
 async def test_those_who_only_announce(sent: int) -> None:
-    """Cost nothing: two of them, with 64 MiB each, would have the half of the memory that uploads may have."""
+    """They cost nothing: two of them, with 64 MiB each, would have the half of the memory that uploads may have."""
     flow = Flow(Add(), memory_limit=128 * MIB)
     async with serving(make_app(flow, None)) as http:
         port = http.base_url.port
@@ -134,7 +134,7 @@ async def test_those_who_only_announce(sent: int) -> None:
 
 
 async def test_those_who_leave() -> None:
-    """Leave nothing behind."""
+    """They leave nothing behind."""
     flow = Flow(Add(), memory_limit=256 * MIB)
     async with serving(make_app(flow, ANY_PACE)) as http:
         with await connect(http, 200) as clients:

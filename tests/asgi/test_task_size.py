@@ -16,7 +16,7 @@ LIMIT = 1 << 20
 
 
 async def test_a_task_that_can_never_fit() -> None:
-    """Is refused at once, with 413 and no advice to try again; one that fits is served."""
+    """It is refused at once, with 413 and no advice to try again; one that fits is served."""
     flow = Flow(Join(), memory_limit=LIMIT)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 

@@ -99,7 +99,7 @@ MISSING = {"type": "missing", "loc": ["body", "image"], "msg": "Field required",
 
 
 async def test_a_body_that_cannot_be_used() -> None:
-    """Has a clear answer, and leaves nothing behind."""
+    """It has a clear answer, and leaves nothing behind."""
     flow = Flow(Add())
     async with client(make_app(flow)) as http:
         for number, (status, request_of) in enumerate(BAD):

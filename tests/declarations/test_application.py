@@ -114,7 +114,7 @@ async def test_a_flow_that_was_not_given(kind: str) -> None:
 
 
 async def test_a_flow_of_another_aqueduct_or_that_runs_already() -> None:
-    """Is known: two may serve one application, and a flow may be started by hand."""
+    """It is known: two may serve one application, and a flow may be started by hand."""
     one, two = Flow(Adder(), name="one"), Flow(Adder(), name="two")
     by_hand = Flow(Adder(), name="by hand")
     first, second = Aqueduct(one), Aqueduct(two)
@@ -156,7 +156,7 @@ async def right(socket: WebSocket, flow: FlowDep) -> None:
 
 @pytest.mark.parametrize("kind", ["endpoint", "task", "starlette"])
 async def test_a_task_of_a_websocket(kind: str) -> None:
-    """Is found when the application starts, where the function does not show it."""
+    """It is found when the application starts, where the function does not show it."""
     flow = Flow(Adder())
     app: Any = FastAPI()
     if kind == "starlette":
@@ -235,7 +235,7 @@ async def test_a_dataclass_as_an_ordinary_parameter() -> None:
 
 
 async def test_a_dataclass_as_an_answer() -> None:
-    """Is written as FastAPI writes any dataclass, with the fields that the handlers have set."""
+    """It is written as FastAPI writes any dataclass, with the fields that the handlers have set."""
     flow = Flow(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 

@@ -134,7 +134,7 @@ FROZEN = "Frozen is frozen, but handlers set results as attributes of a task; de
 
 
 def test_a_frozen_dataclass() -> None:
-    """Is refused as the task of an endpoint, and where one is made."""
+    """It is refused as the task of an endpoint, and where one is made."""
     with pytest.raises(ConfigurationError, match=f"^{FROZEN}$"):
         endpoint_of(Flow(See()), Frozen, "value")
     with pytest.raises(ConfigurationError, match=f"^{FROZEN}$"):

@@ -67,7 +67,7 @@ async def test_any_number_of_files_under_one_name() -> None:
 
 
 async def test_no_file_under_the_name() -> None:
-    """Is missing where one must come, and an empty list where the default says so."""
+    """It is missing where one must come, and an empty list where the default says so."""
     album, attachments = Flow(Count()), Flow(Measure())
     async with client(make_app(album, Album, "report")) as http:
         response = await http.post("/", files={"cover": ("c", b"x")}, data={"title": "T"})
@@ -112,7 +112,7 @@ async def test_limits_of_each_part() -> None:
 
 
 async def test_limits_of_a_raw_body() -> None:
-    """Are those of the only upload; the endpoint's own type counts where the upload names none."""
+    """They are those of the only upload; the endpoint's own type counts where the upload names none."""
     flow = Flow(Look())
     async with client(make_app(flow, Photo, "seen", media_type="text/*")) as http:
         png = {"content-type": "image/png"}
@@ -130,7 +130,7 @@ async def pieces(piece: bytes, count: int) -> Any:
 
 
 async def test_the_content_type_that_curl_sends() -> None:
-    """Is taken for a raw body; where types are named the answer says what to add."""
+    """It counts as a raw body; where types are named the answer says what to add."""
     open_, closed = Flow(Look()), Flow(Look())
     headers = {"content-type": "application/x-www-form-urlencoded"}
     async with client(make_app(open_, Maybe, "seen")) as http:
@@ -146,7 +146,7 @@ async def test_the_content_type_that_curl_sends() -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_curl_itself(tmp_path: Path) -> None:
-    """Sends a raw body, a form of several files, and a file with a quotation mark in its name."""
+    """It sends a raw body, a form of several files, and a file with a quotation mark in its name."""
     flow = Flow(Look())
     (tmp_path / 'a"b.txt').write_bytes(b"abc")
     async with serving(make_app(flow, Maybe, "seen")) as http:
@@ -172,7 +172,7 @@ FORM = {"content-type": "multipart/form-data; boundary=b"}
 
 
 async def test_an_empty_file() -> None:
-    """Is a file where it need not have content, and refused where it must."""
+    """It is a file where it need not have content, and refused where it must."""
     flow, photos, albums = Flow(Look()), Flow(Look()), Flow(Count())
     async with client(make_app(flow, Maybe, "seen")) as http:
         assert (await http.post("/", files={"note": ("a.txt", b"", "text/plain")})).json() == [
@@ -191,7 +191,7 @@ async def test_an_empty_file() -> None:
 
 
 async def test_a_part_without_a_file_name() -> None:
-    """Is no file: nothing where it is empty, as a browser's form in which none was chosen, else a mistake."""
+    """It is no file: nothing where it is empty, as a browser's form in which none was chosen, else a mistake."""
     flow, photos = Flow(Look()), Flow(Look())
     wrong = {
         "type": "value_error",

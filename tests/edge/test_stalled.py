@@ -40,7 +40,7 @@ async def receive(client: socket.socket, size: int = 1 << 16) -> bytes:
 
 @along([Way(server, "http1") for server in SERVERS])
 async def test_a_client_that_reads_nothing(url: str, service: EdgeService) -> None:
-    """Is waited for as long as was said; then the block is free and the connection closed."""
+    """The server waits for the stall timeout; then the block is released and the connection closed."""
     with await connect(url) as client:
         await asyncio.get_running_loop().sock_sendall(client, REQUEST % (b"GET", SIZE))
         await eventually(lambda: service.figures()["blocks"] == 1)
@@ -72,7 +72,7 @@ async def test_a_window_that_stays_closed(url: str, service: EdgeService) -> Non
 
 @along([Way(server, "http1") for server in (UVICORN, STARLETTE)])
 async def test_a_client_that_reads_slowly(url: str) -> None:
-    """Has all of it, though that takes longer than it may take nothing."""
+    """It gets all of it, though that takes longer than a stall may."""
     with await connect(url) as client:
         await asyncio.get_running_loop().sock_sendall(client, REQUEST % (b"GET", SIZE))
         begun = time.monotonic()

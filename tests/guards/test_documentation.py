@@ -107,7 +107,7 @@ def run(directory: Path, *arguments: str) -> str:
 
 
 def test_the_task_of_the_page_on_uploads(tmp_path: Path) -> None:
-    """Makes an endpoint."""
+    """It makes an endpoint."""
     (tmp_path / "pipeline.py").write_text(modules_of("docs/uploads.md")["pipeline.py"])
     source = """
         from fastapi import FastAPI

@@ -121,7 +121,7 @@ async def test_step_that_is_broken_and_workers_that_are_worn() -> None:
 
 
 def test_flows_that_share_a_name() -> None:
-    """Are told apart, since Prometheus refuses a page with two samples of one name."""
+    """They are told apart, since Prometheus refuses a page with two samples of one name."""
     registry = CollectorRegistry()
     registry.register(AqueductCollector([Flow(Adder()), Flow(Adder(), name="other"), Flow(Hold())]))
     samples = read(generate_latest(registry).decode())
@@ -129,7 +129,7 @@ def test_flows_that_share_a_name() -> None:
 
 
 def test_a_number_that_makes_the_name_of_another_flow() -> None:
-    """Is left out."""
+    """It is left out."""
     registry = CollectorRegistry()
     registry.register(AqueductCollector([Flow(Adder()), Flow(Adder()), Flow(Adder(), name="flow1")]))
     assert {name.split()[1] for name in read(generate_latest(registry).decode())} == {"flow1", "flow2", "flow3"}
