@@ -14,8 +14,8 @@ from fastapi_aqueduct import ArenaFull, Flow, FlowStep
 from fastapi_aqueduct.engine.timing import Timing
 
 from .. import handlers as common
-from ..handlers import Each, Job, Keeper
-from ..support import DEADLINE, blocks, eventually, outcome, pids, running
+from ..handlers import Each, Gate, Job, Keeper
+from ..support import DEADLINE, blocks, engine_of, eventually, outcome, pids, running
 from . import handlers
 from .support import complete
 
@@ -149,3 +149,20 @@ async def test_memory_that_lies_idle_goes_back_to_the_system() -> None:
         job = await flow.process(Job(image=picture(1, 4 * MIB)))
         assert (job.image == 254).all()
         del job
+
+
+async def test_a_shortage_in_the_server_leaves_it_the_memory_that_it_will_fill_next(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    async with running(Flow(FlowStep(Each(common.enter_gate_if_any), nprocs=2), memory_limit=8 * MIB)) as flow:
+        held = asyncio.create_task(flow.process(Job(gate=gate, payload=bytes(3 * MIB)), DEADLINE))
+        await eventually(gate.is_entered)
+        await flow.process(Job(gate=None, payload=bytes(4 * MIB)))
+        await eventually(lambda: blocks(flow) == 1)
+        waiting = asyncio.create_task(flow.process(Job(gate=None, payload=bytes(6 * MIB)), DEADLINE))
+        await eventually(lambda: engine_of(flow).memory.waiters.wanted)
+        assert flow.statistics().arena.free >= 4 * MIB
+        gate.open()
+        await held
+        del held  # with its result, which holds its block
+        await waiting
+        del waiting

@@ -22,9 +22,15 @@ class Reclaimer:
         self._ledger = memory.ledger
 
     def make_room(self, waiting: WorkerHandle | None = None) -> None:
-        """Tell every worker what is free, and have all of them but the one that waits give idle memory back."""
+        """Tell every worker what is free, and have every process but the one that waits give idle memory back.
+
+        Args:
+            waiting: The worker that waits; None: this process does. It gives back no more than is in the way of a new
+                block, when it takes one: all else will be filled again at once, and fresh pages cost a fault each.
+        """
         self._arena.collect()
-        self._arena.trim()
+        if waiting is not None:
+            self._arena.trim()
         for stage in self._stages:
             for worker in stage.workers:
                 worker.flush(self._ledger.pop_released(worker.region))
@@ -33,6 +39,7 @@ class Reclaimer:
 
     def give_back(self) -> None:
         """Give the memory back that was kept for tasks to come."""
+        self._arena.trim()
         self.make_room()
         for stage in self._stages:
             for worker in stage.workers:
