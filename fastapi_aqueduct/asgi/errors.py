@@ -72,7 +72,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     BodyError: Answer(400, None),
     # Only logs show this one; the status is that of nginx for it.
     ClientDisconnect: Answer(499, "The client closed the connection."),
-    TaskTooLarge: Answer(413, "The request is larger than the service can take."),
+    TaskTooLarge: Answer(413, "The request is larger than the service can process."),
     Overloaded: Answer(503, BUSY, retry_after=True),
     NotRunningError: Answer(503, BUSY, retry_after=True),
     WorkerDied: Answer(503, "The process that worked on the request has ended."),

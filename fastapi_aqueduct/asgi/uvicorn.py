@@ -77,7 +77,7 @@ def is_shutdown(exc: asyncio.CancelledError) -> bool:
     """Return whether uvicorn cancels a request because it stops.
 
     uvicorn stops without a signal, too: in a thread, or after ``limit_max_requests``. Only the text of the exception
-    tells that.
+    shows that.
     """
     return exc.args == (_SHUTDOWN,)
 

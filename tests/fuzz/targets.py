@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
+from fastapi_aqueduct.asgi.body.head import judge_head
 from fastapi_aqueduct.asgi.body.limits import BodyRules
 from fastapi_aqueduct.asgi.body.parts import UploadPart
-from fastapi_aqueduct.asgi.body.upload import UploadReader
 from fastapi_aqueduct.asgi.errors import BodyError
 from fastapi_aqueduct.asgi.server_timing import server_timing
 from fastapi_aqueduct.engine.wire.frames import (
@@ -62,7 +62,7 @@ def headers(data: bytes) -> None:
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": attempt.headers}
     for rules in (BodyRules(), BodyRules(media_types=("image/*", "text/plain"), accept_gzip=True, max_body_size=9)):
         with contextlib.suppress(BodyError, RequestValidationError):
-            UploadReader(Request(scope), PARTS, rules)
+            judge_head(Request(scope), PARTS, rules)
 
 
 def multipart(data: bytes) -> None:

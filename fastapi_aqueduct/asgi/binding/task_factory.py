@@ -13,6 +13,7 @@ from starlette.requests import Request
 from ...exceptions import ConfigurationError, ForkedError, NotRunningError, UsageError
 from ...flow import Flow, FlowState
 from ...task import BaseTask
+from ..body.head import judge_head
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules
 from ..body.parts import Received
@@ -91,7 +92,7 @@ class TaskFactory(Generic[T]):
         Raises:
             UsageError: The flow was never started, or not by this process.
             NotRunningError: The server ended before the body had come.
-            Exception: What `Flow.check_entry` and `UploadReader` raise.
+            Exception: What `Flow.check_entry`, `judge_head` and `UploadReader.receive` raise.
         """
         if not self.uploads:
             return self.make_at_once(flow, arguments)
@@ -117,9 +118,10 @@ class TaskFactory(Generic[T]):
         Returns:
             The task, and the values of these fields.
         """
-        # The headers cost nothing to judge, and say more than that the flow is busy.
-        reader = UploadReader(request, self.uploads, self.rules)
+        # First the headers: they cost nothing to judge, and a refusal for them says more than that the flow is busy.
+        head = judge_head(request, self.uploads, self.rules)
         self._check_entry(flow)
+        reader = UploadReader(request, head, self.uploads, self.rules)
         try:
             received = await reader.receive(flow)
         except asyncio.CancelledError as exc:

@@ -19,11 +19,11 @@ class FormParts(PartSink):
 
     Args:
         parts: The uploads by the names of their parts.
-        media_types: The types that the endpoint takes.
+        media_types: The types that the endpoint accepts.
         writer: Writes to shared memory.
 
     Attributes:
-        received: What is complete.
+        received: The parts that are complete.
     """
 
     def __init__(self, parts: Mapping[str, UploadPart], media_types: tuple[str, ...], writer: BlockWriter) -> None:

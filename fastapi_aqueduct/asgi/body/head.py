@@ -24,7 +24,7 @@ class BodyHead(NamedTuple):
         is_compressed: Whether it comes with gzip.
         boundary: What separates the parts of a form; None for a body that is one upload.
         content_type: The Content-Type; None when there is none.
-        filename: What the client calls a body that is one upload; None when it does not say.
+        filename: Name of a body that is one upload, as the client gives it; None without one.
     """
 
     announced: int | None
@@ -46,7 +46,7 @@ def judge_head(request: Request, parts: Mapping[str, UploadPart], rules: BodyRul
     Args:
         request: The request.
         parts: The uploads that a task takes, by name.
-        rules: What the endpoint takes.
+        rules: What the endpoint accepts.
 
     Raises:
         BodyError: The body cannot be used.

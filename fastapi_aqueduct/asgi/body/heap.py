@@ -33,7 +33,7 @@ class HeapGuard:
     """Guards the bodies of one endpoint that go to the heap.
 
     Args:
-        rules: What the endpoint takes.
+        rules: What the endpoint accepts.
         flow: Counts the bodies among its uploads; None: the only flow of the application.
     """
 

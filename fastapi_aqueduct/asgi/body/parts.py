@@ -32,14 +32,14 @@ class UploadPart(NamedTuple):
     max_size: int | None
 
     def check_type(self, content_type: str | None, default: tuple[str, ...]) -> None:
-        """Refuse a file of a type that is not taken.
+        """Refuse a file of a type that is not accepted.
 
         Args:
             content_type: Of the file; None when the client does not say.
-            default: The types that the endpoint takes.
+            default: The types that the endpoint accepts.
 
         Raises:
-            UnsupportedBody: The type is not taken.
+            UnsupportedBody: The type is not accepted.
         """
         media_types = self.media_types or default
         if is_acceptable(content_type, media_types):

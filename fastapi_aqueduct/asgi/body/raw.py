@@ -12,8 +12,8 @@ class RawBody(Sink):
 
     Args:
         name: Of the upload.
-        filename: What the client calls it.
-        content_type: What the client says it is.
+        filename: Name of the file, as the client gives it.
+        content_type: Type of the content, as the client gives it.
         writer: Its block has begun.
 
     Attributes:

@@ -10,7 +10,7 @@ from ...flow import BlockWriter, Flow
 from .form_parts import FormParts
 from .guards import Guards
 from .gunzip import Gunzip
-from .head import judge_head
+from .head import BodyHead
 from .limits import BodyRules, check_size
 from .multipart import Multipart
 from .parts import Received, UploadPart
@@ -21,23 +21,22 @@ from .stream import stream_body
 
 
 class UploadReader:
-    """Reads an upload: a multipart form part by part, anything else as it is.
+    """Reads an upload: a multipart form part by part, any other body as it is.
 
     Args:
         request: Its body must not have been read.
+        head: The headers, as `judge_head` returns them.
         parts: The uploads by their names, which are those of the parts of a form.
-        rules: What the endpoint takes.
-
-    Raises:
-        BodyError: The headers say that the body cannot be used; nothing of it was asked for.
-        RequestValidationError: They say that there is none.
+        rules: What the endpoint accepts.
     """
 
-    def __init__(self, request: Request, parts: Mapping[str, UploadPart], rules: BodyRules) -> None:
+    def __init__(
+        self, request: Request, head: BodyHead, parts: Mapping[str, UploadPart], rules: BodyRules
+    ) -> None:
         self._request = request
+        self._head = head
         self._parts = parts
         self._rules = rules
-        self._head = judge_head(request, parts, rules)
 
     async def receive(self, flow: Flow) -> Received:
         """Read the body.
