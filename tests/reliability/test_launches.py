@@ -158,6 +158,8 @@ async def test_whatever_system_call_fails_in_the_first_start_fails_the_start(met
     for call in calls:
         if call.name != "memfd_create" and call.number and call != last[call.name]:
             continue
+        if call.name == "start_new_thread" and call.number:  # made only while the first thread is busy
+            continue
         with Injection(call) as injection:
             flow = make()
             error = await outcome(flow.start_async(DEADLINE))
