@@ -25,6 +25,13 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
+def parent(pid: int) -> int:
+    """Return the process id of a process's parent."""
+    found = re.search(r"^PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
 def resident(pid: int) -> int:
     """Return the bytes of memory that a process has for itself."""
     found = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)

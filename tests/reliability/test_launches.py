@@ -16,11 +16,12 @@ import uvloop
 
 from fastapi_aqueduct import ConfigurationError, Flow, FlowStep, StartError
 from fastapi_aqueduct.engine.timing import Timing
+from fastapi_aqueduct.engine.workers.sentinel import STATUS_TIME
 
 from ..handlers import Each, Job, tell_pid
 from ..support import DEADLINE, eventually, outcome, pids, running, traces
 from .scarcity import Call, Injection, few_descriptors
-from .support import complete, lacking
+from .support import complete, lacking, parent
 
 HASTY = Timing(first_wait=0.02, longest_wait=0.05)
 """Failed launches are tried again at once, which the rules for waits do not matter to."""
@@ -188,6 +189,34 @@ async def test_a_process_without_a_descriptor_is_told_which_limit_to_raise(left:
     assert isinstance(error, ConfigurationError)
     assert "flow ocr with 1 workers needs" in str(error)
     assert "ulimit -n" in str(error)
+
+
+async def test_a_forkserver_that_is_stopped_holds_up_no_event_loop() -> None:
+    """It reports how a worker has ended, and does so late."""
+    loop = asyncio.get_running_loop()
+    pauses = [0.0]
+
+    async def measure() -> None:
+        while True:
+            began = loop.time()
+            await asyncio.sleep(0.01)
+            pauses.append(loop.time() - began)
+
+    async with running(Flow(FlowStep(Each(tell_pid)), timing=HASTY, mp_start_method="forkserver")) as flow:
+        (pid,) = pids(flow)
+        server = parent(pid)
+        measuring = asyncio.create_task(measure())
+        os.kill(server, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: flow.statistics().steps[0].restarts == 1)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        await complete(flow, 1)
+        assert (await flow.process(Job(), DEADLINE)).pid in pids(flow)
+        measuring.cancel()
+    multiprocessing.active_children()  # reads the late status, as the next launch does
+    assert max(pauses) < STATUS_TIME
 
 
 async def test_an_event_loop_that_ends_during_a_launch_leaves_a_slot_for_the_next() -> None:

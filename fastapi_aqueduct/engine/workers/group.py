@@ -62,14 +62,28 @@ class ProcessGroup:
         with contextlib.suppress(OSError):
             os.killpg(self.number, signum)
 
-    def reap(self) -> None:
-        """Read the exit status of a leader that has ended, and have what is left of its group end.
+    @property
+    def status_fd(self) -> int | None:
+        """As `Process.status_fd`."""
+        return self._leader.status_fd
+
+    def end(self) -> bool:
+        """Terminate what is left of the group of a leader that has ended, and read its exit status if that is known.
 
         The group is signalled first: a number belongs to a leader that has ended until its status has been read.
+
+        Returns:
+            Whether the exit status has been read.
         """
+        self.signal(signal.SIGTERM)
+        with contextlib.suppress(OSError):
+            return self._leader.wait(0.0) is not None
+        return False
+
+    def reap(self) -> None:
+        """As `end`, but wait for the exit status of the leader; it is killed if it has not ended after a second."""
         if self.pidfd is not None:
             self.signal(signal.SIGTERM)
-        # A zombie has its status at once; a child of the forkserver when the forkserver has reported it.
         with contextlib.suppress(OSError):
             self._leader.wait(1.0)
         if self._leader.exit_code() is None:

@@ -9,9 +9,10 @@ import os
 import signal
 import socket
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from multiprocessing.reduction import DupFd
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from ...exceptions import ConfigurationError
 from ..child import bootstrap
@@ -34,21 +35,6 @@ FORKSERVER_DESCRIPTORS = 12
 """Free descriptors with which `multiprocessing` can start a process: it uses nine at most for a moment."""
 
 
-class Process(Protocol):
-    """A child process, however it was made."""
-
-    pid: int
-
-    def exit_code(self) -> int | None:
-        """Return the exit status, negative for a signal; None until it has been read."""
-
-    def wait(self, timeout: float) -> int | None:
-        """Wait for the end, for ``timeout`` seconds at most, and read and return the exit status."""
-
-    def forget(self) -> None:
-        """Take it for ended in a fork of the process that has started it."""
-
-
 class Descriptors(NamedTuple):
     """What a worker inherits beside its end of the channel; it knows them by the same names.
 
@@ -65,19 +51,47 @@ class Descriptors(NamedTuple):
     program: int
 
 
-class SpawnedProcess:
-    """A worker in a fresh interpreter, the leader of a process group.
+class Process(ABC):
+    """A worker process, the leader of a process group; it starts when the object is made.
 
     Args:
         sock: The worker's end of the channel.
-        descriptors: What it inherits beside it.
-        label: Shown in process lists.
-        environment: Variables to add.
+        descriptors: What the worker inherits beside it.
+        label: The name of the process for people.
+        environment: Variables to set.
+
+    Attributes:
+        pid: The process id.
     """
 
-    def __init__(
-        self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]
-    ) -> None:
+    pid: int
+
+    @abstractmethod
+    def __init__(self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]) -> None:
+        pass
+
+    @property
+    def status_fd(self) -> int | None:
+        """A descriptor that is readable once the exit status is known; None: that is when the process has ended."""
+        return None
+
+    @abstractmethod
+    def exit_code(self) -> int | None:
+        """Return the exit status, negative for a signal; None until it is known."""
+
+    @abstractmethod
+    def wait(self, timeout: float) -> int | None:
+        """Wait for the end, for ``timeout`` seconds at most, and read and return the exit status."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Treat it as ended, in a fork of the process that has started it."""
+
+
+class SpawnedProcess(Process):
+    """A worker in a fresh interpreter; process lists show its label."""
+
+    def __init__(self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]) -> None:
         inherited = (sock.fileno(), *descriptors)
         with interrupts_blocked():
             self._popen = subprocess.Popen(
@@ -90,34 +104,25 @@ class SpawnedProcess:
         self.pid = self._popen.pid
 
     def exit_code(self) -> int | None:
-        """Return the exit status, negative for a signal; None until it has been read."""
-        # Not asked for here: with its status the process loses its number, and its group may need that.
+        # The system is not asked: once its status is read the process loses its number, which its group may need.
         return self._popen.returncode
 
     def wait(self, timeout: float) -> int | None:
-        """Wait for the end, for ``timeout`` seconds at most, and read and return the exit status."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout)
         return self._popen.returncode
 
     def forget(self) -> None:
-        """Take it for ended in a fork of the process that has started it."""
         self._popen.returncode = 0  # else it warns of a child that nothing waits for
 
 
-class ForkserverProcess:
-    """A worker forked from a process that has imported the package already.
+class ForkserverProcess(Process):
+    """A worker forked from a process that has imported the package already: the forkserver of `multiprocessing`.
 
-    Args:
-        sock: The worker's end of the channel.
-        descriptors: What it inherits beside it.
-        label: Name of the process.
-        environment: Variables to set.
+    That is its parent, and reports its exit status through a pipe.
     """
 
-    def __init__(
-        self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]
-    ) -> None:
+    def __init__(self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["fastapi_aqueduct.engine.child.main"])
         self._process = context.Process(
@@ -138,17 +143,18 @@ class ForkserverProcess:
         assert self._process.pid is not None
         self.pid = self._process.pid
 
+    @property
+    def status_fd(self) -> int | None:
+        return self._process.sentinel
+
     def exit_code(self) -> int | None:
-        """Return the exit status, negative for a signal; None until the forkserver has reported it."""
         return self._process.exitcode
 
     def wait(self, timeout: float) -> int | None:
-        """Wait for the end, for ``timeout`` seconds at most, and read and return the exit status."""
         self._process.join(timeout)
         return self._process.exitcode
 
     def forget(self) -> None:
-        """Take it for ended in a fork of the process that has started it."""
         # multiprocessing asks for the status whenever it counts its children, and joins them at the end. That reads
         # from a pipe which is shared with the parent, and would take its status away.
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from .group import ProcessGroup
 
+STATUS_TIME = 1.0
+"""Seconds that a forkserver has to report how a worker ended; then its exit status counts as unknown."""
+
 
 class Sentinel:
     """Tells when a process has ended, and kills it when its time is over.
@@ -24,6 +27,8 @@ class Sentinel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
         self._kill_at = math.inf
+        self._status_fd: int | None = None
+        self._status_timer: asyncio.TimerHandle | None = None
 
     @property
     def exit_code(self) -> int | None:
@@ -56,11 +61,14 @@ class Sentinel:
     def detach(self) -> None:
         """Stop watching; what happens meanwhile is seen when it is watched again."""
         pidfd = self._group.pidfd if self._group is not None else None
-        if self._loop is not None and not self._loop.is_closed() and pidfd is not None:
-            self._loop.remove_reader(pidfd)
-        if self._kill_timer is not None:
-            self._kill_timer.cancel()
-            self._kill_timer = None
+        if self._loop is not None and not self._loop.is_closed():
+            for fd in (pidfd, self._status_fd):
+                if fd is not None:
+                    self._loop.remove_reader(fd)
+        for timer in (self._kill_timer, self._status_timer):
+            if timer is not None:
+                timer.cancel()
+        self._kill_timer = self._status_timer = self._status_fd = None
         self._loop = None
 
     def signal_group(self, signum: signal.Signals) -> None:
@@ -81,8 +89,30 @@ class Sentinel:
 
     def end(self) -> None:
         """Read the exit status of a process that has ended; one that only seems to have ended is killed."""
-        assert self._group is not None
-        self._group.reap()
+        group = self._group
+        assert group is not None
+        if group.pidfd is None:
+            group.reap()
+        elif not group.end():
+            if self._await_status(group.pidfd, group.status_fd):
+                return
+            group.reap()
+        self._finish()
+
+    def _await_status(self, pidfd: int, status_fd: int | None) -> bool:
+        """Wait for the exit status in the event loop: a forkserver that is stopped or swapped out reports it late."""
+        if self._loop is None or status_fd is None:
+            return False
+        try:
+            self._loop.add_reader(status_fd, self._finish)
+        except OSError:
+            return False
+        self._loop.remove_reader(pidfd)
+        self._status_fd = status_fd
+        self._status_timer = self._loop.call_later(STATUS_TIME, self._finish)
+        return True
+
+    def _finish(self) -> None:
         self.detach()
         self._on_end()
 
