@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .runtime import runtime_of, set_runtime
+
 
 class SharedBytes:
     """Bytes in shared memory that are copied out on access.
@@ -61,13 +63,19 @@ class SharedField:
 
     def __delete__(self, task: Any) -> None:
         if task.__dict__.pop(self._name, self) is self:
-            del self._shared(task)[self._name]
-        else:
-            task.__dict__.get("_deferred", {}).pop(self._name, None)
+            self._shared(task)  # raises where there is none
+        forget_shared(task, self._name)
 
     def _shared(self, task: Any) -> dict[str, SharedBytes]:
-        shared: dict[str, SharedBytes] = task.__dict__.get("_deferred", {})
+        shared: dict[str, SharedBytes] = runtime_of(task).get("deferred", {})
         if self._name not in shared:
             text = f"{type(task).__name__!r} object has no attribute {self._name!r}"
             raise AttributeError(text, name=self._name, obj=task)
         return shared
+
+
+def forget_shared(task: Any, name: str) -> None:
+    """Drop the bytes in shared memory that a field of a task becomes when it is read, if there are any."""
+    shared = runtime_of(task).get("deferred", {})
+    if name in shared:
+        set_runtime(task, "deferred", {other: value for other, value in shared.items() if other != name})

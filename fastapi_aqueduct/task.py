@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Protocol, SupportsIndex
 from .exceptions import ConfigurationError, InvalidArgument, LengthMismatch, NotShareable, got
 from .fields import SharedBytes as SharedBytes
 from .fields import SharedField as SharedField
+from .fields import forget_shared
 from .params import no_parameter
+from .runtime import RUNTIME, drop_runtime, runtime_of, set_runtime
 from .travel import check_class, check_shareable
 
 
@@ -148,7 +150,7 @@ class BaseTask:
     def metrics(self) -> TaskMetrics:
         """Times of the steps, once the task is finished."""
         # Made on access: most callers do not read it.
-        steps, total_time = self.__dict__.get("_metrics", ((), 0.0))
+        steps, total_time = runtime_of(self).get("metrics", ((), 0.0))
         return TaskMetrics(tuple([StepMetrics(*step) for step in steps]), total_time)
 
     def set_timeout(self, timeout_sec: float) -> None:
@@ -185,7 +187,7 @@ class BaseTask:
         """
         if not isinstance(exc, BaseException):
             raise InvalidArgument(f"task.fail() takes an exception, such as ValueError(...), {got(exc)}")
-        self.__dict__["_failure"] = exc
+        set_runtime(self, "failure", exc)
 
     def share_value(self, field_name: str) -> None:
         """Move a field into shared memory, where every process may write it in place.
@@ -205,7 +207,7 @@ class BaseTask:
             ArenaFull: The shared memory of the flow is full.
         """
         if field_name not in self.__dict__:
-            shared = field_name in self.__dict__.get("_deferred", ())
+            shared = field_name in runtime_of(self).get("deferred", ())
             raise NotShareable(
                 f"{type(self).__name__}.{field_name} is shared already"
                 if shared
@@ -217,13 +219,13 @@ class BaseTask:
             raise NotShareable(f"{where} is shared already")
         memory = _memory_here()
         if memory is None:
-            self.__dict__.setdefault("_share", {})[field_name] = value
+            self._note_share(field_name, value)
             return
         shared = memory.share(value)
         self._put_shared(field_name, shared)
         if len(shared_memories) > 1 and field_name in self.__dict__:
             # Which flow the task goes to is not known yet. Another one than the newest moves the array once more.
-            self.__dict__.setdefault("_share", {})[field_name] = shared
+            self._note_share(field_name, shared)
 
     async def share_value_with_data(
         self, field_name: str, content: Readany | AsyncIterator[bytes], size: int | None
@@ -247,7 +249,7 @@ class BaseTask:
         if size is None or memory is None:
             value = b"".join([piece async for piece in _pieces(content)])
             _check_size(field_name, len(value), size)
-            self.__dict__.get("_deferred", {}).pop(field_name, None)
+            forget_shared(self, field_name)
             self.__dict__[field_name] = value
             self.share_value(field_name)
             return
@@ -274,17 +276,21 @@ class BaseTask:
         self.__dict__.clear()
         self.__dict__.update(fields)
 
+    def _note_share(self, field_name: str, value: Any) -> None:
+        set_runtime(self, "noted", {**runtime_of(self).get("noted", {}), field_name: value})
+
     def _is_shared(self, field_name: str, value: Any) -> bool:
-        if self.__dict__.get("_share", {}).get(field_name) is value:
+        state = runtime_of(self)
+        if state.get("noted", {}).get(field_name) is value:
             return True
-        deferred = self.__dict__.get("_deferred", {}).get(field_name)
+        deferred = state.get("deferred", {}).get(field_name)
         if deferred is not None:
             return bool(deferred.is_copy(value))
         return any(memory.is_shared(value) for memory in shared_memories[-1:])
 
     def _copy_out(self) -> None:
         """Make ordinary fields of those whose bytes are in shared memory."""
-        for name, value in self.__dict__.pop("_deferred", {}).items():
+        for name, value in (drop_runtime(self, "deferred") or {}).items():
             if name not in self.__dict__:
                 self.__dict__[name] = value.copy()
 
@@ -303,10 +309,10 @@ class BaseTask:
                 return
             setattr(cls, field_name, SharedField(field_name))
         self.__dict__.pop(field_name, None)
-        self.__dict__.setdefault("_deferred", {})[field_name] = value
+        set_runtime(self, "deferred", {**runtime_of(self).get("deferred", {}), field_name: value})
 
     def _field_names(self) -> str:
-        names = {*self.__dict__, *self.__dict__.get("_deferred", ())} - {"_deferred", "_share", "_failure", "_metrics"}
+        names = {*self.__dict__, *runtime_of(self).get("deferred", ())} - {RUNTIME}
         return ", ".join(sorted(names))
 
     def __repr__(self) -> str:

@@ -26,6 +26,7 @@ from fastapi_aqueduct.engine.memory.arena import THRESHOLD, Arena
 from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
 from fastapi_aqueduct.engine.wire.codec import Codec
+from fastapi_aqueduct.runtime import runtime_of, set_runtime
 
 from .. import handlers
 from ..handlers import Job
@@ -500,3 +501,23 @@ def test_what_is_shared_is_shared_on_the_way(arena: Arena, dtype: Any, order: An
     assert arrived.image.dtype == task.image.dtype
     del task, arrived
     assert used(arena) == 0
+
+
+def test_the_state_of_a_task_in_one_process_does_not_travel(arena: Arena) -> None:
+    task = Job(number=1, payload=b"x" * THRESHOLD)
+    set_runtime(task, "metrics", ((), 1.0))
+    set_runtime(task, "noted", {"number": 2})
+    arrived = travel(arena, task)
+    assert runtime_of(arrived).keys() == {"deferred"}  # its own: the payload, which is not read yet
+    assert runtime_of(travel(arena, Job(number=1))) == {}
+    del arrived
+    assert used(arena) == 0
+
+
+def test_a_copy_of_a_task_has_a_state_of_its_own() -> None:
+    task = Job(number=1)
+    set_runtime(task, "metrics", ((), 1.0))
+    other = copy.copy(task)
+    other.fail(ValueError("the copy"))
+    assert other.metrics.total_time == task.metrics.total_time == 1.0
+    assert "failure" not in runtime_of(task)

@@ -155,3 +155,13 @@ async def test_an_input_that_cannot_be_rebuilt_in_the_worker_fails_its_task_only
         assert "refuses to be here" in str(await outcome(flow.process(Job(value=value))))
         await flow.process(Job())
         assert pids(flow) == [pid]
+
+
+async def test_a_task_that_failed_before_it_is_processed_reaches_no_worker() -> None:
+    async with running(Flow(Each(handlers.add_one))) as flow:
+        task = Job(number=1)
+        task.fail(ValueError("a bad upload"))
+        with pytest.raises(ValueError, match="a bad upload"):
+            await flow.process(task)
+        assert task.number == 1
+        assert (await flow.process(task)).number == 2  # the failure was reported

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket
 
 from ...exceptions import InvalidArgument
 from ...flow import Flow
+from ...runtime import runtime_of
 from ...task import BaseTask
 from ..binding.arguments import ArgumentReader
 from ..binding.form import FormFields
@@ -193,7 +194,7 @@ class FlowEndpoint:
         result = await (self._function(**others) if self._is_async else run_in_threadpool(self._function, **others))
         if self._is_timed(request.scope):
             upload = received_at - started_at if self._factory.uploads else None
-            steps, _ = task.__dict__.get("_metrics", ((), 0.0))  # as they are: task.metrics makes objects of them
+            steps, _ = runtime_of(task).get("metrics", ((), 0.0))  # as they are: task.metrics makes objects of them
             timing = server_timing(upload, steps, time.monotonic() - started_at)
             # FastAPI adds the headers of the response it injected to every answer but one that the function made.
             target = result.raw_headers if isinstance(result, Response) else headers

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...exceptions import ArenaFull
+from ...runtime import RUNTIME, drop_runtime
 from ...task import BaseTask
 from ..memory.layout import Ref
 from ..memory.tenant import Tenant
@@ -169,9 +170,10 @@ class Worker:
             task: The task as the handler has left it.
             failure: The packed exception of the handler; empty when it raised none.
         """
-        if failure or "_failure" in task.__dict__:
+        if failure or RUNTIME in task.__dict__:
             failed = pop_failure(task)
-            return _end(envelope, Status.ERROR, failure or encode_error(failed))
+            if failure or failed is not None:
+                return _end(envelope, Status.ERROR, failure or encode_error(failed))
         try:
             step = next_step(self._conditions, self._setup.step + 1, task)
             body, blocks = self._encode_fields(task)
@@ -213,7 +215,7 @@ def pop_failure(task: BaseTask) -> Any:
     An exception that was caught refers to the frame of the handler, and that to the task. As a cycle they would keep
     the task's blocks until garbage is collected.
     """
-    return task.__dict__.pop("_failure", None)
+    return drop_runtime(task, "failure")
 
 
 def _end(envelope: Envelope, status: Status, body: bytes = b"") -> Envelope:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 
+from ...runtime import runtime_of, set_runtime
 from ...task import BaseTask
 
 LOOK = 0.1
@@ -92,10 +93,10 @@ class HandedCall:
                 raise error
             finally:
                 del error  # it refers to this frame; as a cycle both would keep the task's memory
-        fields = self.stand_in.__dict__
-        if "_metrics" in fields:  # with the time that the owner's thread took to begin it
-            fields["_metrics"] = fields["_metrics"][0], time.monotonic() - self.started_at
-        self._task.__dict__ = fields
+        state = runtime_of(self.stand_in)
+        if "metrics" in state:  # with the time that the owner's thread took to begin it
+            set_runtime(self.stand_in, "metrics", (state["metrics"][0], time.monotonic() - self.started_at))
+        self._task.__dict__ = self.stand_in.__dict__
 
     def _end(self, error: BaseException | None, is_cancelled: bool = False) -> None:
         with self._lock:

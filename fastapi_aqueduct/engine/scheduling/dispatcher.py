@@ -15,6 +15,7 @@ import itertools
 import time
 
 from ...exceptions import ArenaFull, NotRunningError, TaskTimeout, WorkerDied
+from ...runtime import set_runtime
 from ...task import BaseTask
 from ..child.worker import next_step
 from ..memory.flow_memory import FlowMemory
@@ -338,7 +339,7 @@ class Dispatcher:
             # No local name for the error: its cause refers to this frame, and as a cycle they would keep the blocks.
             self._settle(ticket, "failed", unreadable(self.name, exc))
             return
-        task.__dict__["_metrics"] = ticket.metrics, now - ticket.started_at
+        set_runtime(task, "metrics", (ticket.metrics, now - ticket.started_at))
         self._settle(ticket, "completed", None)
 
     def _settle(self, ticket: Ticket, outcome: str, error: Exception | None) -> None:

@@ -13,6 +13,7 @@ import pickle
 from typing import Any, NamedTuple
 
 from ...exceptions import ArenaFull, TaskNotPicklable
+from ...runtime import RUNTIME, drop_runtime
 from ...task import BaseTask, SharedBytes
 from ..memory.arena import THRESHOLD, Arena
 from ..memory.layout import Ref
@@ -23,7 +24,6 @@ from .task_state import get_state, has_state, set_state
 # A body is either this head with its table and stream, or a stream alone, which begins with the opcode PROTO: most
 # tasks are made of plain values, and those need neither a head nor a look for buffers.
 _PICKLE = 0x80
-_PRIVATE = frozenset({"_deferred", "_failure", "_metrics", "_share"})
 
 new_tuple = tuple.__new__
 """Makes a named tuple in half the time its class needs; for the few that are made for every task."""
@@ -84,6 +84,8 @@ class Codec:
             body = pickle.dumps(fields, 5)
             if len(body) < THRESHOLD:
                 return body, ()
+        if RUNTIME in fields:
+            _check_failure(task)
         try:
             return self._encoder.write(task)
         except (ArenaFull, MemoryError):
@@ -98,6 +100,7 @@ class Codec:
 
     def _encode_state(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         state: Any = None
+        _check_failure(task)
         try:
             self._encoder.share(task)
             state = get_state(task)
@@ -177,6 +180,13 @@ class _TaskUnpickler(pickle.Unpickler):
         return self._task
 
 
+def _check_failure(task: BaseTask) -> None:
+    # Set by a condition, or before the task was processed: what a handler sets is looked at before the task is encoded.
+    failure = drop_runtime(task, "failure")
+    if failure is not None:
+        raise failure
+
+
 def _pickle_class(cls: type[BaseTask]) -> bytes:
     try:
         return pickle.dumps(cls, 5)
@@ -189,7 +199,7 @@ def _pickle_class(cls: type[BaseTask]) -> bytes:
 def _blame(task: BaseTask, state: Any, exc: BaseException) -> str:
     name = type(task).__name__
     for field, value in state.items() if isinstance(state, dict) else ():
-        if field in _PRIVATE:
+        if field == RUNTIME:
             continue
         try:
             pickler = pickle.Pickler(io.BytesIO(), 5, buffer_callback=lambda _: False)

@@ -7,6 +7,7 @@ import pickle
 import struct
 from typing import Any
 
+from ...runtime import RUNTIME, Runtime, drop_runtime, runtime_of
 from ...task import BaseTask
 from ..memory.arena import THRESHOLD, Arena
 from ..memory.layout import Ref
@@ -58,14 +59,17 @@ class TaskEncoder:
             ArenaFull: There is no room for a large field.
             Exception: Whatever pickling a user's object raises.
         """
-        if "_share" in task.__dict__:
+        if RUNTIME in task.__dict__:
             self.share(task)
         return self._write(task, task.__dict__, can_move=True)
 
     def share(self, task: BaseTask) -> None:
         """Share the noted fields of the task that are not in this flow's memory yet."""
-        if "_share" in task.__dict__:
-            _share(task, self._arena)
+        for name, value in runtime_of(task).get("noted", {}).items():
+            # Else it was replaced since, or lies in this flow's memory already.
+            if task.__dict__.get(name) is value and self._arena.find(value) is None:
+                task._put_shared(name, self._arena.share(value))
+        drop_runtime(task, "noted")  # where there is no room, they stay noted for the next try
 
     def write_state(self, task: BaseTask, state: Any) -> tuple[bytes, tuple[Ref, ...]]:
         """Write what ``__getstate__`` of a task has returned, as `write` does its fields.
@@ -110,9 +114,9 @@ class TaskEncoder:
             The other fields; and of each that has gone its name, what it is, and the shape of an array.
         """
         fields = content.copy()
-        fields.pop("_metrics", None)
+        runtime: Runtime = fields.pop(RUNTIME, {})
         moved: list[tuple[str, str, Any]] = []
-        for name, value in fields.pop("_deferred", {}).items():
+        for name, value in runtime.get("deferred", {}).items():
             if name not in fields or value.is_copy(fields[name]):
                 fields.pop(name, None)
                 self._add(value.view, 0)
@@ -239,15 +243,3 @@ class _Stream:
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.write = self.parts.append
-
-
-def _share(task: BaseTask, arena: Arena) -> None:
-    fields = task.__dict__
-    noted = fields["_share"]
-    while noted:
-        name, value = next(iter(noted.items()))
-        # Else it was replaced since, or lies in this flow's memory already.
-        if fields.get(name) is value and arena.find(value) is None:
-            task._put_shared(name, arena.share(value))  # where there is no room, it stays noted for the next try
-        del noted[name]
-    del fields["_share"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...runtime import RUNTIME
 from ...task import BaseTask
 
 _OWN = ("task_id", "priority", "expiration_time")
@@ -18,7 +19,12 @@ def has_state(cls: type[BaseTask]) -> bool:
 def get_state(task: BaseTask) -> Any:
     """Return the state of a task; what lies in shared memory is copied out first, so its fields are ordinary."""
     task._copy_out()
-    return task.__getstate__()
+    runtime = task.__dict__.pop(RUNTIME, None)
+    try:
+        return task.__getstate__()
+    finally:
+        if runtime is not None:
+            task.__dict__[RUNTIME] = runtime
 
 
 def own_fields(task: BaseTask) -> dict[str, Any]:

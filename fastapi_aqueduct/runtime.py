@@ -1,0 +1,52 @@
+"""The state of a task that belongs to one process: what the engine notes on a task beside its fields.
+
+All of it lies in the task's ``__dict__`` under one name, which the codec leaves out. So new state needs no change of
+the codec, and none can leak into another process.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+RUNTIME = "_aqueduct"
+"""The name in ``__dict__``."""
+
+
+class Runtime(TypedDict, total=False):
+    """The state of a task in one process.
+
+    Attributes:
+        deferred: `SharedBytes` by the name of the field that they become when it is read.
+        failure: The exception of ``task.fail``.
+        metrics: The steps that the task visited, as for `StepMetrics`, and the total time.
+        noted: The fields that ``share_value`` is to move when the task is processed, with their values.
+    """
+
+    deferred: dict[str, Any]
+    failure: BaseException
+    metrics: tuple[tuple[tuple[str, float, float, int], ...], float]
+    noted: dict[str, Any]
+
+
+def runtime_of(task: Any) -> Runtime:
+    """Return the state of a task, to be read only."""
+    state: Runtime = task.__dict__.get(RUNTIME, {})
+    return state
+
+
+def set_runtime(task: Any, part: str, value: Any) -> None:
+    """Set a part of the state, which is replaced and never changed: a shallow copy of the task has the same object."""
+    state = task.__dict__.get(RUNTIME)
+    task.__dict__[RUNTIME] = {part: value} if state is None else {**state, part: value}
+
+
+def drop_runtime(task: Any, part: str) -> Any:
+    """Remove a part of the state and return it; None when there is none."""
+    state: dict[str, Any] = task.__dict__.get(RUNTIME, {})
+    if part not in state:
+        return None
+    if len(state) == 1:
+        del task.__dict__[RUNTIME]
+    else:
+        task.__dict__[RUNTIME] = {name: value for name, value in state.items() if name != part}
+    return state[part]
