@@ -14,11 +14,11 @@ from fastapi_aqueduct.engine.memory.flow_memory import FlowMemory
 from fastapi_aqueduct.engine.memory.layout import Layout, Ref
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.memory.status_page import StatusPage
+from fastapi_aqueduct.engine.route import FINISHED
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.statistics import WorkerState
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
 from fastapi_aqueduct.engine.wire.frames import (
-    FINISHED,
     Batch,
     Envelope,
     Kind,

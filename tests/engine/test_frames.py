@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_aqueduct.engine.memory.layout import Ref
+from fastapi_aqueduct.engine.route import FINISHED
 from fastapi_aqueduct.engine.wire.codec import Encoded
 from fastapi_aqueduct.engine.wire.frames import (
-    FINISHED,
     MAX_FRAME,
     Batch,
     Envelope,

@@ -21,6 +21,7 @@ from fastapi_aqueduct.engine.memory.arena import THRESHOLD, Arena
 from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.memory.tenant import Tenant
+from fastapi_aqueduct.engine.route import Route
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
 from fastapi_aqueduct.engine.wire.codec import Codec
 from fastapi_aqueduct.engine.wire.failures import decode_error
@@ -83,7 +84,7 @@ class Bench:
         self.handler = Calls()
         self.tenant = Tenant(Mapping(memory_fd, layout.size), layout, 1, {})
         setup = Setup(step=0, name="step1", may_run_again=True, layout=layout, region=1, blocks={})
-        worker = Worker(setup, [bool], channel, self.tenant, parent_death_signal)
+        worker = Worker(setup, Route([bool]), channel, self.tenant, parent_death_signal)
         self.runner = PlainRunner(worker, self.handler, ReturnCheck("step1", "Calls"))
 
     def run(self, tasks: list[BaseTask], size: int, deadline: Callable[[int], float]) -> list[tuple[Kind, bytes]]:

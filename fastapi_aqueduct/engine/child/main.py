@@ -14,6 +14,7 @@ from ...handler import BaseTaskHandler
 from ...task import shared_memories
 from ..memory.mapping import Mapping
 from ..memory.tenant import Tenant
+from ..route import Route
 from ..system.malloc import keep_freed_memory
 from ..wire.channel import WorkerChannel
 from ..wire.failures import encode_error
@@ -77,7 +78,7 @@ def _set_up(
         handler, conditions = read_program(program_fd)
         tenant = Tenant(Mapping(memory_fd, setup.layout.size), setup.layout, setup.region, setup.blocks)
         shared_memories.append(tenant.arena)
-        worker = Worker(setup, conditions, channel, tenant, parent_death_signal)
+        worker = Worker(setup, Route(conditions), channel, tenant, parent_death_signal)
         worker.process(frames)
         check = ReturnCheck(setup.name, type(handler).__qualname__)
         check.check("on_start", handler.on_start())  # type: ignore[func-returns-value]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from ...exceptions import ArenaFull
@@ -12,12 +11,12 @@ from ...runtime import RUNTIME, drop_runtime
 from ...task import BaseTask
 from ..memory.layout import Ref
 from ..memory.tenant import Tenant
+from ..route import FINISHED, Route
 from ..system.malloc import trim_heap
 from ..wire.channel import WorkerChannel
 from ..wire.codec import Codec, Encoded, new_tuple
 from ..wire.failures import encode_error
 from ..wire.frames import (
-    FINISHED,
     Batch,
     Envelope,
     Kind,
@@ -46,7 +45,7 @@ class Worker:
 
     Args:
         setup: The settings of this worker.
-        conditions: ``handle_condition`` of every step of the flow.
+        route: The route of tasks through the steps.
         channel: The worker's end of the channel.
         tenant: The shared memory.
         parent_death_signal: Kills this process in the middle of a call when the API process ends.
@@ -64,7 +63,7 @@ class Worker:
     def __init__(
         self,
         setup: Setup,
-        conditions: list[Callable[[Any], Any]],
+        route: Route,
         channel: WorkerChannel,
         tenant: Tenant,
         parent_death_signal: ParentDeathSignal,
@@ -76,7 +75,7 @@ class Worker:
         self.channel = channel
         self.note_call = tenant.arena.status.note_call
         self._setup = setup
-        self._conditions = conditions
+        self._route = route
         self._tenant = tenant
         self._arena = tenant.arena
         self._codec = Codec(tenant.arena)
@@ -175,7 +174,7 @@ class Worker:
             if failure or failed is not None:
                 return _end(envelope, Status.ERROR, failure or encode_error(failed))
         try:
-            step = next_step(self._conditions, self._setup.step + 1, task)
+            step = self._route.next(self._setup.step, task)
             body, blocks = self._encode_fields(task)
         except Exception as exc:
             return _end(envelope, Status.ERROR, encode_error(exc))
@@ -199,14 +198,6 @@ class Worker:
                 self._arena.trim()
                 self.channel.send(Kind.FULL)
                 self.process(self.channel.receive(timeout=deadline - now))
-
-
-def next_step(conditions: list[Callable[[Any], Any]], start: int, task: BaseTask) -> int:
-    """Find the first step from ``start`` on whose condition the task meets; `FINISHED` when there is none."""
-    for index in range(start, len(conditions)):
-        if conditions[index](task):
-            return index
-    return FINISHED
 
 
 def pop_failure(task: BaseTask) -> Any:

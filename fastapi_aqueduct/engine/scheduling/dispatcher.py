@@ -17,13 +17,13 @@ import time
 from ...exceptions import ArenaFull, NotRunningError, TaskTimeout, WorkerDied
 from ...runtime import set_runtime
 from ...task import BaseTask
-from ..child.worker import next_step
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
+from ..route import FINISHED, START, Route
 from ..timing import DEFAULT_TIMING, Timing
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
-from ..wire.frames import FINISHED, Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
+from ..wire.frames import Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .admission import Admission
@@ -66,7 +66,7 @@ class Dispatcher:
         self.name = name
         self.stages = [Stage(pool, queue_size, priorities) for pool in pools]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
-        self._conditions = [pool.step.handle_condition for pool in pools]
+        self._route = Route([pool.step.handle_condition for pool in pools])
         self._memory = memory
         self._arena = memory.arena
         self._ledger = memory.ledger
@@ -127,7 +127,7 @@ class Dispatcher:
         dropped.
         """
         started_at = time.monotonic() if receiver is None else receiver.started_at
-        step = 0 if self._conditions[0](task) else next_step(self._conditions, 1, task)
+        step = self._route.next(START, task)
         if step == FINISHED:
             return 0
         if self._admission.unavailable:
@@ -305,7 +305,7 @@ class Dispatcher:
                     self._take_failure(worker, ticket, envelope)
                 elif step == FINISHED:
                     self._finish(ticket, now)
-                elif worker.step < step < len(self.stages):
+                elif self._route.leads(worker.step, step):
                     self._enqueue(ticket, step, now)
                 else:
                     ticket.holder = worker.pid

@@ -23,9 +23,6 @@ FRAME_BUDGET = 0.0001
 would sit idle while the worker is busy and the other way round: in 0.2 ms a fast one has done all that 32 callers ask
 for."""
 
-FINISHED = -1
-"""The next step of a task that has no further step to visit."""
-
 _FRAME = struct.Struct("<IB")
 _BATCH = struct.Struct("<IIIf")
 _ENVELOPE = struct.Struct("<QdhBHII")
@@ -93,7 +90,7 @@ class Envelope(NamedTuple):
     Attributes:
         id: The dispatcher's number for this task.
         deadline: On the clock of ``time.monotonic``.
-        step: The step it goes to next, `FINISHED` when there is none.
+        step: The step it goes to next, `route.FINISHED` when there is none.
         status: How the worker ended; `Status.OK` on the way to a worker.
         content: The task itself.
         extras: What travels beside the task for whoever reads it, packed by the sender; others pass it on or drop it.

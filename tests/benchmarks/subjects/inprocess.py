@@ -17,6 +17,7 @@ from fastapi_aqueduct.engine.memory.flow_memory import FlowMemory
 from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.memory.tenant import Tenant
+from fastapi_aqueduct.engine.route import Route
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
@@ -45,7 +46,7 @@ class LocalWorker:
         self.channel = WorkerChannel(theirs)
         lifeline, _ = os.pipe()
         tenant = Tenant(Mapping(memory_fd, setup.layout.size), setup.layout, setup.region, setup.blocks)
-        self._worker = Worker(setup, program.conditions, self.channel, tenant, ParentDeathSignal(lifeline))
+        self._worker = Worker(setup, Route(program.conditions), self.channel, tenant, ParentDeathSignal(lifeline))
         self._runner = PlainRunner(self._worker, program.handler, ReturnCheck(setup.name, "handler"))
         # After STOP the runner returns when all that has arrived is answered, and may run again.
         self._worker.process([(Kind.STOP, b"")])
