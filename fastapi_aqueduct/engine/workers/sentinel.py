@@ -104,13 +104,18 @@ class Sentinel:
         if self._loop is None or status_fd is None:
             return False
         try:
-            self._loop.add_reader(status_fd, self._finish)
+            self._loop.add_reader(status_fd, self._read_status)
         except OSError:
             return False
         self._loop.remove_reader(pidfd)
         self._status_fd = status_fd
-        self._status_timer = self._loop.call_later(STATUS_TIME, self._finish)
+        self._status_timer = self._loop.call_later(STATUS_TIME, self._read_status)
         return True
+
+    def _read_status(self) -> None:
+        if self._group is not None:
+            self._group.end()
+        self._finish()
 
     def _finish(self) -> None:
         self.detach()
