@@ -1,15 +1,15 @@
-"""The first lines a worker runs: makes the interpreter like the one that started it, then becomes the worker.
+"""The script with which a worker process starts: prepares the interpreter, then runs the worker.
 
-Run as a script, so it must work before ``sys.path`` is right: standard library only. It does what
-``multiprocessing.spawn`` does with three differences: there is no resource tracker process; the main module of the
-application is imported only when something in it is needed (under ``uvicorn main:app`` that module is uvicorn's
-script, which no worker needs); and a worker may start child processes of its own.
+It runs before ``sys.path`` is set, so it imports the standard library only. It replaces ``multiprocessing.spawn``, with
+three differences: there is no resource tracker process; the main module of the application is imported on first use
+only (under ``uvicorn main:app`` that module is uvicorn's script, which no worker needs); and a worker may start child
+processes of its own.
 """
 
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    # Python put this directory in front; its modules would hide those of the standard library.
+    # Python has put this directory first; its modules would hide modules of the standard library.
     del sys.path[0]
 
 import pickle
@@ -23,7 +23,7 @@ _prelude: dict[str, Any] = {}
 
 
 def pack_prelude() -> bytes:
-    """Describe this interpreter to a worker; sent before anything else."""
+    """Return what a worker needs to prepare its interpreter; it is sent before all frames."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     body = pickle.dumps(
@@ -38,18 +38,18 @@ def pack_prelude() -> bytes:
 
 
 def spawned(socket_fd: int, *descriptors: int) -> None:
-    """Become a worker in a fresh interpreter, which leads a process group already.
+    """Run a worker in a new interpreter that leads a process group.
 
     Args:
         socket_fd: Descriptor of the worker's end of the channel.
-        *descriptors: The others, as in `fastapi_aqueduct.engine.workers.process.Descriptors`.
+        *descriptors: The other descriptors, as in `fastapi_aqueduct.engine.workers.process.Descriptors`.
     """
     _set_signals()
     sock = socket.socket(fileno=socket_fd)
     _prelude.update(_read_prelude(sock))
     sys.path[:] = _prelude["path"]
     sys.argv[:] = _prelude["argv"]
-    # Objects that were pickled in the main module carry either name.
+    # Pickles of objects from the main module have either name.
     sys.modules["__mp_main__"] = sys.modules["__main__"]
     from fastapi_aqueduct.engine.child.main import main
 
@@ -57,12 +57,12 @@ def spawned(socket_fd: int, *descriptors: int) -> None:
 
 
 def forked(sock: socket.socket, descriptors: list[int], environment: dict[str, str]) -> None:
-    """Become a worker in a process made by the forkserver, which has imported the main module already.
+    """Run a worker in a process that the forkserver has forked, where the main module is imported.
 
     Args:
         sock: The worker's end of the channel.
-        descriptors: The others, as in `fastapi_aqueduct.engine.workers.process.Descriptors`.
-        environment: Variables to set.
+        descriptors: The other descriptors, as in `fastapi_aqueduct.engine.workers.process.Descriptors`.
+        environment: Environment variables to set.
     """
     import os
 
@@ -76,20 +76,20 @@ def forked(sock: socket.socket, descriptors: list[int], environment: dict[str, s
 
 
 def detach(sent: Any) -> int:
-    """Unwrap a descriptor that came as ``multiprocessing.reduction.DupFd``."""
+    """Return the descriptor in a ``multiprocessing.reduction.DupFd``."""
     fd: int = sent.detach()
     return fd
 
 
 def _set_signals() -> None:
-    # The server decides when workers stop. A worker of the forkserver was in the group that gets Ctrl-C until a moment
-    # ago, and a supervisor may send SIGINT to each process of a container. The signal was blocked while the process was
-    # made, so none could arrive before this line.
+    # The server decides when workers stop. A fork of the forkserver was just now in the group that gets Ctrl-C, and a
+    # process manager may send SIGINT to each process of a container. The signal was blocked while the process was
+    # started, so none arrives before this line.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # A group of its own is a background group of the terminal: a log line under `stty tostop` would stop the worker,
-    # and so would a read of /dev/tty. With these ignored the line is written and the read fails.
+    # The worker's group is a background group of the terminal: a log line under `stty tostop` would stop the worker,
+    # and so would a read of /dev/tty. With these signals ignored the line is written and the read fails.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
 
@@ -105,13 +105,13 @@ def _receive(sock: socket.socket, size: int) -> bytes:
     while len(data) < size:
         piece = sock.recv(size - len(data))
         if not piece:
-            sys.exit(0)  # the server went away while this process started
+            sys.exit(0)  # the server ended while this process started
         data += piece
     return data
 
 
 def __getattr__(name: str) -> Any:
-    """Import the application's main module when something in it is looked up (PEP 562)."""
+    """Import the application's main module when one of its names is looked up (PEP 562)."""
     if not _prelude or name.startswith("__"):
         raise AttributeError(name)
     from multiprocessing import spawn
@@ -128,4 +128,4 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    spawned(*map(int, sys.argv[1:-1]))  # the last is the label, for process lists
+    spawned(*map(int, sys.argv[1:-1]))  # the last argument is the label in process lists

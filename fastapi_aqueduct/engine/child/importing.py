@@ -1,7 +1,7 @@
-"""What a worker must import before it can run its handler, and what to do where it cannot.
+"""Imports of the user's code in a worker, and explanations of imports that fail.
 
-A handler travels as the name of its class; the worker imports the module of that name. Where the class lives in the
-main module of the application, the worker runs that file again, under another name, as ``multiprocessing`` does.
+A handler is pickled as the name of its class, and the worker imports its module. The main module of the application
+runs again for that, under another name, as ``multiprocessing`` does it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any, NamedTuple
 from ...exceptions import AqueductError, ConfigurationError
 
 GUARD = 'put what starts the application under `if __name__ == "__main__":`'
-"""The advice where the main module cannot be imported a second time."""
+"""The advice for a main module that cannot be imported a second time."""
 
 _MAIN = ("__main__", "__mp_main__")
 
 
 class NotImportable(AqueductError):
-    """A worker could not import a class or function that it was told to use.
+    """A worker could not import a class or function of its program.
 
     Args:
-        module: The module it should come from.
-        name: Its name in there.
-        reason: What the import raised, in words.
-        is_missing: The module was imported, but does not have the name.
+        module: The module.
+        name: The qualified name in the module.
+        reason: The text of what the import raised.
+        is_missing: Whether the module was imported and does not have the name.
         started_flow: The flow that the module started while it was imported; empty when it started none.
     """
 
@@ -47,23 +47,23 @@ class NotImportable(AqueductError):
 
 
 class ProgramUnpickler(pickle.Unpickler):
-    """Unpickles what a worker is told to run, and says what could not be imported.
+    """Unpickles a program, and raises `NotImportable` for a class or function that cannot be imported.
 
     Args:
-        file: The pickled setup.
+        file: The pickled program.
     """
 
     def find_class(self, module: str, name: str) -> Any:
         """Import a class or a function.
 
         Raises:
-            NotImportable: The import failed; SystemExit counts, which a main module without a guard may raise.
+            NotImportable: The import failed, also by SystemExit, which a main module without a guard may raise.
         """
         _import.is_running, _import.started_flow = True, ""
         part = ""
         try:
             found: Any = import_module(module)
-            # Not the inherited method: it takes every AttributeError of a module for a name that is missing.
+            # Not the inherited method: it reports every AttributeError of a module as a missing name.
             for part in name.split("."):
                 found = getattr(found, part)
             return found
@@ -76,7 +76,7 @@ class ProgramUnpickler(pickle.Unpickler):
 
 
 class _Import:
-    """Whether this process is a worker that imports what it should run."""
+    """State of this process: whether it is a worker that is importing its program."""
 
     is_running = False
     started_flow = ""
@@ -86,13 +86,13 @@ _import = _Import()
 
 
 def check_not_importing(flow: str) -> None:
-    """Refuse to start a flow while a worker imports the module that starts it: workers would start workers.
+    """Refuse to start a flow while a worker imports its program: workers would start workers.
 
     Args:
         flow: Name of the flow.
 
     Raises:
-        ConfigurationError: This process is such a worker.
+        ConfigurationError: This process is a worker that is importing.
     """
     if _import.is_running:
         _import.started_flow = flow
@@ -100,7 +100,7 @@ def check_not_importing(flow: str) -> None:
 
 
 def explain(failure: NotImportable) -> str:
-    """Say what a worker could not import, from where, why, and what helps; to be called in the API process."""
+    """Return what a worker could not import, why, and what to do. Runs in the API process."""
     is_main = failure.module in _MAIN
     module = sys.modules.get("__main__" if is_main else failure.module)
     source, why = _explain_main(failure, _main()) if is_main else (failure.module, _explain_module(failure, module))
@@ -108,7 +108,7 @@ def explain(failure: NotImportable) -> str:
 
 
 def explain_forkserver() -> str:
-    """Say why a child of the forkserver may end before it can report an error; to be called in the API process."""
+    """Return why a child of the forkserver may end before it reports an error. Runs in the API process."""
     main = _main()
     return f"if its output says that {main.source} could not be imported: {main.obstacle or GUARD}"
 
@@ -118,7 +118,7 @@ class _Main(NamedTuple):
 
     Attributes:
         source: Its name or its file.
-        obstacle: Why no other process can import it, and what helps; empty when one can.
+        obstacle: Why no other process can import it, and what to do; empty when other processes can.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""What is left of a process group when its leader is gone, or going."""
+"""Signals to the members of a process group whose leader has ended or is ending."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Iterator
 
 
 def signal_members(number: int, signum: int) -> bool:
-    """Send a signal to what is left of a group whose leader is gone and whose status has been read.
+    """Send a signal to the members of a group whose leader has ended and has been reaped.
 
     Args:
         number: The number of the group.
-        signum: The signal; 0 only asks.
+        signum: The signal; 0 only checks for members.
 
     Returns:
-        Whether anything is left.
+        Whether the group has members.
     """
-    # A server that is process 1 of its container, or a subreaper, becomes the parent of what is left.
+    # A server that is process 1 of its container, or a subreaper, becomes the parent of the members.
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-number, os.WNOHANG)[0]:
             pass
-    # A number is given to no new process while a group has it (POSIX: process ID reuse). So a process of this number
-    # proves that the group had ended, and what has the number now is a stranger's.
+    # No new process gets the number of an existing group (POSIX: process ID reuse). So a process of this number proves
+    # that the group had ended, and that the number now belongs to an unrelated process.
     with contextlib.suppress(OSError):
         os.kill(number, 0)
         return False
@@ -35,16 +35,16 @@ def signal_members(number: int, signum: int) -> bool:
 
 
 def kill_members(number: int) -> None:
-    """Send SIGKILL to what is left of a group, see `signal_members`, but not to trackers: see `kill_others`."""
+    """Send SIGKILL to the members of a group whose leader has ended and has been reaped, as `kill_others` does."""
     if signal_members(number, 0):
         kill_others(number)
 
 
 def kill_others(number: int) -> None:
-    """Send SIGKILL to the processes of a group, one by one, but not to its leader.
+    """Send SIGKILL to the processes of a group, one by one, except to its leader.
 
-    Nor to a resource tracker of multiprocessing: that ends by itself when those are gone who use it, and removes the
-    shared memory and the semaphores that they have left behind.
+    A resource tracker of multiprocessing is spared, too: it ends when the processes that use it have ended, and removes
+    the shared memory and the semaphores that they have left behind.
 
     Args:
         number: The number of the group.
@@ -53,7 +53,7 @@ def kill_others(number: int) -> None:
         os.killpg(number, signal.SIGKILL)  # no /proc either
         return
     killed: set[int] = set()
-    while found := set(_others(number)) - killed:  # again, as long as they have made others meanwhile
+    while found := set(_others(number)) - killed:  # repeated, since members may have forked meanwhile
         for pid in found:
             _kill_member(pid, number)
         killed |= found
@@ -73,7 +73,7 @@ def _others(number: int) -> Iterator[int]:
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != number:
             with contextlib.suppress(OSError):
-                # The command, in parentheses, may contain anything.
+                # The second field, the command in parentheses, may contain any character.
                 state, _, group = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()[:3]
                 if int(group) == number and state != b"Z" and not _is_tracker(name):
                     yield int(name)

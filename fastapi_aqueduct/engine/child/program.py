@@ -1,4 +1,4 @@
-"""What the workers of a step run, in a memory file of its own."""
+"""The user's code that the workers of a step run, in a memory file of its own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .importing import ProgramUnpickler
 
 
 class Program(NamedTuple):
-    """What the workers of a step run.
+    """The user's code that the workers of a step run.
 
     Attributes:
-        handler: Its handler.
+        handler: The handler of the step.
         conditions: ``handle_condition`` of every step of the flow.
     """
 
@@ -25,18 +25,17 @@ class Program(NamedTuple):
 
 
 class ProgramFile:
-    """A pickled program that workers inherit by descriptor.
+    """A pickled program in a memory file, whose descriptor workers inherit.
 
-    It is written once for all workers of a step and for those that replace them. A handler may hold a model: on the
-    channel it would pass through the event loop in pieces for each worker, and in the arena `memory_limit` would have
-    to be larger by it.
+    It is written once for all workers of a step and their replacements. A handler may contain a model: on the channel
+    it would pass through the event loop in pieces for each worker, and in the arena it would count for `memory_limit`.
 
     Args:
-        name: Shown by the system's tools beside the descriptor.
-        data: The program, pickled.
+        name: The name of the file in the system's tools.
+        data: The pickled program.
 
     Attributes:
-        fd: What workers inherit.
+        fd: The descriptor.
 
     Raises:
         OSError: No descriptor or no memory is left.
@@ -52,18 +51,18 @@ class ProgramFile:
             raise
 
     def close(self) -> None:
-        """Give the memory back, once no worker reads it."""
+        """Close the descriptor; the memory is freed when no worker has it open any more."""
         os.close(self.fd)
 
 
 def read_program(fd: int) -> Program:
-    """Read the program in a worker, and close its file.
+    """Read the program in a worker, and close the descriptor.
 
     Raises:
         NotImportable: A class or function in it cannot be imported.
     """
     try:
-        # Mapped, since all workers share the position of the file.
+        # Mapped, not read: all workers share the file position.
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as memory:
             program: Program = ProgramUnpickler(memory).load()
     finally:

@@ -1,4 +1,4 @@
-"""What the methods of a handler return in a worker, where nothing should come back."""
+"""Check of the values that a handler's methods return, which should return nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ...logger import log
 
 
 class ReturnCheck:
-    """Looks at what a handler's methods return.
+    """Refuses coroutines and generators that a handler's methods return, and warns of other values.
 
-    A decorator may hide from the class that its method is a coroutine function; then only the returned value shows it.
+    A decorator may hide from `BaseTaskHandler` that a method is a coroutine function; then only its value shows it.
 
     Args:
         step: Name of the step, for the log.
@@ -26,11 +26,11 @@ class ReturnCheck:
         self._has_warned = False
 
     def check(self, method: str, value: Any) -> None:
-        """Refuse a value that shows that nothing of a method has run.
+        """Refuse a value which shows that the body of a method has not run.
 
         Args:
             method: Name of the method.
-            value: What it returned.
+            value: The returned value.
 
         Raises:
             ConfigurationError: The value is a coroutine or a generator.
@@ -45,10 +45,10 @@ class ReturnCheck:
         )
 
     def note(self, value: Any) -> None:
-        """Check what ``handle`` returned, and warn, once, that it is ignored.
+        """Check a value that ``handle`` returned, and log once that it is ignored.
 
         Args:
-            value: What it returned, other than None.
+            value: The returned value, other than None.
 
         Raises:
             ConfigurationError: As for `check`.
