@@ -1,4 +1,4 @@
-"""Threads of a flow's own."""
+"""Background threads of a flow."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable
 
 JOIN_TIME = 2.0
-"""Seconds that the end of a thread is waited for."""
+"""Seconds to wait for the end of a thread."""
 
 
 class Background:
     """An event loop in a thread of its own, for a flow that no other loop drives.
 
-    The thread is a daemon: Python joins others before it calls what is registered with `atexit`, which ends this one.
+    The thread is a daemon: Python joins other threads before it calls the functions registered with `atexit`, which end
+    this one.
 
     Args:
         name: Name of the thread.
@@ -38,24 +39,24 @@ class Background:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs; it does not in a process that was forked from this one."""
+        """Whether the thread runs; in a fork of this process it does not."""
         return self._thread.is_alive()
 
     def end(self) -> None:
-        """Have the loop end when everything in it has; it may be called in any thread, and again."""
+        """Make the loop end when all its tasks have ended. May be called from any thread, and repeatedly."""
         with contextlib.suppress(RuntimeError):  # it has ended
             self.loop.call_soon_threadsafe(self._end.set)
 
     def join(self) -> None:
-        """Wait until the thread has ended, in another one."""
+        """Wait, in another thread, until this one has ended."""
         self._thread.join(JOIN_TIME)
 
     def call(self, function: Callable[[], object]) -> None:
         """Call a function in the loop's thread and wait until it has returned.
 
         Raises:
-            TimeoutError: It has not for `JOIN_TIME`.
-            BaseException: What the function raises.
+            TimeoutError: The function has not returned within `JOIN_TIME`.
+            BaseException: The exception of the function.
         """
 
         async def run() -> None:
@@ -77,10 +78,10 @@ class Background:
 
 
 def run_in_thread(function: Callable[[], object]) -> None:
-    """Call a function in a thread of its own and wait for it.
+    """Call a function in a new thread and wait for it.
 
     Raises:
-        BaseException: What the function raises.
+        BaseException: The exception of the function.
     """
     failures: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""Whether an event loop runs here, and which ones a flow can be used in."""
+"""Checks of the event loop of the present thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...exceptions import ConfigurationError
 
 
 def in_event_loop() -> bool:
-    """Tell whether an event loop of asyncio runs in the present thread."""
+    """Tell whether an asyncio event loop runs in the present thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -17,10 +17,10 @@ def in_event_loop() -> bool:
 
 
 def check_asyncio() -> None:
-    """Refuse another event loop than one of asyncio, such as trio's.
+    """Refuse event loops of other libraries, such as trio.
 
     Raises:
-        ConfigurationError: None of asyncio runs in this thread.
+        ConfigurationError: No asyncio event loop runs in this thread.
     """
     if not in_event_loop():
         raise ConfigurationError(

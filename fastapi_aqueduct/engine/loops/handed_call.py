@@ -1,7 +1,7 @@
 """A call of a flow that is made in another thread than that of the event loop that drives the flow.
 
-The caller's thread makes it, waits for it and fills the caller's task. The owner's thread sees a stand-in of the task
-only: a shallow copy, which travels in its place and takes the result.
+The caller's thread makes the call, waits for it and fills in the caller's task. The owner's thread sees only a stand-in
+of the task: a shallow copy, which travels in its place and receives the result.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ import asyncio
 import contextlib
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import copy_context
 
 from ...runtime import runtime_of, set_runtime
 from ...task import BaseTask
 
-LOOK = 0.1
-"""Seconds after which a caller looks whether its call is still driven: an event loop that ends tells nothing to other
+POLL_INTERVAL = 0.1
+"""Seconds after which a caller checks whether its call is still driven: an event loop that ends does not notify other
 threads."""
 
 GRACE = 0.05
-"""Seconds after its deadline at which a call ends whatever its owner does: that thread may be busy with other code."""
+"""Seconds after its deadline at which a call ends even if its owner does nothing: that thread may be busy."""
 
 
-class HandedCall:
+class HandedCall(ABC):
     """A call that one thread hands to another.
 
     Args:
-        task: The caller's task; read and written in the thread that makes this object only.
+        task: The caller's task; read and written only in the thread that makes this object.
         timeout: Seconds in which the answer must come.
         on_end: Called with this object when it has ended, in any thread.
 
@@ -38,9 +39,9 @@ class HandedCall:
         started_at: When it was made, on the clock of ``time.monotonic``.
         deadline: On the same clock.
         context: Copy of the caller's context variables.
-        loop: The event loop in which it was begun; for the owner's thread only, as the following.
-        admission: Takes it into the flow.
-        number: Id of its task when the dispatcher owns it, else 0.
+        loop: The event loop in which it was begun; only for the owner's thread, like the two below.
+        admission: The asyncio task that submits it to the dispatcher, while there is one.
+        number: Id of its task while the dispatcher owns it, else 0.
         is_cancelled: Whether it has ended by `cancel`.
     """
 
@@ -78,14 +79,14 @@ class HandedCall:
         self._end(asyncio.CancelledError(), is_cancelled=True)
 
     def pause(self) -> float:
-        """Tell for how many seconds its caller should wait before it looks after it; 0 when its time is over."""
-        return max(0.0, min(LOOK, self.deadline + GRACE - time.monotonic()))
+        """Return the seconds until its caller should check on it; 0 when its time is over."""
+        return max(0.0, min(POLL_INTERVAL, self.deadline + GRACE - time.monotonic()))
 
-    def take(self) -> None:
-        """Fill the caller's task, in the caller's thread.
+    def fill_in(self) -> None:
+        """Fill in the caller's task, in the caller's thread.
 
         Raises:
-            BaseException: With which it has ended.
+            BaseException: The error with which the call has ended.
         """
         error, self._error = self._error, None
         if error is not None:
@@ -108,8 +109,9 @@ class HandedCall:
         self._on_end(self)
         self._wake()
 
+    @abstractmethod
     def _wake(self) -> None:
-        raise NotImplementedError
+        """Wake the caller, from any thread."""
 
 
 class BlockingCall(HandedCall):
@@ -120,7 +122,7 @@ class BlockingCall(HandedCall):
         self._ended = threading.Event()
 
     def wait(self) -> bool:
-        """Wait until it has ended or should be looked after; tell whether it has ended."""
+        """Wait until it has ended or its caller should check on it; return whether it has ended."""
         return self._ended.wait(self.pause())
 
     def _wake(self) -> None:
@@ -136,7 +138,7 @@ class AwaitedCall(HandedCall):
         self._waiter: asyncio.Future[None] = self._home.create_future()
 
     async def wait(self) -> bool:
-        """Wait until it has ended or should be looked after; tell whether it has ended."""
+        """Wait until it has ended or its caller should check on it; return whether it has ended."""
         await asyncio.wait([self._waiter], timeout=self.pause())
         return self.done()
 

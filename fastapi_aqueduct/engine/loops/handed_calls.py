@@ -1,0 +1,120 @@
+"""The calls of other threads, in the thread of the event loop that drives the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from ..scheduling.dispatcher import Dispatcher
+from .handed_call import HandedCall
+
+
+class Driven(Protocol):
+    """What an event loop drives: an engine.
+
+    Attributes:
+        name: Name of the flow.
+        dispatcher: Owns the tasks.
+        loop: The event loop that drives it, or has driven it last; None if there is none.
+    """
+
+    name: str
+    dispatcher: Dispatcher
+    loop: asyncio.AbstractEventLoop | None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Work in an event loop, from the thread of that loop."""
+
+    def detach(self) -> None:
+        """Stop working in an event loop."""
+
+
+class HandedCalls:
+    """Begins and withdraws handed calls in the event loop that drives the engine.
+
+    Args:
+        engine: The engine.
+    """
+
+    def __init__(self, engine: Driven) -> None:
+        self._engine = engine
+        self._calls: set[HandedCall] = set()
+        self._ending: asyncio.AbstractEventLoop | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, call: HandedCall) -> None:
+        """Add a call that begins."""
+        self._calls.add(call)
+
+    def discard(self, call: HandedCall) -> None:
+        """Remove a call that has ended, in any thread."""
+        self._calls.discard(call)
+
+    def end(self, make_error: Callable[[], Exception]) -> None:
+        """End all calls with an error of their own."""
+        for call in list(self._calls):
+            call.set_exception(make_error())
+
+    def send(self, call: HandedCall) -> bool:
+        """Begin a call in the thread of the engine's loop.
+
+        Returns:
+            False if there is no event loop.
+        """
+        return self._deliver(self._begin, call)
+
+    def begin_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin the calls that the dispatcher does not own yet, in a new event loop of the engine."""
+        for call in list(self._calls):
+            if not call.number:
+                loop.call_soon(partial(self._begin, call, loop), context=call.context)
+
+    def withdraw(self, call: HandedCall) -> None:
+        """Cancel a call, in the thread of its caller."""
+        call.cancel()
+        if call.is_cancelled:
+            self._deliver(self._drop, call)
+
+    def _deliver(self, function: Callable[[HandedCall, asyncio.AbstractEventLoop], None], call: HandedCall) -> bool:
+        loop = self._engine.loop
+        if loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(partial(function, call, loop), context=call.context)
+        except RuntimeError:  # closed
+            return False
+        return True
+
+    def _begin(self, call: HandedCall, loop: asyncio.AbstractEventLoop) -> None:
+        # A loop that had stopped and runs again may still have calls to begin that another one has begun meanwhile.
+        if call.done() or call.loop is loop or self._engine.loop is not loop or self._ending is loop:
+            return
+        call.loop = loop
+        call.admission = loop.create_task(self._admit(call, loop))
+
+    async def _admit(self, call: HandedCall, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            call.number = await self._engine.dispatcher.process(call.stand_in, call.timeout, call)
+            if not call.number:
+                call.set_result(None)
+        except Exception as exc:
+            if self._engine.loop is loop:  # else it is begun anew in another one
+                call.set_exception(exc)
+        except asyncio.CancelledError:
+            if not call.done():  # not by its caller: `asyncio.run` cancels all tasks, and begun ones would be destroyed
+                self._ending = loop
+            raise
+        finally:
+            call.admission = None
+
+    def _drop(self, call: HandedCall, loop: asyncio.AbstractEventLoop) -> None:
+        if self._engine.loop is not loop:
+            self._deliver(self._drop, call)
+        elif call.number:
+            self._engine.dispatcher.withdraw(call.number)
+        elif call.admission is not None and call.loop is loop:
+            call.admission.cancel()
