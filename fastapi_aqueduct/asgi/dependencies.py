@@ -27,7 +27,7 @@ from ..exceptions import ConfigurationError, InvalidArgument, UsageError
 from ..flow import Flow
 from ..task import BaseTask
 from .binding.parameters import task_type_of
-from .binding.task_factory import HOW_TO_START, Documented, TaskFactory
+from .binding.task_factory import HOW_TO_START, TaskBinding, TaskFactory
 from .body.heap import HeapGuard
 from .body.limits import BodyRules, checked_media_types
 from .disconnect import watch_caller
@@ -36,17 +36,23 @@ from .settings import UploadLimits, settings_of
 from .traceback import untangle
 
 RESERVE_TIMEOUT = 5.0
-"""Seconds that the upload of a `FlowTask` may wait for room in shared memory."""
+"""Seconds that the upload of a `FlowTask` may wait for shared memory."""
 
 
 async def get_flow(connection: HTTPConnection) -> AsyncIterator[Flow]:
-    """Find the flow of the application; the key for ``app.dependency_overrides``.
+    """Return the flow of the application. Also the key for ``app.dependency_overrides``.
 
-    Errors of the flow that the endpoint lets pass become HTTP answers.
+    Errors of the flow that the endpoint does not handle become HTTP responses.
+
+    Args:
+        connection: The request or the websocket.
+
+    Yields:
+        The flow.
 
     Raises:
         UsageError: The application has no `Aqueduct`, or its lifespan has not run.
-        ConfigurationError: It has several flows.
+        ConfigurationError: The application has several flows.
     """
     flow = _only_flow(connection)
     watch_caller(connection)
@@ -62,9 +68,9 @@ For applications with one flow; `Flow.process` ends with ``ClientDisconnect`` wh
 
 @dataclass(frozen=True)
 class GivenFlow:
-    """Stands for the flow that an endpoint names.
+    """Dependency that returns the flow that an endpoint names.
 
-    Two of the same flow are equal, so ``app.dependency_overrides[GivenFlow(flow)]`` replaces it in tests.
+    Two objects of the same flow are equal, so ``app.dependency_overrides[GivenFlow(flow)]`` replaces it in tests.
 
     Attributes:
         flow: The flow.
@@ -78,14 +84,14 @@ class GivenFlow:
 
 
 def check_flow(where: str, flow: object) -> None:
-    """Refuse what is given in place of a flow.
+    """Refuse a value that is no flow.
 
     Args:
-        where: What it was given to.
-        flow: What was given.
+        where: Name of the decorator or class that needs the flow, for the message.
+        flow: The value.
 
     Raises:
-        InvalidArgument: It is no flow.
+        InvalidArgument: The value is no flow.
     """
     if isinstance(flow, Flow):
         return
@@ -97,10 +103,14 @@ def check_flow(where: str, flow: object) -> None:
 
 
 async def solve(dependency: Callable[..., Any], request: Request) -> Any:
-    """Return what a dependency gives for a request: called late, but by FastAPI.
+    """Return the value of a dependency for a request, solved by FastAPI after the others.
+
+    Args:
+        dependency: The dependency.
+        request: The request.
 
     Raises:
-        RequestValidationError: Its own parameters are missing or wrong.
+        RequestValidationError: Parameters of the dependency are missing or invalid.
     """
 
     def ask(value: Any) -> None: ...
@@ -120,8 +130,8 @@ async def solve(dependency: Callable[..., Any], request: Request) -> Any:
 
 
 def watch_stream(connection: HTTPConnection) -> None:
-    """Break the cycles of an exception that ends a streamed answer; to be called before FastAPI sends it."""
-    # FastAPI's own stack for what ends when the answer was sent.
+    """Break the cycles of an exception that ends a streamed response; called before FastAPI sends it."""
+    # FastAPI closes this stack when the response was sent.
     stack = connection.scope.get("fastapi_inner_astack")
     if isinstance(stack, AsyncExitStack):
         stack.push(_untangle)
@@ -133,11 +143,11 @@ def _untangle(exc_type: type[BaseException] | None, exc: BaseException | None, t
 
 
 async def get_request(request: Request) -> AsyncIterator[Request]:
-    """Give the request; errors of the flow that the endpoint lets pass become HTTP answers.
+    """Yield the request; errors of the flow that the endpoint does not handle become HTTP responses.
 
-    A dependency of its own, since FastAPI injects a request into one parameter of a function only, and the user's
-    function may have one already. And not the dependency that makes the task: FastAPI keeps what a dependency yields
-    as long as the exception that it replaces is kept, see `_forget_frames` of ``errors``.
+    A dependency of its own, because FastAPI injects a request into one parameter of a function only, and the user's
+    function may have one. It is not the dependency that makes the task either: FastAPI keeps the value that a
+    dependency yields as long as the exception that it replaces, see `_forget_frames` of ``errors``.
     """
     watch_caller(request)
     with http_errors(request.scope):
@@ -148,22 +158,22 @@ async def get_request(request: Request) -> AsyncIterator[Request]:
 class FlowTask(params.Depends):
     """Makes a task from the request: ``task: Annotated[OcrTask, FlowTask()]``.
 
-    The parameters of the task's constructor become parameters of the request, and one of type `Upload` receives the
-    body, streamed into shared memory before the endpoint is called. The task is not processed. While the endpoint
-    processes it, with `Flow.process`, a client that goes away ends that call with ``ClientDisconnect``.
+    The parameters of the task's constructor become parameters of the request, and a parameter of type `Upload` gets the
+    body, which is streamed into shared memory before the endpoint is called. The task is not processed. While the
+    endpoint processes it with `Flow.process`, a client that disconnects ends that call with ``ClientDisconnect``.
 
-    FastAPI runs dependencies before it judges the endpoint's own parameters, so a request whose query is wrong is
-    refused only after its body has come; `flow_endpoint` refuses it before.
+    FastAPI runs dependencies before it validates the endpoint's own parameters, so a request with an invalid query is
+    refused only after its body was read. `flow_endpoint` refuses it before.
 
     Attributes:
-        flow: The flow the task is for; None: the only one of the application.
-        media_type: As for `flow_endpoint`, like the following.
-        max_body_size: The most bytes that the body may have.
-        accept_gzip: Whether it may be compressed.
-        upload_limits: Guards while it comes.
+        flow: The flow of the task; None: the only flow of the application.
+        media_type: As for `flow_endpoint`.
+        max_body_size: As for `flow_endpoint`.
+        accept_gzip: As for `flow_endpoint`.
+        upload_limits: As for `flow_endpoint`.
     """
 
-    # FastAPI fills in the class of the task from the annotation, by dataclasses.replace.
+    # FastAPI sets the class of the task from the annotation with dataclasses.replace.
     dependency: Callable[..., Any] | None = dataclasses.field(default=None, kw_only=True)
     use_cache: bool = dataclasses.field(default=True, kw_only=True)
     scope: Literal["function", "request"] | None = dataclasses.field(default=None, kw_only=True)
@@ -200,16 +210,16 @@ class FlowTask(params.Depends):
             return task
 
         make_task.__signature__ = hidden_parameters(source, factory)  # type: ignore[attr-defined]
-        make_task.__aqueduct__ = Documented(factory, HeapGuard(rules, self.flow))  # type: ignore[attr-defined]
+        make_task.__aqueduct__ = TaskBinding(factory, HeapGuard(rules, self.flow))  # type: ignore[attr-defined]
         return make_task
 
 
 def hidden_parameters(source: Callable[..., Any], factory: TaskFactory[Any]) -> inspect.Signature:
-    """Return what a function must declare so that FastAPI gives it ``request``, ``flow`` and ``arguments``.
+    """Return the signature with which FastAPI injects ``request``, ``flow`` and ``arguments``.
 
     Args:
-        source: The dependency that gives the flow.
-        factory: Says what the arguments are.
+        source: The dependency that returns the flow.
+        factory: Has the parameters of the task.
     """
     kind = inspect.Parameter.KEYWORD_ONLY
     wanted = {
@@ -223,7 +233,7 @@ def hidden_parameters(source: Callable[..., Any], factory: TaskFactory[Any]) -> 
 def _only_flow(connection: HTTPConnection) -> Flow:
     settings = settings_of(connection.scope)
     if settings is None:
-        raise UsageError(f"no flow is known to this application: {HOW_TO_START}")
+        raise UsageError(f"this application has no flow: {HOW_TO_START}")
     flows = settings.flows
     if len(flows) > 1:
         names = ", ".join(flow.name for flow in flows)

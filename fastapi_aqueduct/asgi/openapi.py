@@ -1,4 +1,4 @@
-"""What FastAPI cannot see by itself: bodies that go to shared memory, and the answers of `errors`."""
+"""The OpenAPI schema of what FastAPI cannot see: bodies that go to shared memory, and the responses of `errors`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.openapi.utils import validation_error_definition, validation_error_
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 
-from .binding.task_factory import Documented, TaskFactory
+from .binding.task_factory import TaskBinding, TaskFactory
 from .body.parts import UploadPart
 
 _ANY = "application/octet-stream"
@@ -21,13 +21,13 @@ _RESPONSES = {
     "504": "The request was not finished in time",
 }
 _BODY_RESPONSES = {
-    "400": "The body is malformed or not as long as announced",
-    "408": "The body came too slowly",
+    "400": "The body is malformed, or its length differs from Content-Length",
+    "408": "The body arrived too slowly",
     "413": "The body is too large",
 }
 _UPLOAD_RESPONSES = {
-    "415": "The body is of a type or a coding that is not taken",
-    "422": "The body is missing or empty, or a parameter is wrong",
+    "415": "The type or the coding of the body is not supported",
+    "422": "The body is missing or empty, or a parameter is invalid",
 }
 
 _DETAIL = {
@@ -42,14 +42,18 @@ _HEADERS = {
 
 
 def document(app: Starlette) -> None:
-    """Have ``app.openapi()`` describe the endpoints that take a task; again changes nothing."""
+    """Make ``app.openapi()`` describe the endpoints that take a task. Idempotent.
+
+    Args:
+        app: The application; only those of FastAPI have a schema.
+    """
     if not isinstance(app, FastAPI) or isinstance(getattr(app.openapi, "__self__", None), _Description):
         return
     app.openapi = _Description(app).openapi  # type: ignore[method-assign]
 
 
 class _Description:
-    """The schema of an application, with what the package adds."""
+    """The schema of an application with the additions of the package."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -58,9 +62,9 @@ class _Description:
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI schema of the application."""
         schema = self._inner()
-        # The inner function keeps what it returned, and gets new routes into a new one.
+        # The inner function caches its result, and makes a new one for new routes.
         for route in iter_route_contexts(self._app.routes):
-            for item in documented(route):
+            for item in task_bindings(route):
                 path = schema.get("paths", {}).get(route.path_format, {})
                 for method in route.methods or ():
                     if method.lower() in path:
@@ -68,23 +72,23 @@ class _Description:
         return schema
 
 
-def documented(route: RouteContext) -> Iterator[Documented]:
-    """Find what the endpoint of a route, and its dependencies, say about the tasks that they take."""
+def task_bindings(route: RouteContext) -> Iterator[TaskBinding]:
+    """Yield the `TaskBinding` of a route's endpoint, and those of its dependencies."""
     dependant: Dependant | None = getattr(route.original_route, "dependant", None)
     pending = [] if dependant is None else [dependant]
     while pending:
         dependant = pending.pop()
         pending += dependant.dependencies
         found = getattr(dependant.call, "__aqueduct__", None)
-        if isinstance(found, Documented):
+        if isinstance(found, TaskBinding):
             yield found
 
 
-def _describe(operation: dict[str, Any], documented: Documented, schema: dict[str, Any]) -> None:
+def _describe(operation: dict[str, Any], binding: TaskBinding, schema: dict[str, Any]) -> None:
     wanted = dict(_RESPONSES)
-    if documented.factory.uploads:
+    if binding.factory.uploads:
         wanted |= _BODY_RESPONSES | _UPLOAD_RESPONSES
-        operation.setdefault("requestBody", _request_body(documented, schema))
+        operation.setdefault("requestBody", _request_body(binding, schema))
     elif "requestBody" in operation:
         wanted |= _BODY_RESPONSES
     responses = operation.setdefault("responses", {})
@@ -93,7 +97,7 @@ def _describe(operation: dict[str, Any], documented: Documented, schema: dict[st
 
 
 def _response(status: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Describe an answer of `errors`; its body is the one FastAPI gives to every error."""
+    """Describe a response of `errors`; it has the same body as FastAPI's own errors."""
     if status == "422":
         components = _components(schema)
         components.setdefault("ValidationError", validation_error_definition)
@@ -110,9 +114,9 @@ def _components(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _request_body(documented: Documented, schema: dict[str, Any]) -> dict[str, Any]:
-    factory = documented.factory
-    form = _form(documented, schema)
+def _request_body(binding: TaskBinding, schema: dict[str, Any]) -> dict[str, Any]:
+    factory = binding.factory
+    form = _form(binding, schema)
     content: dict[str, Any] = {}
     if len(factory.uploads) == 1:
         (part,) = factory.uploads.values()
@@ -128,14 +132,14 @@ def _request_body(documented: Documented, schema: dict[str, Any]) -> dict[str, A
     return {"required": bool(form["required"]), "content": content}
 
 
-def _form(documented: Documented, schema: dict[str, Any]) -> dict[str, Any]:
-    factory = documented.factory
+def _form(binding: TaskBinding, schema: dict[str, Any]) -> dict[str, Any]:
+    factory = binding.factory
     form: dict[str, Any] = {
         "type": "object",
         "properties": {part.name: _files(part, factory) for part in factory.uploads.values()},
         "required": [part.name for part in factory.uploads.values() if part.is_required],
     }
-    for fields in (factory.fields, documented.fields):
+    for fields in (factory.fields, binding.fields):
         if fields:
             found = fields.schema()
             form["properties"] |= found["properties"]

@@ -1,4 +1,4 @@
-"""What Kubernetes and load balancers ask: answered from memory, without a task and without I/O."""
+"""Probes for Kubernetes and load balancers: answered from memory, without a task and without I/O."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .drain import Drain
 
 
 class Health(NamedTuple):
-    """How the flows of an application are.
+    """The health of an application's flows.
 
     Attributes:
-        status: In one word.
-        reasons: Why it is not the word ``ready``; sentences for people.
-        is_ready: Whether requests should come.
-        is_live: Whether waiting helps; False: only a restart of the server may.
+        status: The health in one word.
+        reasons: Why the status is not ``ready``, as sentences.
+        is_ready: Whether requests should be sent here.
+        is_live: Whether the flows can recover; if not, only a restart of the server may help.
     """
 
     status: str
@@ -33,11 +33,11 @@ class Health(NamedTuple):
 
 
 def judge(flows: Sequence[FlowStatistics], has_started: bool, is_draining: bool) -> Health:
-    """Tell how the flows are.
+    """Return the health of flows.
 
     Args:
-        flows: What they say about themselves.
-        has_started: Whether the application runs: all flows have been ready, and it has not begun to stop them.
+        flows: Snapshots of the flows.
+        has_started: Whether the application runs: all flows were ready, and it does not stop them yet.
         is_draining: Whether the server was told to stop.
     """
     found = list(_symptoms(flows, is_draining))
@@ -55,7 +55,7 @@ def judge(flows: Sequence[FlowStatistics], has_started: bool, is_draining: bool)
 _NOT_RUNNING = (FlowState.STOPPED, FlowState.STARTING, FlowState.STOPPING)
 
 _GRAVITY = ("draining", *_NOT_RUNNING, "failed", "hanging", "broken", "unavailable", "degraded")
-"""The words for what is wrong, the one that says most first."""
+"""The words for problems, the gravest first."""
 
 
 def _symptoms(flows: Sequence[FlowStatistics], is_draining: bool) -> Iterator[tuple[str, str]]:
@@ -75,7 +75,7 @@ def _symptoms_of_step(name: str, step: StepStatistics) -> Iterator[tuple[str, st
         word = "failed" if step.is_given_up else "hanging"
         yield word, f"no call of {name} has returned for {step.hanging_for:.0f} s, and its tasks time out"
     elif step.is_given_up:
-        yield "failed", f"{name} has had no ready worker for so long that none is expected any more"
+        yield "failed", f"{name} has had no ready worker for a long time and is not expected to recover"
     if step.is_broken:
         counts = f"{step.restarts} restarts" + f", {step.failed_launches} failed launches" * bool(step.failed_launches)
         yield "broken", f"workers of {name} die too often: {counts}"
@@ -86,21 +86,20 @@ def _symptoms_of_step(name: str, step: StepStatistics) -> Iterator[tuple[str, st
 
 
 class Probes:
-    """Three paths that say how the flows are.
+    """Three paths that respond with the health of flows.
 
-    * ``/startup``: 200 once all flows have been ready, which protects a slow load of models.
-    * ``/ready``: 200 while every step of every flow has a worker that can take a task, its workers do not die all the
-      time, their calls return, and the server was not told to stop.
-    * ``/live``: 503 only when a step has had no ready worker, or no call has returned, for so long that a restart of
-      the server is the last thing to try. Dead workers are replaced from inside, so a restart from outside would not
-      help before.
+    * ``/startup``: 200 once all flows were ready, so that models can load slowly.
+    * ``/ready``: 200 while every step of every flow has a ready worker, workers do not die repeatedly, calls of
+      handlers return, and the server was not told to stop.
+    * ``/live``: 503 only when a step has had no ready worker, or no call has returned, for so long that only a restart
+      of the server may help. Until then dead workers are replaced, and a restart would not help.
 
     Args:
         flows: The flows.
-        drain: Knows whether the server was told to stop.
+        drain: Shows whether the server was told to stop.
 
     Attributes:
-        has_started: Whether the flows have been ready since the start.
+        has_started: Whether the flows were ready since the start of the application.
     """
 
     def __init__(self, flows: Sequence[Flow], drain: Drain) -> None:
@@ -114,16 +113,19 @@ class Probes:
         ]
 
     def router(self) -> APIRouter:
-        """Make a router with the probes, which FastAPI can include with a prefix and dependencies."""
+        """Return a new router with the probes, which FastAPI can include with a prefix and dependencies."""
         router = APIRouter()
         for path, endpoint in self._endpoints.items():
             router.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False, response_model=None)
         return router
 
     def add_to(self, app: Starlette) -> None:
-        """Put the probes after the other routes, which are asked in order, but before one that would hide them.
+        """Add the probes after the other routes, but before a route that would hide them. Idempotent.
 
-        Doing it again changes nothing. A path for which the application has a route of its own stays as it is.
+        Routes are tried in order. A path for which the application has a route of its own gets no probe.
+
+        Args:
+            app: The application.
         """
         taken = {context.path for context in iter_route_contexts(app.routes)}
         routes = [route for route in self._routes if route.path not in taken]
@@ -131,27 +133,27 @@ class Probes:
         app.router.routes[place:place] = routes
 
     async def ready(self, request: Request) -> Response:
-        """Answer ``/ready``."""
-        statistics, health = self._look()
+        """Respond to ``/ready``."""
+        statistics, health = self._judge()
         return _respond(statistics, health, health.is_ready)
 
     async def live(self, request: Request) -> Response:
-        """Answer ``/live``."""
-        statistics, health = self._look()
+        """Respond to ``/live``."""
+        statistics, health = self._judge()
         return _respond(statistics, health, health.is_live)
 
     async def startup(self, request: Request) -> Response:
-        """Answer ``/startup``."""
-        statistics, health = self._look()
+        """Respond to ``/startup``."""
+        statistics, health = self._judge()
         return _respond(statistics, health, self.has_started)
 
-    def _look(self) -> tuple[list[FlowStatistics], Health]:
+    def _judge(self) -> tuple[list[FlowStatistics], Health]:
         statistics = [flow.statistics() for flow in self._flows]
         return statistics, judge(statistics, self.has_started, self._drain.is_draining)
 
 
 def _hides(route: BaseRoute, others: list[Route]) -> bool:
-    """Tell whether a route answers to the path of another: an application mounted at ``/``, or ``/{name}``."""
+    """Return whether a route matches the path of another: an application mounted at ``/``, or ``/{name}``."""
     request = {"type": "http", "method": "GET", "root_path": "", "headers": [], "query_string": b""}
     return isinstance(route, Host) or any(
         route.matches({**request, "path": other.path})[0] is not Match.NONE for other in others
@@ -159,7 +161,7 @@ def _hides(route: BaseRoute, others: list[Route]) -> bool:
 
 
 def _respond(statistics: list[FlowStatistics], health: Health, is_fine: bool) -> Response:
-    # One line per step: it is read by people at a terminal.
+    # One line for each step: people read it in a terminal.
     steps = ",\n  ".join(json.dumps(_describe(flow.name, step)) for flow in statistics for step in flow.steps)
     head = f'"status": {json.dumps(health.status)}, "reasons": {json.dumps(health.reasons)}'
     body = f'{{{head}, "steps": [\n  {steps}\n]}}\n'

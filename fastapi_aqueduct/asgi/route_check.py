@@ -1,7 +1,7 @@
-"""What the routes of an application ask of its flows; judged when the application starts, before any worker does.
+"""Checks the routes of an application against its flows, when it starts and before any worker starts.
 
-Each route is right by itself: only the application shows that a flow is missing, that an endpoint was added as one of a
-websocket, or that FastAPI was given a function whose task it reads as a JSON body.
+Each route alone may be correct: only the application shows that a flow is missing, that an endpoint was added as a
+websocket's, or that FastAPI would read the task of a function as a JSON body.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..flow import Flow
 from ..logger import log
 from ..params import no_parameter
 from ..task import BaseTask
-from .binding.task_factory import Documented
+from .binding.task_factory import TaskBinding
 from .dependencies import GivenFlow
 
 
 class RouteCheck:
-    """Judges the routes of an application, and of those that are mounted on it.
+    """Checks the routes of an application, and of the applications that are mounted on it.
 
     Args:
         given: The flows of the `Aqueduct` that starts with the application.
-        others: Flows that belong to other ones, which may start later.
+        others: The flows of others, which may start later.
     """
 
     def __init__(self, given: tuple[Flow, ...], others: Iterable[Flow]) -> None:
@@ -36,7 +36,10 @@ class RouteCheck:
         self._known = {*given, *others}
 
     def check(self, app: Starlette) -> None:
-        """Judge every route.
+        """Check every route.
+
+        Args:
+            app: The application.
 
         Raises:
             ConfigurationError: An endpoint cannot work in this application.
@@ -54,7 +57,7 @@ class RouteCheck:
         name = getattr(function, "__qualname__", repr(function))
         if isinstance(route, WebSocketRoute) and hasattr(function, "__aqueduct__"):
             raise ConfigurationError(
-                f"{name} at {path}: an endpoint of a websocket can have no task of its request; use FlowDep: take "
+                f"{name} at {path}: an endpoint of a websocket cannot get a task of its request; use FlowDep: take "
                 "`flow: FlowDep` and call `await flow.process(task)`"
             )
         endpoint, _ = getattr(function, "__flow_endpoint__", (None, None))
@@ -67,17 +70,17 @@ class RouteCheck:
         )
 
     def _warn_of_size(self, app: Starlette, path: str, function: Any, max_size: int | None) -> None:
-        documented: Documented | None = getattr(function, "__aqueduct__", None)
-        if documented is None or not documented.factory.uploads:
+        binding: TaskBinding | None = getattr(function, "__aqueduct__", None)
+        if binding is None or not binding.factory.uploads:
             return
-        flow = documented.guard.flow or (self._given[0] if len(self._given) == 1 else None)
+        flow = binding.guard.flow or (self._given[0] if len(self._given) == 1 else None)
         if flow is None:
             return
-        size = documented.guard.rules.max_size({"app": app, "starlette.max_body_size": max_size})
+        size = binding.guard.rules.max_size({"app": app, "starlette.max_body_size": max_size})
         if size > flow.memory_limit:
             log.warning(
-                "the endpoint at %s takes bodies of up to %d bytes (max_body_size), but flow %s has %d bytes of memory "
-                "(memory_limit): larger ones are refused with 413",
+                "the endpoint at %s accepts bodies of up to %d bytes (max_body_size), but flow %s has %d bytes of "
+                "shared memory (memory_limit): larger bodies are refused with 413",
                 path,
                 size,
                 flow.name,
@@ -86,7 +89,7 @@ class RouteCheck:
 
 
 def _routes(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[BaseRoute, str, int | None]]:
-    """List the routes with their paths and FastAPI's ``max_body_size``, but for those of mounted applications."""
+    """Yield the routes with their paths and FastAPI's ``max_body_size``, without those of mounted applications."""
     for context in iter_route_contexts(list(routes)):
         route, path = context.original_route, prefix + (context.path or "")
         yield route, path, getattr(context, "max_body_size", None)
@@ -95,7 +98,7 @@ def _routes(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[Bas
 
 
 def _functions(route: BaseRoute) -> Iterator[Any]:
-    """List what answers a route: its endpoint, and the dependencies that FastAPI calls for it."""
+    """Yield the functions of a route: its endpoint, and the dependencies that FastAPI calls for it."""
     dependant: Dependant | None = getattr(route, "dependant", None)
     if dependant is None:
         yield getattr(route, "endpoint", None)

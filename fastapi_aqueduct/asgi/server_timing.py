@@ -1,4 +1,4 @@
-"""Tells the client where the time went: the header ``Server-Timing``, which browsers show in their network panel."""
+"""The header ``Server-Timing``: the times of a request, which browsers show in their network panel."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _NO_TOKEN = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def server_timing(upload: float | None, steps: Iterable[tuple[str, float, float, int]], total: float) -> bytes:
-    """Write the header.
+    """Return the value of the header.
 
     Args:
-        upload: Seconds that the body took; None when there was none.
-        steps: What each of them took, as `StepMetrics` has it.
-        total: Seconds from the first look at the request.
+        upload: Seconds that the body took; None if there was none.
+        steps: The times of the steps, in the format of `StepMetrics`.
+        total: Seconds since the request was first seen.
     """
     first = b"" if upload is None else b"upload;dur=%.3f, " % (upload * 1000)
     queue, last = 0.0, b""

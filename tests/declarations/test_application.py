@@ -142,7 +142,7 @@ USE = "use FlowDep: take `flow: FlowDep` and call `await flow.process(task)`"
 
 
 def test_flow_endpoint_with_a_websocket() -> None:
-    with refused(f"sums takes a WebSocket, and flow_endpoint answers HTTP requests only; {USE}", TypeError):
+    with refused(f"sums takes a WebSocket, but flow_endpoint is for HTTP requests; {USE}", TypeError):
         flow_endpoint(Flow(Adder()))(sums)
 
 
@@ -166,7 +166,7 @@ async def test_a_task_of_a_websocket(kind: str) -> None:
     Aqueduct(flow).install(app)
     with pytest.raises(ConfigurationError) as caught:
         await start(app)
-    assert str(caught.value).endswith(f" at /sums: an endpoint of a websocket can have no task of its request; {USE}")
+    assert str(caught.value).endswith(f" at /sums: an endpoint of a websocket cannot get a task of its request; {USE}")
 
 
 # Tasks as ordinary parameters
@@ -190,8 +190,8 @@ class Page(BaseTask):
 
 PLAIN = (
     "{0} is a task, which FastAPI cannot read from a request by itself: put @flow_endpoint(flow) directly above the "
-    "function, below @app.post(...), or declare the parameter as `Annotated[{0}, FlowTask()]`; to answer with what a "
-    "task holds, return a model of its own"
+    "function, below @app.post(...), or declare the parameter as `Annotated[{0}, FlowTask()]`; to respond with "
+    "fields of a task, return a model that has them"
 )
 
 

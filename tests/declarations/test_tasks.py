@@ -119,7 +119,7 @@ def test_a_task_that_only_the_type_checker_knows() -> None:
         endpoint_of_unknown(Flow(See()))
     assert str(caught.value) == (
         "endpoint_of_unknown.<locals>.unknown: exactly one parameter must be annotated with a subclass of BaseTask, "
-        "found none; Decimal cannot be found when the program runs"
+        "found none; Decimal cannot be found at run time"
     )
 
 

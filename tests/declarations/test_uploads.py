@@ -293,13 +293,13 @@ class NoType(BaseTask):
 DECLARED: list[tuple[Any, str]] = [
     (
         TemporaryFile,
-        "TemporaryFile: image is an UploadFile, whose temporary file no worker can read; use Upload, it streams into "
-        "shared memory",
+        "TemporaryFile: image is an UploadFile, whose temporary file no worker can read; use Upload, which is "
+        "streamed into shared memory",
     ),
     (
         TemporaryFiles,
-        "TemporaryFiles: others is an UploadFile, whose temporary file no worker can read; use Upload, it streams into "
-        "shared memory",
+        "TemporaryFiles: others is an UploadFile, whose temporary file no worker can read; use Upload, which is "
+        "streamed into shared memory",
     ),
     (WithInfo, "WithInfo: images_info must be list[UploadInfo], as images is declared"),
     (WithInfos, "WithInfos: image_info must be UploadInfo, as image is declared"),

@@ -1,4 +1,4 @@
-"""Reads parameters from a request where FastAPI does not do it: on plain Starlette routes."""
+"""Reads the parameters of an endpoint on a plain Starlette route, where FastAPI does not."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from .parameters import default_factory, has_default
 class ArgumentReader:
     """Reads the parameters of a function: from the path if the route has the name, else from the query.
 
-    A parameter of type ``Request`` gets the request, and one that is a pydantic model the JSON body.
+    A parameter of type ``Request`` gets the request, and a pydantic model gets the JSON body.
 
     Args:
-        signature: The function's, with evaluated annotations.
+        signature: Signature of the function, with evaluated annotations.
 
     Attributes:
-        wants_body: Whether one of them is the body.
+        needs_body: Whether a parameter is the body.
     """
 
     def __init__(self, signature: inspect.Signature) -> None:
         self._arguments = [_Argument(parameter) for parameter in signature.parameters.values()]
-        self.wants_body = any(argument.is_body for argument in self._arguments)
+        self.needs_body = any(argument.is_body for argument in self._arguments)
 
     def read(self, request: Request, body: bytes) -> dict[str, Any]:
-        """Read them.
+        """Read and validate the parameters.
 
         Args:
-            request: Where the values come from.
-            body: Its body, if that is wanted.
+            request: The request.
+            body: Its body; empty unless `needs_body`.
 
         Raises:
-            RequestValidationError: Values are missing or of the wrong type.
+            RequestValidationError: Values are missing or invalid.
         """
         values: dict[str, Any] = {}
         errors: list[Any] = []
@@ -70,7 +70,7 @@ class _Argument:
         name: Its name.
         is_required: Whether it has no default.
         is_body: Whether it is the JSON body.
-        validate: Makes of what was found what the function gets, or raises ``ValidationError``.
+        validate: Converts the found value, or raises ``ValidationError``.
     """
 
     def __init__(self, parameter: inspect.Parameter) -> None:
@@ -91,11 +91,11 @@ class _Argument:
             self.validate = validator.validate_json if self.is_body else validator.validate_python
 
     def default(self) -> Any:
-        """Return the default, made anew where a factory makes it."""
+        """Return the default; a new one if it has a factory."""
         return self._default if self._factory is None else self._factory()
 
     def find(self, request: Request, body: bytes) -> Any:
-        """Return what a request has for the parameter; None when it has nothing."""
+        """Return the value in a request; None if there is none."""
         if self.is_body:
             return body or None
         if self._is_request:
@@ -107,7 +107,7 @@ class _Argument:
         return request.query_params.get(self.name)
 
     def place(self, request: Request) -> tuple[str, ...]:
-        """Tell where `find` looks."""
+        """Return the place where `find` looks, for errors."""
         if self.is_body:
             return ("body",)
         return ("path" if self.name in request.path_params else "query"), self.name

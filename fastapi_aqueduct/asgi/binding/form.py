@@ -1,4 +1,4 @@
-"""Fields of a form beside an upload, validated as FastAPI does it."""
+"""Fields of a form beside an upload, validated as FastAPI validates them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ...exceptions import ConfigurationError
 
 
 class FormFields:
-    """The ``Form()`` parameters of a function; FastAPI must not see them, since it would read the body for them.
+    """The ``Form()`` parameters of a function. They are hidden from FastAPI, which would read the body for them.
 
     Args:
-        owner: Who declares them, for error messages.
+        owner: Name of the function or class that declares them, for messages.
         signature: All parameters of the function.
 
     Attributes:
         rest: The other parameters.
 
     Raises:
-        ConfigurationError: There are other parameters that want the body.
+        ConfigurationError: FastAPI would read the body for another parameter.
     """
 
     def __init__(self, owner: str, signature: inspect.Signature) -> None:
@@ -39,10 +39,13 @@ class FormFields:
         return bool(self._fields)
 
     async def read(self, form: FormData) -> tuple[dict[str, Any], list[Any]]:
-        """Take the values out of a form.
+        """Read and validate the values of a form.
+
+        Args:
+            form: The fields of the form.
 
         Returns:
-            The values by parameter, and the errors, in the form of FastAPI's 422.
+            The values by parameter, and the errors, in the format of FastAPI's 422.
         """
         values: dict[str, Any] = {}
         errors: list[Any] = []
@@ -53,7 +56,7 @@ class FormFields:
         return values, errors
 
     def schema(self) -> dict[str, Any]:
-        """Describe the fields: an object with its ``$defs``."""
+        """Return the JSON schema of the fields: an object with its ``$defs``."""
         merged: dict[str, Any] = {"properties": {}, "required": [], "$defs": {}}
         infos = [(field.name, field.field_info) for field in self._fields if not _is_model(field)]
         definitions: dict[str, Any] = {name: (info.annotation, info) for name, info in infos}
@@ -67,7 +70,7 @@ class FormFields:
 
 
 def _dependant_of(parameters: Iterable[inspect.Parameter]) -> Dependant:
-    """Return what FastAPI makes of parameters."""
+    """Return FastAPI's own description of parameters."""
 
     def function() -> None: ...
 

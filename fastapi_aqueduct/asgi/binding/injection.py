@@ -1,4 +1,4 @@
-"""What FastAPI is shown of an endpoint, so that it injects what a task and a function need."""
+"""Injection: the signature that FastAPI sees, with the parameters of a task and of the function that gets it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from starlette.responses import Response
 from .task_factory import TaskFactory
 
 PREFIX = "aqueduct_"
-"""Before the names of the parameters that only FastAPI sees, so that they meet none of the user's."""
+"""Prefix of the parameters that only FastAPI sees; keeps them apart from those of the user."""
 
 REQUEST, RESPONSE, _ARGUMENTS = PREFIX + "request", PREFIX + "response", PREFIX + "arguments"
 
 
 class Injected(NamedTuple):
-    """What FastAPI has injected.
+    """The values that FastAPI has injected.
 
     Attributes:
         request: The request.
-        headers: What is added here becomes headers of the answer.
-        arguments: The parameters of the task.
-        others: Those of the function.
+        headers: Headers that are added here are added to the response.
+        arguments: Values of the task's parameters.
+        others: Values of the function's parameters.
     """
 
     request: Request
@@ -34,14 +34,17 @@ class Injected(NamedTuple):
 
 
 class Injection:
-    """Joins the parameters of a function with those of the task that it takes.
+    """Joins the parameters of a function with those of its task.
 
-    A dependency costs FastAPI as much as all else here, so the parameters of the task are declared beside those of the
-    function; only when they clash they move to a dependency of their own.
+    A dependency costs FastAPI as much as everything else here, so the parameters of the task are declared beside those
+    of the function. Only if names clash, they move to a dependency of their own.
 
     Args:
         own: The parameters of the function, without the task.
-        factory: Knows the parameters of the task.
+        factory: Has the parameters of the task.
+
+    Attributes:
+        signature: The signature for FastAPI.
     """
 
     def __init__(self, own: inspect.Signature, factory: TaskFactory[Any]) -> None:
@@ -54,7 +57,7 @@ class Injection:
             parameters += factory.signature.parameters.values()
         else:
             hidden[_ARGUMENTS] = Annotated[dict[str, Any], Depends(factory.dependency())]
-        # FastAPI injects these into one parameter of a function only, which may be the user's.
+        # FastAPI injects each of these into one parameter only, which may be the user's.
         self._request, self._response = _find(parameters, Request), _find(parameters, Response)
         if self._request is None:
             hidden[REQUEST] = Request
@@ -66,7 +69,7 @@ class Injection:
         self.signature = own.replace(parameters=shown)
 
     def split(self, values: dict[str, Any]) -> Injected:
-        """Sort what FastAPI has injected."""
+        """Divide the values that FastAPI has injected. Removes some from the argument."""
         request = values[self._request] if self._request else values.pop(REQUEST)
         response: Response = values[self._response] if self._response else values.pop(RESPONSE)
         if self._is_joined:

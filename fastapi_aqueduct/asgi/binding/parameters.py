@@ -1,4 +1,4 @@
-"""The parameters of a task's constructor, as a request is asked for them."""
+"""The parameters of a task's constructor, as parameters of a request."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ from ..body.parts import UploadPart
 def typed_signature(function: Any, local_names: Mapping[str, Any] | None = None) -> inspect.Signature:
     """Return the signature of a function with its annotations evaluated, as far as they can be.
 
-    FastAPI leaves a name that it cannot find as a ``ForwardRef``, so that an annotation of which it needs nothing may
-    be there for the type checker only.
+    As in FastAPI, an annotation with an unknown name becomes a ``ForwardRef``: it may be for the type checker only.
 
     Args:
         function: The function.
-        local_names: The names where it is defined, for a function inside another one.
+        local_names: The local names around a function that is defined inside another one.
     """
     try:
         return inspect.signature(function, eval_str=True, locals=local_names)
@@ -54,7 +53,7 @@ def _evaluated(annotation: Any, names: Mapping[str, Any], local_names: Mapping[s
 
 
 def task_type_of(annotation: Any) -> Any:
-    """Return what an annotation names as the task of a request: a class or ``Box[int]``; None for anything else."""
+    """Return the type of the task that an annotation names, such as a class or ``Box[int]``; None if it names none."""
     while type(annotation).__name__ == "TypeAliasType":
         annotation = annotation.__value__
     if get_origin(annotation) is Annotated:
@@ -66,18 +65,18 @@ def task_type_of(annotation: Any) -> Any:
 
 
 def constructor_parameters(task_type: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a task's constructor, in the form in which FastAPI understands them.
+    """Return the parameters of a task's constructor in the form that FastAPI understands.
 
     Args:
-        task_type: The class of the task, or a generic one with its arguments.
+        task_type: The class of the task; a generic one with its arguments.
 
     Raises:
-        ConfigurationError: The class can make no tasks of requests.
+        ConfigurationError: Tasks of this class cannot be made from requests.
     """
     cls: type[BaseTask] = get_origin(task_type) or task_type
     if getattr(getattr(cls, "__dataclass_params__", None), "frozen", False):
         raise ConfigurationError(frozen_task(cls.__qualname__))
-    # Not the signature of the class: its first word would be BaseTask.__new__.
+    # Not the signature of the class, which is that of BaseTask.__new__.
     constructor = typed_signature(cls.__init__)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     found = {
@@ -88,18 +87,18 @@ def constructor_parameters(task_type: Any) -> dict[str, inspect.Parameter]:
     for name, item in found.items():
         if _mentions(item.annotation, UploadFile):
             raise ConfigurationError(
-                f"{cls.__qualname__}: {name} is an UploadFile, whose temporary file no worker can read; use Upload, it "
-                "streams into shared memory"
+                f"{cls.__qualname__}: {name} is an UploadFile, whose temporary file no worker can read; use Upload, "
+                "which is streamed into shared memory"
             )
     return found
 
 
 def _resolved(task_type: Any, cls: type[BaseTask], parameter: inspect.Parameter) -> inspect.Parameter:
-    """Evaluate the annotation where it was written, and put in what a generic class stands for."""
+    """Evaluate the annotation in its own module, and replace the type variables of a generic class."""
     field = next((item for item in _fields(cls) if item.name == parameter.name), None)
     annotation, default = parameter.annotation, parameter.default
     owner = _owner(cls, "__init__")
-    if "__dataclass_fields__" in vars(owner):  # its constructor is made of what its bases declare, too
+    if "__dataclass_fields__" in vars(owner):  # its constructor also has the fields of its bases
         owner = _owner(cls, parameter.name)
         if isinstance(annotation, ForwardRef):
             annotation = _evaluated(annotation.__forward_arg__, vars(sys.modules[owner.__module__]))
@@ -112,7 +111,7 @@ def _resolved(task_type: Any, cls: type[BaseTask], parameter: inspect.Parameter)
 
 
 def _fields(cls: type[BaseTask]) -> tuple[dataclasses.Field[Any], ...]:
-    # A plain class may inherit the fields, and not the constructor, of a dataclass.
+    # A plain class may inherit the fields of a dataclass without its constructor.
     is_used = "__dataclass_fields__" in vars(_owner(cls, "__init__"))
     return dataclasses.fields(cls) if is_used and dataclasses.is_dataclass(cls) else ()
 
@@ -122,7 +121,7 @@ def _owner(cls: type, name: str) -> type:
 
 
 def _type_arguments(task_type: Any, owner: type) -> dict[Any, Any]:
-    """Return what the type variables of a class stand for in a task that inherits from it."""
+    """Return the values of the type variables of a class, in a task that inherits from it."""
     cls = get_origin(task_type) or task_type
     known = dict(zip(getattr(cls, "__parameters__", ()), get_args(task_type), strict=False))
     if cls is owner:
@@ -151,12 +150,12 @@ def _translated(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def upload_part(parameter: inspect.Parameter) -> UploadPart | None:
-    """Return what a parameter takes of the body; None for one that takes nothing of it.
+    """Return the upload that a parameter gets; None for a parameter that gets none.
 
     Raises:
-        ConfigurationError: Its media types are none.
+        ConfigurationError: Its media types are invalid.
     """
-    kinds, metadata = _taken_apart(parameter.annotation)
+    kinds, metadata = _split(parameter.annotation)
     if not any(isinstance(item, UploadMarker) for item in metadata):
         return None
     limits = next((item for item in metadata if isinstance(item, PartLimits)), PartLimits())
@@ -170,22 +169,22 @@ def upload_part(parameter: inspect.Parameter) -> UploadPart | None:
 
 
 def is_info(parameter: inspect.Parameter) -> bool:
-    """Tell whether a parameter takes what the client said about an upload."""
+    """Return whether a parameter gets an `UploadInfo`."""
     return _mentions(parameter.annotation, UploadInfo)
 
 
 def takes_list(parameter: inspect.Parameter) -> bool:
-    """Tell whether a parameter takes a list."""
-    return list in _taken_apart(parameter.annotation)[0]
+    """Return whether a parameter gets a list."""
+    return list in _split(parameter.annotation)[0]
 
 
 def has_default(parameter: inspect.Parameter) -> bool:
-    """Tell whether a parameter may be left out."""
+    """Return whether a parameter may be omitted."""
     return parameter.default is not parameter.empty or default_factory(parameter) is not None
 
 
 def default_factory(parameter: inspect.Parameter) -> Any:
-    """Return what makes the default of a parameter; None where nothing does."""
+    """Return the factory of a parameter's default; None if it has no factory."""
     if get_origin(parameter.annotation) is not Annotated:
         return None
     found = [item for item in get_args(parameter.annotation)[1:] if isinstance(item, FieldInfo)]
@@ -193,21 +192,21 @@ def default_factory(parameter: inspect.Parameter) -> Any:
 
 
 def _mentions(annotation: Any, kind: type) -> bool:
-    return any(isinstance(item, type) and issubclass(item, kind) for item in _taken_apart(annotation)[0])
+    return any(isinstance(item, type) and issubclass(item, kind) for item in _split(annotation)[0])
 
 
-def _taken_apart(annotation: Any) -> tuple[list[Any], list[Any]]:
-    """Return the types in an annotation, and the metadata of them all."""
+def _split(annotation: Any) -> tuple[list[Any], list[Any]]:
+    """Return the types in an annotation and all metadata."""
     origin = get_origin(annotation)
     if origin is Annotated:
         kind, *metadata = get_args(annotation)
-        kinds, others = _taken_apart(kind)
+        kinds, others = _split(kind)
         return kinds, [*metadata, *others]
     if origin not in (Union, UnionType, list):
         return [annotation], []
     kinds, metadata = [list] if origin is list else [], []
     for item in get_args(annotation):
-        found, others = _taken_apart(item)
+        found, others = _split(item)
         kinds += found
         metadata += others
     return kinds, metadata

@@ -1,4 +1,4 @@
-"""Makes a task from a request: the parameters of the task's constructor become those of the request."""
+"""Makes tasks from requests: the parameters of a task's constructor become parameters of the request."""
 
 from __future__ import annotations
 
@@ -35,21 +35,22 @@ HOW_TO_START = (
 
 
 class TaskFactory(Generic[T]):
-    """Knows what a task needs from a request.
+    """Makes the tasks of one class from requests.
 
     Args:
-        task_type: The class of the task, or a generic one with its arguments.
-        rules: What is taken of the body.
+        task_type: The class of the tasks; a generic one with its arguments.
+        rules: Rules for the body.
         timeout: Seconds that the flow has for a task.
 
     Attributes:
-        task_type: The class of the task.
-        uploads: The parameters that take the body or parts of it, by name.
-        fields: The parameters that come from other fields of the form; none when the task has no upload.
+        task_type: The class of the tasks.
+        rules: As given.
+        uploads: The parameters that get the body or parts of it, by name.
+        fields: The parameters that come from other fields of the form; None for a task without an upload.
         signature: The other parameters, in the form in which FastAPI injects them.
 
     Raises:
-        ConfigurationError: The constructor asks for more than a request can give.
+        ConfigurationError: A request cannot provide a parameter of the constructor.
     """
 
     def __init__(self, task_type: type[T], rules: BodyRules, timeout: float) -> None:
@@ -69,11 +70,12 @@ class TaskFactory(Generic[T]):
             self.fields = FormFields(self.task_type.__qualname__, signature)
             signature = self.fields.rest
         elif rules.media_types or rules.accept_gzip:
-            raise ConfigurationError(f"{self.task_type.__qualname__} has no parameter of type Upload to say more about")
+            owner = self.task_type.__qualname__
+            raise ConfigurationError(f"{owner} has no parameter of type Upload, which media_type and accept_gzip need")
         self.signature = signature
 
     def dependency(self) -> Callable[..., Awaitable[dict[str, Any]]]:
-        """Return a dependency through which FastAPI validates the parameters that are not the body."""
+        """Return a dependency with which FastAPI validates the parameters that are not in the body."""
 
         async def arguments(**values: Any) -> dict[str, Any]:
             return values
@@ -82,17 +84,17 @@ class TaskFactory(Generic[T]):
         return arguments
 
     async def make(self, request: Request, flow: Flow, arguments: dict[str, Any]) -> T:
-        """Make the task: refuse early, then read the body into shared memory, then call the constructor.
+        """Make a task: refuse it early, else read the body into shared memory and call the constructor.
 
         Args:
-            request: Where the body comes from.
-            flow: Where the task will go.
-            arguments: The other parameters.
+            request: The request.
+            flow: The flow of the task.
+            arguments: The parameters that are not in the body.
 
         Raises:
             UsageError: The flow was never started, or not by this process.
-            NotRunningError: The server ended before the body had come.
-            Exception: What `Flow.check_entry`, `judge_head` and `UploadReader.receive` raise.
+            NotRunningError: The server stopped before the body was complete.
+            Exception: As for `Flow.check_entry`, `judge_head` and `UploadReader.receive`.
         """
         if not self.uploads:
             return self.make_at_once(flow, arguments)
@@ -100,25 +102,25 @@ class TaskFactory(Generic[T]):
         return task
 
     def make_at_once(self, flow: Flow, arguments: dict[str, Any]) -> T:
-        """Make a task that has no upload, as `make` does."""
+        """Make a task without an upload, as `make` does."""
         self._check_entry(flow)
         return self.task_type(**arguments)
 
     async def make_with(
         self, request: Request, flow: Flow, arguments: dict[str, Any], fields: FormFields | None
     ) -> tuple[T, dict[str, Any]]:
-        """Make a task that has an upload, as `make` does.
+        """Make a task with an upload, as `make` does.
 
         Args:
-            request: Where the body comes from.
-            flow: Where the task will go.
-            arguments: The other parameters.
-            fields: What somebody else wants from the form.
+            request: The request.
+            flow: The flow of the task.
+            arguments: The parameters that are not in the body.
+            fields: Fields of the form that the endpoint itself needs.
 
         Returns:
-            The task, and the values of these fields.
+            The task, and the values of ``fields``.
         """
-        # First the headers: they cost nothing to judge, and a refusal for them says more than that the flow is busy.
+        # First the headers: they are cheap to check, and an error in them is more precise than a busy flow.
         head = judge_head(request, self.uploads, self.rules)
         self._check_entry(flow)
         reader = UploadReader(request, head, self.uploads, self.rules)
@@ -187,13 +189,13 @@ class TaskFactory(Generic[T]):
                 raise ConfigurationError(f"{owner}: {name} must be {kind}, as {part.name} is declared")
 
 
-class Documented(NamedTuple):
-    """What an endpoint or a dependency that takes a task says about itself: to the schema, and to the guards.
+class TaskBinding(NamedTuple):
+    """How an endpoint or a dependency gets its task; read by the OpenAPI schema and the guards.
 
     Attributes:
         factory: Makes the task.
-        guard: Stands before bodies that FastAPI reads for it.
-        fields: What else is wanted from the form.
+        guard: Guards bodies that FastAPI reads.
+        fields: Fields of the form that the endpoint itself needs.
     """
 
     factory: TaskFactory[Any]

@@ -1,4 +1,4 @@
-"""A function that sees finished tasks becomes an endpoint."""
+"""The decorator `flow_endpoint`: makes an endpoint of a function that gets a finished task."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..binding.arguments import ArgumentReader
 from ..binding.form import FormFields
 from ..binding.injection import Injected, Injection
 from ..binding.parameters import task_type_of, typed_signature
-from ..binding.task_factory import Documented, TaskFactory
+from ..binding.task_factory import TaskBinding, TaskFactory
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules, checked_media_types, content_length
 from ..dependencies import GivenFlow, check_flow, solve, watch_stream
@@ -50,25 +50,26 @@ def flow_endpoint(
     upload_limits: UploadLimits | None = None,
     server_timing: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Awaitable[Any]]]:
-    """Make an endpoint of a function that takes a finished task.
+    """Make an endpoint of a function that gets a finished task.
 
     Args:
-        flow: Where the tasks go.
+        flow: The flow that processes the tasks.
         timeout_sec: Seconds in which the flow must finish a task.
-        media_type: The type of upload that it takes, or several, such as ``"image/*"``; any other is refused with 415.
-        max_body_size: The most bytes that a body may have; default: as ``upload_limits`` says, or FastAPI's own
+        media_type: Media type of the upload, or several, such as ``"image/*"``; other types are refused with 415.
+        max_body_size: The most bytes of a body; default: that of ``upload_limits``, or FastAPI's own
             ``max_body_size``.
-        accept_gzip: Whether a body may have the Content-Encoding gzip; ``max_body_size`` counts before and after.
-        upload_limits: Guards while the body comes; default: those of `Aqueduct`.
-        server_timing: Whether the answer has a header Server-Timing; default: as `Aqueduct` says, else
-            no. It tells the public the names of the steps.
+        accept_gzip: Whether a body may have the Content-Encoding gzip; ``max_body_size`` applies before and after
+            decompression.
+        upload_limits: Limits while the body arrives; default: those of `Aqueduct`.
+        server_timing: Whether the response has a header Server-Timing; default: that of `Aqueduct`. The header shows
+            clients the names of the steps.
 
     Exactly one parameter of the function is annotated with a subclass of `BaseTask`. The parameters of that class's
-    constructor become parameters of the request, declared as in any FastAPI endpoint; one of type `Upload` receives
-    the body, several receive the parts of a multipart form (``list[Upload]``: all parts of a name), beside its
-    ``Form()`` fields (`FormField` where FastAPI is not to be imported). The request is judged first, then a place in
-    the queue is asked for, then the body is read, straight into shared memory; then the task is made, processed and
-    handed to the function, whose other parameters, return annotation and docstring are FastAPI's as always.
+    constructor become parameters of the request, declared as in any FastAPI endpoint. A parameter of type `Upload`
+    gets the body; several get the parts of a multipart form (``list[Upload]``: all parts of a name), beside its
+    ``Form()`` fields (`FormField` in modules that do not import FastAPI). The request is validated first; then the
+    flow is asked for a place in its queue; then the body is read into shared memory, the task is made and processed,
+    and the function is called. Its other parameters, return annotation and docstring work as in FastAPI.
 
     Example:
         ::
@@ -78,13 +79,14 @@ def flow_endpoint(
             async def ocr(task: OcrTask) -> OcrResult:
                 return OcrResult(lines=task.lines)
 
-    On a plain Starlette route, ``Route("/ocr", flow_endpoint(flow)(ocr), methods=["POST"])``, the parameters come
-    from the path and the query and a pydantic model from the JSON body; the function returns a ``Response``, or what
-    pydantic can write as JSON.
+    On a plain Starlette route, ``Route("/ocr", flow_endpoint(flow)(ocr), methods=["POST"])``, parameters come from
+    the path and the query, and a pydantic model from the JSON body. The function returns a ``Response``, or a value
+    that pydantic can serialize to JSON.
 
     Raises:
-        InvalidArgument: The function has no task or several, is a generator or takes a websocket, or no flow is given.
-        ConfigurationError: The task asks for more than a request can give.
+        InvalidArgument: The function has no task or several, is a generator, or takes a websocket; or ``flow`` is no
+            flow.
+        ConfigurationError: A request cannot provide a parameter of the task.
     """
     check_flow("@flow_endpoint", flow)
     rules = BodyRules(
@@ -103,20 +105,20 @@ def flow_endpoint(
 
 
 class FlowEndpoint:
-    """A function, and the flow its task comes from.
+    """An endpoint: a function, and the flow that processes its tasks.
 
     Args:
-        function: Takes the finished task.
+        function: Gets the finished task.
         signature: Its signature, with evaluated annotations.
-        flow: Where the tasks go.
-        rules: What is taken of a body.
+        flow: The flow.
+        rules: Rules for the body.
         timeout_sec: Seconds in which the flow must finish a task.
-        server_timing: Whether the answer says where the time went; None: as the application says.
+        server_timing: Whether the response has a header Server-Timing; None: the setting of the application.
 
     Attributes:
-        flow: Where the tasks go, unless a test has replaced it.
+        flow: The flow, unless ``dependency_overrides`` replaces it.
         guard: Reads bodies that are no uploads.
-        task_names: Names of the parameters that the task is made of, but for uploads and the fields of a form.
+        task_names: Names of the task's parameters, without uploads and fields of a form.
     """
 
     def __init__(
@@ -153,7 +155,7 @@ class FlowEndpoint:
             if args:
                 return await self.answer_plainly(*args)
             injected = injection.split(kwargs)
-            # A dependency only for the sake of tests would cost every request a fifth of what FastAPI costs altogether.
+            # Not a dependency: one only for tests would cost each request a fifth of FastAPI's whole time.
             overrides = getattr(injected.request.app, "dependency_overrides", None)
             override = overrides.get(self._given) if overrides else None
             flow = self.flow if override is None else await solve(override, injected.request)
@@ -163,10 +165,10 @@ class FlowEndpoint:
             return result
 
         functools.update_wrapper(endpoint, self._function)
-        # FastAPI would look through it, at the user's own parameters.
+        # With it FastAPI would use the signature of the user's function.
         del endpoint.__wrapped__  # type: ignore[attr-defined]
         endpoint.__signature__ = injection.signature  # type: ignore[attr-defined]
-        endpoint.__aqueduct__ = Documented(self._factory, self.guard, self._fields)  # type: ignore[attr-defined]
+        endpoint.__aqueduct__ = TaskBinding(self._factory, self.guard, self._fields)  # type: ignore[attr-defined]
         endpoint.__flow_endpoint__ = self, endpoint  # type: ignore[attr-defined]
         return endpoint
 
@@ -174,14 +176,14 @@ class FlowEndpoint:
         """Make the task, process it and call the function.
 
         Args:
-            injected: What it takes.
-            flow: Where the task goes.
+            injected: The values of the parameters.
+            flow: The flow of the task.
 
         Returns:
-            What the function returns.
+            The result of the function.
 
         Raises:
-            HTTPException: There is no finished task to call it with.
+            HTTPException: The request was refused, or its task failed with an error of the flow.
         """
         request, headers, arguments, others = injected
         started_at = time.monotonic()
@@ -194,20 +196,20 @@ class FlowEndpoint:
         result = await (self._function(**others) if self._is_async else run_in_threadpool(self._function, **others))
         if self._is_timed(request.scope):
             upload = received_at - started_at if self._factory.uploads else None
-            steps, _ = runtime_of(task).get("metrics", ((), 0.0))  # as they are: task.metrics makes objects of them
+            steps, _ = runtime_of(task).get("metrics", ((), 0.0))  # raw: task.metrics makes objects of them
             timing = server_timing(upload, steps, time.monotonic() - started_at)
-            # FastAPI adds the headers of the response it injected to every answer but one that the function made.
+            # FastAPI adds the headers of the injected response to every response that the function does not make.
             target = result.raw_headers if isinstance(result, Response) else headers
             target.append((b"server-timing", timing))
         return result
 
     async def answer_plainly(self, request: Request) -> Any:
-        """Answer a request that FastAPI does not see, on a plain Starlette route."""
+        """Answer a request on a plain Starlette route, which FastAPI does not see."""
         ours, others = self._readers
         headers: list[tuple[bytes, bytes]] = []
         try:
             body = b""
-            if ours.wants_body or others.wants_body:
+            if ours.needs_body or others.needs_body:
                 body = await self.guard.read(request, content_length(request.scope))
             injected = Injected(request, headers, ours.read(request, body), others.read(request, body))
             result = await self.answer(injected, self.flow)
@@ -215,10 +217,10 @@ class FlowEndpoint:
             return await request_validation_exception_handler(request, exc)
         if isinstance(result, StreamingResponse):
             return Untangled(result)
-        # Starlette would call whatever comes: a response or any other application.
+        # Starlette calls the result: a response or any other ASGI application.
         return result if callable(result) else JSONContent(to_json(result, inf_nan_mode="null"), headers)
 
-    # Made for the first request: what FastAPI injects may be nothing that could be read here.
+    # Made at the first request: parameters that FastAPI injects may be none that can be read here.
     @functools.cached_property
     def _readers(self) -> tuple[ArgumentReader, ArgumentReader]:
         return ArgumentReader(self._factory.signature), ArgumentReader(self._signature)
@@ -226,8 +228,8 @@ class FlowEndpoint:
     async def _process(
         self, request: Request, flow: Flow, arguments: dict[str, Any]
     ) -> tuple[BaseTask, dict[str, Any], float]:
-        # A frame of its own, to which the answer to an error does not refer: hypercorn keeps the answer when the client
-        # of an HTTP/2 connection has gone, and with it would be kept the task and its blocks.
+        # A frame of its own, to which the response to an error does not refer: hypercorn keeps the response after the
+        # client of an HTTP/2 connection has disconnected, and would keep the task and its blocks too.
         if self._factory.uploads:
             task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
         else:
@@ -248,9 +250,9 @@ class FlowEndpoint:
 
 
 def find_endpoint(function: object) -> FlowEndpoint | None:
-    """Find what answers behind the function of a route; None when that is another than `FlowEndpoint.wrapper` made.
+    """Return the endpoint of a function that `FlowEndpoint.wrapper` made; None for any other function.
 
-    A decorator that uses ``functools.wraps`` hands on every attribute, but it is itself that wants to be called.
+    A decorator that uses ``functools.wraps`` copies every attribute, but its own function must be called.
     """
     endpoint, made = getattr(function, "__flow_endpoint__", (None, None))
     return endpoint if made is function else None
@@ -259,22 +261,22 @@ def find_endpoint(function: object) -> FlowEndpoint | None:
 def _checked_signature(function: Callable[..., Any], local_names: Mapping[str, Any] | None) -> inspect.Signature:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidArgument(
-            f"{function.__qualname__} is a generator, which flow_endpoint cannot drive: declare its task as "
+            f"{function.__qualname__} is a generator, which flow_endpoint does not support: declare its task as "
             "`task: Annotated[..., FlowTask()]` without flow_endpoint, and process it in the function"
         )
     signature = typed_signature(function, local_names)
     if any(_is_websocket(parameter.annotation) for parameter in signature.parameters.values()):
         raise InvalidArgument(
-            f"{function.__qualname__} takes a WebSocket, and flow_endpoint answers HTTP requests only; use FlowDep: "
-            "take `flow: FlowDep` and call `await flow.process(task)`"
+            f"{function.__qualname__} takes a WebSocket, but flow_endpoint is for HTTP requests; use FlowDep: take "
+            "`flow: FlowDep` and call `await flow.process(task)`"
         )
     return signature
 
 
 def _names_around(function: Callable[..., Any], frame: FrameType | None) -> Mapping[str, Any] | None:
-    """Return the names in the function that makes the application; None where the endpoint stands in a module.
+    """Return the local names around an endpoint; None for an endpoint at the top level of a module.
 
-    With ``from __future__ import annotations`` an annotation is a text that may name them.
+    With ``from __future__ import annotations`` an annotation is a text that may use them.
     """
     caller = frame.f_back if frame is not None else None
     is_inside = caller is not None and caller.f_code.co_flags & inspect.CO_NEWLOCALS
@@ -294,6 +296,6 @@ def _find_task(function: Callable[..., Any], signature: inspect.Signature) -> tu
         raise InvalidArgument(
             f"{function.__qualname__}: exactly one parameter must be annotated with a subclass of BaseTask, "
             f"found {', '.join(tasks) or 'none'}"
-            + (f"; {', '.join(unknown)} cannot be found when the program runs" if unknown else "")
+            + (f"; {', '.join(unknown)} cannot be found at run time" if unknown else "")
         )
     return tasks.popitem()

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 
 from ..body.heap import Guarded, HeapGuard
-from ..openapi import documented
+from ..openapi import task_bindings
 from .fast_path import FastPath
 
 
@@ -38,7 +38,7 @@ def _is_fast(context: RouteContext) -> bool:
 
 
 def _guards(context: RouteContext) -> Iterator[HeapGuard]:
-    found = list(documented(context))
+    found = list(task_bindings(context))
     # An upload is not read by FastAPI, and is guarded where it is read.
     if getattr(context, "body_field", None) is not None or not any(item.factory.uploads for item in found):
         yield from (item.guard for item in found)
