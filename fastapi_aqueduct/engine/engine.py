@@ -23,6 +23,7 @@ from .memory.flow_memory import FlowMemory
 from .memory.layout import Layout
 from .memory.limits import check_limits
 from .memory.mapping import Mapping, create_memory
+from .scheduling.caller import Caller
 from .scheduling.dispatcher import Dispatcher
 from .statistics import FlowStatistics
 from .system.process_memory import default_memory_limit
@@ -47,6 +48,7 @@ class LocalEngine:
         lifeline: What workers see the end of this process by.
         memory: Its parts.
         dispatcher: Owns the tasks.
+        caller: Submits tasks to it.
         supervisor: Keeps the workers alive.
         loop: The event loop that they work in; None while they wait for one.
         owner: Knows whether that one runs, and takes calls from other threads.
@@ -57,6 +59,7 @@ class LocalEngine:
     lifeline: Lifeline
     memory: FlowMemory
     dispatcher: Dispatcher
+    caller: Caller
     supervisor: Supervisor
     loop: asyncio.AbstractEventLoop | None = None
     owner: Owner = field(init=False)
@@ -121,7 +124,8 @@ class LocalEngine:
             pool.observer = dispatcher
         launcher = Launcher(name, method, memory_fd, lifeline, memory, workers, timing)
         supervisor = Supervisor(name, pools, launcher, start_timeout, timing)
-        return cls(name, memory_fd, lifeline, memory, dispatcher, supervisor)
+        caller = Caller(dispatcher, memory, queue_size)
+        return cls(name, memory_fd, lifeline, memory, dispatcher, caller, supervisor)
 
     async def start(self, timeout: float) -> None:
         """Start every worker, in the running event loop, and wait until all are ready; see `Supervisor.start`."""
@@ -142,9 +146,9 @@ class LocalEngine:
         return self.dispatcher.in_flight
 
     def process(self, task: BaseTask, timeout: float) -> Awaitable[object]:
-        """Send a task through the steps, from any event loop; see `Dispatcher.process`."""
+        """Send a task through the steps, from any event loop; see `Caller.process`."""
         if self.loop is asyncio.get_running_loop() or self.owner.claim():
-            return self.dispatcher.process(task, timeout)
+            return self.caller.process(task, timeout)
         return self.owner.process(task, timeout)
 
     def process_blocking(self, task: BaseTask, timeout: float, guard: Guard | None) -> None:
@@ -155,7 +159,7 @@ class LocalEngine:
         """Refuse a task that would have to wait for a place or would miss its deadline."""
         if self.loop is not asyncio.get_running_loop():
             self.owner.claim()
-        self.dispatcher.check_entry(priority, timeout)
+        self.caller.check_entry(priority, timeout)
 
     def expect(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap) -> Arrival:
         """Expect a body; see `Arrivals.expect`.

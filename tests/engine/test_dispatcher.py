@@ -15,6 +15,7 @@ from fastapi_aqueduct.engine.memory.layout import Layout, Ref
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.memory.status_page import StatusPage
 from fastapi_aqueduct.engine.route import FINISHED
+from fastapi_aqueduct.engine.scheduling.caller import Caller
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.statistics import WorkerState
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
@@ -51,6 +52,7 @@ class Peer:
         self._specs = make_specs("test", [(f"step{index}", step) for index, step in enumerate(steps)])
         self._pools = [Pool(spec, [1 + spec.index]) for spec in self._specs]
         self.dispatcher = Dispatcher("test", self._pools, self._memory, 100, 1)
+        self._caller = Caller(self.dispatcher, self._memory, 100)
         self._channels: dict[int, WorkerChannel] = {}
         for pool in self._pools:
             pool.observer = self.dispatcher
@@ -86,9 +88,9 @@ class Peer:
             spec.close()
         os.close(self._memory_fd)
 
-    async def submit(self, count: int) -> list[asyncio.Task[int]]:
+    async def submit(self, count: int) -> list[asyncio.Task[None]]:
         """Have tasks processed; they are with the first worker when this returns."""
-        calls = [asyncio.create_task(self.dispatcher.process(Job(number=number), 60)) for number in range(count)]
+        calls = [asyncio.create_task(self._caller.process(Job(number=number), 60)) for number in range(count)]
         await asyncio.sleep(0)  # the callers' turn, in which their tasks are queued
         await asyncio.sleep(0)  # the scheduler's
         return calls

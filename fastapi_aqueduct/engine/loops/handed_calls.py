@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from ..scheduling.dispatcher import Dispatcher
+from ..scheduling.caller import Caller
 from .handed_call import HandedCall
 
 
@@ -16,12 +16,12 @@ class Driven(Protocol):
 
     Attributes:
         name: Name of the flow.
-        dispatcher: Owns the tasks.
+        caller: Submits tasks to the dispatcher.
         loop: The event loop that drives it, or has driven it last; None if there is none.
     """
 
     name: str
-    dispatcher: Dispatcher
+    caller: Caller
     loop: asyncio.AbstractEventLoop | None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -98,7 +98,7 @@ class HandedCalls:
 
     async def _admit(self, call: HandedCall, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            call.number = await self._engine.dispatcher.process(call.stand_in, call.timeout, call)
+            call.number = await self._engine.caller.hand_in(call.stand_in, call.timeout, call, call.started_at)
             if not call.number:
                 call.set_result(None)
         except Exception as exc:
@@ -115,6 +115,6 @@ class HandedCalls:
         if self._engine.loop is not loop:
             self._deliver(self._drop, call)
         elif call.number:
-            self._engine.dispatcher.withdraw(call.number)
+            self._engine.caller.withdraw(call.number)
         elif call.admission is not None and call.loop is loop:
             call.admission.cancel()

@@ -86,7 +86,7 @@ class Owner:
         return True
 
     async def process(self, task: BaseTask, timeout: float) -> None:
-        """Send a task through the flow from another event loop than the engine's; see `Dispatcher.process`."""
+        """Send a task through the flow from another event loop than the engine's; see `Caller.process`."""
         call = AwaitedCall(task, timeout, self._calls.discard)
         try:
             self._hand_over(call)
@@ -98,7 +98,7 @@ class Owner:
             raise
 
     def process_blocking(self, task: BaseTask, timeout: float, guard: Guard | None) -> None:
-        """Send a task through the flow from a thread without an event loop; see `Dispatcher.process`.
+        """Send a task through the flow from a thread without an event loop; see `Caller.process`.
 
         Args:
             task: The task.

@@ -1,7 +1,7 @@
 """Owns every task from arrival to answer.
 
-    process() ─▶ submit ─▶ queue of a step ─▶ worker ─▶ answer ─┬─▶ queue of the next step ─▶ ...
-                                                                └─▶ settle ─▶ the caller's task is filled in
+    Caller ─▶ submit ─▶ queue of a step ─▶ worker ─▶ answer ─┬─▶ queue of the next step ─▶ ...
+                                                             └─▶ settle ─▶ the receiver of the task
 
 Runs in the event loop of the API process: no locks, no threads. Who of the tasks that wait goes to which worker, and
 when, is the business of the `Scheduler`.
@@ -14,12 +14,12 @@ import contextlib
 import itertools
 import time
 
-from ...exceptions import ArenaFull, NotRunningError, TaskTimeout, WorkerDied
+from ...exceptions import NotRunningError, TaskTimeout, WorkerDied
 from ...runtime import set_runtime
 from ...task import BaseTask
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
-from ..route import FINISHED, START, Route
+from ..route import FINISHED, Route
 from ..timing import DEFAULT_TIMING, Timing
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
@@ -35,7 +35,7 @@ from .retries import Retries
 from .scheduler import Scheduler
 from .stage import Stage
 from .ticket import Receiver, Ticket
-from .whereabouts import late_answer, outside, whereabouts
+from .whereabouts import late_answer, whereabouts
 
 
 class Dispatcher:
@@ -50,7 +50,11 @@ class Dispatcher:
         timing: The times of the engine.
 
     Attributes:
+        name: Name of the flow.
+        loop: The event loop that it works in; None while it works in none.
         stages: The steps.
+        route: The route of tasks through them.
+        admission: Refuses tasks that have no chance.
         outcomes: How many tasks ended how.
     """
 
@@ -66,18 +70,17 @@ class Dispatcher:
         self.name = name
         self.stages = [Stage(pool, queue_size, priorities) for pool in pools]
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
-        self._route = Route([pool.step.handle_condition for pool in pools])
+        self.route = Route([pool.step.handle_condition for pool in pools])
         self._memory = memory
         self._arena = memory.arena
         self._ledger = memory.ledger
         self._codec = Codec(memory.arena)
-        self._queue_size = queue_size
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
         self._deadlines = Deadlines(self._time_out)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._scheduler = Scheduler(self.stages, memory, queue_size)
-        self._admission = Admission(name, self.stages, queue_size)
+        self.admission = Admission(name, self.stages, queue_size)
         self._reclaimer = Reclaimer(self.stages, memory)
         self._idle = Idle(self._tickets, self._reclaimer.give_back, timing.idle_time)
         memory.waiters.on_shortage = self._reclaimer.make_room
@@ -92,98 +95,68 @@ class Dispatcher:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in an event loop, on the tasks too that other threads have handed to an earlier one."""
         self.detach("its event loop has ended", handed=False)
-        self._loop = loop
+        self.loop = loop
         for ticket in self._tickets.values():
             self._deadlines.add(ticket, loop)
         self._scheduler.attach(loop)
 
     def detach(self, reason: str, handed: bool = True) -> None:
         """Stop working in an event loop, and end tasks as `abandon` does."""
-        self._loop = None
+        self.loop = None
         self._scheduler.detach()
         self.abandon(reason, handed)
         self._deadlines.clear()
         self._memory.waiters.detach()
 
-    async def process(self, task: BaseTask, timeout: float, receiver: Receiver | None = None) -> int:
-        """Take a task through the flow and fill it in.
+    def submit(
+        self,
+        task: BaseTask,
+        content: Encoded,
+        receiver: Receiver,
+        step: int,
+        started_at: float,
+        deadline: float,
+        is_handed: bool = False,
+    ) -> int:
+        """Become the owner of a task, and queue it.
 
         Args:
-            task: The task.
-            timeout: Seconds in which the answer must come.
-            receiver: Gets the end of it, in place of the present coroutine, which only takes it into the flow.
+            task: The task; filled in before the receiver gets its end.
+            content: The task as it travels.
+            receiver: Receives its end.
+            step: The step that it visits first.
+            started_at: When the call began, on the clock of ``time.monotonic``.
+            deadline: When the answer must be there, on the same clock.
+            is_handed: Whether its caller is in another thread, and outlives the present event loop.
 
         Returns:
-            Its number, for `withdraw`; 0 when there was nothing to do.
-
-        Raises:
-            TaskTimeout: The answer did not come in time.
-            StepUnavailable: A step has no ready worker, and will not have one before the deadline.
-            NotRunningError: The flow was stopped meanwhile.
-            WorkerDied: Workers died with it in their hands, more of them than the step puts up with.
-            Exception: What the handler raised.
-
-        A cancellation takes the task out of the queue; a worker that has it already goes on, and its answer is
-        dropped.
+            Its number, for `withdraw`.
         """
-        started_at = time.monotonic() if receiver is None else receiver.started_at
-        step = self._route.next(START, task)
-        if step == FINISHED:
-            return 0
-        if self._admission.unavailable:
-            self._admission.check_workers(timeout)
-        deadline = started_at + timeout
-        stage = self.stages[step]
-        queue = stage.queue
+        assert self.loop is not None
+        queue = self.stages[step].queue
         level = queue.level(task.priority) if task.priority != 0 else 0
-        # The first two questions are cheap, and nearly always enough.
-        if (stage.waiters.contenders or queue.count >= self._queue_size) and not stage.waiters.has_place(level):
-            await self._wait_for_place(stage, level, deadline)
-        loop = self._loop
-        if loop is None:
-            raise NotRunningError(f"flow {self.name} was stopped")
-        if self._arena.mapping.dropped:
-            self._arena.collect()  # results that callers have let go make room for this one, warm
-        try:
-            content = self._codec.encode(task)
-        except ArenaFull as exc:
-            content = await self._encode_with_room(task, exc, deadline)
-        future = loop.create_future()
-        ticket = Ticket(next(self._ids), task, receiver or future, content, level, deadline, started_at)
+        number = next(self._ids)
+        ticket = Ticket(number, task, receiver, content, level, deadline, started_at, is_handed)
         if content.blocks:
             self._ledger.hold(content.blocks)
-        self._tickets[ticket.id] = ticket
-        self._deadlines.add(ticket, loop)
+        self._tickets[number] = ticket
+        self._deadlines.add(ticket, self.loop)
         self._enqueue(ticket, step, started_at)
-        if receiver is None:
-            try:
-                await future
-            except asyncio.CancelledError:
-                self._settle(ticket, "cancelled", None)
-                raise
-            finally:
-                del future
-        return ticket.id
+        return number
 
     def withdraw(self, number: int) -> None:
-        """End a task that its caller does not wait for any more."""
+        """End a task whose caller does not wait any more."""
         ticket = self._tickets.get(number)
         if ticket is not None:
             self._settle(ticket, "cancelled", None)
 
-    def check_entry(self, priority: int, timeout: float) -> None:
-        """Refuse a task that could not go straight into the queue, or not be done in time.
-
-        Raises:
-            StepUnavailable: A step has no ready worker.
-            QueueFull: The queue of the first step is full.
-            DeadlineUnreachable: At the measured rate it would take longer than ``timeout`` seconds.
-        """
-        self._admission.check(priority, timeout, is_idle=not self._tickets)
+    def count(self, outcome: str) -> None:
+        """Count the end of a task that was not submitted."""
+        self.outcomes[outcome] += 1
 
     def note_workers(self, index: int) -> None:
         """Take in that a step has got or lost a worker."""
-        self._admission.note_workers(index)
+        self.admission.note_workers(index)
         self._scheduler.schedule()
 
     def receive(self, worker: WorkerHandle, kind: Kind, payload: bytes) -> None:
@@ -242,24 +215,14 @@ class Dispatcher:
             handed: Whether those too whose callers are in other threads, and wait on.
         """
         for ticket in list(self._tickets.values()):
-            future = ticket.future
-            if not handed and future is not None and not asyncio.isfuture(future) and not future.done():
+            receiver = ticket.receiver
+            if not handed and ticket.is_handed and receiver is not None and not receiver.done():
                 continue
             with contextlib.suppress(RuntimeError):  # its event loop is closed, so nobody can wait for it any more
                 self._settle(ticket, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
         self._idle.cancel()
         for stage in self.stages:
             stage.waiters.close()
-
-    async def _encode_with_room(self, task: BaseTask, full: ArenaFull, deadline: float) -> Encoded:
-        while True:
-            await self._memory.waiters.wait(full, deadline)
-            if self._loop is not asyncio.get_running_loop():
-                raise NotRunningError(f"flow {self.name} was stopped while the task waited for room, or its event loop")
-            try:
-                return self._codec.encode(task)
-            except ArenaFull as exc:
-                full = exc
 
     def _enqueue(self, ticket: Ticket, step: int, now: float) -> None:
         ticket.step = step
@@ -268,14 +231,6 @@ class Dispatcher:
             ticket.is_waiting = True
             self.stages[step].queue.push(ticket)
             self._scheduler.schedule()
-
-    async def _wait_for_place(self, stage: Stage, level: int, deadline: float) -> None:
-        has_place = await stage.waiters.wait(level, deadline)
-        if has_place is None:
-            raise NotRunningError(f"flow {self.name} was stopped while the task waited for a place, or its event loop")
-        if not has_place:
-            self.outcomes["timed_out"] += 1
-            raise TaskTimeout(f"timeout of a task in flow {self.name}: it was {outside(stage)}")
 
     def _take_answers(self, worker: WorkerHandle, batch: Batch) -> None:
         envelopes, duration, _, number = batch
@@ -305,7 +260,7 @@ class Dispatcher:
                     self._take_failure(worker, ticket, envelope)
                 elif step == FINISHED:
                     self._finish(ticket, now)
-                elif self._route.leads(worker.step, step):
+                elif self.route.leads(worker.step, step):
                     self._enqueue(ticket, step, now)
                 else:
                     ticket.holder = worker.pid
@@ -343,7 +298,7 @@ class Dispatcher:
         self._settle(ticket, "completed", None)
 
     def _settle(self, ticket: Ticket, outcome: str, error: Exception | None) -> None:
-        """End a task: the one place where its future is resolved and its blocks are dropped."""
+        """End a task: the one place where its receiver gets its end and its blocks are dropped."""
         if ticket.is_settled:
             return
         ticket.is_settled = True
@@ -359,14 +314,14 @@ class Dispatcher:
                 stage.waiters.open()
         if not ticket.holder and ticket.content.blocks:
             self._ledger.drop(ticket.content.blocks)
-        future, ticket.future = ticket.future, None
-        if future is not None and not future.done():
+        receiver, ticket.receiver = ticket.receiver, None
+        if receiver is not None and not receiver.done():
             if error is None:
-                future.set_result(None)
+                receiver.set_result(None)
             else:
-                future.set_exception(error)
+                receiver.set_exception(error)
         if not self._tickets:
-            self._idle.begin(self._loop)
+            self._idle.begin(self.loop)
 
     def _time_out(self, ticket: Ticket) -> None:
         if ticket.is_settled:

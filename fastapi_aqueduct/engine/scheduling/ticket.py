@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -12,22 +11,19 @@ from ..wire.frames import Status
 
 
 class Receiver(Protocol):
-    """Gets the end of a task whose caller is in another thread; an event loop's own future serves the others.
+    """Receives the end of a task: an asyncio future of its caller, or a call that another thread has handed over.
 
-    Attributes:
-        started_at: When the call began, on the clock of ``time.monotonic``.
+    A ticket calls one of the two setters, once, and neither when `done` is true.
     """
 
-    started_at: float
-
     def done(self) -> bool:
-        """Tell whether it has got it, or does not want it any more."""
+        """Tell whether it has an end already, or does not wait for one any more."""
 
-    def set_result(self, result: None) -> None:
-        """Take that the task is done."""
+    def set_result(self, result: None, /) -> None:
+        """Receive that the task is done and filled in."""
 
-    def set_exception(self, error: BaseException) -> None:
-        """Take why it is not."""
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Receive why the task has failed."""
 
 
 # Slots: a full queue holds thousands of these, and each is read and written dozens of times.
@@ -38,8 +34,8 @@ class Ticket:
     Attributes:
         id: Its number on the wire.
         task: The caller's object.
-        future: What the caller waits for; None once it is settled. It keeps the exception it was given, whose frames
-            refer to the task.
+        receiver: Receives its end; None once it is settled: it keeps the exception it was given, whose frames refer to
+            the task.
         content: The task as it travels; its blocks are held as long as it is here.
         priority: Level of the queues.
         span: Where its deadline is noted.
@@ -48,6 +44,7 @@ class Ticket:
         arrived_at: When it arrived at that step.
         sent_at: When it was handed to a worker.
         started_at: When it arrived at the flow.
+        is_handed: Whether its caller is in another thread, and outlives the event loop of the dispatcher.
         holder: Process id of the worker that holds it; 0 while none does.
         deaths: How many workers have died with it in their hands.
         metrics: What the steps so far have cost, as for `StepMetrics`.
@@ -57,11 +54,12 @@ class Ticket:
 
     id: int
     task: BaseTask | None
-    future: asyncio.Future[None] | Receiver | None
+    receiver: Receiver | None
     content: Encoded
     priority: int
     deadline: float
     started_at: float
+    is_handed: bool = False
     step: int = 0
     arrived_at: float = 0.0
     sent_at: float = 0.0

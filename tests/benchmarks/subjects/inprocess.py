@@ -18,6 +18,7 @@ from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.memory.tenant import Tenant
 from fastapi_aqueduct.engine.route import Route
+from fastapi_aqueduct.engine.scheduling.caller import Caller
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
@@ -72,6 +73,7 @@ class LocalFlow:
         named = [(f"step{number}", step) for number, step in enumerate(steps, start=1)]
         self._pools = [Pool(spec, [1 + spec.index]) for spec in make_specs("local", named)]
         self._dispatcher = Dispatcher("local", self._pools, memory, QUEUE_SIZE, 1)
+        self._caller = Caller(self._dispatcher, memory, QUEUE_SIZE)
         for pool in self._pools:
             pool.observer = self._dispatcher
         self._dispatcher.attach(self._loop)
@@ -86,7 +88,7 @@ class LocalFlow:
 
     async def process(self, task: BaseTask) -> None:
         """Take a task through the steps."""
-        await self._dispatcher.process(task, 60.0)
+        await self._caller.process(task, 60.0)
 
     def _add(self, setup: Setup, program: Program, batch_size: int, memory: FlowMemory) -> None:
         local = LocalWorker(setup, program, self._memory_fd)
