@@ -257,7 +257,7 @@ async def test_a_view_that_a_handler_keeps_holds_its_block_until_it_lets_go() ->
 async def test_a_full_arena_is_an_error_and_then_works_again() -> None:
     async with running(Flow(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
         kept = await flow.process(Job(image=np.ones(3 * MIB // 2, np.uint8)))
-        with pytest.raises(ArenaFull, match=f"no room for {MIB} bytes.*of {2 * MIB} bytes.*memory_limit") as caught:
+        with pytest.raises(ArenaFull, match=f"full: {MIB} bytes.*of {2 * MIB} bytes.*memory_limit") as caught:
             await flow.process(Job(image=np.ones(MIB, np.uint8)), 0.3)
         assert caught.value.retry_after > 0
         assert (kept.image == 1).all()

@@ -1,4 +1,4 @@
-"""Finds room for blocks inside one process's part of the arena."""
+"""The free space of one region."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class RegionFull(Exception):
 
 
 class Allocator:
-    """Allocates pieces of ``[start, start + capacity)`` by address-ordered first fit.
+    """Allocates blocks in ``[start, start + capacity)`` by address-ordered first fit.
 
-    Low addresses are used first, so the memory that is reused is the memory that is warm, and free space gathers at
-    the top where it can be given back. Holes that touch are merged at once. (Wilson et al., "Dynamic Storage
-    Allocation: A Survey and Critical Review", 1995, found this policy among the best against fragmentation.)
+    Low addresses are used first, so warm memory is reused, and free space gathers at the top, from where it can be
+    returned. Adjacent holes are merged at once. (Wilson et al., "Dynamic Storage Allocation: A Survey and Critical
+    Review", 1995, found this policy among the best against fragmentation.)
 
-    A block takes addresses. It takes memory as it is filled: `allocate` makes one that is filled at once, `place` one
-    that is filled from its beginning on, as far as `fill` was told.
+    A block has addresses. It uses memory as it is filled: `allocate` makes a block that is filled at once, `place` one
+    that is filled from its beginning on, up to what was passed to `fill`.
 
     Attributes:
         blocks: Size of each allocated block by its offset.
         reserved: Bytes of addresses in blocks.
         used: Bytes of memory in blocks: those that are filled.
-        pages: The pages that hold memory: those of filled blocks, and those of free ones that were not given back.
+        pages: The pages that hold memory: those of filled blocks, and those of free ones that were not returned.
     """
 
     def __init__(self, start: int, capacity: int) -> None:
@@ -46,7 +46,7 @@ class Allocator:
         self._filled: dict[int, int] = {}
 
     def allocate(self, size: int) -> int:
-        """Take a block whose memory is used at once; the caller adds it to the pages.
+        """Allocate a block whose memory is used at once; the caller adds it to the pages.
 
         Args:
             size: Bytes, at least 1; rounded up to `ALIGNMENT`.
@@ -73,7 +73,7 @@ class Allocator:
         return offset
 
     def place(self, size: int) -> int:
-        """Take a block of which no byte is filled yet.
+        """Allocate a block of which no byte is filled yet.
 
         Args:
             size: Bytes, at least 1; rounded up to `ALIGNMENT`.
@@ -93,7 +93,7 @@ class Allocator:
         """Count the beginning of a block as used.
 
         Args:
-            offset: Where a block starts that `place` has made.
+            offset: Start of a block from `place`.
             size: Bytes that are filled, no fewer than before.
         """
         size = rounded(size)
@@ -102,14 +102,14 @@ class Allocator:
         self.pages.add(offset, offset + size)
 
     def drain(self, offset: int, size: int) -> list[tuple[int, int]]:
-        """Count so many bytes at the beginning of a block as used no longer.
+        """Count bytes at the beginning of a block as no longer used.
 
         Args:
-            offset: Where a block starts that `place` has made. It cannot be filled any more.
+            offset: Start of a block from `place`. It cannot be filled any more.
             size: Bytes that are not needed, no fewer than before.
 
         Returns:
-            Offset and size of what the caller must give back to the system.
+            Offset and size of each range that the caller must return to the system.
         """
         returned = self.pages.remove(offset, offset + size, sys.maxsize)
         gone = sum(length for _, length in returned)
@@ -118,10 +118,10 @@ class Allocator:
         return returned
 
     def free(self, offset: int) -> None:
-        """Give a block back.
+        """Free a block.
 
         Raises:
-            KeyError: No block starts there: it was freed already.
+            KeyError: No block starts there; it was freed already.
         """
         size = self.blocks.pop(offset)
         self.reserved -= size
@@ -132,7 +132,7 @@ class Allocator:
         """Free the end of a block that was not filled.
 
         Args:
-            offset: Where a block starts that `place` has made.
+            offset: Start of a block from `place`.
             size: Bytes that are filled, at least 1.
         """
         del self._filled[offset]
@@ -144,14 +144,14 @@ class Allocator:
             self._add_hole(offset + size, rest)
 
     def grow(self, offset: int, size: int) -> bool:
-        """Make a block longer where it is, if what lies behind it is free.
+        """Extend a block where it is, if the addresses behind it are free.
 
         Args:
-            offset: Where a block starts that `place` has made.
+            offset: Start of a block from `place`.
             size: Bytes it must have, no fewer than it has.
 
         Returns:
-            Whether that was possible.
+            Whether they were free.
         """
         size = rounded(size)
         end = offset + self.blocks[offset]
@@ -167,12 +167,12 @@ class Allocator:
         return True
 
     def adopt(self, blocks: dict[int, int]) -> None:
-        """Start with blocks that an earlier owner of the region left behind, alive in other processes.
+        """Start with blocks that an earlier owner of the region left and that other processes use.
 
         Args:
             blocks: Size of each block by its offset.
         """
-        # What else that owner has touched is not known.
+        # Which other pages that owner has touched is not known.
         self.pages.add(self.start, self.start + self.capacity)
         for offset in sorted(blocks):
             size = rounded(blocks[offset])
@@ -184,13 +184,13 @@ class Allocator:
             self.used += size
 
     def trim(self, most: int = sys.maxsize) -> list[tuple[int, int]]:
-        """Forget that free memory holds memory of the system, that at high addresses first.
+        """Remove free space from the pages that hold memory, from high addresses down.
 
         Args:
-            most: It is enough when so many bytes are given back.
+            most: Stop after so many bytes.
 
         Returns:
-            Offset and size of what the caller must give back to the system.
+            Offset and size of each range that the caller must return to the system.
         """
         given: list[tuple[int, int]] = []
         for start, end in self._unused():
@@ -202,7 +202,7 @@ class Allocator:
         return given
 
     def _unused(self) -> Iterator[tuple[int, int]]:
-        """List what holds nothing: what is free, from the top down, then the ends of blocks that are being filled."""
+        """Yield unused ranges: free ones from the top down, then the ends of blocks that are being filled."""
         yield self._top, self.start + self.capacity
         for offset in reversed(self._holes):
             yield offset, offset + self._hole_sizes[offset]

@@ -2,8 +2,8 @@
 
 Each process allocates only in its own region and reads everywhere, so no lock is shared.
 
-A block belongs to the region it lies in. The API process decides when it is free (it owns the tasks) and tells the
-owner of the region, which reuses it. A block that user code still looks at is not free.
+A block belongs to the region it lies in. The API process, which owns the tasks, decides when it is free and tells the
+owner of the region, which reuses it. A block with a view in user code is not free.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Arena:
 
     Args:
         mapping: The memory.
-        layout: How it is divided.
-        region: The number of the region this process allocates in.
+        layout: The division of the memory.
+        region: The region that this process allocates in.
         on_view_end: Called with the offset of a block when its last view in this process has ended.
 
     Attributes:
         status: The status page.
         leases: Number of leases on each block in this process; a block without a lease is not listed.
-        is_here: Tells whether the present thread may use it.
+        is_here: Returns whether the present thread may use it.
     """
 
     def __init__(self, mapping: Mapping, layout: Layout, region: int, on_view_end: Callable[[int], None]) -> None:
@@ -49,10 +49,10 @@ class Arena:
         self._garbage = GarbageCollection()
 
     def allocate(self, size: int) -> Ref:
-        """Take a block of this process's region that is filled at once; nobody holds it yet.
+        """Allocate a block that is filled at once; it has no hold and no view yet.
 
         Raises:
-            ArenaFull: The flow's limit would be exceeded, also without the blocks that cycles of the application held.
+            ArenaFull: The flow's limit would be exceeded, even after garbage was collected.
         """
         region = self.allocator
         try:
@@ -73,7 +73,7 @@ class Arena:
         raise self.full(size)
 
     def collect_garbage(self) -> bool:
-        """Free the blocks that only cycles of the application hold in this process, unless that was useless lately.
+        """End the views that only reference cycles of the application keep, unless that was useless lately.
 
         Returns:
             Whether there were any.
@@ -82,21 +82,21 @@ class Arena:
         return bool(self.leases) and self._garbage.run(self._count_leased)
 
     def place(self, size: int) -> Ref | None:
-        """Take addresses for a block that is filled little by little; None when no hole is large enough."""
+        """Reserve addresses for a block that is filled little by little; None if no hole is large enough."""
         try:
             return Ref(self.allocator.place(size), size)
         except RegionFull:
             return None
 
     def fill(self, ref: Ref, size: int) -> bool:
-        """Take the memory for the beginning of a block that `place` has made.
+        """Allocate the memory for the beginning of a block from `place`.
 
         Args:
             ref: The block.
             size: Bytes that will be filled, no fewer than before.
 
         Returns:
-            Whether there is so much; else nothing has changed.
+            Whether there is enough memory; else nothing has changed.
         """
         if not self._has_memory(ref.offset, ref.offset + size):
             return False
@@ -105,16 +105,16 @@ class Arena:
         return True
 
     def move(self, source: Ref, target: Ref, start: int, end: int) -> None:
-        """Copy a piece of a block to another one, and give its memory back where it was.
+        """Copy a piece of a block to another one, and release its memory in the first.
 
-        For the time of the copy the piece is there twice, and the limit may be exceeded by it: a block that had to wait
-        for memory in order to move could wait for itself.
+        During the copy the piece exists twice, and the limit may be exceeded by it: a block that had to wait for memory
+        in order to move could wait for itself.
 
         Args:
             source: The block; what lies before the piece has moved already.
-            target: A block that `place` has made.
-            start: Where the piece begins.
-            end: Where it ends.
+            target: A block from `place`.
+            start: Start of the piece.
+            end: End of the piece.
         """
         self.allocator.fill(target.offset, end)
         words = self.mapping.writable
@@ -122,25 +122,25 @@ class Arena:
         self._release_pages(self.allocator.drain(source.offset, end))
 
     def grow(self, ref: Ref, size: int) -> Ref | None:
-        """Give a block that `place` has made more addresses where it is; None when those behind it are taken."""
+        """Extend a block from `place` where it is; None if the addresses behind it are in use."""
         return ref._replace(size=size) if self.allocator.grow(ref.offset, size) else None
 
     def finish(self, ref: Ref, size: int) -> Ref:
-        """Keep only the first bytes of a block that `place` has made, which are filled."""
+        """Cut a block from `place` to its first bytes, which are filled."""
         self.allocator.finish(ref.offset, size)
         return ref._replace(size=size)
 
     def free(self, offset: int) -> None:
-        """Take a block of this process's region back for reuse."""
+        """Free a block of this process's region."""
         self.allocator.free(offset)
 
     def adopt(self, blocks: dict[int, int]) -> None:
-        """Begin in a region where an earlier worker left blocks that are still in use; all else is given back."""
+        """Start in a region where an earlier worker left blocks that are in use; all other memory is released."""
         self.allocator.adopt(blocks)
         self.trim()
 
     def available(self) -> int:
-        """Return the bytes that this process could fill now: what no process uses, but for what others keep warm."""
+        """Return the bytes that this process could fill now: what no process uses, without what others keep warm."""
         region = self.allocator
         return self.layout.limit - self.status.usage() + region.pages.size - region.used
 
@@ -149,17 +149,17 @@ class Arena:
         return 0 <= offset - self.allocator.start < self.allocator.capacity
 
     def write(self, ref: Ref) -> memoryview:
-        """Return a block of this process for filling. The view must not outlive the block; user code gets a lease."""
+        """Return a writable view of a block of this process. It must not outlive the block; user code gets a lease."""
         return self.mapping.writable[ref.offset : ref.offset + ref.size]
 
     def lend(self, ref: Ref) -> Lease:
-        """Make a lease on a block; it lasts until the last view is gone."""
+        """Make a lease on a block; it lasts until its last view is gone."""
         offset = ref.offset
         self.leases[offset] = self.leases.get(offset, 0) + 1
         return self.mapping.lend(*ref)
 
     def collect(self) -> None:
-        """Notice the leases that have ended since the last time."""
+        """Count the leases that have ended since the last call."""
         dropped = self.mapping.dropped
         while dropped:
             offset = dropped.pop()
@@ -171,18 +171,18 @@ class Arena:
                 self._on_view_end(offset)
 
     def find(self, buffer: Any) -> tuple[Ref, int] | None:
-        """Tell where a buffer lies, if it is a view on a block.
+        """Find the block of a view.
 
         Args:
             buffer: A contiguous `memoryview` or array.
 
         Returns:
-            The block and the position of the buffer in it, or None when the memory is not the arena's.
+            The block and the position of the buffer in it; None if the buffer lies elsewhere.
         """
         lease = lease_of(buffer)
         if lease is None or lease.mapping is not self.mapping:
             return None
-        # Nearly always it is the whole block, and to ask for the address takes longer than all else here.
+        # Nearly always it is the whole block, and getting the address takes longer than all else here.
         position = 0 if buffer.nbytes == lease.size else self.mapping.position(lease, address_of(buffer))
         return Ref(lease.offset, lease.size, lease.shared), position
 
@@ -190,7 +190,7 @@ class Arena:
         """Copy an array, `bytes` or `bytearray` into a block that may be written in place.
 
         Returns:
-            What the task's field becomes: an array that is a view on the block, or `SharedBytes`.
+            The new value of the task's field: an array that is a view of the block, or `SharedBytes`.
         """
         if isinstance(value, bytes | bytearray):
             view = self.reserve(len(value))
@@ -205,25 +205,25 @@ class Arena:
         return shared
 
     def is_shared(self, value: Any) -> bool:
-        """Tell whether a value is a view on a block, of any flow, that may be written in place."""
+        """Tell whether a value is a view of a block, of any flow, that may be written in place."""
         return is_shared(value)
 
     def reserve(self, size: int) -> memoryview:
-        """Take a block that everybody may write in place and return a view on it."""
+        """Allocate a block that every process may write in place and return a view of it."""
         self.collect()
         ref = self.allocate(size)._replace(shared=True)
         return self.mapping.view(self.lend(ref), 0, size)
 
     def trim(self) -> None:
-        """Give the free memory of this process's region back to the system."""
+        """Return the free memory of this process's region to the system."""
         self._release_pages(self.allocator.trim())
 
     def full(self, size: int) -> ArenaFull:
-        """Return what is raised when there is no room for so many bytes."""
+        """Return the error for an allocation that failed."""
         usage = self.status.usage()
         return ArenaFull(
-            f"no room for {size} bytes in shared memory: {usage} of {self.layout.limit} bytes are in use; "
-            "raise memory_limit of the flow, or let go of results and uploads earlier",
+            f"shared memory is full: {size} bytes are needed, and {usage} of {self.layout.limit} bytes are in use; "
+            "raise memory_limit of the flow, or drop references to results and uploads earlier",
             size=size,
         )
 
@@ -232,12 +232,12 @@ class Arena:
         return len(self.leases)
 
     def _has_memory(self, start: int, end: int) -> bool:
-        """Tell whether a range may be filled, after giving back what this process keeps warm if need be."""
+        """Tell whether a range may be filled; if necessary, release what this process keeps warm."""
         # Each process checks its own growth against the sum of all, without a lock: two that grow in the same
         # instant may together exceed the limit by one block each.
         while missing := self.allocator.pages.missing(start, end):
             excess = self.status.usage() + missing - self.layout.limit
-            # It may give back pages of the range itself, so it looks again.
+            # Pages of the range itself may be released, so what is missing is counted again.
             if excess <= 0 or not self._release_pages(self.allocator.trim(excess)):
                 return excess <= 0
         return True

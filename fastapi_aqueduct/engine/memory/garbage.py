@@ -1,4 +1,4 @@
-"""Collects the cycles of an application that hold shared memory, before anybody is refused for want of it."""
+"""Garbage collection on demand: reference cycles of the application may keep views of shared memory."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 from collections.abc import Callable
 
 FIRST_WAIT = 2.0
-"""Seconds before the next collection when one has freed nothing."""
+"""Seconds until the next collection after the first one that freed nothing."""
 
 LONGEST_WAIT = 60.0
-"""Seconds that no such wait exceeds."""
+"""The upper limit of that wait, which doubles."""
 
 
 class GarbageCollection:
-    """Collects garbage on demand, and more and more rarely while that frees no block.
+    """Collects garbage on demand, and increasingly rarely while that frees no block.
 
-    A collection looks at every object of the process and stops the event loop meanwhile: for 25 ms in a FastAPI
-    application that has loaded nothing else, for 150 ms when there are a million objects.
+    A collection visits every object of the process and blocks the event loop meanwhile: for 25 ms in a FastAPI
+    application that has loaded nothing else, for 150 ms with a million objects.
 
     Args:
-        clock: Tells the time in seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,13 +29,13 @@ class GarbageCollection:
         self._due = clock()
 
     def run(self, count_blocks: Callable[[], int]) -> bool:
-        """Collect garbage, unless the last collection was useless and is not long enough ago.
+        """Collect garbage, unless the last collection was useless and too recent.
 
         Args:
-            count_blocks: Counts the blocks that are held, after each has been looked at.
+            count_blocks: Returns the number of blocks with views.
 
         Returns:
-            Whether fewer blocks are held than before.
+            Whether it is lower than before.
         """
         if self._clock() < self._due:
             return False

@@ -1,4 +1,4 @@
-"""Looks whether the system lets a flow start, and says what to change where it does not."""
+"""Checks that the limits of the system let a flow start."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from ...exceptions import ConfigurationError
 from .layout import SERVER_SPACE, Layout
 
 DESCRIPTORS_PER_WORKER = 4
-"""Socket, pidfd, trace, and one that is open while the process is being started."""
+"""Socket, pidfd, trace, and one that is open during the start of the process."""
 
 DESCRIPTORS_TO_SPARE = 32
 """For the server's own connections, files and libraries."""
 
 
 def check_limits(name: str, workers: int, layout: Layout) -> None:
-    """Refuse a start that would fail later and less clearly.
+    """Refuse a start that would fail later with a less clear error.
 
     Args:
         name: Name of the flow.
         workers: Number of its worker processes.
-        layout: Its shared memory.
+        layout: The division of its shared memory.
 
     Raises:
         ConfigurationError: A limit of this process does not allow the flow.
     """
     if sys.platform == "win32":
-        raise ConfigurationError("a flow needs Linux or macOS: Windows has no sockets between processes that fit")
+        raise ConfigurationError("a flow needs Linux or macOS: Windows lacks the sockets that it needs")
     _check_files(name)
     _check_descriptors(name, workers)
     for limit, option, what in (
@@ -46,10 +46,10 @@ def check_limits(name: str, workers: int, layout: Layout) -> None:
 
 
 def _check_files(name: str) -> None:
-    # A chroot has neither unless it was given them, and /dev/fd may be a worker into /proc.
+    # A chroot has neither by default, and /dev/fd may be a link into /proc.
     for path, advice in (
         ("/proc/self", "mount it (`mount -t proc proc /proc`)"),
-        ("/dev/fd", "worker it (`ln -s /proc/self/fd /dev/fd`)"),
+        ("/dev/fd", "link it (`ln -s /proc/self/fd /dev/fd`)"),
     ):
         if not os.path.isdir(path) and (sys.platform == "linux" or path != "/proc/self"):
             missing = path.removesuffix("/self")
@@ -60,7 +60,7 @@ def _check_descriptors(name: str, workers: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         open_now = len(os.listdir("/dev/fd"))
-    except OSError:  # not even one is left to look with
+    except OSError:  # no descriptor is left for the look itself
         open_now = soft
     needed = open_now + workers * DESCRIPTORS_PER_WORKER + DESCRIPTORS_TO_SPARE
     if soft != resource.RLIM_INFINITY and needed > soft:

@@ -1,4 +1,4 @@
-"""The shared memory itself: one anonymous file, mapped into every process of a flow."""
+"""The shared memory itself: one anonymous file that every process of a flow maps."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import Any
 PAGE = mmap.PAGESIZE
 
 MEMORY_PREFIX = "aqueduct-"
-"""What the names of shared memory begin with, as the system's tools show them."""
+"""Prefix of the name of shared memory in the system's tools."""
 
 
 if sys.platform == "linux":
 
     def create_memory(name: str, size: int) -> int:
-        """Make shared memory that has no name anybody could leave behind.
+        """Create shared memory without a name that could be left behind.
 
         Linux: a sealed, sparse memfd, which the size limit of /dev/shm does not touch (memfd_create(2), fcntl(2)).
         Elsewhere: a POSIX shared memory object that is unlinked at once (shm_open(3)).
 
         Args:
-            name: Shown by the system's tools beside the descriptor.
+            name: Shown by the system's tools.
             size: Bytes of address space; memory is only used where it is written.
 
         Returns:
-            A descriptor that a child process inherits only when it is passed on.
+            A descriptor that a child process inherits only if it is passed explicitly.
         """
         fd = os.memfd_create(MEMORY_PREFIX + name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, size)
-            # Sealed, because shrinking it under a live mapping would kill whoever reads there (SIGBUS).
+            # Sealed, because shrinking it under a live mapping would kill the process that reads there (SIGBUS).
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
         except OSError:
             os.close(fd)
@@ -46,7 +46,7 @@ else:
     from _posixshmem import shm_open, shm_unlink
 
     def create_memory(name: str, size: int) -> int:
-        """Make shared memory that has no name anybody could leave behind; see the variant for Linux."""
+        """Create shared memory without a name that could be left behind; see the variant for Linux."""
         path = f"/{MEMORY_PREFIX}{secrets.token_hex(8)}"  # macOS allows no more than 31 characters
         fd: int = shm_open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600)
         shm_unlink(path)
@@ -55,15 +55,15 @@ else:
 
 
 class Lease(ctypes.Array):  # type: ignore[type-arg]  # ctypes.Array takes its parameter only in stubs
-    """Exports a block to views; as long as any view derived from it lives, so does the lease.
+    """Exports a block to views, and lives as long as any view derived from it.
 
     numpy and `memoryview` both keep a reference to the object that exported the memory, through any chain of slices,
-    casts and reshapes; so the end of this object is the end of the last view. Releasing a memoryview proves
+    casts and reshapes; so the end of this object is the end of the last view. The release of a memoryview proves
     nothing: arrays made from it live on.
 
     Attributes:
         mapping: Keeps the memory mapped while the lease lives.
-        offset: Where the block starts.
+        offset: Start of the block.
         size: Its length in bytes; the array type itself is longer, views are cut to this.
         shared: Whether user code may write to the block in place.
     """
@@ -77,14 +77,14 @@ class Lease(ctypes.Array):  # type: ignore[type-arg]  # ctypes.Array takes its p
     shared: bool
 
     def __del__(self) -> None:
-        # May run in any thread and in the middle of anything: atomic operations and nothing else.
+        # May run in any thread and between any two instructions: only atomic operations.
         mapping = self.mapping
         mapping.dropped.append(self.offset)
         if mapping.wake is not None:
             mapping.wake()
 
 
-# Making an array type costs 20 us and making an instance 1 us, so there is one type for each power of two.
+# An array type costs 20 us and an instance 1 us, so there is one type for each power of two.
 _lease_types: dict[int, type[Lease]] = {}
 
 
@@ -96,7 +96,7 @@ def _lease_type(size: int) -> type[Lease]:
 
 
 def lease_of(buffer: Any) -> Lease | None:
-    """Find the lease behind a memoryview or an array, through any chain of views; None when there is none."""
+    """Return the lease of a memoryview or an array, through any chain of views; None if there is none."""
     owner = buffer
     while not isinstance(owner, Lease):
         if isinstance(owner, memoryview):
@@ -109,24 +109,24 @@ def lease_of(buffer: Any) -> Lease | None:
 
 
 def is_shared(buffer: Any) -> bool:
-    """Tell whether a buffer is a view on a block, of any flow, that may be written in place."""
+    """Tell whether a buffer is a view of a block, of any flow, that may be written in place."""
     lease = lease_of(buffer)
     return lease is not None and lease.shared
 
 
 class Mapping:
-    """The memory as one process sees it.
+    """The memory as one process maps it.
 
-    Mapped twice: read-only for everything that is lent to user code, so that writing to it is an error in numpy and
-    at worst a crash of this process alone; and writable for what this process fills.
+    It is mapped twice: read-only for all that user code gets, so that writing to it is an error in numpy and at worst a
+    crash of this process alone; and writable for what this process fills.
 
     Args:
-        fd: From `create_memory`; stays open.
+        fd: From `create_memory`; it stays open.
         size: Its size in bytes.
 
     Attributes:
-        dropped: Offsets of blocks whose leases have ended, not yet looked at.
-        wake: Called when a lease ends, in whatever thread; None while nobody waits for that.
+        dropped: Offsets of blocks whose leases have ended since the last `Arena.collect`.
+        wake: Called when a lease ends, in any thread; None while no caller waits for memory.
     """
 
     def __init__(self, fd: int, size: int) -> None:
@@ -143,9 +143,9 @@ class Mapping:
         """Make a lease on a block.
 
         Args:
-            offset: Where the block starts.
+            offset: Start of the block.
             size: Its length in bytes.
-            shared: Lend it for writing in place.
+            shared: Whether it may be written in place.
         """
         base = self._writable_address if shared else self._readonly_address
         lease = _lease_type(size).from_address(base + offset)
@@ -156,20 +156,20 @@ class Mapping:
         return lease
 
     def view(self, lease: Lease, start: int, length: int) -> memoryview:
-        """Cut a view of bytes out of a lease; read-only unless the lease is shared."""
+        """Return a view of a part of a lease; read-only unless the lease is shared."""
         # A view of the lease itself and not of a view: a memoryview that another one exports from crashes the
         # interpreter when the garbage collector finds both (python/cpython#77894, up to 3.12.3).
         view = memoryview(lease).cast("B")[start : start + length]
         return view if lease.shared else view.toreadonly()
 
     def position(self, lease: Lease, address: int) -> int:
-        """Turn an address inside a lease into a position in its block."""
+        """Return the position in the block of an address inside a lease."""
         return address - ctypes.addressof(lease)
 
     def release_pages(self, offset: int, size: int) -> None:
-        """Return the whole pages of a free range to the system, where it can.
+        """Return the whole pages of a free range to the system, where that is supported.
 
-        The content is lost. Systems that cannot (macOS, gVisor) keep the pages; nothing else changes.
+        Their content is lost. Other systems (macOS, gVisor) keep the pages; nothing else changes.
         """
         start = -(-offset // PAGE) * PAGE
         end = (offset + size) // PAGE * PAGE
@@ -199,9 +199,9 @@ class _PyBuffer(ctypes.Structure):
 
 
 def address_of(buffer: object) -> int:
-    """Tell where the memory of an object with the buffer protocol begins.
+    """Return the address of the memory of an object with the buffer protocol.
 
-    Asked through the C API because ctypes refuses ``from_buffer`` on memory that is read-only.
+    Uses the C API because ctypes refuses ``from_buffer`` on memory that is read-only.
 
     Raises:
         BufferError: The object exports no contiguous buffer.

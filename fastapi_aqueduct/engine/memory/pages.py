@@ -1,4 +1,4 @@
-"""Which pages of a file hold memory of the system."""
+"""The pages of a file that hold memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mmap import PAGESIZE as PAGE
 
 
 class Pages:
-    """A set of pages, kept as the stretches that they form.
+    """A set of pages, kept as ranges.
 
     Attributes:
         size: Bytes of all pages in the set.
@@ -19,7 +19,7 @@ class Pages:
         self._ends: list[int] = []
 
     def missing(self, start: int, end: int) -> int:
-        """Return the bytes of those pages that a range touches and that are not in the set."""
+        """Return the bytes of the pages that a range touches and that are not in the set."""
         index = bisect_right(self._starts, start) - 1
         if index >= 0 and end <= self._ends[index]:
             return 0
@@ -41,15 +41,15 @@ class Pages:
         self._ends[first:last] = [end]
 
     def remove(self, start: int, end: int, most: int) -> list[tuple[int, int]]:
-        """Remove the pages that lie wholly in a range, those at its end first.
+        """Remove the pages that lie wholly in a range, from its end on.
 
         Args:
-            start: Where the range begins.
-            end: Where it ends.
-            most: No more pages are removed when so many bytes have been.
+            start: Start of the range.
+            end: End of the range.
+            most: Stop after so many bytes.
 
         Returns:
-            Offset and size of each stretch that was removed.
+            Offset and size of each range that was removed.
         """
         start, end = _up(start), end // PAGE * PAGE
         removed: list[tuple[int, int]] = []

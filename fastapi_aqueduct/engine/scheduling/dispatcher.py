@@ -82,8 +82,8 @@ class Dispatcher:
         self._scheduler = Scheduler(self.stages, memory, queue_size)
         self.admission = Admission(name, self.stages, queue_size)
         self._reclaimer = Reclaimer(self.stages, memory)
-        self._idle = Idle(self._tickets, self._reclaimer.give_back, timing.idle_time)
-        memory.waiters.on_shortage = self._reclaimer.make_room
+        self._idle = Idle(self._tickets, self._reclaimer.return_to_system, timing.idle_time)
+        memory.waiters.on_shortage = self._reclaimer.reclaim
         self._retries = Retries(memory.ledger, memory.arena.status, self._settle)
         self._retention = Retention(memory.ledger, memory.arena.layout)
 
@@ -179,7 +179,7 @@ class Dispatcher:
             self._retention.drop(worker, unpack_offsets(payload))
         elif kind is Kind.FULL:
             self._arena.collect_garbage()
-            self._reclaimer.make_room(worker)
+            self._reclaimer.reclaim(worker)
         elif kind is Kind.TRIMMED:
             self._memory.waiters.notify()
         else:

@@ -1,4 +1,4 @@
-"""Gets shared memory back from where it lies idle."""
+"""Reclaims shared memory that processes only keep warm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .stage import Stage
 
 
 class Reclaimer:
-    """Makes room in shared memory.
+    """Reclaims shared memory from the processes of a flow.
 
     Args:
         stages: The steps, whose workers have regions of their own.
@@ -21,12 +21,13 @@ class Reclaimer:
         self._arena = memory.arena
         self._ledger = memory.ledger
 
-    def make_room(self, waiting: WorkerHandle | None = None) -> None:
-        """Tell every worker what is free, and have every process but the one that waits give idle memory back.
+    def reclaim(self, waiting: WorkerHandle | None = None) -> None:
+        """Tell every worker which blocks are free, and make every process but the waiting one return idle memory.
 
         Args:
-            waiting: The worker that waits; None: this process does. It gives back no more than is in the way of a new
-                block, when it takes one: all else will be filled again at once, and fresh pages cost a fault each.
+            waiting: The worker that waits; None: this process waits. The waiting process returns memory only when it
+                allocates, and no more than a new block needs: the rest will be filled again at once, and fresh pages
+                cost a fault each.
         """
         self._arena.collect()
         if waiting is not None:
@@ -37,10 +38,10 @@ class Reclaimer:
                 if worker is not waiting:
                     worker.send(pack(Kind.TRIM))
 
-    def give_back(self) -> None:
-        """Give the memory back that was kept for tasks to come."""
+    def return_to_system(self) -> None:
+        """Return the memory of all processes that is kept for future tasks."""
         self._arena.trim()
-        self.make_room()
+        self.reclaim()
         for stage in self._stages:
             for worker in stage.workers:
                 worker.send(pack(Kind.RECLAIM))
