@@ -35,7 +35,7 @@ LARGE = 256 << 20
 
 
 def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, program_fd: int) -> None:
-    """Run a worker until it is stopped or the API process is gone.
+    """Run a worker until it is stopped or the API process has ended.
 
     Args:
         sock: The worker's end of the channel.
@@ -62,7 +62,7 @@ def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, prog
     except (EOFError, BrokenPipeError, ConnectionResetError):
         if channel.is_closed:
             raise
-        # The API process is gone. What this process has printed would be lost with it.
+        # The API process has ended. What this process has printed would be lost with it.
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()

@@ -37,7 +37,7 @@ class PlainRunner:
         """Work until the API process sends STOP and all batches are answered.
 
         Raises:
-            EOFError: The API process is gone.
+            EOFError: The API process has ended.
         """
         worker = self._worker
         pending = worker.pending

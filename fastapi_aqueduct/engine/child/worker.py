@@ -85,7 +85,7 @@ class Worker:
         """Wait for frames and process them.
 
         Raises:
-            EOFError: The API process is gone.
+            EOFError: The API process has ended.
         """
         self.process(self.channel.receive(IDLE_AFTER, self._setup.busy_poll) or self._receive_idle())
         self.flushed_at = time.monotonic()

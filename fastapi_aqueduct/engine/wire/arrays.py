@@ -1,6 +1,6 @@
-"""Arrays, and other objects with a buffer: how they travel, so that their bytes can stay where they are.
+"""Reducers for arrays and other objects with a buffer, which pickle them without a copy of their bytes.
 
-numpy is not imported for those who do not use it: where nobody has imported it, there is no array.
+numpy is not imported here: where no other module has imported it, there are no arrays.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from ..memory.arena import THRESHOLD
 from ..memory.mapping import Lease, lease_of
 
 _CASTABLE = frozenset("cbBhHiIlLqQnNfdP?")
-"""Formats that `memoryview.cast` takes."""
+"""Formats that `memoryview.cast` accepts."""
 
 
 def array_type() -> type | None:
-    """Return numpy's class of arrays; None where numpy is not imported."""
+    """Return ``numpy.ndarray``; None where numpy is not imported."""
     numpy = sys.modules.get("numpy")
     return None if numpy is None else numpy.ndarray
 
 
 def typecode(value: Any) -> str:
-    """Return what, with its shape and its bytes, makes an array again; nothing when that is not all there is to it."""
+    """Return a code from which, with shape and bytes, an array can be rebuilt; empty where these are not enough."""
     dtype = value.dtype
     if not value.flags.c_contiguous or dtype.kind not in "biufc" or dtype.metadata is not None:
         return ""
-    # The letter is there, but `str` is made anew.
+    # `char` is stored, while `str` is computed.
     code: str = dtype.char if dtype.isnative else dtype.str
     return code
 
 
 def array_at(lease: Lease, position: int, code: str, shape: tuple[int, ...]) -> Any:
-    """Make an array of what lies in a block, without a copy."""
+    """Return an array over bytes in a block, without a copy."""
     view = memoryview(lease)
     return _array_over(view if lease.shared else view.toreadonly(), shape, code, None, position)
 
 
 def reduce_array(value: Any) -> Any:
-    """Reduce an array of numpy, for a pickler, so that its bytes can leave the stream and come back as a view."""
+    """Reduce a numpy array for a pickler, so that its bytes can be kept out of the pickle and come back as a view."""
     if value.dtype.kind in "mM":
-        # numpy exports no buffer of times; their numbers travel as any others do.
+        # numpy exports no buffer of times, so they travel as integers.
         return _view_as, (value.view(value.dtype.str[0] + "i8"), value.dtype)
     if code := typecode(value):
-        # What numpy does for itself takes three times as long.
+        # numpy's own reducer takes three times as long.
         return _array_over, (pickle.PickleBuffer(value), value.shape, code)
     if value.flags.forc or value.dtype.hasobject or value.dtype.names or value.dtype.kind == "V":
         return value.__reduce_ex__(5)
@@ -66,7 +66,7 @@ def reduce_array(value: Any) -> Any:
 
 
 def _span_in_arena(value: Any) -> tuple[memoryview, int] | None:
-    """Return the bytes of a block that a strided array touches, and where in them its first element lies."""
+    """Return the bytes of a block that a strided array spans, and the position of its first element in them."""
     lease = lease_of(value)
     if lease is None or not value.size:
         return None
@@ -83,8 +83,8 @@ def _array_over(buffer: Any, shape: Any, dtype: str, strides: Any = None, start:
     import numpy as np
 
     if isinstance(buffer, memoryview) and buffer.readonly and buffer.nbytes:
-        # Asked for `flags.writeable = True`, `ndarray` looks past a memoryview at what exports its memory, and ctypes
-        # always exports it for writing. An array of bytes between the two has the flag of the view.
+        # For `flags.writeable = True`, `ndarray` checks not the memoryview but the exporter of its memory, and ctypes
+        # always exports for writing. An array of bytes between the two has the flag of the view.
         buffer = np.frombuffer(buffer, np.uint8)
     return np.ndarray(shape, dtype, buffer, start, strides)
 
@@ -103,16 +103,16 @@ def _reduce_memoryview(value: memoryview) -> Any:
 
 
 def _array_of(view: memoryview) -> Any:
-    """Return an array whose memoryview is the same: `memoryview.cast` cannot make all kinds.
+    """Return an array whose memoryview equals the given one: `memoryview.cast` does not support all formats.
 
     Raises:
-        TaskNotPicklable: numpy cannot make it either.
+        TaskNotPicklable: numpy does not support the format either.
     """
     import numpy as np
 
     text = f"a memoryview of {view.ndim} dimensions and format {view.format!r} has no equal in another process"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # ctypes gives some of its types a wrong format
+        warnings.simplefilter("ignore", RuntimeWarning)  # some types of ctypes have a wrong format
         try:
             array: Any = np.asarray(view)
             same = memoryview(array)
@@ -146,21 +146,21 @@ def _rebuild_array(typecode: str, buffer: Any) -> array.array[Any]:
 
 
 class Reducers(dict[type, Callable[[Any], Any]]):
-    """A pickler's ``dispatch_table``: its own entries, and else what is registered with `copyreg`.
+    """A ``dispatch_table`` for picklers that falls back to the reducers of `copyreg`.
 
-    A plain table would hide the latter: compiled patterns, unions of types, numpy's functions.
+    A plain dict would hide those: compiled patterns, unions of types, numpy's functions.
     """
 
-    # A method in C, because it is called for each object that is pickled as its class says.
+    # A method in C, because it is called for each object without an entry.
     __missing__ = copyreg.dispatch_table.__getitem__
 
 
 buffer_reducers = Reducers({memoryview: _reduce_memoryview, array.array: _reduce_array})
-"""For objects with a buffer that are no arrays of numpy."""
+"""Reducers for objects with a buffer other than numpy arrays."""
 
 
 def make_reducers() -> Reducers:
-    """Make a table for these, and for arrays of numpy where it is imported."""
+    """Return `buffer_reducers`, with an entry for numpy arrays where numpy is imported."""
     table = Reducers(buffer_reducers)
     if (kind := array_type()) is not None:
         table[kind] = reduce_array

@@ -1,7 +1,7 @@
 """The two ends of the connection between the API process and a worker: a pair of stream sockets.
 
-Each worker has a pair of its own with one writer each way, so a worker that is killed at any instruction can hurt
-nobody else. Nothing but this module knows that there is a socket.
+Each worker has a pair of its own, so a worker that is killed at any instruction affects no other one. Only this module
+uses sockets.
 """
 
 from __future__ import annotations
@@ -19,24 +19,28 @@ from ..system.fair_timer import FairTimer
 from ..timing import DEFAULT_TIMING
 from .frames import FrameReader, Kind, ProtocolError, pack
 
-if TYPE_CHECKING:  # a worker uses this module too and needs no event loop
+if TYPE_CHECKING:  # workers import this module, and need no event loop
     import asyncio
 
 _READ_SIZE = 256 * 1024
-"""Bytes of the buffer each end reads into. Made once: memory of this size comes from the system and goes back to it, so
-a new one for each read costs more than the read."""
+"""Bytes of the buffer that each end reads into. It is allocated once: malloc gets memory of this size from the OS and
+returns it, so a buffer for each read would cost more than the read."""
 
 _BUFFER_SIZE = 1 << 20
 
 _GONE = (BrokenPipeError, ConnectionResetError)
-"""What sending to a dead worker raises."""
+"""Errors of sending to a dead worker."""
 
 _LEAST_PROGRESS = 1 << 20
-"""Bytes of an unfinished frame that arrive at least while it is watched: a worker writes one at the speed of memory."""
+"""Bytes of an unfinished frame that must arrive in each `frame_timeout`: a worker writes at the speed of memory."""
 
 
 def make_pair() -> tuple[socket.socket, socket.socket]:
-    """Make the sockets of a channel: the API process's end and the worker's end."""
+    """Return the sockets of a channel: the API process's end and the worker's end.
+
+    Raises:
+        OSError: No descriptor or no memory is left.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         for end in (ours, theirs):
@@ -52,12 +56,12 @@ class Channel:
     """The API process's end. Never blocks.
 
     Args:
-        sock: Its socket.
+        sock: The socket.
         on_frames: Called with the frames that have arrived.
-        on_end: Called once when the worker has closed its end: it is gone or going.
-        on_garbage: Called once when the bytes that arrive are no frames, or a frame was begun and does not go on;
+        on_end: Called once when the worker has closed its end: it has ended or is ending.
+        on_garbage: Called once when the bytes that arrive are no frames, or an unfinished frame makes no progress;
             nothing more is read then.
-        frame_timeout: Seconds after which a frame that does not go on counts as garbage.
+        frame_timeout: Seconds after which an unfinished frame without progress counts as garbage.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class Channel:
         self._progress = 0
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve the channel from an event loop."""
+        """Read and write in an event loop."""
         self._loop = loop
         if not self._is_garbled:
             loop.add_reader(self._socket, self._on_readable)
@@ -92,7 +96,7 @@ class Channel:
             loop.add_writer(self._socket, self._flush)
 
     def detach(self) -> None:
-        """Stop serving it; what arrives meanwhile waits in the socket."""
+        """Leave the event loop; frames that arrive meanwhile wait in the socket."""
         if self._loop is not None and not self._loop.is_closed() and self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
@@ -100,7 +104,7 @@ class Channel:
         self._loop = None
 
     def has_unread(self) -> bool:
-        """Tell whether something has arrived that was not read yet, or the worker has closed its end."""
+        """Tell whether the socket has unread bytes, or the worker has closed its end."""
         if self._socket.fileno() < 0:
             return False
         poll = select.poll()
@@ -108,14 +112,17 @@ class Channel:
         return bool(poll.poll(0))
 
     def stop_reading(self) -> None:
-        """Read nothing more: what arrives makes no sense."""
+        """Read nothing more, since the bytes that arrive are not valid."""
         self._is_garbled = True
         self._end_stall()
         if self._loop is not None and not self._loop.is_closed() and self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
 
     def send(self, data: bytes) -> None:
-        """Send frames, at once as far as the socket takes them. A dead worker is not an error here: its end is seen."""
+        """Send frames: at once as far as the socket accepts them, the rest from the event loop.
+
+        Frames to a dead worker are dropped without an error: `on_end` reports the death.
+        """
         if self._unsent or self._socket.fileno() < 0:
             self._unsent.append(memoryview(data))
             return
@@ -123,7 +130,7 @@ class Channel:
             sent = self._socket.send(data)
         except _GONE:
             return
-        except OSError:  # no room in the socket, or no memory for it: later
+        except OSError:  # the socket is full, or the kernel has no memory for it: later
             sent = 0
         if sent < len(data):
             self._unsent.append(memoryview(data)[sent:])
@@ -131,13 +138,13 @@ class Channel:
                 self._loop.add_writer(self._socket, self._flush)
 
     def drain(self) -> list[tuple[Kind, bytes]]:
-        """Read all frames that a dead worker has left in the socket, up to the first that is none."""
+        """Read all frames that a dead worker has left in the socket, up to the first invalid one."""
         frames: list[tuple[Kind, bytes]] = []
         while not self._is_garbled:
             try:
                 size = self._socket.recv_into(self._buffer)
             except ConnectionResetError:
-                continue  # reported once when the worker left something unread; its answers come after
+                continue  # raised once when the worker has left unread bytes; its answers follow
             except OSError:
                 return frames
             if not size:
@@ -149,13 +156,13 @@ class Channel:
         return frames
 
     def close(self) -> None:
-        """Close this end; the worker sees it and exits."""
+        """Close this end; the worker notices and exits."""
         self.detach()
         self._unsent.clear()
         self._socket.close()
 
     def forget(self) -> None:
-        """Close this end without telling the event loop; in a forked child, which shares its epoll set."""
+        """Close this end without the event loop; for a forked child, which shares the loop's epoll set."""
         self._loop = None
         self._socket.close()
 
@@ -191,10 +198,10 @@ class Channel:
             self._stall.start(self._loop, self._frame_timeout)
 
     def _check_stall(self) -> None:
-        # Garbage may look like the head of a long frame. All answers that follow would count as its content.
+        # Garbage may look like the header of a long frame, and all answers that follow like its payload.
         progress, self._progress = self._progress, 0
         if progress < _LEAST_PROGRESS:
-            self._reject(ProtocolError(f"a frame was begun and not finished in {self._frame_timeout:g} s"))
+            self._reject(ProtocolError(f"an unfinished frame made no progress in {self._frame_timeout:g} s"))
         elif self._loop is not None:
             self._stall.start(self._loop, self._frame_timeout)
 
@@ -224,16 +231,16 @@ class WorkerChannel:
     """A worker's end. Blocks. One thread receives; any thread may send.
 
     Args:
-        sock: Its socket.
+        sock: The socket.
 
     Attributes:
-        is_closed: Whether it was closed, which happens in a fork of the worker only.
+        is_closed: Whether it was closed, which happens only in a fork of the worker.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
         self._socket = sock
-        self._lock = threading.Lock()  # frames of two threads must not mix: the kernel splits what is long
+        self._lock = threading.Lock()  # the kernel may interleave long writes of two threads
         self.is_closed = False
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self._reader = FrameReader()
@@ -241,54 +248,54 @@ class WorkerChannel:
         self._poll.register(sock, select.POLLIN)
 
     def close(self) -> None:
-        """Close this copy of the end; in a fork of the worker, which must not read what the worker should."""
+        """Close this copy of the end, in a fork of the worker, which must not read the worker's frames."""
         self.is_closed = True
         self._lock = threading.Lock()  # another thread may have held the old one at the fork
         self._socket.close()
 
     def fileno(self) -> int:
-        """Return the descriptor, to watch for the end of the API process."""
+        """Return the descriptor, which hangs up when the API process ends."""
         return self._socket.fileno()
 
     def receive(self, timeout: float | None = None, busy_poll: float = 0.0) -> list[tuple[Kind, bytes]]:
         """Wait for frames.
 
         Args:
-            timeout: Seconds to wait for the first bytes; None waits for ever.
-            busy_poll: Seconds of it to stay awake.
+            timeout: Seconds to wait for the first bytes; None: without limit.
+            busy_poll: Seconds to poll the socket before the thread sleeps.
 
         Returns:
-            At least one frame; none when the time is over.
+            At least one frame; none after the timeout.
 
         Raises:
-            EOFError: The API process is gone.
+            EOFError: The API process has ended.
         """
         while True:
-            is_here = busy_poll > 0 and self._stay_awake(time.monotonic() + busy_poll)
-            # Not asleep in the read: who sleeps there is woken for room to write as well, which is whenever the API
-            # process takes in an answer, just when others need the core (unix_write_space in Linux).
-            if not is_here and not self._poll.poll(None if timeout is None else timeout * 1000):
+            is_readable = busy_poll > 0 and self._busy_poll(time.monotonic() + busy_poll)
+            # Not a sleep in the read: Linux wakes that for free write space as well (unix_write_space), so whenever the
+            # API process reads an answer, just when other processes need the core.
+            if not is_readable and not self._poll.poll(None if timeout is None else timeout * 1000):
                 return []
             try:
                 size = self._socket.recv_into(self._buffer)
             except ConnectionResetError:
                 size = 0
             if not size:
-                raise EOFError("the API process is gone")
+                raise EOFError("the API process has ended")
             if frames := self._reader.feed(self._buffer[:size]):
                 return frames
 
-    def _stay_awake(self, until: float) -> bool:
-        # Not a non-blocking read: the exception for nothing costs three times what the question costs.
-        while not (is_here := bool(self._poll.poll(0))) and time.monotonic() < until:
-            os.sched_yield()  # where cores are short it is the API process that wants this one, with the next task
-        return is_here
+    def _busy_poll(self, until: float) -> bool:
+        # Not a non-blocking read: its exception costs three times as much as a poll.
+        while not (is_readable := bool(self._poll.poll(0))) and time.monotonic() < until:
+            os.sched_yield()  # on few cores the API process needs this one, to send the next task
+        return is_readable
 
     def send(self, kind: Kind, payload: bytes = b"") -> None:
-        """Send a frame. Safe to call from any thread, but not from a signal handler: it may interrupt another call.
+        """Send a frame. May be called from any thread, but not from a signal handler, which may interrupt another call.
 
         Raises:
-            OSError: The API process is gone.
+            OSError: The API process has ended.
         """
         frame = pack(kind, payload)
         with self._lock:

@@ -1,9 +1,9 @@
-"""Turns tasks into bytes and references to shared memory, and back.
+"""Encodes tasks as bytes and references to shared memory, and decodes them.
 
-The fields of a task are pickled (protocol 5, PEP 574). Buffers of `THRESHOLD` bytes and more leave the stream: one
-that already lies in the arena becomes a reference to its block, any other is copied into a block of its own. Arrays and
-`bytes` that are fields themselves leave it as a whole, which is how most of them travel, and takes less. A stream that
-is itself that long goes to a block too, so what a socket carries stays small.
+The fields of a task are pickled (protocol 5, PEP 574). Buffers of `THRESHOLD` bytes and more are kept out of the
+pickle: a buffer in the arena becomes a reference to its block, any other one is copied into a block of its own. Arrays
+and `bytes` that are fields themselves are kept out as whole objects, which is cheaper, and the usual case. A pickle of
+that length goes to a block, too, so messages on the socket are small.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from .arrays import array_at, make_reducers
 from .encoder import BUFFER, BYTES, HEAD, PLAIN, REFERS_TO_TASK, STATE, STREAM_IN_BLOCK, TaskEncoder
 from .task_state import get_state, has_state, set_state
 
-# A body is either this head with its table and stream, or a stream alone, which begins with the opcode PROTO: most
-# tasks are made of plain values, and those need neither a head nor a look for buffers.
+# A body is either a header with a table and a pickle, or a pickle alone, which begins with the opcode PROTO: most tasks
+# have plain values only, which need neither a header nor a search for buffers.
 _PICKLE = 0x80
 
 new_tuple = tuple.__new__
-"""Makes a named tuple in half the time its class needs; for the few that are made for every task."""
+"""Makes a named tuple in half the time of a call of its class; for those that are made for every task."""
 
 
 class Encoded(NamedTuple):
-    """A task on its way.
+    """An encoded task.
 
     Attributes:
         kind: The task's class, pickled by reference.
-        body: Its fields; only a codec looks inside.
+        body: The fields, which only a codec reads.
         blocks: The blocks that the body refers to.
     """
 
@@ -47,7 +47,7 @@ class Codec:
     """Encodes and decodes the tasks of one flow in one process.
 
     Args:
-        arena: Where large buffers go and come from.
+        arena: The shared memory for large buffers.
     """
 
     def __init__(self, arena: Arena) -> None:
@@ -58,14 +58,14 @@ class Codec:
         self._stateful: set[type[BaseTask]] = set()
 
     def encode(self, task: BaseTask) -> Encoded:
-        """Take a task apart.
+        """Encode a task.
 
-        Blocks that are made for it are held by nobody yet; those it refers to are held by the leases behind its
-        fields.
+        New blocks have no hold yet; blocks that exist already have a view in the fields of the task.
 
         Raises:
-            TaskNotPicklable: Some field cannot be pickled.
-            ArenaFull: There is no room for a large field.
+            TaskNotPicklable: A field cannot be pickled.
+            ArenaFull: The shared memory has no space for a large field.
+            Exception: The exception of ``task.fail``.
         """
         cls = type(task)
         kind = self._kinds.get(cls)
@@ -76,7 +76,7 @@ class Codec:
         return new_tuple(Encoded, (kind, body, blocks))
 
     def encode_fields(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
-        """Take a task apart whose class the receiver knows: the body and the blocks of `encode`."""
+        """Encode a task whose class the receiver knows; return the body and the blocks, as `encode` does."""
         if self._stateful and type(task) in self._stateful:
             return self._encode_state(task)
         fields = task.__dict__
@@ -90,11 +90,11 @@ class Codec:
             return self._encoder.write(task)
         except (ArenaFull, MemoryError):
             raise
-        except Exception as exc:  # a user's object may raise anything
+        except Exception as exc:  # a user's object may raise any error
             raise TaskNotPicklable(_blame(task, task.__dict__, exc)) from exc
 
     def _learn(self, cls: type[BaseTask]) -> None:
-        # Once for each class: the fields of most tasks are their state.
+        # Once for each class: most classes have no state methods.
         if has_state(cls):
             self._stateful.add(cls)
 
@@ -111,7 +111,7 @@ class Codec:
             raise TaskNotPicklable(_blame(task, state, exc)) from exc
 
     def decode(self, encoded: Encoded) -> BaseTask:
-        """Put a task together; its large fields are views, each block is held by a lease behind them."""
+        """Decode a task. Its large fields are views, and each block has a lease until the last view has ended."""
         cls = self._classes.get(encoded.kind)
         if cls is None:
             cls = self._classes[encoded.kind] = pickle.loads(encoded.kind)
@@ -121,10 +121,10 @@ class Codec:
         return task
 
     def decode_into(self, task: BaseTask, encoded: Encoded) -> None:
-        """Replace the fields of a task by those that have come.
+        """Replace the fields of a task by decoded ones.
 
         Raises:
-            Exception: Whatever rebuilding a user's object raises; the task is unchanged then.
+            Exception: An error of unpickling a user's object; the task is unchanged then.
         """
         body = encoded.body
         if body[0] == _PICKLE:
@@ -164,11 +164,11 @@ class Codec:
 
 
 class _TaskUnpickler(pickle.Unpickler):
-    """Reads the fields of a task that refer to the task.
+    """Unpickles fields that refer to their own task.
 
     Args:
         stream: The pickled fields.
-        buffers: What lies in blocks.
+        buffers: The buffers in blocks.
         task: The task that gets the fields.
     """
 

@@ -1,4 +1,4 @@
-"""Writes the fields of tasks as bytes and references to shared memory; how, is told in `codec`."""
+"""Encodes the fields of tasks as bytes and references to shared memory; `codec` describes the format."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ from .arrays import array_type, make_reducers, reduce_array, typecode
 from .task_state import own_fields
 
 HEAD = struct.Struct("<BII")
-"""Flags, number of fields that have left the stream, number of buffers. The buffers of these fields come first, then
-those of the stream, and last the stream itself, if it is in a block."""
+"""Flags, number of fields outside the pickle, number of buffers. The buffers of these fields come first, then those of
+the pickle, and last the pickle itself, if it is in a block."""
 
 BUFFER = struct.Struct("<IQQ")
 """Index of the block, position in it, length."""
 
 STREAM_IN_BLOCK = 1
 REFERS_TO_TASK = 2
-"""Somewhere in the fields is the task itself: `TASK_ID`, a persistent id, stands for it in the stream."""
+"""The fields refer to the task itself; the persistent id `TASK_ID` replaces it in the pickle."""
 
 TASK_ID = "task"
 
 STATE = ""
-"""The name, beside `own_fields`, of what ``__getstate__`` has returned. No field has it."""
+"""The name, beside `own_fields`, of the value of ``__getstate__``. No field has this name."""
 
 PLAIN = frozenset({int, float, str, bool, type(None)})
 BYTES: dict[str, type[bytes] | type[bytearray]] = {bytes.__name__: bytes, bytearray.__name__: bytearray}
 _FLAT = PLAIN.union(BYTES.values())
-"""Types whose values refer to nothing else."""
+"""Types whose values refer to no other objects."""
 
 
 class TaskEncoder:
-    """Writes one task after the other. Knows what it has allocated, so that a failure leaves nothing behind."""
+    """Encodes one task after the other, and frees the blocks of a task whose encoding fails.
+
+    Args:
+        arena: The shared memory for large buffers.
+    """
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
@@ -50,14 +54,14 @@ class TaskEncoder:
         self._task: BaseTask | None = None
         self._reducers = make_reducers()
         self._stream = _Stream()
-        self._pickler = self._make_pickler()  # one for all tasks: to make it takes as long as to use it
+        self._pickler = self._make_pickler()  # reused: to make one takes as long as to use it
 
     def write(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
-        """Write the fields of a task: its body and the blocks that this refers to.
+        """Encode the fields of a task; return the body and the blocks that it refers to.
 
         Raises:
-            ArenaFull: There is no room for a large field.
-            Exception: Whatever pickling a user's object raises.
+            ArenaFull: The shared memory has no space for a large field.
+            Exception: An error of pickling a user's object.
         """
         if RUNTIME in task.__dict__:
             self.share(task)
@@ -72,9 +76,9 @@ class TaskEncoder:
         drop_runtime(task, "noted")  # where there is no room, they stay noted for the next try
 
     def write_state(self, task: BaseTask, state: Any) -> tuple[bytes, tuple[Ref, ...]]:
-        """Write what ``__getstate__`` of a task has returned, as `write` does its fields.
+        """Encode the value of ``__getstate__`` as `write` does fields.
 
-        Nothing leaves the stream as a field of its own: only the task's class knows what is in its state.
+        No field is kept out of the pickle as a whole object, since only the task's class can interpret its state.
         """
         return self._write(task, {STATE: state, **own_fields(task)}, can_move=False)
 
@@ -95,7 +99,7 @@ class TaskEncoder:
             self._free()
             raise
         finally:
-            self._clear()  # nothing of a task may stay
+            self._clear()  # a reference would keep the blocks of the task
             self._task = None
 
     def _free(self) -> None:
@@ -108,10 +112,10 @@ class TaskEncoder:
             kept.clear()
 
     def _move(self, content: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str, Any]]]:
-        """Put the large fields of a task into blocks, if they are not in one.
+        """Move the large fields of a task into blocks, unless they are in one already.
 
         Returns:
-            The other fields; and of each that has gone its name, what it is, and the shape of an array.
+            The other fields; and for each moved field its name, its type, and the shape of an array.
         """
         fields = content.copy()
         runtime: Runtime = fields.pop(RUNTIME, {})
@@ -124,7 +128,7 @@ class TaskEncoder:
         array = array_type()
         if array is not None and array not in self._reducers:
             self._reducers[array] = reduce_array
-        # Among other objects one may hold the same array: they are pickled together, so that it stays the same.
+        # Another object may contain the same array: then both are pickled, so that they stay the same array.
         are_flat = _FLAT.issuperset({*map(type, fields.values())} - {array})
         for name, value in list(fields.items()):
             kind = type(value)
@@ -148,16 +152,16 @@ class TaskEncoder:
             self._pickler.dump((fields, moved))
             return b"".join(self._stream.parts)
         except BaseException:
-            self._pickler = self._make_pickler()  # the old one may stand in the middle of something
+            self._pickler = self._make_pickler()  # the old one may have stopped inside an object
             raise
         finally:
-            self._pickler.clear_memo()  # which would keep views on blocks
+            self._pickler.clear_memo()  # it would keep views of blocks
             self._stream.parts.clear()
 
     def _pickle_with_task(self, fields: dict[str, Any], moved: list[tuple[str, str, Any]]) -> bytes:
-        # Only where it is needed: this pickler calls a function for each object that it meets, also for each number.
+        # Only where it is needed: this pickler calls a function for every object, also for every number.
         stream = _Stream()
-        pickler = _TaskPickler(stream, 5, buffer_callback=self._take)
+        pickler = _TaskPickler(stream, 5, buffer_callback=self._keep_in_stream)
         pickler.dispatch_table = self._reducers
         pickler.task = self._task
         pickler.dump((fields, moved))
@@ -170,7 +174,7 @@ class TaskEncoder:
         return task.__reduce_ex__(5) if reduce is None else reduce(task)
 
     def _make_pickler(self) -> pickle.Pickler:
-        pickler = pickle.Pickler(self._stream, 5, buffer_callback=self._take)
+        pickler = pickle.Pickler(self._stream, 5, buffer_callback=self._keep_in_stream)
         pickler.dispatch_table = self._reducers
         return pickler
 
@@ -183,13 +187,12 @@ class TaskEncoder:
         table = [BUFFER.pack(*buffer) for buffer in self._buffers]
         return b"".join([head, *table, pickled]), tuple(self._blocks)
 
-    def _take(self, buffer: pickle.PickleBuffer) -> bool:
-        # True keeps the buffer in the stream.
+    def _keep_in_stream(self, buffer: pickle.PickleBuffer) -> bool:
         with buffer.raw() as view:
             return not self._add(view)
 
     def _add_array(self, value: Any) -> bool:
-        """Move an array if it should move; one that is in two fields once."""
+        """Move an array if it is large; an array in two fields is moved once."""
         if id(value) in self._arrays:
             self._buffers.append(self._arrays[id(value)])
         elif self._add(value):
@@ -199,12 +202,12 @@ class TaskEncoder:
         return True
 
     def _add(self, buffer: Any, least: int = THRESHOLD) -> bool:
-        """Move a buffer of so many bytes, or of any number if it is in a block already or shared."""
+        """Move a buffer that has ``least`` bytes, is in a block already, or is shared."""
         found = self._arena.find(buffer)
         if found is not None:
             self._refer(*found, buffer.nbytes)
             return True
-        # Shared in the arena of another flow: here too it may be written in place.
+        # A buffer that is shared in the arena of another flow may be written in place here, too.
         shared = is_shared(buffer)
         if buffer.nbytes < least and not shared:
             return False
@@ -225,11 +228,11 @@ class TaskEncoder:
 
 
 class _RefersToTask(Exception):
-    """Among the fields of the task that is written is the task."""
+    """The fields of the task refer to the task."""
 
 
 class _TaskPickler(pickle.Pickler):
-    """Writes a persistent id for the task whose fields are pickled."""
+    """Pickles a persistent id in place of the task whose fields are pickled."""
 
     task: BaseTask | None = None
 
@@ -238,7 +241,7 @@ class _TaskPickler(pickle.Pickler):
 
 
 class _Stream:
-    """What a pickler writes, in the pieces in which it comes."""
+    """A file that keeps what a pickler writes as a list of pieces."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []

@@ -1,9 +1,8 @@
-"""Pickles exceptions so that they can be put together again as they were.
+"""Pickles exceptions so that they can be rebuilt without loss.
 
-Pickle alone calls the class with ``args``. That fails for a constructor with other arguments, and gives another text
-for one that does ``super().__init__(f"no {name}")``. So what pickle would do is tried first, and where that gives
-another exception the object is put together from its parts, past its constructor. Pickle also leaves out slots,
-causes, contexts and tracebacks.
+Pickle calls the class with ``args``. That fails for a constructor with other arguments, and changes the text of a class
+that calls ``super().__init__(f"no {name}")``. So pickle's way is tried first, and an exception that does not survive it
+is rebuilt from its parts, without its constructor. Pickle also omits slots, causes, contexts and tracebacks.
 """
 
 from __future__ import annotations
@@ -20,49 +19,49 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...exceptions import HandlerError
 from .arrays import buffer_reducers
-from .tracebacks import Frames, build_traceback, take_frames
+from .tracebacks import Frames, build_traceback, list_frames
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 MAX_SIZE = 1 << 20
-"""Bytes of a packed exception, with all that it refers to."""
+"""Maximum bytes of a pickled exception, with all that it refers to."""
 
 MAX_MESSAGE = 10_000
-"""Characters of the message of one that is stood in for."""
+"""Maximum characters of the message of a `HandlerError` that replaces an exception."""
 
 _LEFT_OUT = (vars(BaseException)["__suppress_context__"], vars(AttributeError)["obj"])
-"""Slots that do not travel: the first follows from the cause, the second may be anything, and pickle leaves it out."""
+"""Slots that are omitted: the first follows from the cause, the second may be any object, and pickle omits it, too."""
 
 _TEXTS_OF_ARGS = (BaseException.__str__, KeyError.__str__)
-"""What makes the text of an exception from its arguments and nothing else."""
+"""Methods that make the text of an exception from its arguments alone."""
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
 class Strategy(Enum):
-    """How an exception is put together again."""
+    """How an exception is rebuilt."""
 
-    CLASS = auto()  # as pickle does: as its __reduce_ex__ says; args as they were
+    CLASS = auto()  # as its __reduce_ex__ says, as pickle does; args are restored
     PARTS = auto()  # by __new__, args, __dict__ and slots
     CLASS_ONLY = auto()  # as pickle does, without args or slots that cannot be pickled
-    STAND_IN = auto()  # not at all: a HandlerError tells of it
+    STAND_IN = auto()  # not at all: a HandlerError replaces it
 
 
 class ExceptionPickler:
-    """Decides how each of the exceptions that are packed together travels, once."""
+    """Pickles an exception and those that it refers to, and finds the strategy for each of them once."""
 
     def __init__(self) -> None:
         self._strategies: dict[int, tuple[BaseException, Strategy]] = {}
 
     def refuse(self, exc: BaseException) -> None:
-        """Have an exception stood in for."""
+        """Let a `HandlerError` replace an exception."""
         self._strategies[id(exc)] = exc, Strategy.STAND_IN
 
     def strategy_of(self, exc: BaseException) -> Strategy:
-        """Tell how an exception travels."""
+        """Return the strategy for an exception."""
         if id(exc) not in self._strategies:
-            self.refuse(exc)  # while it is tried, for those in its fields that refer back to it
+            self.refuse(exc)  # for exceptions in its fields that refer back to it, until its strategy is known
             self._strategies[id(exc)] = exc, self._find_strategy(exc)
         return self._strategies[id(exc)][1]
 
@@ -71,7 +70,7 @@ class ExceptionPickler:
 
         Args:
             exc: The exception.
-            has_links: Whether tracebacks, causes and contexts travel, too.
+            has_links: Whether tracebacks, causes and contexts are included.
 
         Raises:
             PicklingError: It takes more than `MAX_SIZE` bytes.
@@ -91,17 +90,17 @@ class ExceptionPickler:
     def _try(self, exc: BaseException, strategy: Strategy) -> BaseException | None:
         try:
             rebuilt = pickle.loads(_Pickler(self, has_links=False, tried=exc, strategy=strategy).pack(exc))
-        except BaseException:  # a user's class may raise anything, also SystemExit
+        except BaseException:  # a user's class may raise any error, also SystemExit
             return None
         return rebuilt if isinstance(rebuilt, BaseException) else None
 
 
 class _Pickler(pickle.Pickler):
-    """Writes one exception, and those that it refers to, each in its own way.
+    """Pickles one exception and those that it refers to, each with its own strategy.
 
     Args:
         owner: Chooses the strategy of each exception.
-        has_links: Whether tracebacks, causes and contexts are written.
+        has_links: Whether tracebacks, causes and contexts are included.
         tried: An exception whose strategy is not known yet.
         strategy: The strategy to try for it.
     """
@@ -138,13 +137,13 @@ class _Pickler(pickle.Pickler):
             state = (None, None, None, {}, {}, links)
             return make_stand_in, (name_of(value), message_of(value)), state, None, None, _restore
         function, args, own, items, pairs, setter = (*_reduce(value), None, None, None, None)[:6]
-        # A class with a __reduce__ of its own may be called with anything.
+        # A class with a __reduce__ of its own may be called with other arguments than args.
         kept = value.args if strategy is Strategy.CLASS and args is not value.args else None
         return function, args, (setter, own, kept, {}, {}, links), items, pairs, _restore
 
 
 class _BoundedStream:
-    """What a pickler writes, up to `MAX_SIZE` bytes."""
+    """A file that keeps what a pickler writes, up to `MAX_SIZE` bytes."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -159,15 +158,15 @@ class _BoundedStream:
 
 
 _Links: TypeAlias = tuple[Frames, BaseException | None, BaseException | None, list[str] | None]
-"""What pickle leaves out of any exception: traceback, cause, context (where that is what is shown), notes."""
+"""What pickle omits: traceback, cause, context (where a traceback would show it), notes."""
 
 _State: TypeAlias = tuple[Any, Any, tuple[Any, ...] | None, dict[str, Any], dict[str, Any], _Links | None]
-"""What is set on an exception that has been made: the class's way to set a state, and the state; args, ``__dict__`` and
-slots; links. Plain tuples: a class with names would be asked how it is pickled each time."""
+"""The state of a rebuilt exception: the state setter and the state of its reducer; args, ``__dict__`` and slots; links.
+Plain tuples: named ones would be pickled through their reducers."""
 
 
 def chain_of(exc: BaseException) -> Iterator[BaseException]:
-    """Go through an exception and those that a traceback shows before it, each once."""
+    """Yield an exception and those that a traceback shows before it, each once."""
     seen: list[BaseException] = []
     following: BaseException | None = exc
     while following is not None and all(following is not one for one in seen):
@@ -177,12 +176,12 @@ def chain_of(exc: BaseException) -> Iterator[BaseException]:
 
 
 def set_attribute(exc: BaseException, name: str, value: object) -> None:
-    """Set an attribute past the class's own ``__setattr__``, which may refuse (a frozen dataclass)."""
+    """Set an attribute without the class's ``__setattr__``, which may refuse (a frozen dataclass)."""
     object.__setattr__(exc, name, value)
 
 
 def make_stand_in(name: str, message: str) -> HandlerError:
-    """Make what arrives in place of an exception that cannot travel."""
+    """Return the error that replaces an exception that cannot be rebuilt."""
     return HandlerError(f"{name}: {message}", type_name=name, original=message)
 
 
@@ -192,12 +191,12 @@ def name_of(exc: BaseException) -> str:
 
 
 def message_of(exc: BaseException) -> str:
-    """Return an exception's text, shortened, whatever its class does."""
+    """Return the shortened text of an exception, also where its class raises an error."""
     return shorten(_str(exc), MAX_MESSAGE)
 
 
 def shorten(text: str, limit: int) -> str:
-    """Leave the middle of a long text out."""
+    """Cut the middle out of a long text."""
     if len(text) <= limit:
         return text
     half = limit // 2
@@ -212,14 +211,14 @@ def _str(exc: BaseException) -> str:
 
 
 def _tell(exc: BaseException) -> tuple[type, str]:
-    # An object's default text has its address, which differs in a copy.
+    # The default text of an object contains its address, which differs in a copy.
     return type(exc), _ADDRESS.sub("", _str(exc))
 
 
 def _reads_alike(one: BaseException, other: BaseException) -> bool:
     if _tell(one) == _tell(other):
         return True
-    # A set among the arguments may be written in another order.
+    # The order of a set in the arguments may differ.
     is_text_of_args = type(one) is type(other) and type(one).__str__ in _TEXTS_OF_ARGS
     return is_text_of_args and _are_equal(one.args, other.args)
 
@@ -233,7 +232,7 @@ def _reduce(exc: BaseException) -> tuple[Any, ...]:
 
 
 def _make(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    # The user's own __new__ may want other arguments, as __init__ may.
+    # The user's own __new__ may require other arguments, as __init__ may.
     new = next(vars(base)["__new__"] for base in cls.__mro__ if _has_builtin_new(base))
     exc: BaseException = new(cls, *args)
     return exc
@@ -244,12 +243,12 @@ def _has_builtin_new(cls: type) -> bool:
 
 
 def _slots(exc: BaseException) -> dict[str, Any]:
-    """Return what lies in ``__slots__``, and in the fields of exceptions that are written in C (``OSError.errno``)."""
+    """Return the values of ``__slots__``, and of the fields of exceptions in C (``OSError.errno``)."""
     found: dict[str, Any] = {}
     for name, slot in _slots_of(type(exc)):  # type: ignore[arg-type]  # takes the class for its instances
         with contextlib.suppress(AttributeError):
             value = slot.__get__(exc)
-            if value is not None:  # what is not set, in C
+            if value is not None:  # the value of a field in C that is not set
                 found[name] = value
     return found
 
@@ -267,7 +266,7 @@ def _slots_of(cls: type) -> list[tuple[str, MemberDescriptorType]]:
 def _links(exc: BaseException) -> _Links:
     cause = exc.__cause__
     context = None if cause is not None or exc.__suppress_context__ else exc.__context__
-    return take_frames(exc.__traceback__), cause, context, getattr(exc, "__notes__", None)
+    return list_frames(exc.__traceback__), cause, context, getattr(exc, "__notes__", None)
 
 
 def _restore(exc: BaseException, state: _State) -> None:
@@ -280,7 +279,7 @@ def _restore(exc: BaseException, state: _State) -> None:
         set_attribute(exc, "args", args)
     vars(exc).update(fields)
     for name, value in slots.items():
-        with contextlib.suppress(AttributeError, TypeError):  # those that are read-only, which __new__ has set
+        with contextlib.suppress(AttributeError, TypeError):  # read-only ones, which __new__ has set
             set_attribute(exc, name, value)
     if links is not None:
         frames, cause, context, notes = links
@@ -293,14 +292,14 @@ def _restore(exc: BaseException, state: _State) -> None:
 
 
 class _Shape(pickle.Pickler):
-    """Writes values so that equal ones give equal bytes: exceptions, which are judged by themselves, by their text."""
+    """Pickles equal values to equal bytes; exceptions by their text, since each has a strategy of its own."""
 
     def reducer_override(self, value: Any) -> Any:
         return (str, (repr(_tell(value)),)) if isinstance(value, BaseException) else NotImplemented
 
 
 def _are_equal(one: Any, other: Any) -> bool:
-    # Most are equal by ==. Objects may know only identity, arrays cannot be asked, NaN is not equal to itself.
+    # Most are equal by ==. Objects may compare by identity, arrays element by element, and NaN is not equal to itself.
     with contextlib.suppress(Exception):
         if one == other:
             return True

@@ -1,8 +1,8 @@
-"""Carries what went wrong in a worker to the API process.
+"""Encodes exceptions of a worker for the API process.
 
-An exception arrives as itself: its type, text, arguments and fields, the exceptions that caused it, and the frames of
-its traceback. It is a copy of limited size and refers to no shared memory, so a log record or an error tracker may keep
-it.
+An exception arrives with its type, text, arguments and fields, the exceptions that caused it, and the frames of its
+traceback. It is a copy of limited size without references to shared memory, so a log record or an error tracker may
+keep it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MAX_TEXT = 100_000
 
 _READ_ONLY = (
     "assignment destination is read-only",
-    "array is read-only",  # an output, one to sort, one that Cython code wants to write
+    "array is read-only",  # an output, an array to sort, an array that Cython code writes
     "cannot set WRITEABLE flag to True of this array",
     "cannot modify read-only memory",
 )
-"""What numpy and `memoryview` say to code that writes into an input."""
+"""Messages of numpy and `memoryview` to code that writes into an input."""
 
 _READ_ONLY_NOTE = (
-    "Large fields of a task arrive read-only, since other processes see the same memory: copy the value before "
+    "Large fields of a task arrive read-only, since other processes use the same memory: copy the value before "
     "changing it, or call share_value() for the field before the task is processed."
 )
 
@@ -43,9 +43,9 @@ _READ_ONLY_NOTE = (
 def encode_error(exc: BaseException) -> bytes:
     """Pack an exception with its traceback.
 
-    A `HandlerError` stands in for an exception that cannot be put together again, because it must not break its
-    receiver (python/cpython#80041), or that takes more than 1 MiB; and for those that would end or confuse the
-    receiver, such as SystemExit and StopIteration.
+    A `HandlerError` replaces an exception that takes more than 1 MiB, or cannot be rebuilt and would break its receiver
+    (python/cpython#80041). It also replaces exceptions that would end or confuse the receiver, such as SystemExit and
+    StopIteration.
     """
     _explain(exc)
     pickler = ExceptionPickler()
@@ -54,18 +54,18 @@ def encode_error(exc: BaseException) -> bytes:
     is_itself = pickler.strategy_of(exc) is not Strategy.STAND_IN
     original = b""
     for has_links in (True, False):
-        with contextlib.suppress(Exception):  # its causes are too large together, or too many: the text shows them
+        with contextlib.suppress(Exception):  # its causes are too many or too large: the text shows them
             original = pickler.pack(exc, has_links=has_links)
             break
     return pickle.dumps((original, is_itself, name_of(exc), message_of(exc), _text(exc)), 5)
 
 
 def unreadable(flow: str, cause: Exception) -> HandlerError:
-    """Make the error for a result that could not be rebuilt in this process.
+    """Return the error for a result that cannot be decoded in this process.
 
     Args:
         flow: Name of the flow.
-        cause: Why.
+        cause: The error of decoding it.
     """
     error = HandlerError(
         f"the result of flow {flow} could not be rebuilt here: {type(cause).__name__}: {cause}",
@@ -77,7 +77,7 @@ def unreadable(flow: str, cause: Exception) -> HandlerError:
 
 
 def decode_error(body: bytes, where: str) -> Exception:
-    """Unpack what `encode_error` packed. The text of the worker's traceback is the last cause of its chain.
+    """Unpack an exception of `encode_error`. The text of the worker's traceback is the last cause in its chain.
 
     Args:
         body: The packed exception.
@@ -85,7 +85,7 @@ def decode_error(body: bytes, where: str) -> Exception:
     """
     original, is_itself, name, message, text = pickle.loads(body)
     exc: Exception | None = None
-    with contextlib.suppress(Exception):  # its module exists only in the worker, or it refuses to be made here
+    with contextlib.suppress(Exception):  # its module may exist in the worker only, or its class may raise here
         rebuilt = pickle.loads(original)
         exc = rebuilt if isinstance(rebuilt, Exception) else None
     if exc is None or not is_itself:
@@ -99,12 +99,12 @@ def decode_error(body: bytes, where: str) -> Exception:
 def _text(exc: BaseException) -> str:
     try:
         return shorten("".join(traceback.format_exception(exc)), MAX_TEXT)
-    except Exception:  # its class may do anything when it is asked for its text or its notes
+    except Exception:  # its class may raise any error when its text or its notes are read
         return f"{name_of(exc)}: {message_of(exc)}\n"
 
 
 def _explain(exc: BaseException) -> None:
-    """Add a note to the errors of code that writes into its inputs."""
+    """Add a note to an error of code that writes into its inputs."""
     for link in chain_of(exc):
         if isinstance(link, ValueError | TypeError) and any(text in message_of(link) for text in _READ_ONLY):
             with contextlib.suppress(Exception):

@@ -1,7 +1,7 @@
-"""What the API process and a worker say to each other, as bytes.
+"""The messages between the API process and a worker, as bytes.
 
-A frame is a length, a kind and a payload. A frame that a death cut off is incomplete and is dropped. Frames know
-nothing of sockets.
+A frame is a length, a kind and a payload. The death of its sender may cut a frame off; it is dropped then. This module
+uses no sockets.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from ..memory.layout import Ref
 from .codec import Encoded, new_tuple
 
 MAX_FRAME = 1 << 30
-"""Bytes. Large payloads travel in shared memory, so a longer frame is a defect and not a need."""
+"""Bytes of the longest frame. Large payloads travel in shared memory, so a longer frame is a defect."""
 
 FRAME_BUDGET = 0.0001
-"""Seconds of work that travel together, to a worker and back. More would cost less for each task, but the API process
-would sit idle while the worker is busy and the other way round: in 0.2 ms a fast one has done all that 32 callers ask
-for."""
+"""Seconds of work that travel in one frame, to a worker and back. A larger budget costs less per task, but then the API
+process is idle while the worker is busy, and vice versa: in 0.2 ms a fast worker does the work of 32 callers."""
 
 _FRAME = struct.Struct("<IB")
 _BATCH = struct.Struct("<IIIf")
@@ -29,46 +28,46 @@ _ENVELOPE = struct.Struct("<QdhBHII")
 _BLOCK = struct.Struct("<QQ")
 _EXTRAS = struct.Struct("<I")
 _SHARED = 1 << 63
-_HAS_EXTRAS = 0x80  # beside the status; an envelope without extras has no byte for them
+_HAS_EXTRAS = 0x80  # a flag in the byte of the status
 
 
 class Kind(IntEnum):
-    """What a frame says."""
+    """The kind of a frame."""
 
     # to a worker
-    SETUP = 1  # what to run, pickled
+    SETUP = 1  # its settings, pickled
     TASKS = 2  # batches to work on
-    RELEASE = 3  # blocks of the worker's region that are free again
-    TRIM = 4  # give free shared memory back to the system
-    RECLAIM = 13  # no task has come for a while: give the heap's free memory back, too
-    STOP = 5  # finish what is there, run on_stop, leave
+    RELEASE = 3  # blocks of its region that are free again
+    TRIM = 4  # return free shared memory to the OS
+    RECLAIM = 13  # the flow is idle: return free heap memory to the OS, too
+    STOP = 5  # answer the batches that have arrived, run on_stop, exit
     # from a worker
-    READY = 6
-    FAILED = 7  # on_start failed: the packed exception
-    ANSWERS = 8  # batches that are done
-    RETAINED = 9  # blocks that user code still looks at
-    RELEASED = 10  # retained blocks that it has let go
-    TRIMMED = 11
-    FULL = 12  # waiting for room in shared memory
+    READY = 6  # on_start has returned
+    FAILED = 7  # it could not start: the packed exception
+    ANSWERS = 8  # answered batches, or parts of them
+    RETAINED = 9  # blocks of answered tasks that user code still refers to
+    RELEASED = 10  # retained blocks that user code does not refer to any more
+    TRIMMED = 11  # TRIM is done
+    FULL = 12  # it waits for shared memory
 
 
 _KINDS = {int(kind): kind for kind in Kind}
 
 
 class Status(IntEnum):
-    """How a worker ended its work on a task; anything but `OK` is true, and looked at only then."""
+    """The outcome of a task in a worker. Only `OK` is false, so one test of the value finds the others."""
 
     OK = 0
     ERROR = 1  # the body is a packed exception
-    EXPIRED = 2  # not worked on: its deadline had passed
+    EXPIRED = 2  # not worked on: the deadline had passed
 
 
 class ProtocolError(AqueductError):
-    """The bytes on a channel are not frames; the worker behind it cannot be trusted any more."""
+    """The bytes on a channel are no valid frames, so nothing that follows them can be trusted."""
 
 
 class Parcel(Protocol):
-    """Anything that can be sent as a task; see `Envelope`."""
+    """An object with the attributes of an `Envelope`, which can be packed as one."""
 
     @property
     def id(self) -> int: ...
@@ -90,10 +89,10 @@ class Envelope(NamedTuple):
     Attributes:
         id: The dispatcher's number for this task.
         deadline: On the clock of ``time.monotonic``.
-        step: The step it goes to next, `route.FINISHED` when there is none.
-        status: How the worker ended; `Status.OK` on the way to a worker.
-        content: The task itself.
-        extras: What travels beside the task for whoever reads it, packed by the sender; others pass it on or drop it.
+        step: The next step, `route.FINISHED` when there is none.
+        status: The outcome; `Status.OK` on the way to a worker.
+        content: The encoded task.
+        extras: Bytes beside the task, in a form that sender and reader agree on; other receivers ignore them.
     """
 
     id: int
@@ -109,7 +108,7 @@ class Batch(NamedTuple):
 
     Attributes:
         envelopes: The tasks.
-        duration: Seconds the worker needed for them; 0 on the way to a worker.
+        duration: Seconds that the worker needed; 0 on the way to a worker.
         size: How many of them the handler gets in one call; 0 for all.
         number: The sender's number for them, which the answers repeat.
     """
@@ -121,14 +120,18 @@ class Batch(NamedTuple):
 
 
 def pack(kind: Kind, payload: bytes = b"") -> bytes:
-    """Make a frame."""
+    """Return a frame.
+
+    Raises:
+        ProtocolError: The payload is longer than `MAX_FRAME`.
+    """
     if len(payload) > MAX_FRAME:
         raise ProtocolError(f"a frame of {len(payload)} bytes is over the limit of {MAX_FRAME}")
     return _FRAME.pack(len(payload), kind) + payload
 
 
 def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int, int]]) -> bytes:
-    """Make the payload of a TASKS or ANSWERS frame from what a `Batch` holds."""
+    """Return the payload of a TASKS or ANSWERS frame; each batch has the items of a `Batch`."""
     parts: list[bytes] = []
     add, envelope = parts.append, _ENVELOPE.pack
     for parcels, duration, batch_size, number in batches:
@@ -140,7 +143,7 @@ def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int, int]]) ->
                 add(envelope(parcel.id, parcel.deadline, parcel.step, status, len(kind), len(blocks), len(body)))
                 add(_EXTRAS.pack(len(extras)) + extras)
             else:
-                # Said twice: most have none, and this is the busiest line of the engine.
+                # Repeated, not shared with the branch above: this line runs for every task, twice.
                 status = parcel.status
                 add(envelope(parcel.id, parcel.deadline, parcel.step, status, len(kind), len(blocks), len(body)))
             add(kind)
@@ -197,33 +200,37 @@ def unpack_batches(payload: bytes) -> list[Batch]:
 
 
 def pack_offsets(offsets: Iterable[int]) -> bytes:
-    """Make the payload of a frame that lists blocks."""
+    """Return the payload of a frame that lists blocks."""
     return b"".join([offset.to_bytes(8, "little") for offset in offsets])
 
 
 def unpack_offsets(payload: bytes) -> Iterator[int]:
-    """Read the payload of a frame that lists blocks."""
+    """Read the payload of a frame that lists blocks.
+
+    Raises:
+        ProtocolError: The payload is cut off.
+    """
     if len(payload) % 8:
         raise ProtocolError(f"a list of blocks cannot be {len(payload)} bytes long")
     return (int.from_bytes(payload[i : i + 8], "little") for i in range(0, len(payload), 8))
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames, however it arrives."""
+    """Splits a stream of bytes, which arrives in pieces of any size, into frames."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []  # of a frame that is not complete
-        self._missing = 0  # bytes until its header, or the frame itself, is complete
+        self._pieces: list[bytes] = []  # of an incomplete frame
+        self._missing = 0  # bytes until its header, or the whole frame, is complete
 
     def feed(self, data: bytes | memoryview) -> list[tuple[Kind, bytes]]:
-        """Add what has arrived and return the frames that are complete; nothing of ``data`` is kept.
+        """Add a piece of the stream and return the frames that are complete; ``data`` may be reused afterwards.
 
         Raises:
             ProtocolError: A frame is too long or of no known kind.
         """
         if self._pieces:
-            # The pieces are joined once, when the frame is complete: joined at each arrival, the bytes that are copied
-            # would grow with the square of its length.
+            # The pieces are joined once, when the frame is complete: with a join for each piece, the number of copied
+            # bytes would grow with the square of the length.
             if len(data) < self._missing:
                 self._pieces.append(bytes(data))
                 self._missing -= len(data)
@@ -252,5 +259,5 @@ class FrameReader:
 
     @property
     def is_inside_frame(self) -> bool:
-        """Tell whether the stream ended, or stands, in the middle of a frame."""
+        """Whether the last piece ended in the middle of a frame."""
         return bool(self._pieces)

@@ -1,4 +1,4 @@
-"""Tasks whose class says itself what its state is, as pickle lets it: ``__getstate__`` and ``__setstate__``."""
+"""Tasks whose class defines ``__getstate__`` or ``__setstate__``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...runtime import RUNTIME
 from ...task import BaseTask
 
 _OWN = ("task_id", "priority", "expiration_time")
-"""Fields of `BaseTask`, which travel beside a state that may leave them out."""
+"""Fields of `BaseTask`, which travel beside the state, since that may leave them out."""
 
 
 def has_state(cls: type[BaseTask]) -> bool:
@@ -17,7 +17,7 @@ def has_state(cls: type[BaseTask]) -> bool:
 
 
 def get_state(task: BaseTask) -> Any:
-    """Return the state of a task; what lies in shared memory is copied out first, so its fields are ordinary."""
+    """Return the state of a task, whose fields in shared memory are copied out first, so they are ordinary fields."""
     task._copy_out()
     runtime = task.__dict__.pop(RUNTIME, None)
     try:
@@ -28,17 +28,17 @@ def get_state(task: BaseTask) -> Any:
 
 
 def own_fields(task: BaseTask) -> dict[str, Any]:
-    """Return those fields of a task that its class need not know."""
+    """Return the fields of `BaseTask` that a task has."""
     return {name: task.__dict__[name] for name in _OWN if name in task.__dict__}
 
 
 def set_state(task: BaseTask, state: Any, own: dict[str, Any]) -> None:
-    """Put a state in place of the fields of a task, which is unchanged when its ``__setstate__`` raises.
+    """Replace the fields of a task by a state; the task is unchanged when its ``__setstate__`` raises.
 
     Args:
         task: The task.
-        state: What `get_state` has returned.
-        own: What `own_fields` has returned.
+        state: The value of `get_state`.
+        own: The value of `own_fields`.
     """
     before = task.__dict__
     task.__dict__ = own.copy()

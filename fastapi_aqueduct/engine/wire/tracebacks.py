@@ -1,8 +1,8 @@
-"""Carries the frames of a traceback from a worker to the API process.
+"""Encodes the frames of a traceback in a worker, and rebuilds them in the API process.
 
-What arrives is a real traceback: log formatters show its source lines, and error trackers group by the line of the
-handler. Its frames have a file, a function and a line, and neither variables nor callers: an exception that is kept
-keeps nothing of the task alive.
+The result is a real traceback: log formatters show its source lines, and error trackers group by the line of the
+handler. Its frames have a file, a function and a line, and neither variables nor callers, so an exception that is kept
+does not keep the task alive.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from types import CodeType, FunctionType, TracebackType
 from typing import TypeAlias
 
 MAX_FRAMES = 30
-"""Frames that travel at most: half from the handler's side and half from where the exception was raised."""
+"""Maximum number of frames: half of them from the handler's end, half from where the exception was raised."""
 
 _WORKER = __name__.split(".engine.")[0] + ".engine.child."
 _NO_COLUMNS = -1, -1
 
 
 Place: TypeAlias = tuple[str, str, int, int, int, int]
-"""Where a frame stands: file; qualified name of the function; first and last line of what is executed; first byte in
-the first line and the byte after the last one in the last line, both -1 where they are not known. A plain tuple: one
-with names would be asked how it is pickled each time."""
+"""The position of a frame: file; qualified name of the function; first and last line of the expression; first byte in
+the first line and the byte after the last one in the last line, both -1 where they are not known. A plain tuple: a
+named one would be pickled through its reducer."""
 
 Frames: TypeAlias = list[tuple[str, Place]]
 """The frames of a traceback, outermost first, each with the name of its module."""
 
 
-def take_frames(traceback: TracebackType | None) -> Frames:
-    """List the frames of a traceback, without those of the worker's own loop."""
+def list_frames(traceback: TracebackType | None) -> Frames:
+    """List the frames of a traceback, without the worker's own outer frames."""
     while traceback is not None and _module(traceback).startswith(_WORKER):
         traceback = traceback.tb_next
     chain: list[TracebackType] = []
@@ -43,13 +43,13 @@ def take_frames(traceback: TracebackType | None) -> Frames:
 
 
 def build_traceback(frames: Frames) -> TracebackType | None:
-    """Make a traceback of frames that have come from a worker."""
+    """Return a traceback with the frames of a worker."""
     traceback: TracebackType | None = None
     for module, place in reversed(frames):
         code, instruction = _code_at(place)
         _, _, line, *_ = place
-        # The frame of a generator that never ran. A frame that runs, which is the usual way to make one, keeps its
-        # callers, and with them the task whose failure is being read.
+        # The frame of a generator that was not started. The frame of a running function keeps its callers, and with
+        # them the task whose failure is decoded.
         frame = FunctionType(code, {"__name__": module})().gi_frame
         traceback = TracebackType(traceback, frame, instruction, line)
     return traceback
@@ -72,11 +72,7 @@ def _place(traceback: TracebackType) -> Place:
 
 @functools.lru_cache(maxsize=1024)
 def _code_at(place: Place) -> tuple[CodeType, int]:
-    """Make a generator's code whose only statement stands at a place.
-
-    Returns:
-        The code, and the position in it of the instruction that stands there.
-    """
+    """Return the code of a generator whose only statement is at a place, and the offset of its instruction."""
     import ast  # not needed in a worker
 
     filename, function, line, end_line, column, end_column = place
