@@ -502,7 +502,7 @@ async def test_fortran_order_survives_sharing() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("text", "Job.field is of type str; numpy arrays, bytes and bytearray"),
+        ("text", "Job.field is of type str; only numpy arrays, bytes and bytearray can be shared"),
         ([1, 2], "type list"),
         (np.array([{}], dtype=object), "array of Python objects"),
         (np.zeros(3, dtype=[("a", "O")]), "array of Python objects"),
