@@ -1,1 +1,1 @@
-"""Example application: text out of photographs, through a pipeline of worker processes."""
+"""Example application: reads the text of photographs with a pipeline of worker processes."""

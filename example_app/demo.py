@@ -1,7 +1,7 @@
-"""Starts the service, sends it the sample pictures over HTTP and shows what it read and how long each step took.
+"""Starts the service, sends it the sample pictures over HTTP and prints the text and the time of each step.
 
-Run ``python -m example_app.demo``; afterwards the service goes on until Ctrl-C. With ``--once`` it stops, and the exit
-status is 0 only if every expected word was read.
+Run ``python -m example_app.demo``. The service runs until Ctrl-C; with ``--once`` it stops after the samples, and the
+exit status is 0 only if every expected word was read.
 """
 
 import argparse
@@ -37,15 +37,15 @@ class Sample(NamedTuple):
 
 
 class ServiceDied(Exception):
-    """The service ended by itself; the message is its log."""
+    """The service ended; the message has its log."""
 
 
 class Service:
     """The example application in a process of its own.
 
     Args:
-        port: Where it listens.
-        log: File that takes what it prints.
+        port: Its port.
+        log: File for its output.
     """
 
     def __init__(self, port: int, log: IO[bytes]) -> None:
@@ -56,7 +56,7 @@ class Service:
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
     def wait_until_ready(self) -> None:
-        """Wait for the probe to say so, showing the seconds that pass."""
+        """Wait until the probe responds 200, and show the time."""
         begun = time.monotonic()
         with httpx.Client(base_url=self.url, timeout=5) as client:
             while not is_ready(client):
@@ -64,28 +64,28 @@ class Service:
                 if waited > START_TIMEOUT:
                     raise ServiceDied(f"not ready after {START_TIMEOUT:.0f} s\n{self.read_log()}")
                 show(f"Starting the service and its worker processes ... {waited:.0f} s")
-                self.rest(0.1)
+                self.wait(0.1)
         show(f"Starting the service and its worker processes ... ready after {time.monotonic() - begun:.1f} s", True)
 
-    def rest(self, seconds: float | None) -> None:
-        """Wait, but no longer than the service lives.
+    def wait(self, seconds: float | None) -> None:
+        """Wait while the service runs.
 
         Raises:
-            ServiceDied: It ended.
+            ServiceDied: The service ended.
         """
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return
-        raise ServiceDied(f"the service ended with exit status {code}; it said:\n{self.read_log()}")
+        raise ServiceDied(f"the service ended with exit status {code}; its log:\n{self.read_log()}")
 
     def read_log(self) -> str:
-        """Return what the service printed so far."""
+        """Return the output of the service so far."""
         self.log.seek(0)
         return self.log.read().decode(errors="replace")
 
     def stop(self) -> None:
-        """Stop it as a process manager would, and end it if it does not listen."""
+        """Stop the service with SIGTERM, and kill it if it does not end."""
         self.process.terminate()
         try:
             self.process.wait(STOP_TIMEOUT)
@@ -95,7 +95,7 @@ class Service:
 
 
 def is_ready(client: httpx.Client) -> bool:
-    """Ask the probe; a service that does not listen yet is not ready."""
+    """Return whether the probe responds 200; False also while the service does not listen yet."""
     try:
         return client.get("/ready").status_code == 200
     except httpx.TransportError:
@@ -109,13 +109,13 @@ def load_samples() -> list[Sample]:
 
 
 def missing_words(sample: Sample, result: dict[str, Any]) -> list[str]:
-    """Return the words on a sample that were not read, as often as they are missing."""
+    """Return the words of a sample that were not read, each as often as it is missing."""
     read = " ".join(line["text"] for line in result["lines"]).split()
     return sorted((Counter(sample.words) - Counter(read)).elements())
 
 
 def show(text: str, final: bool = False) -> None:
-    """Print a line that the next one replaces; into a file only what is final."""
+    """Print a line that the next one replaces. Into a file, print only final lines."""
     if sys.stdout.isatty():
         print(f"\r\x1b[2K{text}", end="\n" if final else "", flush=True)
     elif final:
@@ -123,7 +123,7 @@ def show(text: str, final: bool = False) -> None:
 
 
 def read_samples(service: Service) -> bool:
-    """Send every sample, print what was read, and tell whether all expected words were."""
+    """Send every sample, print the text, and return whether all expected words were read."""
     samples = load_samples()
     begun = time.monotonic()
     missing = 0
@@ -160,20 +160,20 @@ def read_sample(client: httpx.Client, sample: Sample, progress: str) -> int:
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as a person would."""
+    """Format seconds for people."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 def choose_port(wanted: int) -> int:
-    """Return the wanted port, or a free one if somebody listens there."""
+    """Return the wanted port, or a free one if the port is in use."""
     for port in (wanted, 0):
         with socket.socket() as probe:
-            # As the server does: a port in TIME_WAIT after the last run is free.
+            # The server sets it too: a port in TIME_WAIT after the last run is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
             except OSError:
-                print(f"Port {wanted} is taken, another one is used.", flush=True)
+                print(f"Port {wanted} is in use; another port is chosen.", flush=True)
             else:
                 return int(probe.getsockname()[1])
     raise OSError("no port is free")
@@ -181,7 +181,7 @@ def choose_port(wanted: int) -> int:
 
 @contextmanager
 def running_service(port: int) -> Iterator[Service]:
-    """Start the service, and stop it at the end whatever happened."""
+    """Start the service, and stop it at the end in any case."""
     with tempfile.TemporaryFile() as log:
         service = Service(port, log)
         try:
@@ -200,7 +200,7 @@ def demonstrate(port: int, once: bool) -> int:
             if not once:
                 print(f"\nThe page:   {service.url}/\nThe API:    {service.url}/docs")
                 print("Ctrl-C stops the service.", flush=True)
-                service.rest(None)
+                service.wait(None)
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
     except (ServiceDied, httpx.HTTPError) as error:
@@ -213,9 +213,9 @@ def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m example_app.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--once", action="store_true", help="stop the service after the samples")
-    parser.add_argument("--port", type=int, default=8000, help="where the service listens (8000)")
+    parser.add_argument("--port", type=int, default=8000, help="port of the service (8000)")
     options = parser.parse_args()
-    # A process manager's stop is a Ctrl-C too: without this the service would outlive its demonstration.
+    # SIGTERM is handled as Ctrl-C: without this the service would outlive the demonstration.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(demonstrate(options.port, options.once))
 

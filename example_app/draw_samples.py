@@ -1,7 +1,7 @@
-"""Draws the sample pictures of the example application, and the words that are written on them.
+"""Draws the sample pictures of the example application, and lists the words on them.
 
-Run ``python -m example_app.draw_samples`` to draw them again. Everything random comes from fixed seeds and the font is
-the one inside Pillow, so that the pictures do not depend on the machine.
+Run ``python -m example_app.draw_samples`` to draw them again. Random numbers have fixed seeds and the font is Pillow's
+own, so that the pictures do not depend on the machine.
 """
 
 import json
@@ -21,7 +21,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 class Sample(NamedTuple):
-    """One picture, what it is, and the words that can be read on it."""
+    """One picture, its title, and the words on it."""
 
     title: str
     image: Image.Image
@@ -31,12 +31,12 @@ class Sample(NamedTuple):
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The scalable font that Pillow carries, so that no system font is needed."""
+    """Return the scalable font of Pillow, which needs no system font."""
     return ImageFont.load_default(size)
 
 
 class Sheet:
-    """Something flat with text on it, which remembers the words written on it."""
+    """A flat sheet with text; keeps a list of its words."""
 
     def __init__(self, size: tuple[int, int], colour: str) -> None:
         self.image = Image.new("RGB", size, colour)
@@ -50,7 +50,7 @@ class Sheet:
 
 
 def photograph(sheet: Image.Image, scene: Image.Image, corners: Sequence[Point], seed: int) -> Image.Image:
-    """Lay `sheet` into `scene` with its corners where `corners` says, and take a picture of it in uneven light."""
+    """Put `sheet` into `scene` with its corners at `corners`, and take a picture of it in uneven light."""
     coefficients = perspective(corners, sheet.size)
     laid = sheet.transform(scene.size, Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC)
     white = Image.new("L", sheet.size, 255)
@@ -62,7 +62,7 @@ def photograph(sheet: Image.Image, scene: Image.Image, corners: Sequence[Point],
 
 
 def perspective(corners: Sequence[Point], size: tuple[int, int]) -> list[float]:
-    """Pillow's eight numbers that bring `corners` (clockwise from the top left) to the corners of a sheet of `size`."""
+    """Return Pillow's 8 coefficients that map `corners` (clockwise from the top left) to those of a sheet of `size`."""
     width, height = size
     rows, targets = [], []
     for (x, y), (u, v) in zip(corners, [(0, 0), (width, 0), (width, height), (0, height)], strict=True):
@@ -73,7 +73,7 @@ def perspective(corners: Sequence[Point], size: tuple[int, int]) -> list[float]:
 
 
 def light(picture: Image.Image) -> Image.Image:
-    """A lamp at the top left and a soft shadow, as of the one who holds the camera, towards the bottom right."""
+    """Light a picture from the top left, with a soft shadow of the photographer at the bottom right."""
     width, height = picture.size
     x, y = np.meshgrid(np.linspace(0, 1, width, dtype=np.float32), np.linspace(0, 1, height, dtype=np.float32))
     level = 1.06 - 0.30 * (0.45 * x + 0.55 * y)
@@ -82,14 +82,14 @@ def light(picture: Image.Image) -> Image.Image:
 
 
 def grain(picture: Image.Image, seed: int, strength: float = 5.0) -> Image.Image:
-    """The noise of a sensor and the softness of a small lens."""
+    """Add the noise of a sensor and the blur of a small lens."""
     pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(0.6)), np.float32)
     noise = np.random.default_rng(seed).normal(0, strength, pixels.shape[:2]).astype(np.float32)
     return Image.fromarray((pixels + noise[..., None]).clip(0, 255).astype(np.uint8))
 
 
 def wood(size: tuple[int, int], colour: Sequence[int], seed: int) -> Image.Image:
-    """A table top: long streaks of slightly different shades."""
+    """Draw a table top: long streaks of slightly different shades."""
     width, height = size
     streaks = np.random.default_rng(seed).normal(0, 13, (height, max(2, width // 160))).astype(np.float32)
     field = Image.fromarray(streaks).resize(size, Image.Resampling.BICUBIC)
@@ -98,7 +98,7 @@ def wood(size: tuple[int, int], colour: Sequence[int], seed: int) -> Image.Image
 
 
 def bricks(size: tuple[int, int], seed: int) -> Image.Image:
-    """A brick wall."""
+    """Draw a brick wall."""
     random = np.random.default_rng(seed)
     wall = Image.new("RGB", size, "#b3a796")
     draw = ImageDraw.Draw(wall)
@@ -135,7 +135,7 @@ def receipt() -> Sample:
 
 
 def letter() -> Sample:
-    """A typed letter lying a little askew."""
+    """A typed letter, slightly askew."""
     sheet = Sheet((1100, 1500), "#fbfaf6")
     sheet.write("Northwind Library", (110, 110), 52, "#1d3557", bold=1)
     sheet.write("Reading Room Services", (110, 178), 32, "#1d3557")
@@ -180,7 +180,7 @@ def sign() -> Sample:
 
 
 def rotated() -> Sample:
-    """A parcel label photographed from the side: the text runs up the picture, and not quite straight."""
+    """A parcel label photographed from the side: the text runs up the picture, slightly askew."""
     sheet = Sheet((1000, 640), "#f7f2e4")
     sheet.draw.rectangle((14, 14, 986, 626), outline="#26241f", width=5)
     sheet.write("EXPRESS PARCEL", (60, 60), 68, "#a4161a", bold=2)
@@ -198,7 +198,7 @@ def rotated() -> Sample:
 
 
 def phone() -> Sample:
-    """A note as a telephone stores it: the picture lies on its side and only its EXIF orientation says so."""
+    """A note as a phone stores it: the picture lies on its side, which only its EXIF orientation shows."""
     sheet = Sheet((760, 760), "#ffe66d")
     sheet.write("Remember", (60, 70), 84, "#3d348b", bold=2)
     for row, text in enumerate(["Water the plants", "Call the plumber", "Book train tickets", "Birthday cake Friday"]):
@@ -212,7 +212,7 @@ def phone() -> Sample:
 
 
 def large() -> Sample:
-    """A timetable board in twelve megapixels, with small text on a big picture."""
+    """A timetable board in 12 megapixels, with small text on a large picture."""
     sheet = Sheet((3400, 2400), "#1b263b")
     sheet.write("DEPARTURES", (140, 120), 190, "#ffd166", bold=4)
     sheet.write("Central Station", (3260, 160), 120, "#e0e1dd", "ra")
@@ -231,7 +231,7 @@ def large() -> Sample:
 
 
 def tiny() -> Sample:
-    """A price tag cut out of a bigger picture, hardly higher than its own line of text."""
+    """A price tag cut out of a larger picture, hardly higher than its line of text."""
     sheet = Sheet((160, 40), "#fffdf5")
     sheet.write("Apples  1.95", (80, 20), 22, anchor="mm")
     return Sample("Tiny", grain(sheet.image, seed=7, strength=3), sheet.words)
@@ -249,7 +249,7 @@ PICTURES = {
 
 
 def draw_thumbnail(path: Path) -> Image.Image:
-    """The upper part of a picture, or the whole of one that is hardly higher than a line of text."""
+    """Return the upper part of a picture, or all of one that is hardly higher than a line of text."""
     picture = ImageOps.exif_transpose(Image.open(path))
     size = (240, 180)
     if picture.width > 2 * picture.height:
@@ -258,7 +258,7 @@ def draw_thumbnail(path: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Draw every sample with a thumbnail for the page, and write down its words."""
+    """Draw every sample with a thumbnail for the page, and save its words."""
     THUMBNAILS.mkdir(parents=True, exist_ok=True)
     index = {}
     for name, draw in PICTURES.items():

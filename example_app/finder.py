@@ -8,20 +8,20 @@ from example_app.models import load_detector
 from example_app.pictures import Pixels
 
 LONGEST_SIDE = 1280
-"""Larger pictures are shrunk to this for finding text; the lines are still cut out of the full picture."""
+"""Longer side in pixels to which larger pictures are shrunk for the detector; lines are cut out of the full picture."""
 
 SHORTEST_SIDE = 640
-"""Pictures whose longer side is below this are enlarged to it for finding text."""
+"""Longer side in pixels to which smaller pictures are enlarged for the detector."""
 
 LINE_HEIGHT = 48
-"""Height in pixels of the lines that the recogniser reads: a strip needs no more."""
+"""Height in pixels of the lines that the recogniser reads; higher strips are shrunk to it."""
 
 SIDEWAYS = 1.5
-"""A box this much higher than wide holds a line that runs down the picture."""
+"""Ratio of height to width from which a box is a line that runs down the picture."""
 
 
 class LineFinder:
-    """The detector with its model loaded."""
+    """The detector, with its model loaded."""
 
     def __init__(self) -> None:
         self.detector = load_detector(limit_type="max", limit_side_len=LONGEST_SIDE)
@@ -42,7 +42,7 @@ def _resized(pixels: Pixels) -> tuple[Pixels, float]:
     if wanted == longest:
         return pixels, 1.0
     scale = wanted / longest
-    # The detector's network takes multiples of 32 and rounds a side below 16 down to nothing.
+    # The detector's network needs multiples of 32, and rounds a side below 16 down to 0.
     size = (max(16, round(width * scale)), max(16, round(height * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(pixels, size, interpolation=method), np.uint8), scale

@@ -1,4 +1,4 @@
-"""Strips of text, and the order in which a person reads them, however the picture was turned."""
+"""Strips of text and their reading order, for any rotation of the picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ Corners = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A line of text cut out of a picture and straightened, not yet read.
+    """A line of text, cut out of a picture and straightened, not yet read.
 
     Attributes:
-        pixels: The line on its own.
-        corners: Where it lay in the picture.
-        sideways: Whether it ran down the picture instead of across.
+        pixels: The pixels of the line.
+        corners: Its place in the picture.
+        sideways: Whether it runs down the picture instead of across.
     """
 
     pixels: Pixels
@@ -28,16 +28,16 @@ class Strip:
     sideways: bool
 
     def upside_down(self) -> "Strip":
-        """Return the same line turned by half a turn."""
+        """Return the same line rotated by 180 degrees."""
         turned = np.ascontiguousarray(self.pixels[::-1, ::-1])
         return Strip(turned, np.roll(self.corners, 2, axis=0), self.sideways)
 
 
 def reading_order(lines: Sequence[Corners]) -> list[int]:
-    """Sort lines from the top down and, side by side, from left to right, as seen along the text.
+    """Sort lines from top to bottom and in each row from left to right, in the direction of the text.
 
     Args:
-        lines: Where each line lies.
+        lines: The place of each line.
 
     Returns:
         Positions in `lines`, in reading order.
@@ -54,7 +54,7 @@ def reading_order(lines: Sequence[Corners]) -> list[int]:
     rows: list[list[tuple[int, float]]] = []
     last_depth = last_height = 0.0
     for index, (depth, offset, height) in sorted(enumerate(places), key=itemgetter(1)):
-        # Lines side by side are never exactly level: they share a row while they overlap by more than half.
+        # Lines of one row are never exactly level: they share a row if they overlap by more than half.
         if not rows or depth - last_depth > 0.5 * min(height, last_height):
             rows.append([])
             last_depth, last_height = depth, height

@@ -1,4 +1,4 @@
-"""The web service of the example: a picture in, its text out."""
+"""The web service of the example: reads the text of a picture."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from fastapi_aqueduct import Aqueduct, flow_endpoint
 
 HERE = Path(__file__).parent
 TIMEOUT = 60.0
-"""Seconds for one picture; a queue of large ones on a small machine takes its time."""
+"""Seconds for one picture, enough for a queue of large pictures on a small machine."""
 
 PROBES = ["^/ready$", "^/live$", "^/startup$", "^/metrics$"]
 
 
 class StepTime(BaseModel):
-    """Where one step spent its time, in seconds."""
+    """The times of one step, in seconds."""
 
     step: str
     queue_time: float
@@ -45,12 +45,12 @@ class Problem(BaseModel):
 
 
 class Mistakes(BaseModel):
-    """What is wrong with the parameters of a request, as FastAPI says it."""
+    """Invalid parameters of a request, in the format of FastAPI."""
 
     detail: list[dict[str, Any]]
 
 
-aqueduct = Aqueduct(flow, server_timing=True)  # the names of the steps are no secret here
+aqueduct = Aqueduct(flow, server_timing=True)  # the names of the steps are public here
 app = FastAPI(
     title="Text from photographs",
     description="Reads the text of photographed receipts, letters and signs.",
@@ -71,12 +71,12 @@ async def ocr(task: OcrTask) -> OcrResult:
 
 @app.get("/", include_in_schema=False)
 async def page() -> FileResponse:
-    """The page on which a person drops a picture."""
+    """Return the page on which a user drops a picture."""
     return FileResponse(HERE / "static" / "page.html", headers={"Content-Security-Policy": "default-src 'self' blob:"})
 
 
 @app.exception_handler(PictureError)
 async def refuse_picture(request: Request, error: PictureError) -> JSONResponse:
-    """Tell the client what is wrong with its picture."""
+    """Respond with the reason why a picture was refused."""
     status = 415 if isinstance(error, NotAPicture) else 413 if isinstance(error, PictureTooLarge) else 422
     return JSONResponse({"detail": str(error)}, status)

@@ -1,4 +1,4 @@
-"""Loads the models that lie inside the installed package rapidocr; nothing is ever downloaded."""
+"""Loads the models in the installed package rapidocr; nothing is downloaded."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ def load_detector(**settings: Any) -> TextDetector:
 
 
 def load_classifier() -> TextClassifier:
-    """Load the model that tells whether a text line is upside down."""
+    """Load the model that detects whether a text line is upside down."""
     return TextClassifier(_configuration("Cls", "ch_ppocr_mobile_v2.0_cls_mobile.onnx", {}))
 
 
@@ -35,7 +35,7 @@ def load_recogniser(**settings: Any) -> TextRecognizer:
 
 
 def _configuration(section: str, model: str, settings: dict[str, Any]) -> Any:
-    # A session of our own keeps rapidocr's download code out of the path, and the threads in our hands.
+    # An own session avoids rapidocr's downloads and sets the number of threads.
     config = OmegaConf.create(ParseParams.load(PACKAGE / "config.yaml")[section], flags={"allow_objects": True})
     config.update({"session": _session(PACKAGE / "models" / model), "font_path": None, **settings})
     return config
@@ -48,8 +48,8 @@ def _session(model: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Pictures differ in size: an arena kept for the largest one seen would only grow.
+    # Pictures differ in size: an arena would grow to the largest one and stay there.
     options.enable_cpu_mem_arena = False
-    # Several worker processes share the cores: a thread that waits must not spin.
+    # Several worker processes share the cores: waiting threads must not spin.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

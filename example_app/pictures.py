@@ -1,4 +1,4 @@
-"""Turns the bytes of a picture into pixels, and says what is wrong with bytes that are none."""
+"""Decodes pictures, and explains why bytes are no usable picture."""
 
 import io
 
@@ -9,33 +9,33 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 50_000_000
-"""The largest picture that is decoded: 150 MB of pixels."""
+"""The largest number of pixels that is decoded: 150 MB."""
 
-# Named one by one because Pillow also knows formats that start a program (EPS) or that nobody photographs in.
+# Listed, because Pillow also reads formats that start a program (EPS), and many that cameras do not write.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 
-# Pillow's own limit only warns at first; ours, checked below, refuses.
+# Pillow's own limit only warns at first; MAX_PIXELS is checked below.
 Image.MAX_IMAGE_PIXELS = None
 
 
 class PictureError(ValueError):
-    """What was sent cannot be used as a picture."""
+    """The upload cannot be used as a picture."""
 
 
 class NotAPicture(PictureError):
-    """The bytes are of no picture format that is read here."""
+    """The bytes are of no supported picture format."""
 
 
 class UnreadablePicture(PictureError):
-    """The bytes begin like a picture but are damaged."""
+    """The bytes start as a picture but are damaged."""
 
 
 class PictureTooLarge(PictureError):
-    """The picture has more pixels than are allowed."""
+    """The picture has more than `MAX_PIXELS` pixels."""
 
 
 def read_picture(data: memoryview | bytes) -> Pixels:
-    """Decode a picture and turn it upright as its EXIF orientation says.
+    """Decode a picture and rotate it by its EXIF orientation.
 
     Args:
         data: The bytes of the file.
@@ -44,14 +44,14 @@ def read_picture(data: memoryview | bytes) -> Pixels:
         Height x width x 3 bytes, in the order blue, green, red that OpenCV and the models expect.
 
     Raises:
-        NotAPicture: The bytes are of no format that is read here.
+        NotAPicture: The bytes are of no supported format.
         UnreadablePicture: The picture is damaged.
-        PictureTooLarge: It has more than `MAX_PIXELS` pixels; nothing was decoded.
+        PictureTooLarge: The picture has more than `MAX_PIXELS` pixels; it is not decoded.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise NotAPicture(f"not a picture; formats that are read: {', '.join(FORMATS)}") from None
+        raise NotAPicture(f"not a picture; supported formats: {', '.join(FORMATS)}") from None
     except Exception as error:
         raise UnreadablePicture(f"the picture is damaged: {error}") from None
     if image.width * image.height > MAX_PIXELS:
@@ -66,6 +66,6 @@ def read_picture(data: memoryview | bytes) -> Pixels:
 def _opaque(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
-    # Dark text on nothing is common on the web; on black, which is what convert() puts there, nobody could read it.
+    # Dark text on a transparent ground is common on the web; on black, which convert() puts there, it is invisible.
     paper = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")

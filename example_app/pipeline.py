@@ -1,7 +1,7 @@
 """The pipeline of the example: decode a picture, find its lines of text, read them.
 
-Worker processes import this module, so nothing in here imports a web framework, and each handler imports its models
-in ``on_start``, so that a worker holds only what its own step needs.
+Worker processes import this module, so it does not import a web framework. Each handler imports its models in
+``on_start``, so that a worker loads only what its own step needs.
 """
 
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from example_app.reader import LineReader
 
 NICE = 10
-"""By how much the workers with models let others go first: the web server answers quickly while they use all cores."""
+"""Niceness of the workers with models: the web server responds quickly while they use all cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Line:
     """One line of text.
 
     Attributes:
-        text: What was read.
-        score: How sure the recogniser is, from 0 to 1.
+        text: The text.
+        score: Confidence of the recogniser, from 0 to 1.
         box: Four points (x, y) in pixels of the upright picture, clockwise from the top left corner of the text.
     """
 
@@ -38,11 +38,11 @@ class Line:
 
 
 class OcrTask(BaseTask):
-    """A picture on its way to text.
+    """A picture whose text is read.
 
     Args:
         image: The bytes of the picture.
-        min_score: Lines that the recogniser is less sure of are left out.
+        min_score: Lines with a lower score are left out.
     """
 
     def __init__(self, image: Upload, min_score: Annotated[float, Interval(ge=0, le=1)] = 0.5) -> None:
@@ -57,19 +57,19 @@ class OcrTask(BaseTask):
 
 
 class Decode(BaseTaskHandler):
-    """Bytes to pixels."""
+    """Decodes bytes to pixels."""
 
     def handle(self, *tasks: OcrTask) -> None:
-        """Decode each picture; what is no picture fails with a `PictureError`."""
+        """Decode each picture; bytes that are no picture raise a `PictureError`."""
         for task in tasks:
             assert task.image is not None
             task.pixels = read_picture(task.image)
             task.height, task.width = task.pixels.shape[:2]
-            task.image = None  # what is dropped is freed: the upload is not needed again
+            task.image = None  # releases its shared memory: the upload is not needed any more
 
 
 class Detect(BaseTaskHandler):
-    """Pixels to strips.
+    """Finds the lines of text in the pixels.
 
     Args:
         nice: Added to the niceness of the worker.
@@ -88,7 +88,7 @@ class Detect(BaseTaskHandler):
         self.finder = LineFinder()
 
     def handle(self, *tasks: OcrTask) -> None:
-        """Cut the lines out of each picture and let go of the picture."""
+        """Cut the lines out of each picture and release the picture."""
         for task in tasks:
             assert task.pixels is not None
             task.strips = self.finder.find(task.pixels)
@@ -96,7 +96,7 @@ class Detect(BaseTaskHandler):
 
 
 class Recognise(BaseTaskHandler):
-    """Strips to text.
+    """Reads the lines.
 
     Args:
         nice: Added to the niceness of the worker.
@@ -129,10 +129,10 @@ class Recognise(BaseTaskHandler):
             task.strips = []
 
 
-# One picture costs the detector half a second of a core, on other processors one and a half; a single one would leave
-# the second core half idle there. A picture full of text costs the recogniser half a second, too. So nothing waits long
-# for company; but when pictures have queued up, their lines are read together: lines of like width meet, less padding
-# is computed, and that saves about 5 % of the reader's time on a CPU.
+# The detector takes 0.5 to 1.5 s of a core for each picture, depending on the processor, so one worker would leave a
+# second core half idle. The recogniser takes up to 0.5 s for a picture full of text. So batches hardly wait; but the
+# lines of queued pictures are read together: with more lines of similar width there is less padding, which saves about
+# 5 % of the recogniser's time on a CPU.
 flow = Flow(
     FlowStep(Decode(), nprocs=2),
     FlowStep(Detect(), nprocs=2),

@@ -9,21 +9,21 @@ from example_app.models import load_classifier, load_recogniser
 from example_app.pictures import Pixels
 
 LINES_AT_ONCE = 4
-"""Lines of like width that go through the network together; on a CPU more of them only cost padding."""
+"""Lines of similar width that the network reads together; on a CPU more lines only cost padding."""
 
 
 class LineReader:
-    """The orientation classifier and the recogniser with their models loaded."""
+    """The orientation classifier and the recogniser, with their models loaded."""
 
     def __init__(self) -> None:
         self.classifier = load_classifier()
         self.recogniser = load_recogniser(rec_batch_num=LINES_AT_ONCE)
 
     def turn_upright(self, strips: list[Strip]) -> list[Strip]:
-        """Turn the lines of one picture that stand on their heads.
+        """Turn the lines of one picture that are upside down.
 
-        The lines that run the same way decide together, long ones counting more, because the classifier alone errs
-        on short ones.
+        Lines of the same direction are decided together, with a higher weight for long ones, because the classifier
+        errs on short ones.
         """
         if not strips:
             return []

@@ -98,4 +98,4 @@ def test_it_takes_another_port_when_somebody_listens(copy: Path) -> None:
         port = taken.getsockname()[1]
         finished = run(copy, "--once", "--port", str(port))
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert f"Port {port} is taken" in finished.stdout
+    assert f"Port {port} is in use" in finished.stdout
