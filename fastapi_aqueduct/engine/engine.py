@@ -20,12 +20,13 @@ from .memory.arrivals import Arrival
 from .memory.banker import ArrivalCap
 from .memory.block_writer import BlockWriter
 from .memory.flow_memory import FlowMemory
-from .memory.layout import Layout
 from .memory.limits import check_limits
 from .memory.mapping import Mapping, create_memory
+from .memory.regions import REPLACEMENT, make_layout
 from .scheduling.caller import Caller
 from .scheduling.dispatcher import Dispatcher
 from .statistics import FlowStatistics
+from .system.cpu import available_cores
 from .system.process_memory import default_memory_limit
 from .timing import DEFAULT_TIMING, Timing
 from .workers.interpreter import check_interpreter
@@ -100,10 +101,9 @@ class LocalEngine:
         """
         check_interpreter()
         check_not_importing(name)
-        workers = sum(step.nprocs for _, step in steps)
-        # One for this process, one for each worker, and one to spare for each step: a worn worker and its
-        # replacement are there together.
-        layout = Layout(1 + workers + len(steps), memory_limit or default_memory_limit())
+        nprocs = [step.nprocs for _, step in steps]
+        workers = sum(nprocs)
+        layout = make_layout(nprocs, available_cores(), memory_limit or default_memory_limit())
         check_limits(name, workers, layout)
         with contextlib.ExitStack() as undo:
             try:
@@ -117,8 +117,8 @@ class LocalEngine:
             specs = make_specs(name, steps)
             undo.pop_all()
         memory = FlowMemory(mapping, layout)
-        regions = itertools.count(1)
-        pools = [Pool(spec, itertools.islice(regions, spec.step.nprocs + 1), timing) for spec in specs]
+        regions = iter(range(1, layout.regions))
+        pools = [Pool(spec, itertools.islice(regions, spec.step.nprocs + REPLACEMENT), timing) for spec in specs]
         dispatcher = Dispatcher(name, pools, memory, queue_size, priorities, timing)
         for pool in pools:
             pool.observer = dispatcher

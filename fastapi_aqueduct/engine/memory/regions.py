@@ -1,0 +1,74 @@
+"""How many regions the shared memory of a flow has: the number cannot change while the flow runs.
+
+A region costs addresses, 24 bytes on the status page, a hundred bytes of the ledger, and 10 ns whenever a process looks
+how much memory all of them use. It costs no memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+import resource
+from collections.abc import Sequence
+
+from .layout import Layout
+
+REPLACEMENT = 1
+"""Regions of a step for a replacement: a worn worker and its replacement exist together."""
+
+CANARY = 1
+"""Regions of a step for a worker that tries another handler beside those that serve."""
+
+GUESTS = 8
+"""Regions for other API processes that share the flow: the usual four, and as many again while a rolling restart has
+the old and the new ones running."""
+
+
+def fewest_regions(nprocs: Sequence[int]) -> int:
+    """Count the regions that a flow needs as it is started: the API process, the workers and their replacements.
+
+    Args:
+        nprocs: Number of workers of each step.
+    """
+    return 1 + sum(workers + REPLACEMENT for workers in nprocs)
+
+
+def regions_needed(nprocs: Sequence[int], cores: int) -> int:
+    """Count the regions that a flow may need while it runs.
+
+    The most workers that a step can sensibly get is one for each core, unless it has more from the start.
+
+    Args:
+        nprocs: Number of workers of each step.
+        cores: Number of cores.
+    """
+    return 1 + sum(max(workers, cores) + REPLACEMENT + CANARY for workers in nprocs) + GUESTS
+
+
+def make_layout(nprocs: Sequence[int], cores: int, limit: int) -> Layout:
+    """Divide the shared memory into as many regions as may be needed, or as are needed at once if addresses are scarce.
+
+    Args:
+        nprocs: Number of workers of each step.
+        cores: Number of cores.
+        limit: The most bytes that all processes together may use.
+    """
+    layout = Layout(regions_needed(nprocs, cores), limit)
+    return layout if _are_addresses_plentiful(layout) else Layout(fewest_regions(nprocs), limit)
+
+
+def _are_addresses_plentiful(layout: Layout) -> bool:
+    """Tell whether a layout leaves half of the address space to others, and no limit may forbid it.
+
+    x86-64 has 128 TiB, of which 64 workers at a limit of 256 GiB with two mappings each would take a third, two such
+    steps more than half; some ARM systems have 512 GiB in all.
+    """
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE):
+        if resource.getrlimit(limit)[0] != resource.RLIM_INFINITY:
+            return False
+    try:
+        # Each process has two mappings; the other half is the margin. Nothing can be written here, so that the system
+        # counts no memory for it.
+        mmap.mmap(-1, 4 * layout.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
+    except (OSError, OverflowError):
+        return False
+    return True
