@@ -36,7 +36,7 @@ def settle(waiting: BatchQueue[Item], item: Item) -> None:
 
 def test_first_come_first_served() -> None:
     waiting = queue(*[Item(name) for name in "abcde"], batch_size=2)
-    assert [names(waiting.take(0.0)) for _ in range(3)] == [["a", "b"], ["c", "d"], ["e"]]
+    assert [names(waiting.pop_batch(0.0)) for _ in range(3)] == [["a", "b"], ["c", "d"], ["e"]]
     assert waiting.count == 0
 
 
@@ -45,7 +45,7 @@ def test_a_full_batch_is_due_at_once_and_another_when_its_oldest_has_waited() ->
     assert waiting.due_at() == 10.5
     waiting.push(Item("b", arrived_at=10.2))
     assert waiting.due_at() == 10.0
-    waiting.take(10.2)
+    waiting.pop_batch(10.2)
     waiting.push(Item("c", arrived_at=10.3))
     assert waiting.due_at() == 10.8
 
@@ -62,20 +62,20 @@ def test_a_settled_task_is_passed_over_and_does_not_count() -> None:
     settle(waiting, items[2])
     assert waiting.count == waiting.waiting(0) == 2
     assert waiting.due_at() == 11.0
-    assert names(waiting.take(0.0)) == ["b", "d"]
+    assert names(waiting.pop_batch(0.0)) == ["b", "d"]
 
 
 def test_higher_levels_go_first_and_fill_the_batch_first() -> None:
     waiting = queue(
         Item("low", 0), Item("mid", 1), Item("high", 2), Item("low2", 0), Item("high2", 2), batch_size=3, priorities=3
     )
-    assert names(waiting.take(0.0)) == ["high", "high2", "mid"]
-    assert names(waiting.take(0.0)) == ["low", "low2"]
+    assert names(waiting.pop_batch(0.0)) == ["high", "high2", "mid"]
+    assert names(waiting.pop_batch(0.0)) == ["low", "low2"]
 
 
 def test_waiting_raises_a_task_by_one_level_after_each_aging() -> None:
     def winner(waited: float) -> str:
-        return names(queue(Item("low", 0, 0.0), Item("high", 2, waited), priorities=3).take(waited))[0]
+        return names(queue(Item("low", 0, 0.0), Item("high", 2, waited), priorities=3).pop_batch(waited))[0]
 
     assert winner(1.9 * AGING) == "high"
     assert winner(2.0 * AGING) == "high"
@@ -88,7 +88,7 @@ def test_steady_load_of_a_high_level_starves_no_low_one() -> None:
     while True:
         waiting.push(Item("high", 1, now))
         waiting.push(Item("high", 1, now))
-        (taken,) = waiting.take(now)
+        (taken,) = waiting.pop_batch(now)
         if taken.name == "low":
             break
         now += 0.01
@@ -115,7 +115,7 @@ def test_nothing_is_lost_doubled_or_reordered(course: list[tuple[str, int, int]]
         elif action == "settle" and there:
             settle(waiting, there.pop(choice % len(there)))
         elif action == "take":
-            batch = waiting.take(now / 100)
+            batch = waiting.pop_batch(now / 100)
             assert len(batch) == min(batch_size, len(there))
             for item in batch:
                 assert not any(other.priority == item.priority for other in there[: there.index(item)])

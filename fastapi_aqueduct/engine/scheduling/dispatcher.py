@@ -3,8 +3,8 @@
     Caller ─▶ submit ─▶ queue of a step ─▶ worker ─▶ answer ─┬─▶ queue of the next step ─▶ ...
                                                              └─▶ settle ─▶ the receiver of the task
 
-Runs in the event loop of the API process: no locks, no threads. Who of the tasks that wait goes to which worker, and
-when, is the business of the `Scheduler`.
+Runs in the event loop of the API process: no locks, no threads. The `Scheduler` decides which tasks go to which worker,
+and when.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .reclaim import Reclaimer
 from .retention import Retention
 from .retries import Retries
 from .scheduler import Scheduler
+from .sender import Sender
 from .stage import Stage
 from .ticket import Receiver, Ticket
 from .whereabouts import late_answer, whereabouts
@@ -79,7 +80,7 @@ class Dispatcher:
         self._tickets: dict[int, Ticket] = {}
         self._deadlines = Deadlines(self._time_out)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._scheduler = Scheduler(self.stages, memory, queue_size)
+        self._sender = Sender(Scheduler(self.stages, memory.arrivals, queue_size), self.stages, memory)
         self.admission = Admission(name, self.stages, queue_size)
         self._reclaimer = Reclaimer(self.stages, memory)
         self._idle = Idle(self._tickets, self._reclaimer.return_to_system, timing.idle_time)
@@ -98,12 +99,12 @@ class Dispatcher:
         self.loop = loop
         for ticket in self._tickets.values():
             self._deadlines.add(ticket, loop)
-        self._scheduler.attach(loop)
+        self._sender.attach(loop)
 
     def detach(self, reason: str, handed: bool = True) -> None:
         """Stop working in an event loop, and end tasks as `abandon` does."""
         self.loop = None
-        self._scheduler.detach()
+        self._sender.detach()
         self.abandon(reason, handed)
         self._deadlines.clear()
         self._memory.waiters.detach()
@@ -157,7 +158,7 @@ class Dispatcher:
     def note_workers(self, index: int) -> None:
         """Take in that a step has got or lost a worker."""
         self.admission.note_workers(index)
-        self._scheduler.schedule()
+        self._sender.schedule()
 
     def receive(self, worker: WorkerHandle, kind: Kind, payload: bytes) -> None:
         """Take in a frame from a worker.
@@ -168,10 +169,10 @@ class Dispatcher:
         if kind is Kind.ANSWERS:
             for batch in unpack_batches(payload):
                 self._take_answers(worker, batch)
-            self._scheduler.refill(worker)
+            self._sender.refill(worker)
             for stage in self.stages:
                 if stage.queue.count:
-                    self._scheduler.schedule()
+                    self._sender.schedule()
                     break
         elif kind is Kind.RETAINED:
             self._retention.hold(worker, unpack_offsets(payload))
@@ -227,10 +228,10 @@ class Dispatcher:
     def _enqueue(self, ticket: Ticket, step: int, now: float) -> None:
         ticket.step = step
         ticket.arrived_at = now
-        if not self._scheduler.give(ticket, now):
+        if not self._sender.send_at_once(ticket, now):
             ticket.is_waiting = True
             self.stages[step].queue.push(ticket)
-            self._scheduler.schedule()
+            self._sender.schedule()
 
     def _take_answers(self, worker: WorkerHandle, batch: Batch) -> None:
         envelopes, duration, _, number = batch

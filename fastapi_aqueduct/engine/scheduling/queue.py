@@ -105,24 +105,24 @@ class BatchQueue(Generic[T]):
             return oldest
         return oldest + self.batch_timeout
 
-    def take_many(self, now: float, calls: int) -> list[T]:
+    def pop_batches(self, now: float, calls: int) -> list[T]:
         """Take the next batches, for so many calls of the handler; only the last of them may be short."""
         if len(self._levels) == 1 and not self._alone:
-            return self._take_oldest(calls * self.batch_size)
-        batch = self.take(now)
+            return self._pop_oldest(calls * self.batch_size)
+        batch = self.pop_batch(now)
         for _ in range(calls - 1):
             if len(batch) % self.batch_size or not self.count or self._alone:
                 break
-            batch += self.take(now)
+            batch += self.pop_batch(now)
         return batch
 
-    def take(self, now: float) -> list[T]:
+    def pop_batch(self, now: float) -> list[T]:
         """Take the next batch: higher priorities first, but waiting long enough raises anybody's."""
         batch: list[T] = []
         if self._alone and self._skip_settled(self._alone):
             batch.append(self._alone.popleft())
         elif len(self._levels) == 1:
-            return self._take_oldest(self.batch_size)
+            return self._pop_oldest(self.batch_size)
         else:
             while len(batch) < self.batch_size and (urgent := self._most_urgent(now)) is not None:
                 batch.append(urgent.popleft())
@@ -131,7 +131,7 @@ class BatchQueue(Generic[T]):
         self.count -= len(batch)
         return batch
 
-    def _take_oldest(self, most: int) -> list[T]:
+    def _pop_oldest(self, most: int) -> list[T]:
         """Take so many tasks of the only level."""
         level = self._levels[0]
         batch: list[T] = []

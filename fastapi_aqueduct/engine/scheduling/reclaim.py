@@ -34,7 +34,7 @@ class Reclaimer:
             self._arena.trim()
         for stage in self._stages:
             for worker in stage.workers:
-                worker.flush(self._ledger.pop_released(worker.region))
+                worker.send_released(self._ledger.pop_released(worker.region))
                 if worker is not waiting:
                     worker.send(pack(Kind.TRIM))
 

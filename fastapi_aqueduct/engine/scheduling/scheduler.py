@@ -1,137 +1,127 @@
-"""Gives the tasks that wait to the workers.
+"""Forms batches and chooses the workers that get them.
 
-Whatever happens in one turn of the event loop (tasks that arrive, answers, deaths) is followed by one pass over the
-steps, which forms batches and writes once to each worker. A task that finds an idle worker and nobody before it does
-not wait for that.
+The scheduler decides synchronously and returns what is to be sent. It knows no clock, no event loop and no socket.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import sys
-import time
+from collections.abc import Sized
 
-from ..memory.flow_memory import FlowMemory
 from ..workers.handle import WorkerHandle
-from ..workers.in_flight import PREFETCH
+from ..workers.in_flight import PREFETCH, Outgoing
 from .batch_delay import BatchDelay
 from .stage import Stage
 from .ticket import Ticket
 
+Assignments = dict[WorkerHandle, list[Outgoing[Ticket]]]
+"""The batches that are to be sent, by worker; they are in the workers' in-flight tables already."""
+
 
 class Scheduler:
-    """Forms batches and chooses who gets them.
+    """Assigns the tasks that wait to workers.
 
     Args:
         stages: The steps.
-        memory: The shared memory of the flow.
+        arrivals: The bodies of requests that arrive: tasks that are to be expected.
         queue_size: Tasks that may wait for a step, in each level.
     """
 
-    def __init__(self, stages: list[Stage], memory: FlowMemory, queue_size: int) -> None:
+    def __init__(self, stages: list[Stage], arrivals: Sized, queue_size: int) -> None:
         self._stages = stages
-        self._arena = memory.arena
-        self._ledger = memory.ledger
-        self._arrivals = memory.arrivals
+        self._arrivals = arrivals
         self._queue_size = queue_size
         self._last = len(stages) - 1
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._next_turn: asyncio.Handle | None = None
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Work in an event loop."""
-        self.detach()
-        self._loop = loop
-        self.schedule()
+    def assign(self, now: float) -> Assignments:
+        """Form batches for the workers of all steps, as far as they should get more now.
 
-    def detach(self) -> None:
-        """Stop working; what waits goes on waiting."""
-        self._loop = None
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
-        for stage in self._stages:
-            if stage.timer is not None:
-                stage.timer.cancel()
-                stage.timer = None
+        Args:
+            now: The time on the clock of ``time.monotonic``.
+        """
+        assignments: Assignments = {}
+        for index in range(self._last, -1, -1):  # the last step first: places become free for those before
+            self._assign_stage(index, now, assignments)
+        return assignments
 
-    def schedule(self) -> None:
-        """Go over the steps when everything else that happens in this turn of the loop has happened."""
-        if self._next_turn is None and self._loop is not None:
-            self._next_turn = self._loop.call_soon(self._turn)
+    def assign_at_once(self, ticket: Ticket, now: float) -> Assignments:
+        """Assign a task that has just arrived to an idle worker, if a larger batch is not to be had.
 
-    def give(self, ticket: Ticket, now: float) -> bool:
-        """Give a task that has just come to an idle worker, if nothing can be gained by waiting.
+        A turn of the event loop later others could go in the same frame, but that worker would be idle until then.
 
-        A turn of the loop later others could go in the same frame, but that worker would stand idle until then.
+        Args:
+            ticket: The task; it is in no queue.
+            now: The time on the clock of ``time.monotonic``.
 
         Returns:
-            Whether it went; if not, it has to wait for the next turn.
+            Nothing when the task has to wait in the queue.
         """
-        step = ticket.step
-        stage = self._stages[step]
-        if not stage.takes_at_once or stage.queue.count or self._free_after(step) <= 0:
-            return False
+        stage = self._stages[ticket.step]
+        if not stage.takes_at_once or stage.queue.count or self._free_after(ticket.step) <= 0:
+            return {}
         worker = stage.idle_worker()
         if worker is None:
-            return False
-        worker.put([ticket], now)
-        worker.flush(self._ledger.pop_released(worker.region))
-        return True
+            return {}
+        return {worker: [worker.in_flight.put([ticket], worker.pid, now)]}
 
-    def refill(self, worker: WorkerHandle) -> None:
-        """Give a worker that stands idle its next batch before the callers of the last one get their turn.
+    def refill(self, worker: WorkerHandle, now: float) -> Assignments:
+        """Form the next batch of a worker that has answered its last one, if it is full and calls take long.
 
-        All they do with their answers, such as sending responses, would be lost time for it.
+        The callers of the last batch go on after that: whatever they do with their answers, such as sending responses,
+        would be lost time for the worker.
+
+        Args:
+            worker: The worker.
+            now: The time on the clock of ``time.monotonic``.
         """
+        assignments: Assignments = {}
         queue = self._stages[worker.step].queue
-        if not worker.in_flight.calls and queue.count >= queue.batch_size and worker.in_flight.pace > PREFETCH:
-            self._feed(worker.step, time.monotonic())
+        in_flight = worker.in_flight
+        if not in_flight.calls and queue.count >= queue.batch_size and in_flight.pace > PREFETCH:
+            self._assign_stage(worker.step, now, assignments)
+        return assignments
 
-    def _turn(self) -> None:
-        self._next_turn = None
-        self._arena.collect()
-        now = time.monotonic()
-        for index in range(len(self._stages) - 1, -1, -1):  # the last step first: it makes room for those before
-            self._feed(index, now)
+    def due_at(self) -> float:
+        """Return when `assign` is to be called if nothing happens before; infinity when no task waits for a time."""
+        return min([stage.due_at for stage in self._stages])
 
-    def _feed(self, index: int, now: float) -> None:
+    def _assign_stage(self, index: int, now: float, assignments: Assignments) -> None:
         stage = self._stages[index]
         queue = stage.queue
+        stage.due_at = math.inf
         if not queue.count:
             return
         delay = stage.batch_delay
         if delay is not None and not delay.is_worthwhile:
             delay = None
-        fed: set[WorkerHandle] = set()
-        free = room = self._free_after(index)
+        free = places = self._free_after(index)
         if index != self._last:
-            room -= sum(len(worker.in_flight) for worker in stage.workers)  # when all that they have in hand has come
+            places -= sum(len(worker.in_flight) for worker in stage.workers)  # when all that they have in hand has come
         while queue.count and free > 0:
-            worker, calls = stage.free_worker(may_wait=room > 0)
-            if worker is None and room > 0 and queue.count >= queue.batch_size:
-                worker, calls = self._nearly_free_worker(stage, now), 1
+            worker, calls = self._choose(stage, places > 0, now)
             if worker is None:
                 if delay is not None:
                     delay.note_busy(queue.count, now)
-                break
+                return
             if queue.batch_timeout or delay is not None:
                 due_at = queue.due_at() if delay is None else self._due_at(index, delay, now)
                 if due_at > now:
-                    self._wake_at(stage, due_at, now)
-                    break
+                    stage.due_at = due_at
+                    return
                 calls = 1
-            batch = queue.take_many(now, calls)
-            worker.put(batch, now)
+            tickets = queue.pop_batches(now, calls)
+            assignments.setdefault(worker, []).append(worker.in_flight.put(tickets, worker.pid, now))
             if delay is not None:
                 delay.note_taken(queue.count, now)
-            room -= len(batch)
-            fed.add(worker)
-        for worker in fed:
-            worker.flush(self._ledger.pop_released(worker.region))
-        if fed:
-            stage.waiters.open()
+            places -= len(tickets)
+
+    def _choose(self, stage: Stage, may_wait: bool, now: float) -> tuple[WorkerHandle | None, int]:
+        """Choose the worker that gets the next batch, and for how many calls of its handler."""
+        worker, calls = stage.free_worker(may_wait)
+        if worker is None and may_wait and stage.queue.count >= stage.queue.batch_size:
+            return self._nearly_free_worker(stage, now), 1
+        return worker, calls
 
     def _nearly_free_worker(self, stage: Stage, now: float) -> WorkerHandle | None:
         """Choose a worker that should be free in a moment, for a full batch: it then loses no time between two."""
@@ -139,8 +129,7 @@ class Scheduler:
         ready_at = _free_at(worker) - PREFETCH if worker is not None else math.inf
         if ready_at <= now:
             return worker
-        if ready_at < math.inf:
-            self._wake_at(stage, ready_at, now)
+        stage.due_at = ready_at
         return None
 
     def _due_at(self, index: int, delay: BatchDelay, now: float) -> float:
@@ -158,14 +147,8 @@ class Scheduler:
         """Count the free places in the fullest queue after a step."""
         if index == self._last:
             return sys.maxsize
-        # A step rests while one after it has all it may hold; the first queue then fills up and callers feel it.
+        # A step pauses while one after it has all it may hold; the first queue then fills up and callers wait.
         return self._queue_size - max(stage.queue.count for stage in self._stages[index + 1 :])
-
-    def _wake_at(self, stage: Stage, due_at: float, now: float) -> None:
-        assert self._loop is not None
-        if stage.timer is not None:
-            stage.timer.cancel()
-        stage.timer = self._loop.call_later(due_at - now, self.schedule)
 
 
 def _free_at(worker: WorkerHandle) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
 
 from ..statistics import StepStatistics, WorkerState
@@ -30,7 +30,7 @@ class Stage:
         batch_delay: Decides how long a batch waits; None when a fixed time does.
         waiters: Where callers wait for a place in the queue.
         takes_at_once: Whether nothing can be gained by waiting, however shortly, for others than the first who comes.
-        timer: Wakes the scheduler when a batch that is not full is due.
+        due_at: When the scheduler must look at it again if nothing happens before, on the clock of ``time.monotonic``.
         max_retries: How often a task is tried again after a worker has died with it.
         retries: Tasks that were tried again.
     """
@@ -46,7 +46,7 @@ class Stage:
         self.batch_delay = BatchDelay(step.batch_size) if is_patient and step.batch_size > 1 else None
         self.waiters = Waiters(self.queue, queue_size)
         self.takes_at_once = step.batch_size == 1 and timeout == 0 and priorities == 1
-        self.timer: asyncio.TimerHandle | None = None
+        self.due_at = math.inf
         self.max_retries = step.max_retries
         self.retries = 0
 

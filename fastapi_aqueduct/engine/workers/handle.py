@@ -20,7 +20,7 @@ from ..wire.channel import Channel
 from ..wire.frames import Kind, pack, pack_batches, pack_offsets
 from .busy_poll import BusyPoll
 from .group import ProcessGroup
-from .in_flight import InFlight
+from .in_flight import InFlight, Outgoing
 from .sentinel import Sentinel
 
 DUMP_TIME = 0.5
@@ -93,7 +93,6 @@ class WorkerHandle:
         self._channel = Channel(sock, self._receive, self._on_channel_end, self.distrust, frame_timeout)
         self.sentinel = Sentinel(self._exited)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._outbox: list[tuple[list[Any], float, int, int]] = []
         self.trace_fd = create_trace()  # nothing that can fail comes after it, or it would stay open
 
     def adopt(self, group: ProcessGroup) -> None:
@@ -125,12 +124,6 @@ class WorkerHandle:
         self.busy_poll.detach()
         self._loop = None
 
-    def put(self, tickets: list[Any], now: float) -> None:
-        """Hand over tasks that will be answered together; they leave with the next `flush`."""
-        self._outbox.append(self.in_flight.put(tickets, self.pid, now))
-        if self._handle_timeout is not None:
-            self._watch_hang()
-
     def hanging_since(self) -> float:
         """Tell since when it has been in a call whose tasks have all ended without it.
 
@@ -160,16 +153,24 @@ class WorkerHandle:
         else:
             self._watch_hang()
 
-    def flush(self, released: list[int]) -> None:
-        """Send the batches that were put, and the blocks of the worker's region that are free again."""
-        frames = pack(Kind.RELEASE, pack_offsets(released)) if released else b""
-        if self._outbox:
-            frames += pack(Kind.TASKS, pack_batches(self._outbox))
-            self._outbox.clear()
-            if self.busy_poll.seconds:
-                self.busy_poll.start()
-        if frames:
-            self._channel.send(frames)
+    def send_tasks(self, batches: list[Outgoing[Any]], released: list[int]) -> None:
+        """Send batches that are in the in-flight table.
+
+        Args:
+            batches: The batches.
+            released: Blocks of the worker's region that are free again.
+        """
+        frames = pack(Kind.TASKS, pack_batches(batches))
+        self._channel.send(pack(Kind.RELEASE, pack_offsets(released)) + frames if released else frames)
+        if self.busy_poll.seconds:
+            self.busy_poll.start()
+        if self._handle_timeout is not None:
+            self._watch_hang()
+
+    def send_released(self, released: list[int]) -> None:
+        """Send which blocks of the worker's region are free again, if there are any."""
+        if released:
+            self._channel.send(pack(Kind.RELEASE, pack_offsets(released)))
 
     def send(self, data: bytes) -> None:
         """Send bytes that are packed already."""

@@ -53,6 +53,9 @@ class Sendable(Protocol):
 
 T = TypeVar("T", bound=Sendable)
 
+Outgoing = tuple[list[T], float, int, int]
+"""A batch on its way to a worker, as `pack_batches` packs it: tasks, duration, size and number."""
+
 
 class InFlight(Generic[T]):
     """The batches that a worker has been sent and has not answered, and what the answers tell of its pace.
@@ -97,7 +100,7 @@ class InFlight(Generic[T]):
         """For how many more calls of its handler the worker should get tasks now."""
         return self._prefetch - self.calls
 
-    def put(self, tickets: list[T], pid: int, now: float) -> tuple[list[T], float, int, int]:
+    def put(self, tickets: list[T], pid: int, now: float) -> Outgoing[T]:
         """Add tasks that are sent together.
 
         Args:
@@ -106,7 +109,7 @@ class InFlight(Generic[T]):
             now: The time on the clock of ``time.monotonic``.
 
         Returns:
-            The batch for `pack_batches`.
+            The batch that is to be sent.
         """
         if not self._batches:
             self.head_since = now

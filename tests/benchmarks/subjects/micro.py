@@ -165,7 +165,7 @@ class QueueBench:
             for record in self._records:
                 queue.push(record)
             while queue.count:
-                queue.take_many(1.0, 2)
+                queue.pop_batches(1.0, 2)
 
 
 class WorkerBench:
