@@ -1,4 +1,4 @@
-"""Checks what a flow is declared and called with."""
+"""Checks of the arguments of flows and of their calls."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..step import FlowStep
 from .workers.process import StartMethod
 
 LONGEST_TIMEOUT = 1e9
-"""Seconds; stands for "for ever", which clocks and timers cannot count."""
+"""Seconds. Stands for an infinite time, which clocks and timers do not support."""
 
 
 def named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, FlowStep]]:
-    """Give each step its name; a handler alone stands for ``FlowStep(handler)``.
+    """Return each step with its name; a handler alone stands for ``FlowStep(handler)``.
 
     Raises:
         ConfigurationError: There is no step, or two have the same name.
@@ -39,10 +39,10 @@ def named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, Flow
 
 
 def checked_method(method: str) -> StartMethod:
-    """Return the way in which processes are started.
+    """Return a start method of processes.
 
     Raises:
-        MPStartMethodValueError: It is not one that is safe in a server.
+        MPStartMethodValueError: The method is not safe in a server.
     """
     if method == "spawn":
         return "spawn"
@@ -50,7 +50,7 @@ def checked_method(method: str) -> StartMethod:
         return "forkserver"
     raise MPStartMethodValueError(
         f"mp_start_method {method!r} is refused: use 'spawn' or 'forkserver'"
-        + ("; a forked server leaves its workers with locks and an event loop that nobody serves" * (method == "fork"))
+        + ("; a fork copies the locks and the event loop of a server in an unusable state" * (method == "fork"))
     )
 
 
@@ -58,7 +58,7 @@ def check_numbers(queue_size: int, priorities: int, memory_limit: int | None, st
     """Check the numbers of a flow.
 
     Raises:
-        ConfigurationError: One is too small.
+        ConfigurationError: A number is too small.
     """
     for name, value, least in (
         ("queue_size", queue_size, 1),
@@ -72,16 +72,16 @@ def check_numbers(queue_size: int, priorities: int, memory_limit: int | None, st
 
 
 def checked_timeout(timeout: object) -> float:
-    """Return the time limit of a call as seconds that clocks can count.
+    """Return the timeout of a call in seconds that clocks support.
 
     Raises:
-        ConfigurationError: It is no number.
+        ConfigurationError: It is not a number.
     """
     if not isinstance(timeout, SupportsFloat) or math.isnan(timeout):
-        raise ConfigurationError(f"timeout_sec of a call is a number of seconds, {got(timeout)}")
+        raise ConfigurationError(f"timeout_sec of a call must be a number of seconds, {got(timeout)}")
     return max(0.0, min(float(timeout), LONGEST_TIMEOUT))
 
 
 def not_a_task(value: object) -> ConfigurationError:
-    """Make the error for a call of a flow with something else than a task."""
-    return ConfigurationError(f"a flow takes a task, an object of a subclass of BaseTask, {got(value)}")
+    """Return the error for a call of a flow with a value that is not a task."""
+    return ConfigurationError(f"a flow processes tasks, objects of a subclass of BaseTask, {got(value)}")

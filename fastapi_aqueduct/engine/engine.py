@@ -46,13 +46,13 @@ class LocalEngine:
     Attributes:
         name: Name of the flow.
         memory_fd: Descriptor of the shared memory.
-        lifeline: What workers see the end of this process by.
-        memory: Its parts.
+        lifeline: The pipe by which workers detect the end of this process.
+        memory: Holds and allocation of the shared memory.
         dispatcher: Owns the tasks.
         caller: Submits tasks to it.
         supervisor: Keeps the workers alive.
-        loop: The event loop that they work in; None while they wait for one.
-        owner: Knows whether that one runs, and takes calls from other threads.
+        loop: The event loop that drives them; None while there is none.
+        owner: Tracks that loop and hands it the calls of other threads.
     """
 
     name: str
@@ -81,7 +81,7 @@ class LocalEngine:
         start_timeout: float,
         timing: Timing = DEFAULT_TIMING,
     ) -> Self:
-        """Take the shared memory and put the parts together; nothing is started.
+        """Create the shared memory and put the parts together; nothing is started.
 
         Args:
             name: Name of the flow.
@@ -97,7 +97,7 @@ class LocalEngine:
             ConfigurationError: A limit of this process does not allow the flow, a handler or condition cannot be
                 pickled, this is a worker that imports the module that starts the flow, or the application is frozen
                 and does not call `freeze_support`.
-            StartError: The system does not give the memory or the descriptors; nothing is left open.
+            StartError: The system has no memory or no descriptors left; nothing is left open.
         """
         check_interpreter()
         check_not_importing(name)
@@ -216,10 +216,10 @@ class LocalEngine:
         self.supervisor.shutdown.kill_at_once()
 
     async def close(self, kill: bool) -> None:
-        """End every task and every worker, and give the memory back.
+        """End every task and every worker, and release the memory.
 
         Args:
-            kill: Whether workers are killed, or asked to leave first.
+            kill: Whether workers are killed instead of stopped.
         """
         self._unshare()
         self.abandon()
@@ -241,7 +241,7 @@ class LocalEngine:
         self.lifeline.close()  # now: multiprocessing waits for those of the forkserver before this process ends
 
     def forget(self) -> None:
-        """Close what a forked child has of this, directly: it shares the event loop's epoll set with its parent.
+        """Close the descriptors in a forked child, without the event loop: its epoll set is shared with the parent.
 
         A copy of a descriptor would keep the workers alive after the death of the parent. The shared memory stays
         mapped: there may be views of it.
@@ -261,10 +261,10 @@ class LocalEngine:
         """Return a snapshot.
 
         Args:
-            state: Where the flow is in its life.
+            state: State of the flow.
         """
         if self.owner.is_here():
-            # The books belong to the loop; an endpoint for metrics may well ask from another thread.
+            # Only the thread of the loop may change the accounts; an endpoint for metrics may run in another thread.
             self.memory.arena.collect()
         stages = self.dispatcher.stages
         retained = [offset for stage in stages for worker in list(stage.workers) for offset in list(worker.retained)]

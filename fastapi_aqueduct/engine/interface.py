@@ -1,4 +1,4 @@
-"""What a flow asks of its engine."""
+"""The interface between a flow and its engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Engine(Protocol):
         """Number of tasks that are not settled."""
 
     async def start(self, timeout: float) -> None:
-        """Start in the running event loop and wait until the flow can take tasks.
+        """Start in the running event loop and wait until the flow accepts tasks.
 
         Args:
             timeout: Seconds that the start may take.

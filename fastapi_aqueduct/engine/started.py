@@ -1,4 +1,4 @@
-"""What the end of the interpreter and a fork of this process mean for flows that have been started."""
+"""Started flows at the exit of the interpreter and in a fork of this process."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from typing import NamedTuple
 
 
 class _Started(NamedTuple):
-    let_go: Callable[[], None]
+    end_at_exit: Callable[[], None]
     forget: Callable[[], None]
 
 
 _started: dict[object, _Started] = {}
-"""Also flows that nothing else refers to any more: their workers must be let go all the same."""
+"""Keeps flows that nothing else refers to: their workers must end too."""
 
 _kept: list[object] = []
-"""What the parent of this process has made. Kept, so that nothing in it is ended here by the garbage collector."""
+"""Objects of the parent process, kept so that the garbage collector ends nothing of them here."""
 
 
-def note_start(flow: object, let_go: Callable[[], None], forget: Callable[[], None]) -> None:
-    """Note that a flow is started.
+def note_start(flow: object, end_at_exit: Callable[[], None], forget: Callable[[], None]) -> None:
+    """Register a flow that starts.
 
     Args:
         flow: The flow.
-        let_go: Called at the end of the interpreter.
+        end_at_exit: Called at the exit of the interpreter.
         forget: Called in a fork of this process.
     """
-    _started[flow] = _Started(let_go, forget)
+    _started[flow] = _Started(end_at_exit, forget)
 
 
 def note_end(flow: object) -> None:
-    """Note that a flow has been stopped."""
+    """Unregister a flow that has stopped."""
     _started.pop(flow, None)
 
 
 def keep_for_good(thing: object) -> None:
-    """Keep what the parent of this process has made."""
+    """Keep an object of the parent process."""
     _kept.append(thing)
 
 
 @atexit.register
-def _let_go() -> None:
-    # A flow that was never stopped must not keep the interpreter: its workers leave when their channels close.
+def _end_at_exit() -> None:
+    # A flow that was never stopped must not block the exit: its workers end when their channels close.
     for started in list(_started.values()):
-        started.let_go()
+        started.end_at_exit()
 
 
 def _forget() -> None:

@@ -1,4 +1,4 @@
-"""Where a flow is in its life, and why it cannot be called."""
+"""The state of a flow, and the errors of calls that it does not allow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..logger import log
 
 
 class FlowState(StrEnum):
-    """Where a flow is in its life."""
+    """The state of a flow."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -20,16 +20,16 @@ class FlowState(StrEnum):
 
 
 def not_running(name: str, state: FlowState) -> NotRunningError:
-    """Make the error for a call of a flow that does not run.
+    """Return the error for a call of a flow that does not run.
 
     Args:
         name: Name of the flow.
-        state: Where it is.
+        state: Its state.
     """
     advice = {
         FlowState.STOPPED: "start it with `async with flow:`, with the lifespan of Aqueduct, or with flow.start()",
         FlowState.STARTING: "wait until its start has returned",
-        FlowState.STOPPING: "it takes no more tasks",
+        FlowState.STOPPING: "it accepts no more tasks",
         FlowState.RUNNING: "",
     }
     return NotRunningError(f"flow {name} is {state}: {advice[state]}")
@@ -49,7 +49,7 @@ class Origin:
     _has_told: bool = False
 
     def error(self, name: str) -> ForkedError:
-        """Make the error for a call in the fork.
+        """Return the error for a call in the fork.
 
         Args:
             name: Name of the flow.
@@ -57,7 +57,7 @@ class Origin:
         message = (
             f"flow {name} was started in process {self.pid}, and this is process {os.getpid()}, a fork "
             "of that: its workers answer only the process that has started them. Start the flow after the fork: with "
-            "the lifespan of Aqueduct and not by flow.start() at import (gunicorn --preload)"
+            "the lifespan of Aqueduct, not with flow.start() at import (gunicorn --preload)"
         )
         if not self._has_told:
             log.error("%s", message)  # not every server logs what an endpoint raises

@@ -1,4 +1,4 @@
-"""What a flow can tell about itself: immutable snapshots, made when asked."""
+"""Statistics of a flow: immutable snapshots."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class WorkerState(StrEnum):
-    """Where a worker is in its life."""
+    """The state of a worker."""
 
     STARTING = "starting"
     READY = "ready"
@@ -22,8 +22,8 @@ class WorkerStatistics:
 
     Attributes:
         pid: Its process id; None before it has one.
-        state: Where it is in its life.
-        in_flight: Tasks that it holds.
+        state: Its state.
+        in_flight: Number of its tasks.
     """
 
     pid: int | None
@@ -37,19 +37,19 @@ class StepStatistics:
 
     Attributes:
         name: Its name.
-        workers: Its worker processes, also those being started.
-        nprocs: How many there should be.
+        workers: Its worker processes, including those being started.
+        nprocs: The number of workers it should have.
         queued: Tasks that wait for it.
         restarts: Workers that died and were replaced since the start.
         recycled: Workers that were replaced because of their age, tasks or memory.
         retries: Tasks that were tried again after a worker had died.
         is_broken: Whether workers die so often that the step counts as not ready.
         is_given_up: Whether there has been no ready worker, or no call has returned, for so long that only a restart of
-            the server may help.
+            the server helps.
         expected_wait: Seconds until a worker is expected to be ready; 0 when one is.
         failed_launches: Launches of workers that failed because the system had no descriptor, memory or process left.
         hanging_for: Seconds for which all workers have been in calls of the handler whose tasks have ended without an
-            answer; 0 as long as that may be normal.
+            answer; 0 while that may be normal.
     """
 
     name: str
@@ -67,7 +67,7 @@ class StepStatistics:
 
     @property
     def ready_workers(self) -> int:
-        """Number of workers that can take a task."""
+        """Number of workers that are ready."""
         return sum(worker.state is WorkerState.READY for worker in self.workers)
 
 
@@ -78,11 +78,11 @@ class ArenaStatistics:
     Attributes:
         limit: The most bytes that may be in use.
         touched: Bytes that hold memory of the system, in use or kept warm.
-        used: Bytes of blocks that somebody holds: tasks, views, or code that kept one.
-        leased: Bytes of blocks on which there are views in the API process.
-        retained: Bytes of blocks that code in a worker kept after its task had moved on.
-        blocks: Number of blocks that somebody holds.
-        receiving: Bytes of bodies that have come and are no task's yet, because the rest is still arriving.
+        used: Bytes of blocks that tasks, views or code in workers hold.
+        leased: Bytes of blocks with views in the API process.
+        retained: Bytes of blocks that code in a worker has kept after the end of its task.
+        blocks: Number of blocks in use.
+        receiving: Bytes of bodies that are still arriving.
         free: Bytes that are kept warm for reuse.
     """
 
@@ -105,11 +105,11 @@ class FlowStatistics:
         state: Its state, as in `fastapi_aqueduct.flow.FlowState`.
         steps: Its steps in order.
         arena: Its shared memory.
-        in_flight: Tasks that have come and are not settled.
+        in_flight: Tasks that are not settled.
         completed: Tasks that were finished since the start.
         failed: Tasks whose handler raised or whose worker died.
         timed_out: Tasks whose deadline passed.
-        cancelled: Tasks whose caller went away.
+        cancelled: Tasks whose caller left.
     """
 
     name: str

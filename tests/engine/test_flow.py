@@ -173,7 +173,7 @@ async def test_a_priority_that_is_no_whole_number_is_refused_and_nothing_stays(p
 @pytest.mark.parametrize("thing", [42, None, Job, {"number": 1}, object()])
 async def test_what_is_no_task_is_refused(thing: Any) -> None:
     async with running(Flow(Each(handlers.pass_on))) as flow:
-        with pytest.raises(ConfigurationError, match="takes a task"):
+        with pytest.raises(ConfigurationError, match="processes tasks"):
             await flow.process(thing)
         assert flow.statistics().in_flight == 0
 

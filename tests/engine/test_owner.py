@@ -271,7 +271,7 @@ def test_blocking_calls_of_a_flow_that_does_not_run_or_of_what_is_no_task_are_re
     flow = Flow(Each(handlers.add_one))
     with pytest.raises(NotRunningError, match="async with flow"):
         flow.process_blocking(Job())
-    with pytest.raises(ValueError, match="takes a task"):
+    with pytest.raises(ValueError, match="processes tasks"):
         flow.process_blocking(5)  # type: ignore[type-var]
     with pytest.raises(ValueError, match="timeout_sec"):
         flow.process_blocking(Job(), "5")  # type: ignore[arg-type]
