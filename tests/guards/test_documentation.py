@@ -80,16 +80,7 @@ def test_the_endpoint_and_the_script_of_the_page_on_calls(tmp_path: Path) -> Non
     for name, text in modules_of("docs/calls.md").items():
         (tmp_path / name).write_text(text)
     assert run(tmp_path, "script.py", "1", "2.5") == "2 numbers, 3.5 together\n"
-    source = """
-        from starlette.testclient import TestClient
-        from main import app
-
-        if __name__ == "__main__":
-            with TestClient(app) as client:
-                print(client.post("/summary", json=[1, 2, 3]).json())
-    """
-    write_script(tmp_path, source, "ask.py")
-    assert run(tmp_path, "ask.py") == "3 numbers, 6 together\n"
+    assert "1 passed" in run(tmp_path, "-m", "pytest", "-q", "test_main.py")
 
 
 def run(directory: Path, *arguments: str) -> str:
