@@ -69,7 +69,7 @@ class Peer:
         pool = self._pools[step]
         ours, theirs = make_pair()
         call_of = self._memory.arena.status.call_of
-        worker = WorkerHandle(step, pool.name, 1 + step, ours, pool.step.batch_size, None, call_of, print, print)
+        worker = WorkerHandle(step, pool.name, pool.step, 1 + step, ours, call_of, print, print)
         worker.pid = PID
         worker.state = WorkerState.READY
         pool.add(pool.slots[0], worker)

@@ -1,4 +1,4 @@
-"""Starts one worker: its channel, what it is told, its process."""
+"""Launches a worker: makes its channel, sends its setup, starts its process."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from .spec import WorkerSpec
 
 
 class Launcher:
-    """Makes the workers of a flow, one at a time.
+    """Launches the workers of a flow.
 
     Args:
         name: Name of the flow.
         method: How processes are started.
         memory_fd: Descriptor of the shared memory.
-        lifeline: What workers see the end of this process by.
+        lifeline: Ends with this process, which workers see.
         memory: The shared memory of the flow.
         workers: How many workers the flow has, which share the cores.
-        timing: How long an unfinished message of a worker is waited for.
+        timing: The times of the engine.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Launcher:
         self._memory_fd = memory_fd
         self._lifeline = lifeline
         self._memory = memory
-        # Not the default executor: an application may fill that, and a dead worker would not be replaced meanwhile.
+        # Not the default executor: while an application fills that, a dead worker would not be replaced.
         self._threads = ThreadPoolExecutor(thread_name_prefix="aqueduct-launch")
         self._starting: set[socket.socket] = set()
         self._timing = timing
@@ -66,20 +66,20 @@ class Launcher:
         on_frames: Callable[[WorkerHandle, list[tuple[Kind, bytes]]], None],
         on_exit: Callable[[WorkerHandle], None],
     ) -> tuple[WorkerHandle, socket.socket]:
-        """Make the channel to a worker that has no process yet, and tell it what to run.
+        """Make the handle and the channel of a worker that has no process yet, and send the setup.
 
         Args:
-            slot: The worker's place; nobody is in it.
+            slot: A free slot.
             on_frames: Called with the worker and the frames that have arrived.
-            on_exit: Called once with the worker when the process is gone.
+            on_exit: Called once with the worker when its process has ended.
 
         Returns:
-            The worker, and the worker's end of the channel for `start`.
+            The worker, and its end of the channel for `start`.
 
         Raises:
             Exception: No descriptor or no memory is left; nothing is left open.
         """
-        spec, step = slot.spec, slot.spec.step
+        spec = slot.spec
         self._memory.arena.status.reset(slot.region)
         with contextlib.ExitStack() as undo:
             ours, theirs = make_pair()
@@ -88,14 +88,12 @@ class Launcher:
             worker = WorkerHandle(
                 spec.index,
                 spec.name,
+                spec.step,
                 slot.region,
                 ours,
-                step.batch_size,
-                step.handle_timeout,
                 self._memory.arena.status.call_of,
                 on_frames,
                 on_exit,
-                step.busy_poll,
                 self._timing.frame_timeout,
             )
             undo.callback(worker.close)
@@ -104,12 +102,12 @@ class Launcher:
         return worker, theirs
 
     async def start(self, spec: WorkerSpec, worker: WorkerHandle, theirs: socket.socket) -> None:
-        """Start the process of a worker.
+        """Start the process of a worker. A cancellation waits until the process is known.
 
         Args:
-            spec: What it runs.
+            spec: What the worker runs.
             worker: The worker.
-            theirs: Its end of the channel, which is closed here.
+            theirs: Its end of the channel, which this closes.
 
         Raises:
             Exception: No descriptor or no memory is left, or the forkserver cannot import the user's script.
@@ -119,22 +117,22 @@ class Launcher:
         self._starting.add(theirs)
 
         def start() -> None:
-            # In the thread, so that the process is known also when the event loop ends before it is started.
+            # In the thread, so that the process is adopted even if the event loop ends meanwhile.
             try:
                 process = start_process(self._method, theirs, descriptors, label, self._environment)
                 worker.adopt(ProcessGroup(process))
             finally:
-                self._let_go(theirs)
+                self._close(theirs)
 
         try:
             done = asyncio.wrap_future(self._run(start))
         except BaseException:
-            self._let_go(theirs)
+            self._close(theirs)
             raise
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:
-            await asyncio.wait([done])  # a process that is half started belongs to nothing
+            await asyncio.wait([done])  # else no handle would own the process
             raise
 
     def _run(self, function: Callable[[], None]) -> Future[None]:
@@ -147,26 +145,26 @@ class Launcher:
         try:
             self._threads.submit(_call, function, done)
         except BaseException:
-            # What was submitted stays in the executor's queue, and a thread of another launch would call it later.
+            # The executor keeps what was submitted, and a thread of another launch would call it later.
             if done.cancel():
                 raise
         return done
 
-    def _let_go(self, theirs: socket.socket) -> None:
+    def _close(self, theirs: socket.socket) -> None:
         self._starting.discard(theirs)
         theirs.close()
 
     def forget(self) -> None:
-        """Close what was made for the workers that are being started; in a forked child."""
-        # Not the threads: there are none here, and their lock may be held for ever.
+        """Close the channels of workers that are being started; in a forked child."""
+        # The executor is left alone: its threads do not exist here, and its lock may be locked for ever.
         for theirs in self._starting:
             theirs.close()
 
     def hint(self, exit_code: int | None) -> str:
-        """Say what may be behind the end of a worker that could not tell it itself; empty where nothing is known.
+        """Return what may have ended a worker that has sent no exception; an empty string if nothing is known.
 
         Args:
-            exit_code: Its exit status.
+            exit_code: The exit status of its process.
         """
         if self._method == "forkserver" and exit_code == 1:
             return f"; {explain_forkserver()}"
@@ -182,7 +180,7 @@ class Launcher:
             region=slot.region,
             blocks=self._memory.ledger.adoptable_blocks(slot.region),
             busy_poll=step.busy_poll,
-            # What is kept must not look like a leak.
+            # Memory that is kept must not look like growth.
             kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,
         )
         return setup.pack()

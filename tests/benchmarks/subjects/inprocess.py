@@ -79,7 +79,7 @@ class LocalFlow:
         self._dispatcher.attach(self._loop)
         for index in range(len(steps)):
             program = make_program(steps, index)
-            self._add(make_setup(self._layout, index), program, steps[index].batch_size, memory)
+            self._add(make_setup(self._layout, index), program, memory)
 
     async def start(self) -> None:
         """Wait until the dispatcher has heard from all workers."""
@@ -90,22 +90,15 @@ class LocalFlow:
         """Take a task through the steps."""
         await self._caller.process(task, 60.0)
 
-    def _add(self, setup: Setup, program: Program, batch_size: int, memory: FlowMemory) -> None:
+    def _add(self, setup: Setup, program: Program, memory: FlowMemory) -> None:
         local = LocalWorker(setup, program, self._memory_fd)
+        pool = self._pools[setup.step]
+        call_of = memory.arena.status.call_of
         worker = WorkerHandle(
-            setup.step,
-            setup.name,
-            setup.region,
-            local.sock,
-            batch_size,
-            None,
-            memory.arena.status.call_of,
-            self._receive,
-            _never,
+            pool.index, pool.name, pool.step, setup.region, local.sock, call_of, self._receive, _never
         )
         worker.pid = os.getpid()
         worker.attach(self._loop)
-        pool = self._pools[setup.step]
         pool.add(pool.slots[0], worker)
         self._loop.add_reader(local.channel.fileno(), local.serve)
         local.channel.send(Kind.READY)
