@@ -237,7 +237,7 @@ class LocalEngine:
         self.owner.at_exit(self._let_go)
 
     def _let_go(self) -> None:
-        self.supervisor.shutdown.let_go()
+        self.supervisor.shutdown.close_channels()
         self.lifeline.close()  # now: multiprocessing waits for those of the forkserver before this process ends
 
     def forget(self) -> None:

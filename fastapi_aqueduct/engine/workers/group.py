@@ -1,4 +1,4 @@
-"""The process group that a worker leads: the worker, and the processes that its handler has made."""
+"""The process group that a worker leads: the worker, and the processes that its handler has started."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..child.process_group import kill_members, signal_members
 from .process import Process
 
 GRACE = 0.5
-"""Seconds from SIGTERM to SIGKILL for the processes that a worker leaves behind."""
+"""Seconds from SIGTERM to SIGKILL for the processes that remain of a group without its leader."""
 
 
 class ProcessGroup:
     """A worker process and its descendants, unless they have left its group (setsid(2)).
 
     Args:
-        leader: The worker; its process id is the number of the group.
+        leader: The worker; its process id is the id of the group.
 
     Attributes:
         number: The number of the group.
@@ -33,23 +33,23 @@ class ProcessGroup:
         self.pidfd: int | None = None
 
     def open(self) -> None:
-        """Take a descriptor of the leader.
+        """Open a pidfd of the leader.
 
         Raises:
-            OSError: None is left.
+            OSError: No descriptor is left.
         """
         if hasattr(os, "pidfd_open"):
             self.pidfd = os.pidfd_open(self.number)
 
     def exit_code(self) -> int | None:
-        """Return the leader's exit status, negative for a signal; None until `reap` has read it."""
+        """Return the leader's exit status, negative for a signal; None until it has been read."""
         return self._leader.exit_code()
 
     def signal_leader(self, signum: signal.Signals) -> None:
-        """Send a signal to the leader, if it is still there."""
+        """Send a signal to the leader, unless it has ended."""
         with contextlib.suppress(ProcessLookupError):
             if self.pidfd is not None:
-                # A child of the forkserver is reaped by that, so its number alone may be a stranger's by now.
+                # The forkserver may have reaped the leader, and another process may have its number by now.
                 signal.pidfd_send_signal(self.pidfd, signum)
             elif self._leader.exit_code() is None:
                 os.kill(self.number, signum)
@@ -93,18 +93,18 @@ class ProcessGroup:
             signal_members(self.number, signal.SIGTERM)
 
     def close(self) -> None:
-        """Let go of the leader's descriptor."""
+        """Close the pidfd."""
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
 
     def forget(self) -> None:
-        """Let go of the leader in a forked child, whose child it is not."""
+        """Close the pidfd and forget the leader: in a forked child, which is not its parent."""
         self._leader.forget()
         self.close()
 
     def _is_reserved(self) -> bool:
-        """Tell whether the number is the leader's: it lives, or its status has not been read."""
+        """Tell whether the number belongs to the leader: it runs, or its status has not been read."""
         if self.pidfd is None:
             return self._leader.exit_code() is None
         try:
@@ -115,14 +115,14 @@ class ProcessGroup:
 
 
 class Remains:
-    """Ends what workers have left of their groups: it has had SIGTERM, and gets SIGKILL after `GRACE`."""
+    """The process groups whose leaders are gone: their members got SIGTERM, and get SIGKILL after `GRACE`."""
 
     def __init__(self) -> None:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._killed_at = 0.0
 
     def add(self, number: int) -> None:
-        """Watch over a group whose leader is gone; called in the event loop.
+        """Kill what is left of a group after `GRACE`; called in the event loop.
 
         Args:
             number: The number of the group.
@@ -132,7 +132,7 @@ class Remains:
             self._timers[number] = asyncio.get_running_loop().call_later(GRACE, self._kill, number)
 
     async def wait(self) -> None:
-        """Return when SIGKILL has been sent to all that are left."""
+        """Wait until SIGKILL has been sent to all that are left."""
         if self._timers:
             await asyncio.sleep(self._killed_at - time.monotonic())
         self.kill()
@@ -146,5 +146,5 @@ class Remains:
     def _kill(self, number: int) -> None:
         del self._timers[number]
         kill_members(number)
-        with contextlib.suppress(RuntimeError):  # there is no event loop at the end of the interpreter
-            asyncio.get_running_loop().call_later(GRACE, signal_members, number, 0)  # reaps them if they are ours now
+        with contextlib.suppress(RuntimeError):  # no event loop runs at the exit of the interpreter
+            asyncio.get_running_loop().call_later(GRACE, signal_members, number, 0)  # reaps inherited ones

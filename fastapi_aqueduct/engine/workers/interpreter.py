@@ -1,4 +1,4 @@
-"""How another interpreter like this one is started."""
+"""The command that starts another interpreter like this one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...exceptions import ConfigurationError
 from ..child import bootstrap
 
 WORKER = "--aqueduct-worker"
-"""First argument of a frozen application that is to become a worker; its descriptors and a label follow."""
+"""First argument of a frozen application that runs as a worker; its descriptors and a label follow."""
 
 _LETTERS = {
     "debug": "d",
@@ -42,7 +42,7 @@ def freeze_support() -> None:
 
 
 def check_interpreter() -> None:
-    """Refuse to start workers where that would start the application itself, and its workers, without end.
+    """Refuse to start workers where each would run the application, which starts workers, without end.
 
     Raises:
         ConfigurationError: The application is frozen and has not called `freeze_support`.
@@ -55,17 +55,17 @@ def check_interpreter() -> None:
 
 
 def worker_command() -> list[str]:
-    """Return the command that becomes a worker; its descriptors and a label follow."""
+    """Return the command that starts a worker, without the arguments: its descriptors and a label."""
     if _is_frozen():
         return [sys.executable, WORKER]
     return [sys.executable, *interpreter_options(), str(Path(bootstrap.__file__))]
 
 
 def interpreter_options() -> list[str]:
-    """List the options that this interpreter was started with and that a worker should have as well.
+    """Return the options of this interpreter that a worker should have as well.
 
-    The standard library has such a list for multiprocessing, but no public name for it. Not among them: ``-i``, which
-    would keep a worker alive, and ``-u``, which leaves no trace in ``sys.flags``.
+    The standard library has such a list for multiprocessing, without a public name. Left out: ``-i``, which would keep
+    a worker alive, and ``-u``, which is not in ``sys.flags``.
     """
     flags = sys.flags
     options = [f"-{letter * getattr(flags, name)}" for name, letter in _LETTERS.items() if getattr(flags, name)]
@@ -78,7 +78,7 @@ def interpreter_options() -> list[str]:
 
 
 def _warning_options() -> list[str]:
-    # Without those that -b and -X dev have put there, and will put there again.
+    # Without those that -b and -X dev have added, and will add in the worker.
     options = list(sys.warnoptions)
     implied = {1: "default::BytesWarning", 2: "error::BytesWarning"}.get(sys.flags.bytes_warning)
     for option in (implied, "default" if sys.flags.dev_mode else None):

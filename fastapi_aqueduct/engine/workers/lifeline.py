@@ -6,13 +6,13 @@ import os
 
 
 class Lifeline:
-    """A pipe into which nothing is written: workers have the read end, and only the API process the write end.
+    """A pipe without data: workers have the read end, and only the API process has the write end.
 
-    When the API process ends, however it does, the kernel closes the write end, and workers that asked for it get a
-    signal (`fastapi_aqueduct.engine.child.parent_death`).
+    When the API process ends in any way, the kernel closes the write end, and sends a signal to workers that have
+    requested it (`fastapi_aqueduct.engine.child.parent_death`).
 
     Attributes:
-        read_fd: What workers inherit.
+        read_fd: The read end, which workers inherit.
     """
 
     def __init__(self) -> None:

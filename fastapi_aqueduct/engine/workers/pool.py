@@ -1,4 +1,4 @@
-"""The workers of one step: their slots, which of them are there, and how well the step does."""
+"""The workers of one step: their slots, their states, and how often they die."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ LEAVING = (WorkerState.RETIRING, WorkerState.STOPPING)
 
 
 class PoolObserver(Protocol):
-    """Learns what happens in a pool: the side that gives tasks to its workers."""
+    """Receives the events of a pool; the dispatcher is one."""
 
     def receive(self, worker: WorkerHandle, kind: Kind, payload: bytes) -> None:
         """Handle a frame from a worker.
 
         Raises:
-            ProtocolError: The frame makes no sense.
+            ProtocolError: The frame is invalid.
         """
 
     def note_workers(self, index: int) -> None:
-        """Handle a change in which workers of a step take tasks.
+        """Handle a change of the workers that accept tasks.
 
         Args:
             index: Index of the step.
         """
 
     def remove(self, worker: WorkerHandle, error: WorkerDied) -> bool:
-        """Handle the loss of a worker, which is in no pool any more.
+        """Handle the end of a worker, which the pool has removed.
 
         Args:
             worker: The worker; its last frames have been received.
-            error: How its process ended.
+            error: The error for the tasks that it had in hand.
 
         Returns:
-            Whether it died with a task in hand with which another worker has died before.
+            Whether a task in its hands had killed another worker before.
         """
 
 
@@ -65,11 +65,11 @@ class Pool:
         slots: The places of workers: one more than the step has workers, so that a replacement can be ready before the
             worker leaves that it replaces.
         has_wear: Whether workers are replaced because of their tasks, age or memory.
-        observer: Learns what happens; set before the first launch.
-        workers: The workers, of any state, in the order of their launches. The list stays the same object.
-        budget: Whether workers die too often.
-        load_time: Seconds the last worker took to become ready.
-        quickest_load: Seconds that the worker took that loaded most quickly; a busy machine makes the others slow.
+        observer: Receives the events of the pool; set before the first launch.
+        workers: The workers of any state in the order of their launches; always the same list.
+        budget: Decides whether workers die too often.
+        load_time: Seconds from launch to ready of the last worker.
+        quickest_load: The smallest of these times; a busy machine makes others longer.
         restarts: Workers that died and were replaced.
         failed_launches: Launches that failed before there was a worker.
         recycled: Workers that were replaced because they were worn.
@@ -96,7 +96,7 @@ class Pool:
         self._longest_call = 0.0
 
     def missing(self) -> int:
-        """Count the workers that the step lacks and that are not on their way."""
+        """Count the workers that the step lacks and that no launch and no timer will bring."""
         coming = sum(slot.replaces is not None for slot in self.slots)
         leaving = sum(slot.worker is not None and slot.worker.state in LEAVING for slot in self.slots)
         taken = sum(not slot.is_free for slot in self.slots)
@@ -112,14 +112,14 @@ class Pool:
         self.workers.append(worker)
 
     def note_ready(self, worker: WorkerHandle) -> None:
-        """Count a worker in that is ready."""
+        """Note that a worker is ready."""
         self.load_time = worker.ready_at - worker.launched_at
         self.quickest_load = min(self.quickest_load, self.load_time)
         self.budget.note_load(self.load_time)
         self._note_change()
 
     def retire(self, worker: WorkerHandle) -> None:
-        """Give no more tasks to a worker that is worn."""
+        """Give no more tasks to a worn worker, whose replacement is ready."""
         worker.state = WorkerState.RETIRING
         self.recycled += 1
         self._note_change()
@@ -129,10 +129,10 @@ class Pool:
 
         Args:
             worker: The worker; its last frames have been received.
-            error: How its process ended.
+            error: The error for the tasks that it had in hand.
 
         Returns:
-            Whether it died with a task in hand with which another worker has died before.
+            Whether a task in its hands had killed another worker before.
         """
         self.workers.remove(worker)
         self._longest_call = max(self._longest_call, worker.in_flight.longest)
@@ -146,7 +146,7 @@ class Pool:
         self.observer.note_workers(self.index)
 
     def ready_workers(self) -> list[WorkerHandle]:
-        """List the workers that take tasks."""
+        """List the workers that accept tasks."""
         return [worker for worker in self.workers if worker.state is WorkerState.READY]
 
     def expected_wait(self, now: float) -> float:
@@ -167,7 +167,7 @@ class Pool:
         Args:
             slot: Its slot.
             worker: The worker.
-            is_repeated: Whether it died with a task in hand with which another worker has died before.
+            is_repeated: Whether a task in its hands had killed another worker before.
 
         Returns:
             Seconds until the next launch in the slot.
@@ -219,7 +219,7 @@ class Pool:
         Returns:
             Seconds; 0 while a worker works, is idle or loads.
         """
-        workers = list(self.workers)  # a copy: this may be asked from another thread
+        workers = list(self.workers)  # a copy: another thread may call this
         ready = [worker for worker in workers if worker.state is WorkerState.READY]
         if not ready or any(worker.state is WorkerState.STARTING for worker in workers):
             return 0.0

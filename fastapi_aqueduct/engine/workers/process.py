@@ -1,4 +1,4 @@
-"""One worker process, seen from the process that started it."""
+"""Starts the process of a worker, in a fresh interpreter or from the forkserver."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-"""What numeric libraries ask for the size of their thread pools, all of them while they are imported."""
+"""Variables from which numeric libraries read the size of their thread pools while they are imported."""
 
 
 FORKSERVER_DESCRIPTORS = 12
-"""Free descriptors with which `multiprocessing` can start a process: it uses nine at most for a moment."""
+"""Free descriptors with which `multiprocessing` can start a process: for a moment it uses up to nine."""
 
 
 class Descriptors(NamedTuple):
-    """What a worker inherits beside its end of the channel; it knows them by the same names.
+    """The descriptors that a worker inherits beside its end of the channel, in the order of its arguments.
 
     Attributes:
         memory: The shared memory.
         trace: The file for its stack.
-        lifeline: The end of a pipe whose other end only the API process has.
-        program: What it runs.
+        lifeline: The read end of a pipe whose write end only the API process has.
+        program: The memory file with its program.
     """
 
     memory: int
@@ -113,7 +113,7 @@ class SpawnedProcess(Process):
         return self._popen.returncode
 
     def forget(self) -> None:
-        self._popen.returncode = 0  # else it warns of a child that nothing waits for
+        self._popen.returncode = 0  # else subprocess warns of a child that nothing waits for
 
 
 class ForkserverProcess(Process):
@@ -155,17 +155,17 @@ class ForkserverProcess(Process):
         return self._process.exitcode
 
     def forget(self) -> None:
-        # multiprocessing asks for the status whenever it counts its children, and joins them at the end. That reads
-        # from a pipe which is shared with the parent, and would take its status away.
+        # multiprocessing reads the status whenever it counts its children, and joins them at exit. The pipe is shared
+        # with the parent, which would lose the status.
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(null, self._process.sentinel, inheritable=False)
         os.close(null)
 
 
 def _check_descriptors() -> None:
-    """Find out whether enough descriptors are left to ask the forkserver for a process.
+    """Check that enough descriptors are left to request a process from the forkserver.
 
-    It needs a socket and two pipes, and leaves the first pipe open when there is none for the second.
+    `multiprocessing` needs a socket and two pipes, and leaks the first pipe when there is none for the second.
 
     Raises:
         OSError: There are too few.
@@ -176,28 +176,28 @@ def _check_descriptors() -> None:
 
 
 class _Descriptor:
-    """A descriptor that travels with the process it is an argument of, and arrives as a number."""
+    """A descriptor as an argument of a process, in which it arrives as a number."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not before the process is being started: else multiprocessing serves the descriptor from a thread and a
-        # listening socket, which stay for good.
+        # Only while the process is being started: else multiprocessing serves the descriptor from a thread and a
+        # listening socket, which remain.
         return bootstrap.detach, (DupFd(self._fd),)
 
 
 def start_process(
     method: StartMethod, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]
 ) -> Process:
-    """Start a worker; takes some milliseconds, so not for the event loop's thread."""
-    made = SpawnedProcess if method == "spawn" else ForkserverProcess
-    return made(sock, descriptors, label, environment)
+    """Start a worker. This blocks for some milliseconds: call it in a thread."""
+    process = SpawnedProcess if method == "spawn" else ForkserverProcess
+    return process(sock, descriptors, label, environment)
 
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C in this thread; a child made meanwhile starts with it blocked, too."""
+    """Block SIGINT in this thread; a child that is started meanwhile inherits that."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -206,13 +206,13 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 def thread_environment(workers: int) -> dict[str, str]:
-    """Share the cores among the workers, so that numeric libraries do not start cores x workers threads.
+    """Divide the cores among the workers, so that numeric libraries do not start cores x workers threads.
 
     Args:
-        workers: How many worker processes there will be.
+        workers: Number of worker processes.
 
     Returns:
-        The variables to set; those that the user has set are left alone.
+        The variables to set, without those that the user has set.
     """
     threads = str(max(1, available_cores() // workers))
     return {name: threads for name in THREAD_VARIABLES if name not in os.environ}

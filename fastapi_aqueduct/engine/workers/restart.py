@@ -1,4 +1,4 @@
-"""When a worker that has died is replaced, and when a step counts as broken. Knows no clock: times are passed in."""
+"""When a dead worker is replaced, and when a step counts as broken. Without a clock: times are arguments."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 from ..timing import DEFAULT_TIMING, Timing
 
 LOADS_PER_WINDOW = 5
-"""Loads that fit in the window: with a load of a minute, five deaths take longer than five minutes."""
+"""Loads that fit into the window: with a load of a minute, five deaths take longer than five minutes."""
 
 
 class Life(NamedTuple):
-    """How a worker lived that was ready and has died.
+    """The life of a worker that was ready and has died.
 
     Attributes:
         age: Seconds since its launch.
         lifetime: Seconds since it was ready.
-        load: Seconds that workers of its step take to load.
+        load: Seconds that workers of its step need to load.
         has_answered: Whether it has answered a task.
-        is_repeated: Whether it died with a task in hand with which another worker has died before.
+        is_repeated: Whether a task in its hands had killed another worker before.
     """
 
     age: float
@@ -31,15 +31,15 @@ class Life(NamedTuple):
 
 
 class RestartPolicy:
-    """Tells how long to wait before the next launch; one for each place of a worker.
+    """Decides how long to wait before the next launch; one for each slot.
 
-    A launch that failed and a worker that died before it was ready say that the next one will fail, too: each doubles
-    the wait. A worker that was ready says that the next one will be, so a step that loads quickly gets it at once; only
-    two launches are never closer than half a second, and than a few seconds while no worker in this place answers
-    anything. Where a load is long, and thus dear, early deaths double the wait as well.
+    After a failed launch, or a worker that died before it was ready, the next one will probably fail, too: each doubles
+    the wait. After a worker that was ready, the next one will probably become ready, so a step that loads quickly gets
+    it at once; but two launches are at least half a second apart, and a few seconds while no worker in this slot
+    answers a task. Where a load is long, and thus expensive, early deaths double the wait as well.
 
     Args:
-        timing: How long the waits are.
+        timing: The times of the engine.
     """
 
     def __init__(self, timing: Timing = DEFAULT_TIMING) -> None:
@@ -57,7 +57,7 @@ class RestartPolicy:
         """Return the seconds to wait after the death of a worker that was ready.
 
         Args:
-            life: How it lived.
+            life: The life of the worker.
         """
         self._failures = 0
         is_quick = life.load < self._timing.quick_load
@@ -77,24 +77,24 @@ class RestartPolicy:
         return self._timing.longest_wait * random.uniform(0.5, 1.0)
 
     def _series(self, count: int) -> float:
-        # The wait varies by half, so that workers that died together do not load their models together
+        # Random by up to half, so that workers that died together do not load their models together
         # (Brooker, "Exponential Backoff And Jitter", 2015).
         wait = min(self._timing.longest_wait, self._timing.first_wait * 2.0 ** min(count, 30))
         return wait * random.uniform(0.5, 1.0)
 
 
 class RestartBudget:
-    """Tells a step that is unlucky from one that is broken; one for each step.
+    """Distinguishes an unlucky step from a broken one; one for each step.
 
-    Too many deaths in the window and the step counts as broken: it is reported as not ready while replacements go on
-    at the longest interval. Without a ready worker for too long, it counts as given up, and whatever watches the
-    server should restart it.
+    After too many deaths in the window, the step counts as broken: it is reported as not ready, and replacements follow
+    at the longest interval. Without a ready worker for too long, it counts as given up, and the supervisor of the
+    server should restart that.
 
     Args:
-        now: The time, in seconds on a clock that never goes back.
-        workers: How many workers the step should have. All of them may die at once for one reason, such as want of
+        now: The time in seconds on a monotonic clock.
+        workers: How many workers the step should have. All of them may die at once for one reason, such as too little
             memory.
-        timing: The window, and how many deaths fit in it.
+        timing: The times of the engine, and how many deaths fit into the window.
     """
 
     def __init__(self, now: float, workers: int = 1, timing: Timing = DEFAULT_TIMING) -> None:
@@ -106,15 +106,15 @@ class RestartBudget:
         self._unready_since: float | None = now
 
     def note_death(self, now: float) -> None:
-        """Count a worker that died unasked after it was ready, and whose load is dear."""
+        """Count the death of a ready worker whose load is expensive."""
         self._deaths.append(now)
 
     def note_failure(self, now: float) -> None:
-        """Count a launch that failed, or a death before the worker was ready."""
+        """Count a failed launch, or a death before the worker was ready."""
         self._failures.append(now)
 
     def note_load(self, seconds: float) -> None:
-        """Note how long a worker took to become ready; the failures before are forgotten: loading works again."""
+        """Note how long a worker took to become ready, and clear the failures: loading works again."""
         self._window = max(self._timing.death_window, LOADS_PER_WINDOW * seconds)
         self._failures.clear()
 

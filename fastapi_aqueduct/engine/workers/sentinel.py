@@ -1,4 +1,4 @@
-"""Watches the process of one worker until its end."""
+"""Watches the process of a worker until it ends."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ STATUS_TIME = 1.0
 
 
 class Sentinel:
-    """Tells when a process has ended, and kills it when its time is over.
+    """Reports the end of a process, and kills a process whose time is over.
 
     Args:
-        on_end: Called once when the process is gone and its exit status is known.
+        on_end: Called once when the process has ended.
     """
 
     def __init__(self, on_end: Callable[[], None]) -> None:
@@ -32,7 +32,7 @@ class Sentinel:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit status once the process is gone."""
+        """The exit status; None while the process runs, or if the status is unknown."""
         return self._group.exit_code() if self._group is not None else None
 
     @property
@@ -41,7 +41,7 @@ class Sentinel:
         return self._group is not None and self._group.pidfd is not None
 
     def adopt(self, group: ProcessGroup) -> None:
-        """Take charge of a process and of those it makes.
+        """Watch a process group from the next `attach` on.
 
         Raises:
             OSError: No descriptor is left to watch it; `abort` ends it.
@@ -53,13 +53,13 @@ class Sentinel:
         """Watch from an event loop."""
         self._loop = loop
         if self._group is not None and self._group.pidfd is not None:
-            # Not the end of the channel: a child of the worker may hold it open. Not SIGCHLD: uvloop refuses it.
+            # Not the end of the channel: a child of the worker may hold that open. Not SIGCHLD: uvloop refuses it.
             loop.add_reader(self._group.pidfd, self.end)
         if self._kill_at < math.inf:
             self._set_kill_timer(loop)
 
     def detach(self) -> None:
-        """Stop watching; what happens meanwhile is seen when it is watched again."""
+        """Stop watching; `attach` sees what has happened meanwhile."""
         pidfd = self._group.pidfd if self._group is not None else None
         if self._loop is not None and not self._loop.is_closed():
             for fd in (pidfd, self._status_fd):
@@ -72,23 +72,23 @@ class Sentinel:
         self._loop = None
 
     def signal_group(self, signum: signal.Signals) -> None:
-        """Send a signal to the process and to those it has made."""
+        """Send a signal to the process and to those it has started."""
         if self._group is not None:
             self._group.signal(signum)
 
     def signal(self, signum: signal.Signals) -> None:
-        """Send a signal to the process, if it is still there."""
+        """Send a signal to the process, unless it has ended."""
         if self._group is not None:
             self._group.signal_leader(signum)
 
     def kill_later(self, delay: float) -> None:
-        """Kill the process if it is still there after so many seconds; the first time that is said counts."""
+        """Kill the process if it has not ended after ``delay`` seconds; only the first call counts."""
         if self._loop is not None and self._kill_at == math.inf:
             self._kill_at = time.monotonic() + delay
             self._set_kill_timer(self._loop)
 
     def end(self) -> None:
-        """Read the exit status of a process that has ended; one that only seems to have ended is killed."""
+        """Read the exit status of a process that has ended, and report the end; if it has not ended, kill it."""
         group = self._group
         assert group is not None
         if group.pidfd is None:
@@ -122,19 +122,19 @@ class Sentinel:
         self._on_end()
 
     def abort(self) -> None:
-        """End the process, if there is one, of a launch that has failed half-way."""
+        """Kill the process, if there is one, of a launch that has failed half-way."""
         if self._group is not None:
             self._group.signal_leader(signal.SIGKILL)
             self._group.reap()
 
     def close(self) -> None:
-        """Let go of the process."""
+        """Stop watching, and close the pidfd."""
         self.detach()
         if self._group is not None:
             self._group.close()
 
     def forget(self) -> None:
-        """Close the descriptor and nothing else; in a forked child, whose child it is not."""
+        """Close the pidfd only: in a forked child, which is not the parent of the process."""
         self._loop = None
         if self._group is not None:
             self._group.forget()

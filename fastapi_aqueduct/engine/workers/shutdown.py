@@ -25,11 +25,11 @@ class Shutdown:
     Args:
         pools: The workers of all steps.
         launches: The launches under way.
-        remains: What workers have left of their process groups.
-        timing: How long workers have to stop.
+        remains: The process groups of workers that are gone.
+        timing: The times of the engine.
 
     Attributes:
-        has_begun: Whether the workers end and are not replaced.
+        has_begun: Whether workers that end are not replaced.
     """
 
     def __init__(self, pools: Sequence[Pool], launches: Launches, remains: Remains, timing: Timing) -> None:
@@ -75,10 +75,10 @@ class Shutdown:
             worker.sentinel.signal_group(signal.SIGKILL)
         self._remains.kill()
 
-    def let_go(self) -> None:
-        """Close the channels without waiting, at the end of the interpreter: the workers see it and exit.
+    def close_channels(self) -> None:
+        """Close the channels without waiting, at the exit of the interpreter: workers then end by themselves.
 
-        No signal: a worker that it ends has no time for `on_stop`, nor to end the processes it has made.
+        No signal is sent: it would leave a worker no time for `on_stop` and for the processes it has started.
         """
         self.has_begun = True
         for worker in self._workers():

@@ -1,4 +1,4 @@
-"""A place for one worker; the processes in it come and go."""
+"""A place for one worker after the other."""
 
 from __future__ import annotations
 

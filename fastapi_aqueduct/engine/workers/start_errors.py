@@ -1,4 +1,4 @@
-"""What is said about a start that has failed."""
+"""The errors for a start that has failed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .handle import WorkerHandle
 
 
 def start_error(flow: str, worker: WorkerHandle, exit_code: int | None, hint: str) -> StartError:
-    """Return the error for a worker that has died before it was ready.
+    """Return the error for a worker that died before it was ready.
 
     Args:
         flow: Name of the flow.
         worker: The worker.
-        exit_code: How its process ended.
-        hint: What may be behind that, if the worker has not told it itself.
+        exit_code: The exit status of its process.
+        hint: What may be the reason, if the worker has sent no exception.
     """
     where = f"a worker of {worker.name} in flow {flow} (pid {worker.pid})"
     failure = worker.failure
@@ -37,7 +37,7 @@ def launch_error(flow: str, step: str, failure: BaseException) -> StartError:
     Args:
         flow: Name of the flow.
         step: Name of the step.
-        failure: What has failed.
+        failure: The exception.
     """
     message = f"a worker of {step} in flow {flow} could not be started: {type(failure).__name__}: {failure}"
     error = StartError(message, step=step)
@@ -46,11 +46,11 @@ def launch_error(flow: str, step: str, failure: BaseException) -> StartError:
 
 
 def memory_error(flow: str, failure: OSError) -> StartError:
-    """Return the error for a flow that does not get the shared memory or the descriptors for itself.
+    """Return the error for a flow for which the system has no shared memory or descriptors.
 
     Args:
         flow: Name of the flow.
-        failure: What has failed.
+        failure: The exception.
     """
     error = StartError(
         f"flow {flow} could not be started: the system gives it no shared memory or no descriptor for it: {failure}"
@@ -65,7 +65,7 @@ def start_timeout_error(flow: str, workers: list[WorkerHandle], timeout: float) 
     Args:
         flow: Name of the flow.
         workers: All workers.
-        timeout: Seconds that they had.
+        timeout: The time limit in seconds.
     """
     slow = [worker for worker in workers if worker.state is not WorkerState.READY]
     names = ", ".join(f"{worker.name} (pid {worker.pid})" for worker in slow)

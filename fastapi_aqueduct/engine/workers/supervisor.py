@@ -38,14 +38,14 @@ from .wear import Wear
 
 
 class Supervisor:
-    """Starts workers, sees them die and replaces them.
+    """Starts workers, watches them and replaces those that die.
 
     Args:
         name: Name of the flow.
         pools: The workers of its steps.
         launcher: Starts a worker.
         start_timeout: Seconds in which a worker must be ready.
-        timing: How long a replacement waits, and how long a worker has to stop.
+        timing: The times of the engine.
 
     Attributes:
         shutdown: Ends the workers.
@@ -76,7 +76,7 @@ class Supervisor:
         """Start every worker and wait until all are ready.
 
         Raises:
-            StartError: A worker failed; the caller stops the others. Its cause is the worker's own exception.
+            StartError: A worker failed; the caller stops the others. The cause is the worker's own exception.
             StartTimeout: They were not ready in time.
         """
         loop = self._loop = asyncio.get_running_loop()
@@ -100,7 +100,7 @@ class Supervisor:
         self._fill()
 
     def detach(self) -> None:
-        """Stop watching the workers; they go on, and what happens is seen when they are watched again."""
+        """Stop watching the workers, which go on; `attach` handles what has happened meanwhile."""
         for pool in self._pools:
             for slot in pool.slots:
                 if slot.worker is not None:
@@ -111,13 +111,13 @@ class Supervisor:
         self._loop = None
 
     def close(self) -> None:
-        """Release what workers were launched with, when no more are launched."""
+        """Release the threads and programs, when no more workers are launched."""
         self._launcher.close()
         for pool in self._pools:
             pool.spec.close()
 
     def forget(self) -> None:
-        """Close the descriptors of all workers; in a forked child, whose workers they are not."""
+        """Close all descriptors: in a forked child, which does not own the workers."""
         self._loop = None
         for pool in self._pools:
             for worker in pool.workers:
@@ -126,7 +126,7 @@ class Supervisor:
         self._launcher.forget()
 
     def lacking(self) -> int:
-        """Count the workers that are not there and that no launch under way and no timer will bring; 0 as a rule."""
+        """Count the workers that are missing and that no launch and no timer will bring; 0 unless there is a defect."""
         return sum(pool.missing() for pool in self._pools)
 
     def _fill(self) -> None:
@@ -160,7 +160,7 @@ class Supervisor:
             self._recycler.watch_age(pool, slot, self._loop)
 
     def _on_failed_launch(self, pool: Pool, slot: Slot, failure: BaseException) -> None:
-        """Handle a launch that has made no process, or one that cannot be watched; what there is of it is ended."""
+        """Handle a launch without a process, or with one that cannot be watched and is ended."""
         worker, slot.worker = slot.worker, None
         try:
             if worker is not None:
@@ -177,7 +177,7 @@ class Supervisor:
             else:
                 pool.failed_launches += 1
                 delay = self._launch_later(pool, slot, pool.delay_after_failure(slot))
-                # Not the exception itself: handlers keep tickets, and its traceback holds the whole flow.
+                # Not the exception itself: log handlers keep records, and its traceback refers to the whole flow.
                 what = f"{type(failure).__name__}: {failure}"
                 message = "a worker of %s in flow %s could not be started (%s); it is tried again in %.1f s"
                 log.error(message, pool.name, self._name, what, delay)
@@ -195,8 +195,8 @@ class Supervisor:
         except ProtocolError as exc:
             worker.distrust(exc)
         except Exception as exc:
-            # Bytes that look like a frame may lead anywhere. A defect of this package must not pass unseen, though; its
-            # traceback goes to the log as text, because handlers keep tickets.
+            # Bytes that look like a frame may cause any exception, and so may a defect of this package, which must not
+            # pass unseen. The traceback is logged as text, because log handlers keep records.
             text = traceback.format_exc()
             log.error("a message from %s in flow %s (pid %d) has failed: %s", worker.name, self._name, worker.pid, text)
             worker.distrust(exc)
@@ -217,11 +217,11 @@ class Supervisor:
         exit_code = worker.sentinel.exit_code
         state, worker.state = worker.state, WorkerState.DEAD
         trace, is_repeated = "", False
-        with contextlib.ExitStack() as stack:  # whatever fails: a slot is never left with a worker that is gone
+        with contextlib.ExitStack() as stack:  # whatever fails, the slot does not keep a dead worker
             stack.callback(lambda: self._on_empty(pool, slot, worker, state, trace, is_repeated))
             stack.callback(self._remains.add, worker.pid)
             stack.callback(worker.close)
-            self._on_frames(pool, slot, worker, worker.drain())  # what it had finished counts
+            self._on_frames(pool, slot, worker, worker.drain())  # its last answers count
             if not worker.reason and exit_code == -signal.SIGKILL and self._out_of_memory.happened():
                 worker.reason = "the kernel was out of memory"
             is_repeated = pool.remove(worker, WorkerDied(worker.name, worker.pid, exit_code, worker.reason))
@@ -230,7 +230,7 @@ class Supervisor:
     def _on_empty(
         self, pool: Pool, slot: Slot, worker: WorkerHandle, state: WorkerState, trace: str, is_repeated: bool
     ) -> None:
-        """Decide what follows the end of a worker."""
+        """Empty the slot of a dead worker, and start what follows."""
         slot.cancel_timers()
         slot.worker = None
         self._recycler.note_gone(pool, worker)
@@ -247,7 +247,7 @@ class Supervisor:
 
     def _replace(self, pool: Pool, slot: Slot, worker: WorkerHandle, trace: str, is_repeated: bool) -> None:
         delay = 0.0
-        if pool.missing() > 0:  # else it was worn, and its replacement is there or on the way
+        if pool.missing() > 0:  # else it was worn, and its replacement exists already
             pool.restarts += 1
             if worker.ready_at:
                 delay = pool.delay_after_death(slot, worker, is_repeated)
