@@ -40,9 +40,11 @@ class Route:
         Raises:
             Exception: Raised by a condition.
         """
-        for index in range(step + 1, self._count):
-            if self._conditions[index](task):
-                return index
+        following = step + 1
+        while following < self._count:
+            if self._conditions[following](task):
+                return following
+            following += 1
         return FINISHED
 
     def leads(self, step: int, following: int) -> bool:

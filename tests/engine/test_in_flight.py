@@ -68,7 +68,7 @@ def test_others_do_not(table: InFlight[Item], durations: list[float]) -> None:
 def test_tasks_that_expired_on_the_way_say_nothing_about_a_worker(table: InFlight[Item]) -> None:
     items, number = put(table)
     table.complete(number, items, 0.0, 0.0, has_run=False)
-    assert table.free_calls == 1
+    assert table.prefetch == 1
     assert table.calls_per_batch == 1
     work(table, *[0.030] * 40)
     items, number = put(table)

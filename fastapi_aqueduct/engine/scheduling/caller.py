@@ -114,7 +114,10 @@ class Caller:
         # The first two questions are cheap, and nearly always enough.
         if (stage.waiters.contenders or stage.queue.count >= self._queue_size) and not self._has_place(stage, task):
             return None
-        self._check_running()
+        if self._dispatcher.loop is None:
+            raise NotRunningError(f"flow {self._dispatcher.name} was stopped")
+        if self._arena.mapping.dropped:
+            self._arena.collect()  # the memory of results that callers have dropped is warm
         try:
             return self._codec.encode(task)
         except ArenaFull:
@@ -125,7 +128,6 @@ class Caller:
         stage = self._dispatcher.stages[step]
         if not self._has_place(stage, task):
             await self._wait_for_place(stage, stage.queue.level(task.priority), deadline)
-            self._check_running()
         while True:
             try:
                 return self._codec.encode(task)
@@ -151,9 +153,3 @@ class Caller:
         if not has_place:
             self._dispatcher.count("timed_out")
             raise TaskTimeout(f"timeout of a task in flow {name}: it was {outside(stage)}")
-
-    def _check_running(self) -> None:
-        if self._dispatcher.loop is None:
-            raise NotRunningError(f"flow {self._dispatcher.name} was stopped")
-        if self._arena.mapping.dropped:
-            self._arena.collect()  # the memory of results that callers have dropped is warm

@@ -228,9 +228,10 @@ class Dispatcher:
     def _enqueue(self, ticket: Ticket, step: int, now: float) -> None:
         ticket.step = step
         ticket.arrived_at = now
-        if not self._sender.send_at_once(ticket, now):
+        queue = self.stages[step].queue
+        if queue.count or not self._sender.send_at_once(ticket, now):
             ticket.is_waiting = True
-            self.stages[step].queue.push(ticket)
+            queue.push(ticket)
             self._sender.schedule()
 
     def _take_answers(self, worker: WorkerHandle, batch: Batch) -> None:

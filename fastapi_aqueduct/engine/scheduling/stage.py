@@ -7,6 +7,7 @@ import time
 
 from ..statistics import StepStatistics, WorkerState
 from ..workers.handle import WorkerHandle
+from ..workers.in_flight import MAX_PREFETCH
 from ..workers.pool import Pool
 from .batch_delay import BatchDelay
 from .queue import BatchQueue
@@ -80,18 +81,18 @@ class Stage:
         Returns:
             The worker, None when all have enough; and for how many calls of its handler it should get tasks.
         """
-        worker = min(self._open_workers(), key=_calls, default=None)
-        if worker is None or (worker.in_flight.calls and not may_wait):
+        worker, fewest = None, MAX_PREFETCH
+        for other in self.workers:
+            in_flight = other.in_flight
+            if in_flight.calls < fewest and in_flight.calls < in_flight.prefetch and other.state is WorkerState.READY:
+                worker, fewest = other, in_flight.calls
+        if worker is None or (fewest and not may_wait):
             return None, 0
         if not may_wait:
             return worker, 1
         # With several workers the tasks that are here are dealt out, not poured into the first.
         share = -(-self.queue.count // (self.queue.batch_size * len(self.workers)))
-        return worker, min(worker.in_flight.free_calls, worker.in_flight.calls_per_batch, share)
-
-    def _open_workers(self) -> list[WorkerHandle]:
-        """List the workers that should get more tasks now."""
-        return [w for w in self.workers if w.state is WorkerState.READY and w.in_flight.free_calls > 0]
+        return worker, min(worker.in_flight.prefetch - fewest, worker.in_flight.calls_per_batch, share)
 
     def share(self) -> float:
         """Tell which part of a call's fixed time a task saves that joins a batch in time.
@@ -120,7 +121,3 @@ class Stage:
             failed_launches=pool.failed_launches,
             hanging_for=hanging_for if hanging_for and hanging_for >= pool.hang_limit() else 0.0,
         )
-
-
-def _calls(worker: WorkerHandle) -> int:
-    return worker.in_flight.calls

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sized
+from collections.abc import Sequence, Sized
 from typing import Generic, Protocol, TypeVar
 
 from ..wire.frames import FRAME_BUDGET, ProtocolError
@@ -71,6 +71,7 @@ class InFlight(Generic[T]):
         handled: Tasks that were answered.
         pace: Seconds that its last calls of the handler took.
         longest: Seconds that its longest call took; 0 as long as none was so long that it counts (`PREFETCH`).
+        prefetch: For how many calls it should have tasks in hand.
         calls_per_batch: For how many calls tasks should travel together; more would wait for each other's answers.
     """
 
@@ -80,25 +81,20 @@ class InFlight(Generic[T]):
         self.handled = 0
         self.pace = PREFETCH
         self.longest = 0.0
+        self.prefetch = 1
         self.calls_per_batch = 1
-        # By number, the oldest first: the tasks as they were sent, and by id those that have no answer.
-        self._batches: dict[int, tuple[list[T], dict[int, T]]] = {}
+        self._batches: dict[int, list[T]] = {}  # as they were sent, by number, the oldest first
+        self._left: dict[int, dict[int, T]] = {}  # of each that is answered in part: what has no answer, by id
         self._refused: list[T] = []
         self._number = 0
         self._tasks = 0
         self._batch_size = batch_size
         self._deviation = 8 * PREFETCH  # unknown at first
-        self._prefetch = 1
         self._answered = 0
 
     def __len__(self) -> int:
         """Return the number of tasks."""
         return self._tasks
-
-    @property
-    def free_calls(self) -> int:
-        """For how many more calls of its handler the worker should get tasks now."""
-        return self._prefetch - self.calls
 
     def put(self, tickets: list[T], pid: int, now: float) -> Outgoing[T]:
         """Add tasks that are sent together.
@@ -114,19 +110,17 @@ class InFlight(Generic[T]):
         if not self._batches:
             self.head_since = now
         number = self._number = (self._number + 1) % NUMBERS
-        left: dict[int, T] = {}
         for ticket in tickets:
             ticket.is_waiting = False
             ticket.holder = pid
             ticket.sent_at = now
-            left[ticket.id] = ticket
-        self._batches[number] = tickets, left
+        self._batches[number] = tickets
         self._tasks += len(tickets)
         self.calls += self._calls(tickets)
         return tickets, 0.0, self._batch_size, number
 
     def complete(
-        self, number: int, answers: Iterable[Answer], duration: float, now: float, has_run: bool = True
+        self, number: int, answers: Sequence[Answer], duration: float, now: float, has_run: bool = True
     ) -> tuple[list[T], float]:
         """Remove the tasks that have been answered.
 
@@ -144,29 +138,43 @@ class InFlight(Generic[T]):
         Raises:
             ProtocolError: There is no such batch, or no such task in it; nothing is removed.
         """
-        if number not in self._batches:
+        tickets = self._batches.get(number)
+        if tickets is None:
             raise ProtocolError(f"an answer to batch {number}, which it does not have")
-        _, left = self._batches[number]
-        calls = self._calls(left)
+        if number not in self._left and _are_whole(tickets, answers):
+            del self._batches[number]
+            calls = self._calls(tickets)
+            self.calls -= calls
+        else:
+            tickets = self._pick(number, answers)
+            calls = self._calls(tickets)
+        self._tasks -= len(tickets)
+        self.handled += len(tickets)
+        self.head_since = now
+        duration /= calls
+        if has_run:
+            self._note_call(duration)
+        return tickets, duration
+
+    def _pick(self, number: int, answers: Sequence[Answer]) -> list[T]:
+        """Remove some tasks of a batch."""
+        before = self._left.get(number) or {ticket.id: ticket for ticket in self._batches[number]}
+        left = before.copy()
         tickets: list[T] = []
         for answer in answers:
             ticket = left.pop(answer.id, None)
             if ticket is None:
-                left.update({ticket.id: ticket for ticket in tickets})
                 raise ProtocolError(f"an answer to task {answer.id}, which it does not have in batch {number}")
             tickets.append(ticket)
         if not tickets:
             raise ProtocolError(f"an answer to no task of batch {number}")
-        if not left:
+        if left:
+            self._left[number] = left
+        else:
             del self._batches[number]
-        self.calls -= calls - self._calls(left)
-        self._tasks -= len(tickets)
-        self.handled += len(tickets)
-        self.head_since = now
-        duration /= self._calls(tickets)
-        if has_run:
-            self._note_call(duration)
-        return tickets, duration
+            self._left.pop(number, None)
+        self.calls -= self._calls(before) - self._calls(left)
+        return tickets
 
     def restore(self, tickets: list[T]) -> None:
         """Take tasks back that were removed and whose answers make no sense; the worker is to die for it."""
@@ -189,20 +197,26 @@ class InFlight(Generic[T]):
         begun: list[T] = []
         in_hand, self._refused = self._refused, []
         untouched: list[T] = []
-        for sent, left in self._batches.values():
-            index = next((index for index, ticket in enumerate(sent) if ticket.id == current), None)
-            rest = list(left.values())
-            if index is not None:
-                end = index - index % self._batch_size + self._batch_size
-                in_hand += [ticket for ticket in sent[index:end] if ticket.id in left]
-                begun += untouched + [ticket for ticket in sent[:index] if ticket.id in left]
-                untouched = []
-                rest = [ticket for ticket in sent[end:] if ticket.id in left]
-            if len(left) < len(sent):
-                begun += rest
-            else:
-                untouched += rest
+        for number, sent in self._batches.items():
+            left = self._left.get(number)
+            call = range(0)
+            for index, ticket in enumerate(sent):
+                if ticket.id == current:
+                    start = index - index % self._batch_size
+                    call = range(index, start + self._batch_size)
+                    begun += untouched
+                    untouched = []
+            for index, ticket in enumerate(sent):
+                if left is not None and ticket.id not in left:
+                    continue
+                if index in call:
+                    in_hand.append(ticket)
+                elif left is not None or index < call.start:
+                    begun.append(ticket)
+                else:
+                    untouched.append(ticket)
         self._batches.clear()
+        self._left.clear()
         self._tasks = self.calls = 0
         return begun, in_hand, untouched
 
@@ -214,7 +228,7 @@ class InFlight(Generic[T]):
             current: Id of the task with which its last call of the handler began.
         """
         is_here = False
-        for sent, _ in self._batches.values():
+        for sent in self._batches.values():
             for start in range(0, len(sent), self._batch_size):
                 call = sent[start : start + self._batch_size]
                 is_here = is_here or ticket in call
@@ -225,7 +239,7 @@ class InFlight(Generic[T]):
     def is_abandoned(self) -> bool:
         """Tell whether all tasks of the oldest batch have ended without the worker; may be called in any thread."""
         batches = list(self._batches.values())  # a copy: the event loop goes on
-        return bool(batches) and all(ticket.is_settled for ticket in batches[0][0])
+        return bool(batches) and all(ticket.is_settled for ticket in batches[0])
 
     def free_at(self) -> float:
         """Return when the worker should be free, if it works on one call and its calls take a steady time.
@@ -242,9 +256,19 @@ class InFlight(Generic[T]):
     def _note_call(self, duration: float) -> None:
         self._answered += 1
         pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
-        self._prefetch = MAX_PREFETCH if pace * MAX_PREFETCH <= PREFETCH else max(1, int(PREFETCH / pace))
+        self.prefetch = MAX_PREFETCH if pace * MAX_PREFETCH <= PREFETCH else max(1, int(PREFETCH / pace))
         self.calls_per_batch = max(1, int(FRAME_BUDGET / pace)) if pace else MAX_PREFETCH
         if pace > PREFETCH:
             self._deviation += (abs(duration - pace) - self._deviation) / 8
             if duration > self.longest:
                 self.longest = duration
+
+
+def _are_whole(tickets: Sequence[Sendable], answers: Sequence[Answer]) -> bool:
+    """Tell whether a batch is answered as a whole and in its order, as nearly always."""
+    if len(tickets) != len(answers):
+        return False
+    for ticket, answer in zip(tickets, answers, strict=True):
+        if ticket.id != answer.id:
+            return False
+    return True
