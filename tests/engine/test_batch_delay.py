@@ -88,7 +88,7 @@ def test_no_batch_is_held_longer_than_a_call_costs_and_a_full_one_not_at_all(
     for action, count, pause, is_expected in course:
         now += pause / 16
         if action == "take":
-            patience.note_taken(0, now)
+            patience.note_sent(0, now)
             idle_since = None
         elif action == "busy" and idle_since is None:
             patience.note_busy(count, now)
@@ -106,7 +106,7 @@ def test_there_is_no_wait_while_another_worker_is_idle(course: list[tuple[int, f
     for count, pause, is_expected in course:
         now += pause
         assert patience.due_at(count, is_expected, 0.0, now) <= now
-        patience.note_taken(0, now)
+        patience.note_sent(0, now)
 
 
 def test_a_batch_waits_when_others_are_on_the_way_and_goes_when_not() -> None:
@@ -114,13 +114,13 @@ def test_a_batch_waits_when_others_are_on_the_way_and_goes_when_not() -> None:
     for _ in range(WINDOW):
         for is_expected, gap in ((True, 0.002), (False, 0.5)):
             patience.due_at(1, is_expected, 1.0, now)
-            patience.note_taken(0, now)
+            patience.note_sent(0, now)
             now += gap
             patience.note_busy(1, now)
-            patience.note_taken(0, now)
+            patience.note_sent(0, now)
             now += 1.0
     assert patience.due_at(1, True, 1.0, now) == pytest.approx(now + 0.003)
-    patience.note_taken(0, now)
+    patience.note_sent(0, now)
     assert patience.due_at(1, False, 1.0, now + 1.0) == now + 1.0
 
 
@@ -216,7 +216,7 @@ def simulate(rule: Rule, arrivals: Arrivals, callers: int = 0, duration: float =
             at(now + max(math.ceil((due_at - now) * 1000), 1) / 1000, "timer")  # as event loops do
             continue
         taken = [line.queue.popleft() for _ in range(min(BATCH, len(line.queue)))]
-        line.patience.note_taken(len(line.queue), now)
+        line.patience.note_sent(len(line.queue), now)
         busy = True
         at(now + FIXED + EACH * len(taken), "answer", taken)
     return outcome

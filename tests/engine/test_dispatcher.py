@@ -96,7 +96,7 @@ class Peer:
         return calls
 
     def receive(self, step: int = 0, count: int = 1) -> list[Batch]:
-        """Return so many batches that a worker was sent."""
+        """Return the next ``count`` batches that a worker was sent, at least."""
         batches: list[Batch] = []
         while len(batches) < count:
             frames = self._channels[step].receive(timeout=DEADLINE)

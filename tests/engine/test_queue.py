@@ -31,7 +31,7 @@ def names(items: list[Item]) -> list[str]:
 
 def settle(waiting: BatchQueue[Item], item: Item) -> None:
     item.is_settled = True
-    waiting.forget(item)
+    waiting.discard(item)
 
 
 def test_first_come_first_served() -> None:

@@ -213,7 +213,7 @@ def test_a_batch_waits_as_has_paid_while_bodies_arrived(arrivals: list[str]) -> 
     for second in range(16):  # whenever one task waited while others were expected, another came 1 ms later
         delay.due_at(1, True, 1.0, second)
         delay.due_at(2, True, 1.0, second + 0.001)
-        delay.note_taken(0, second + 0.001)
+        delay.note_sent(0, second + 0.001)
     case.arrivals += arrivals
     case.queue(1)
     assert sizes(case.scheduler.assign(NOW)) == ({} if arrivals else {1: [1]})

@@ -1,4 +1,4 @@
-"""Refuses what could not be done, before it costs anything."""
+"""Admission: refuses tasks that have no chance, before they cost anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .stage import Stage
 
 
 class Admission:
-    """Judges whether a task that comes now has a chance.
+    """Decides whether a task that arrives now has a chance.
 
     Args:
         name: Name of the flow.
@@ -27,7 +27,7 @@ class Admission:
         self._queue_size = queue_size
 
     def note_workers(self, index: int) -> None:
-        """Take in that a step has got or lost a worker."""
+        """Note whether a step has a ready worker, after a change in its workers."""
         if self._stages[index].pool.ready_workers():
             self.unavailable.discard(index)
         else:
@@ -37,7 +37,7 @@ class Admission:
         """Refuse while a step has no ready worker.
 
         Args:
-            timeout: Seconds for which the caller would wait.
+            timeout: Seconds for which the caller is prepared to wait.
 
         Raises:
             StepUnavailable: None is expected so soon.
@@ -53,13 +53,13 @@ class Admission:
                 )
 
     def check(self, priority: int, timeout: float, is_idle: bool) -> None:
-        """Refuse a task that could not go straight into the queue, or not be done in time.
+        """Refuse a task that would have to wait for a place, or would miss its deadline.
 
         Args:
             priority: Its priority.
             timeout: Seconds it has.
-            is_idle: Whether nothing is in flight. Then one is let in whatever was measured, or a slow first call
-                would close the door for good.
+            is_idle: Whether no task is in flight. Then one is admitted whatever was measured, or a slow first call
+                would have every later task refused.
 
         Raises:
             StepUnavailable: A step has no ready worker.
@@ -73,7 +73,7 @@ class Admission:
         expected = 0.0
         for stage in self._stages:
             expected += stage.expected_time()
-        if self._stages[0].queue.count >= self._queue_size:  # of all levels; seldom is there one to look at closer
+        if self._stages[0].queue.count >= self._queue_size:  # of all levels: rarely full enough for a closer look
             self._check_queue(priority, expected)
         if expected > timeout:
             raise DeadlineUnreachable(

@@ -1,17 +1,17 @@
-"""How long a worker may stand idle so that its next batch gets one task more. Knows no clock and no socket.
+"""The batch delay: how long a worker may stay idle so that its next batch gets one task more. Has no clock.
 
-Whether waiting pays depends on who would come. Tasks that arrive at random should not be waited for: those who come
-later make up the next batch anyway, and it is best to take whoever is there as soon as a worker is free (the rule that
-Inoue studies in "Queueing analysis of GPU-based inference servers with dynamic batching", Performance Evaluation 147,
-2021). Callers who go on when they have their answers come back together, and there it pays to wait for the last of
-them: else one part of them always waits for the batch of the other. Nobody says which it is, so it is learned.
+Whether a wait pays depends on the arrivals. Tasks that arrive at random are not worth a wait: later ones make up the
+next batch anyway, and it is best to take the tasks that are there as soon as a worker is free (the rule that Inoue
+studies in "Queueing analysis of GPU-based inference servers with dynamic batching", Performance Evaluation 147, 2021).
+Callers that send their next task when they have an answer come back together, and it pays to wait for the last of them:
+else one part of them always waits for the batch of the other. Which of the two it is has to be learned.
 
-The question is that of delayed acknowledgements in TCP: go now at a fixed price, or let those who are here wait and
-share the price with one more. Waiting until it has cost as much as it can gain is never worse than twice the best
+The question is that of delayed acknowledgements in TCP: go now at a fixed price, or let the tasks that are there wait
+and share the price with one more. Waiting until it has cost as much as it can gain is never worse than twice the best
 (Dooly, Goldman and Scott, "On-line analysis of the TCP acknowledgment delay problem", Journal of the ACM 48, 2001).
 That is the limit here. Up to it one can do better by looking at what happened in the same situation before, as in
-"Improving online algorithms via ML predictions" (Purohit, Svitkina and Kumar, NeurIPS 2018). A situation is how many
-wait, because the best rules for batches depend on that number (Deb and Serfozo, "Optimal control of batch service
+"Improving online algorithms via ML predictions" (Purohit, Svitkina and Kumar, NeurIPS 2018). A situation is the number
+of tasks that wait, because the best rules for batches depend on it (Deb and Serfozo, "Optimal control of batch service
 queues", Advances in Applied Probability 5, 1973), and whether others are known to be on the way.
 """
 
@@ -21,16 +21,16 @@ from collections import deque
 from collections.abc import Iterable
 
 LEAST_WAIT = 0.001
-"""Seconds that a wait in vain takes at least, since event loops round their timers up."""
+"""Seconds that a wait without an arrival takes at least, since event loops round their timers up."""
 
 WINDOW = 16
-"""How many of the last times a situation is judged by."""
+"""How many of its last occurrences a situation is judged by."""
 
 DOUBT = 4
-"""Times that a wait is supposed to have been in vain, beside those seen: a few lucky ones prove nothing."""
+"""Waits without an arrival that are assumed beside those seen: a few successes prove nothing."""
 
 MARGIN = 1.5
-"""How much longer than the longest wait that paid one should wait: the next to come may be a little later."""
+"""Factor on the longest wait that has paid: the next arrival may be a little later."""
 
 SMOOTHING = 1 / 8
 """Weight of the latest value in a running average of what changes quickly."""
@@ -56,7 +56,7 @@ class CallTime:
         self._size = self._square = self._product = 0.0
 
     def note(self, size: int, duration: float) -> None:
-        """Take in that a call with so many tasks took so many seconds."""
+        """Note the size and the seconds of a call."""
         self._calls += 1
         weight = max(MEMORY, 1 / self._calls)
         self._size += (size - self._size) * weight
@@ -84,8 +84,8 @@ class BatchDelay:
         self.is_worthwhile = False
         self._batch_size = batch_size
         self._call_time = CallTime()
-        # What followed when so many were waiting, and somebody else was known to be on the way or not: seconds to the
-        # next arrival. That is seen whether one waited for it or not.
+        # Seconds to the next arrival, by the number of tasks that waited and whether others were known to be on the
+        # way. Known whether a batch waited for the arrival or not.
         self._gaps: dict[tuple[int, bool], deque[float]] = {}
         self._situation: tuple[int, bool] | None = None
         self._count = 0
@@ -97,21 +97,21 @@ class BatchDelay:
         self._half_time = 0.0
 
     def note_call(self, size: int, duration: float) -> None:
-        """Take in that a call of the handler with so many tasks took so many seconds."""
+        """Note the size and the seconds of a call of the handler."""
         if self.is_worthwhile or duration > LEAST_WAIT:
             self._call_time.note(size, duration)
             self.is_worthwhile = self._batch_size > 1 and self._call_time.fixed > LEAST_WAIT
 
     def note_busy(self, count: int, now: float) -> None:
-        """Take in that so many tasks wait and no worker is idle."""
+        """Note that ``count`` tasks wait and no worker is idle."""
         self._note_arrival(count, now)
         if now < self._half_time:
             self._early = count
         else:
             self._late = count - self._early
 
-    def note_taken(self, left: int, now: float) -> None:
-        """Take in that a batch has gone and so many tasks still wait."""
+    def note_sent(self, left: int, now: float) -> None:
+        """Note that a batch was sent and ``left`` tasks still wait."""
         self._count = self._early = left
         self._behind += (2 * max(0, self._late) - self._behind) * SMOOTHING
         self._late = 0
@@ -119,13 +119,13 @@ class BatchDelay:
         self._idle_since = None
 
     def due_at(self, count: int, is_expected: bool, share: float, now: float) -> float:
-        """Tell when the next batch should go to an idle worker if nobody else comes: a time in the past means now.
+        """Return when the next batch should go to an idle worker if no task arrives before; the past means now.
 
         Args:
             count: The tasks that wait; one at least.
-            is_expected: Whether others are known to be on the way: still uploading, or in a step before.
-            share: Which part of the fixed time of a call a task saves that comes in time. 0 when another worker is
-                idle, else one part of as many as there are workers: that is when the next will be.
+            is_expected: Whether others are known to be on the way: in an upload, or in a step before.
+            share: The part of the fixed time of a call that a task saves by arriving in time. 0 when another worker is
+                idle, else one divided by the number of workers: the next is idle after that part of a call.
             now: The time.
         """
         self._note_arrival(count, now)
@@ -137,7 +137,7 @@ class BatchDelay:
             if count < self._batch_size:
                 self._situation = (count, is_expected)
                 gain = self._call_time.fixed * share
-                # Those behind lose what the batch loses.
+                # The tasks behind this batch lose what it loses.
                 wait = best_wait(self._gaps.get(self._situation, ()), gain, count + self._behind)
                 self._due_at = min(now + wait, self._idle_since + gain)
         return self._due_at
@@ -149,27 +149,27 @@ class BatchDelay:
 
 
 def best_wait(gaps: Iterable[float], gain: float, cost: float) -> float:
-    """Choose how long to wait for the next arrival: as would have been best so far.
+    """Return how long to wait for the next arrival: as long as would have been best so far.
 
     Args:
-        gaps: How long it took until somebody came, in the same situation before.
-        gain: Seconds that who comes in time saves.
-        cost: Seconds that a second of waiting costs: the number of those whom it delays.
+        gaps: Seconds until the next arrival, in the same situation before.
+        gain: Seconds that a task saves by arriving in time.
+        cost: Seconds that a second of waiting costs: the number of tasks that it delays.
 
     Returns:
-        Seconds, never more than what costs as much as can be gained.
+        Seconds; never so many that they cost more than can be gained.
     """
     limit = gain / cost
     chosen = best = won = 0.0
     ordered = sorted(gaps)
-    in_vain = len(ordered) + DOUBT
+    futile = len(ordered) + DOUBT
     for gap in ordered:
         if gap >= limit:
             break
         wait = min(limit, max(gap * MARGIN, LEAST_WAIT))
         won += gain - cost * gap
-        in_vain -= 1
-        balance = won - in_vain * cost * wait
+        futile -= 1
+        balance = won - futile * cost * wait
         if balance > best:
             chosen, best = wait, balance
     return chosen

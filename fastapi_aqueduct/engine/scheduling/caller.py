@@ -35,7 +35,7 @@ class Caller:
         self._queue_size = queue_size
 
     def check_entry(self, priority: int, timeout: float) -> None:
-        """Refuse a task that could not go straight into the queue, or not be done in time.
+        """Refuse a task that would have to wait for a place, or would miss its deadline.
 
         Raises:
             StepUnavailable: A step has no ready worker.

@@ -1,4 +1,4 @@
-"""Finds those whose time is over."""
+"""Deadlines: calls a function for each item whose deadline has passed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, Generic, Protocol, TypeVar
 from ..system.fair_timer import PAUSE
 
 RESOLUTION = 0.001
-"""Seconds by which a deadline may be noticed late: those that end together are found by one timer."""
+"""Seconds by which a deadline may be noticed late: one timer finds those that pass together."""
 
 SPANS = 64
-"""Deadlines that lie in the same span of time are noted together; so many spans make a second."""
+"""Spans in a second. Deadlines that lie in the same span are kept together."""
 
 FEWEST = 16
-"""Spans that are kept although nobody is left in them, before it is worth looking for those: each may hold 2 KiB."""
+"""Spans without an item that are kept before it is worth looking for them: each may hold 2 KiB."""
 
 
 TICK = 0.5
-"""Seconds after which the clock is looked at, as long as there are deadlines. Of a pause of the process only the end is
-seen, so this is also the most by which its length is not known."""
+"""Seconds between two looks at the clock while there are deadlines. Only the end of a pause of the process can be seen,
+so this is also the uncertainty of its length."""
 
 
 class Expiring(Protocol):
@@ -43,16 +43,17 @@ T = TypeVar("T", bound=Expiring)
 
 
 class Deadlines(Generic[T]):
-    """Calls a function for everybody who is still here when his deadline passes.
+    """Calls `on_expired(item)` for each item that is still present at its deadline.
 
-    Nearly all are gone long before. So to come and to go costs a dictionary's entry each, and a timer is set only for
-    the first of all deadlines; an event loop's own timer for each costs more than the rest of a task's bookkeeping.
+    Nearly all items are removed long before. So adding and removing one costs a dictionary entry each, and a timer is
+    set for the first of all deadlines only; a timer of the event loop for each item costs more than everything else
+    that is done for a task.
 
     A pause of the process (a stop signal, a debugger, a blocked event loop) is not charged: the timer fires late then,
     and all deadlines move by the length of the pause. The loop reads what has arrived before one of them passes.
 
     Args:
-        on_expired: Gets him, at most `RESOLUTION` after his deadline; he is forgotten then.
+        on_expired: Called with an item, at most `RESOLUTION` after its deadline; the item is removed then.
     """
 
     def __init__(self, on_expired: Callable[[T], None]) -> None:
@@ -64,7 +65,7 @@ class Deadlines(Generic[T]):
         self._loop: asyncio.AbstractEventLoop
 
     def add(self, item: T, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch somebody."""
+        """Add an item."""
         deadline = item.deadline
         span = self._spans.get(int(deadline * SPANS))
         if span is None:
@@ -75,11 +76,11 @@ class Deadlines(Generic[T]):
             self._set_timer(deadline, loop)
 
     def remove(self, item: T) -> None:
-        """Forget somebody, if he is watched."""
+        """Remove an item, if it is present."""
         item.span.pop(item.id, None)
 
     def clear(self) -> None:
-        """Forget everybody."""
+        """Remove all items."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -127,17 +128,17 @@ class Deadlines(Generic[T]):
         self._timer = None
         self._timer_at = math.inf
         try:
-            self._tell(now)
+            self._call_expired(now)
         finally:
-            self._watch_next()  # also when a function has raised: the others wait for their deadlines
+            self._watch_next()  # also when a call has raised: the other items have deadlines, too
 
-    def _tell(self, now: float) -> None:
+    def _call_expired(self, now: float) -> None:
         for number in sorted(self._spans):
             if number > now * SPANS:
                 return
             span = self._spans.get(number, {})
             for item in [item for item in span.values() if item.deadline <= now]:
-                if span.pop(item.id, None) is not None:  # it may have gone while others were told
+                if span.pop(item.id, None) is not None:  # it may have been removed by a call before
                     self._on_expired(item)
 
     def _watch_next(self) -> None:

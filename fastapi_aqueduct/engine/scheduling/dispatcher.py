@@ -1,4 +1,4 @@
-"""Owns every task from arrival to answer.
+"""The dispatcher: owns every task from its submission to its end.
 
     Caller ─▶ submit ─▶ queue of a step ─▶ worker ─▶ answer ─┬─▶ queue of the next step ─▶ ...
                                                              └─▶ settle ─▶ the receiver of the task
@@ -40,7 +40,7 @@ from .whereabouts import late_answer, whereabouts
 
 
 class Dispatcher:
-    """Takes tasks through the steps of a flow.
+    """Sends tasks through the steps of a flow, and settles each exactly once.
 
     Args:
         name: Name of the flow.
@@ -94,7 +94,7 @@ class Dispatcher:
         return len(self._tickets)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Work in an event loop, on the tasks too that other threads have handed to an earlier one."""
+        """Work in an event loop, also on tasks that other threads have handed to an earlier one."""
         self.detach("its event loop has ended", handed=False)
         self.loop = loop
         for ticket in self._tickets.values():
@@ -156,19 +156,19 @@ class Dispatcher:
         self.outcomes[outcome] += 1
 
     def note_workers(self, index: int) -> None:
-        """Take in that a step has got or lost a worker."""
+        """Handle a change in which workers of a step take tasks; see `PoolObserver`."""
         self.admission.note_workers(index)
         self._sender.schedule()
 
     def receive(self, worker: WorkerHandle, kind: Kind, payload: bytes) -> None:
-        """Take in a frame from a worker.
+        """Handle a frame from a worker.
 
         Raises:
             ProtocolError: The frame makes no sense.
         """
         if kind is Kind.ANSWERS:
             for batch in unpack_batches(payload):
-                self._take_answers(worker, batch)
+                self._complete(worker, batch)
             self._sender.refill(worker)
             for stage in self.stages:
                 if stage.queue.count:
@@ -187,16 +187,16 @@ class Dispatcher:
             raise ProtocolError(f"a worker does not send frames of kind {kind.name}")
 
     def remove(self, worker: WorkerHandle, error: WorkerDied) -> bool:
-        """Take a worker off that is gone: what it had begun is tried again or fails, what it had not waits again.
+        """Handle the loss of a worker: tasks that it had begun are tried again or fail, others wait again.
 
         Args:
-            worker: The worker; its last answers have been taken in.
-            error: What the callers of tasks that fail get.
+            worker: The worker; its last frames have been received.
+            error: The error of the tasks that fail.
 
         Returns:
             Whether it died with a task in hand with which another worker has died before.
         """
-        is_repeated = self._retries.take_over(self.stages[worker.step], worker, error)
+        is_repeated = self._retries.requeue(self.stages[worker.step], worker, error)
         self._retention.drop_all(worker)
         return is_repeated
 
@@ -204,7 +204,7 @@ class Dispatcher:
         """Wait until no task is left.
 
         Returns:
-            Whether that came about within ``timeout`` seconds.
+            Whether that happened within ``timeout`` seconds.
         """
         return await self._idle.wait(timeout)
 
@@ -213,13 +213,13 @@ class Dispatcher:
 
         Args:
             reason: Why.
-            handed: Whether those too whose callers are in other threads, and wait on.
+            handed: Whether also tasks whose callers are in other threads, and outlive the event loop.
         """
         for ticket in list(self._tickets.values()):
             receiver = ticket.receiver
             if not handed and ticket.is_handed and receiver is not None and not receiver.done():
                 continue
-            with contextlib.suppress(RuntimeError):  # its event loop is closed, so nobody can wait for it any more
+            with contextlib.suppress(RuntimeError):  # the event loop of its caller is closed
                 self._settle(ticket, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
         self._idle.cancel()
         for stage in self.stages:
@@ -234,7 +234,7 @@ class Dispatcher:
             queue.push(ticket)
             self._sender.schedule()
 
-    def _take_answers(self, worker: WorkerHandle, batch: Batch) -> None:
+    def _complete(self, worker: WorkerHandle, batch: Batch) -> None:
         envelopes, duration, _, number = batch
         now = time.monotonic()
         has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
@@ -259,7 +259,7 @@ class Dispatcher:
                 elif now >= ticket.deadline and not self._deadlines.forgive(now):
                     self._end_late(ticket, late_answer(worker, ticket, status, duration, now), now)
                 elif status:
-                    self._take_failure(worker, ticket, envelope)
+                    self._fail(worker, ticket, envelope)
                 elif step == FINISHED:
                     self._finish(ticket, now)
                 elif self.route.leads(worker.step, step):
@@ -268,12 +268,12 @@ class Dispatcher:
                     ticket.holder = worker.pid
                     raise ProtocolError(f"a task cannot go from step {worker.step} to step {step}")
         except Exception:
-            # The worker is ended for it; its death takes care of the tasks that have no answer yet.
+            # The worker is killed for it, and its death decides on the tasks that have no answer.
             worker.in_flight.restore([ticket for ticket in tickets if ticket.holder])
             raise
 
-    def _take_failure(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope) -> None:
-        if envelope.status == Status.EXPIRED:  # for the worker; its deadline has moved because of a pause meanwhile
+    def _fail(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope) -> None:
+        if envelope.status == Status.EXPIRED:  # for the worker; the deadline has moved since, because of a pause
             self._enqueue(ticket, ticket.step, time.monotonic())
             return
         where = f"step {worker.name} of flow {self.name} (pid {worker.pid})"
@@ -311,7 +311,7 @@ class Dispatcher:
         if ticket.is_waiting:
             ticket.is_waiting = False
             stage = self.stages[ticket.step]
-            stage.queue.forget(ticket)
+            stage.queue.discard(ticket)
             if stage.waiters.contenders:
                 stage.waiters.open()
         if not ticket.holder and ticket.content.blocks:

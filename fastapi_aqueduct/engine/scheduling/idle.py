@@ -1,4 +1,4 @@
-"""What a flow without tasks does: it tells who waits for that, and lets its memory go when it stays so."""
+"""Idle handling: wakes `wait_idle()` callers and, after a time without tasks, returns cached memory to the OS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..system.fair_timer import wait_fairly
 
 
 class Idle:
-    """Notices that a flow has nothing to do.
+    """Tells when a flow has no task.
 
     Args:
         in_flight: The tasks that are not settled.
@@ -27,7 +27,7 @@ class Idle:
         self._waiting: asyncio.Future[None] | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Take in that the last task is settled.
+        """Note that the last task is settled.
 
         Args:
             loop: Where the flow works; None when it has stopped.
@@ -37,10 +37,10 @@ class Idle:
         if waiting is not None and not waiting.done() and not waiting.get_loop().is_closed():
             waiting.set_result(None)
         if self._timer is None and loop is not None:
-            self._timer = loop.call_later(self._idle_time, self._look, loop)
+            self._timer = loop.call_later(self._idle_time, self._check, loop)
 
     def cancel(self) -> None:
-        """Forget that the memory was to go."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -49,7 +49,7 @@ class Idle:
         """Wait until no task is left.
 
         Returns:
-            Whether that came about within ``timeout`` seconds.
+            Whether that happened within ``timeout`` seconds.
         """
         if not self._in_flight:
             return True
@@ -58,13 +58,13 @@ class Idle:
         self._waiting = None
         return is_idle
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        # One timer that looks again, not one that each task cancels.
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        # One timer that is set again, not one that each task cancels.
         self._timer = None
         if self._in_flight:
             return
         remaining = self._began_at + self._idle_time - time.monotonic()
         if remaining > 0:
-            self._timer = loop.call_later(remaining, self._look, loop)
+            self._timer = loop.call_later(remaining, self._check, loop)
         else:
             self._on_idle()

@@ -1,4 +1,4 @@
-"""Which waiting tasks go next, and when. Knows no clock and no socket: the time is passed in."""
+"""The queue of a step: which waiting tasks go next, and when. Has no clock: the time is passed in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from ...task import checked_priority
 
 AGING = 1.0
-"""Seconds of waiting that weigh as much as one level of priority, so that nobody starves."""
+"""Seconds of waiting that weigh as much as one level of priority, so that no task starves."""
 
 
 class Waiting(Protocol):
@@ -19,7 +19,7 @@ class Waiting(Protocol):
 
     @property
     def is_settled(self) -> bool:
-        """Whether nobody waits for it any more: cancelled or timed out."""
+        """Whether its caller does not wait any more: cancelled or timed out."""
 
 
 T = TypeVar("T", bound=Waiting)
@@ -53,10 +53,10 @@ class BatchQueue(Generic[T]):
         return len(self._levels)
 
     def level(self, priority: int) -> int:
-        """Tell which level serves a priority: more than there are counts as the highest.
+        """Return the level of a priority; one above the highest level counts as the highest.
 
         Raises:
-            ConfigurationError: It is no whole number.
+            ConfigurationError: It is not a whole number.
         """
         return min(max(checked_priority(priority), 0), len(self._levels) - 1)
 
@@ -81,14 +81,14 @@ class BatchQueue(Generic[T]):
         self._counts[item.priority] += 1
         self.count += 1
 
-    def push_back(self, item: T) -> None:
-        """Put a task back in front of those of its priority; it had been taken and not begun."""
+    def push_front(self, item: T) -> None:
+        """Put a task back in front of those of its priority: its worker has died and had not begun it."""
         self._levels[item.priority].appendleft(item)
         self._counts[item.priority] += 1
         self.count += 1
 
-    def forget(self, item: T) -> None:
-        """Note that a task in the queue was settled; it is passed over when its turn comes."""
+    def discard(self, item: T) -> None:
+        """Note that a task in the queue is settled; it is skipped when it comes to the front."""
         self._counts[item.priority] -= 1
         self.count -= 1
         if not self.count:
@@ -97,7 +97,7 @@ class BatchQueue(Generic[T]):
                 level.clear()
 
     def due_at(self) -> float:
-        """Tell when the next batch should go: a time in the past means now. Something must be waiting."""
+        """Return when the next batch should go; a time in the past means now. The queue must not be empty."""
         if self.has_alone:
             return self._alone[0].arrived_at
         oldest = min(level[0].arrived_at for level in self._levels if self._skip_settled(level))
@@ -106,7 +106,7 @@ class BatchQueue(Generic[T]):
         return oldest + self.batch_timeout
 
     def pop_batches(self, now: float, calls: int) -> list[T]:
-        """Take the next batches, for so many calls of the handler; only the last of them may be short."""
+        """Remove and return the next batches, for ``calls`` calls of the handler; only the last may be short."""
         if len(self._levels) == 1 and not self._alone:
             return self._pop_oldest(calls * self.batch_size)
         batch = self.pop_batch(now)
@@ -117,7 +117,7 @@ class BatchQueue(Generic[T]):
         return batch
 
     def pop_batch(self, now: float) -> list[T]:
-        """Take the next batch: higher priorities first, but waiting long enough raises anybody's."""
+        """Remove and return the next batch: higher priorities first, where long waiting raises a priority."""
         batch: list[T] = []
         if self._alone and self._skip_settled(self._alone):
             batch.append(self._alone.popleft())
@@ -132,7 +132,7 @@ class BatchQueue(Generic[T]):
         return batch
 
     def _pop_oldest(self, most: int) -> list[T]:
-        """Take so many tasks of the only level."""
+        """Remove and return at most ``most`` tasks of the only level."""
         level = self._levels[0]
         batch: list[T] = []
         while level and len(batch) < most:

@@ -1,4 +1,4 @@
-"""What code in workers has kept of shared memory."""
+"""Retention: the blocks of shared memory that user code in workers still has views of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..workers.handle import WorkerHandle
 
 
 class Retention:
-    """Holds the blocks that code in a worker still looks at when the task they came with has gone on.
+    """Holds blocks for workers after the task has left with which they came.
 
     Args:
         ledger: The holds on blocks.

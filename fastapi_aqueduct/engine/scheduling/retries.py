@@ -1,4 +1,4 @@
-"""What becomes of the tasks of a worker that has died."""
+"""Retries: decides on the tasks of a worker that has died."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class Retries:
         self._status_page = status_page
         self._settle = settle
 
-    def take_over(self, stage: Stage, worker: WorkerHandle, error: WorkerDied) -> bool:
-        """Decide on each task that a dead worker had: what it had begun is tried again or fails, what not waits again.
+    def requeue(self, stage: Stage, worker: WorkerHandle, error: WorkerDied) -> bool:
+        """Try the tasks again that a dead worker had begun, or let them fail; queue the others again.
 
         Args:
             stage: Its step.
-            worker: The worker; its last answers have been read.
-            error: What the callers of tasks that fail get.
+            worker: The worker; its last answers have been received.
+            error: The error of the tasks that fail.
 
         Returns:
             Whether it died with a task in hand with which another worker has died before.
         """
-        done, in_hand, untouched = worker.in_flight.take_all(self._status_page.task_of(worker.region))
+        begun, in_hand, untouched = worker.in_flight.take_all(self._status_page.task_of(worker.region))
         for ticket in reversed(untouched):
             self._put_back(stage, ticket)
         for ticket in in_hand:
-            ticket.deaths += 1  # what was done already did not kill it
-        for ticket in done + in_hand:
+            ticket.deaths += 1  # those of other calls did not kill it
+        for ticket in begun + in_hand:
             self._retry(stage, ticket, error)
         return any(ticket.deaths > 1 for ticket in in_hand)
 
@@ -57,7 +57,7 @@ class Retries:
         if ticket.deaths:
             stage.queue.push_alone(ticket)
         else:
-            stage.queue.push_back(ticket)
+            stage.queue.push_front(ticket)
 
     def _retry(self, stage: Stage, ticket: Ticket, error: WorkerDied) -> None:
         ticket.holder = 0

@@ -113,7 +113,7 @@ class Scheduler:
             tickets = queue.pop_batches(now, calls)
             assignments.setdefault(worker, []).append(worker.in_flight.put(tickets, worker.pid, now))
             if delay is not None:
-                delay.note_taken(queue.count, now)
+                delay.note_sent(queue.count, now)
             places -= len(tickets)
 
     def _choose(self, stage: Stage, may_wait: bool, now: float) -> tuple[WorkerHandle | None, int]:

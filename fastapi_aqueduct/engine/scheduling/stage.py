@@ -1,4 +1,4 @@
-"""One step as the dispatcher sees it: who waits for it and who works on it."""
+"""One step as the dispatcher sees it: the tasks that wait for it, and the workers that it may give them to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .waiters import Waiters
 
 
 class Stage:
-    """Everything about one step that the dispatcher and the scheduler decide by.
+    """What the dispatcher and the scheduler know about one step.
 
     Args:
         pool: Its workers.
@@ -30,7 +30,7 @@ class Stage:
         queue: The tasks that wait for it.
         batch_delay: Decides how long a batch waits; None when a fixed time does.
         waiters: Where callers wait for a place in the queue.
-        takes_at_once: Whether nothing can be gained by waiting, however shortly, for others than the first who comes.
+        takes_at_once: Whether a task gains nothing by waiting for others: batches have one task and no timeout.
         due_at: When the scheduler must look at it again if nothing happens before, on the clock of ``time.monotonic``.
         max_retries: How often a task is tried again after a worker has died with it.
         retries: Tasks that were tried again.
@@ -52,7 +52,7 @@ class Stage:
         self.retries = 0
 
     def expected_time(self) -> float:
-        """Tell how long a task that comes now should take here at the measured rate, in seconds."""
+        """Return the seconds that a task arriving now should take here at the measured rate."""
         waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
         if len(self.workers) == 1:
             worker = self.workers[0]
@@ -66,7 +66,7 @@ class Stage:
         return pace * max(1.0, batches / len(ready))
 
     def idle_worker(self) -> WorkerHandle | None:
-        """Find a worker that has nothing to do."""
+        """Return a ready worker without a task; None when there is none."""
         for worker in self.workers:
             if not worker.in_flight.calls and worker.state is WorkerState.READY:
                 return worker
@@ -76,10 +76,10 @@ class Stage:
         """Choose the worker that should get the next batches: the one with the fewest calls in hand.
 
         Args:
-            may_wait: Whether a batch may wait in a worker's hands until that has done others.
+            may_wait: Whether a batch may wait at a worker that has others in hand.
 
         Returns:
-            The worker, None when all have enough; and for how many calls of its handler it should get tasks.
+            The worker, None when all have enough tasks; and for how many calls of its handler it should get tasks.
         """
         worker, fewest = None, MAX_PREFETCH
         for other in self.workers:
@@ -90,14 +90,14 @@ class Stage:
             return None, 0
         if not may_wait:
             return worker, 1
-        # With several workers the tasks that are here are dealt out, not poured into the first.
+        # With several workers each gets its share of the tasks, not the first of them all.
         share = -(-self.queue.count // (self.queue.batch_size * len(self.workers)))
         return worker, min(worker.in_flight.prefetch - fewest, worker.in_flight.calls_per_batch, share)
 
     def share(self) -> float:
-        """Tell which part of a call's fixed time a task saves that joins a batch in time.
+        """Return the part of a call's fixed time that a task saves by joining a batch in time.
 
-        Whoever comes too late waits for the worker that is free next; while one is idle, for none.
+        A task that is late waits for the worker that is free next; if another worker is idle, it does not wait.
         """
         ready = self.pool.ready_workers()
         return 0.0 if sum(not worker.in_flight.calls for worker in ready) > 1 else 1 / len(ready)

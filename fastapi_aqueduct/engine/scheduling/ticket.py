@@ -1,4 +1,4 @@
-"""A task while the dispatcher owns it."""
+"""The ticket: a task while the dispatcher owns it."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Ticket:
             the task.
         content: The task as it travels; its blocks are held as long as it is here.
         priority: Level of the queues.
-        span: Where its deadline is noted.
+        span: The part of `Deadlines` in which it is.
         deadline: On the clock of ``time.monotonic``.
         step: The step it waits for or is worked on by.
         arrived_at: When it arrived at that step.
-        sent_at: When it was handed to a worker.
+        sent_at: When it was sent to a worker.
         started_at: When it arrived at the flow.
         is_handed: Whether its caller is in another thread, and outlives the event loop of the dispatcher.
         holder: Process id of the worker that holds it; 0 while none does.
-        deaths: How many workers have died with it in their hands.
-        metrics: What the steps so far have cost, as for `StepMetrics`.
+        deaths: How many workers have died with it in hand.
+        metrics: The times of the steps so far, as for `StepMetrics`.
         is_waiting: Whether it is in the queue of its step.
         is_settled: Whether the caller has its answer; a worker may still hold the task then.
     """

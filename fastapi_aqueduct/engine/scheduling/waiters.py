@@ -1,4 +1,4 @@
-"""Where callers wait, in the order they came, until the queue of a step has a place for them."""
+"""The callers that wait for a place in the queue of a step, in the order of their arrival."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .ticket import Ticket
 
 
 class _Caller:
-    """Somebody who waits.
+    """A caller that waits.
 
     Attributes:
-        turn: Whether the caller was let in, once that is known; None when the door was closed.
+        turn: Whether the caller has got a place, once that is known; None when the waiting was closed.
     """
 
     def __init__(self, id: int, level: int, deadline: float, turn: asyncio.Future[bool | None]) -> None:
@@ -27,17 +27,17 @@ class _Caller:
 
 
 class Waiters:
-    """The door to one queue.
+    """The callers that wait for a place in one queue.
 
-    A place that has become free is promised to the caller who waits longest. He comes in a turn of the event loop
-    later, and nobody takes his place meanwhile.
+    A place that has become free is promised to the caller that has waited longest. It enters a turn of the event loop
+    later; no other caller gets the place meanwhile.
 
     Args:
-        queue: The queue behind the door.
+        queue: The queue.
         size: Tasks that may wait in each level of it.
 
     Attributes:
-        contenders: How many callers wait, or were woken and have not come in.
+        contenders: How many callers wait, or were woken and have not entered.
     """
 
     def __init__(self, queue: BatchQueue[Ticket], size: int) -> None:
@@ -47,11 +47,11 @@ class Waiters:
         self._callers: list[deque[_Caller]] = [deque() for _ in range(queue.levels)]
         self._promised = [0] * queue.levels
         self._opening: asyncio.Handle | None = None
-        self._deadlines = Deadlines(self._send_away)
+        self._deadlines = Deadlines(self._on_expired)
         self._ids = itertools.count()
 
     def has_place(self, level: int) -> bool:
-        """Tell whether a task may come in now, overtaking nobody."""
+        """Tell whether a task may enter now, without passing a caller that waits."""
         return not self._callers[level] and self._queue.waiting(level) + self._promised[level] < self._size
 
     async def wait(self, level: int, deadline: float) -> bool | None:
@@ -71,31 +71,31 @@ class Waiters:
         self.contenders += 1
         promised = self._promised
         try:
-            is_let_in = await caller.turn
-        except BaseException:  # cancelled, or thrown away together with its event loop
+            has_place = await caller.turn
+        except BaseException:  # cancelled, or destroyed together with its event loop
             self._give_up(caller, promised)
             raise
         finally:
             self.contenders -= 1
         if promised is not self._promised:
             return None
-        if is_let_in:
+        if has_place:
             promised[level] -= 1
-            # He may leave it free: an idle worker takes his task at once, or it turns out that it cannot travel. One
-            # look is enough for all who come in this turn.
+            # The place may stay free: an idle worker gets the task at once, or the task cannot be pickled. One look is
+            # enough for all callers that enter in this turn.
             if self._opening is None:
                 self._opening = loop.call_soon(self.open)
-        return is_let_in
+        return has_place
 
     def open(self) -> None:
         """Promise the places that are free."""
         self._opening = None
         for level, callers in enumerate(self._callers):
             while callers and self._queue.waiting(level) + self._promised[level] < self._size:
-                self._let_in(level)
+                self._promise(level)
 
     def close(self) -> None:
-        """Send every caller away: the flow has stopped, or works in another event loop."""
+        """Wake every caller without a place: the flow has stopped, or works in another event loop."""
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
@@ -104,11 +104,11 @@ class Waiters:
                 turn = callers.popleft().turn
                 if not turn.done() and not turn.get_loop().is_closed():
                     turn.set_result(None)
-        # A new list: callers that were promised a place and have not come in see that they cannot any more.
+        # A new list: callers with a promised place that have not entered see that they cannot any more.
         self._promised = [0] * len(self._promised)
         self._deadlines.clear()
 
-    def _let_in(self, level: int) -> None:
+    def _promise(self, level: int) -> None:
         caller = self._callers[level].popleft()
         self._deadlines.remove(caller)
         if not caller.turn.done() and not caller.turn.get_loop().is_closed():
@@ -125,7 +125,7 @@ class Waiters:
         if caller in self._callers[caller.level]:
             self._callers[caller.level].remove(caller)
 
-    def _send_away(self, caller: _Caller) -> None:
+    def _on_expired(self, caller: _Caller) -> None:
         if not caller.turn.done():
             self._callers[caller.level].remove(caller)
             caller.turn.set_result(False)

@@ -1,4 +1,4 @@
-"""Says in words where a task was when its deadline passed."""
+"""Describes where a task was when its deadline passed, for messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .ticket import Ticket
 
 
 def whereabouts(stage: Stage, ticket: Ticket, status_page: StatusPage, now: float) -> str:
-    """Say where a task is that has no answer.
+    """Describe where a task is that has no answer.
 
     Args:
         stage: The step that it waits for or is worked on by.
@@ -28,12 +28,12 @@ def whereabouts(stage: Stage, ticket: Ticket, status_page: StatusPage, now: floa
 
 
 def outside(stage: Stage) -> str:
-    """Say where a task was that was not let into the queue of a step."""
+    """Describe where a task was that got no place in the queue of a step."""
     return f"waiting for a place in the queue of step {stage.name}, where {stage.queue.count} tasks wait"
 
 
 def late_answer(worker: WorkerHandle, ticket: Ticket, status: int, duration: float, now: float) -> str:
-    """Say where a task was whose answer came after its deadline.
+    """Describe where a task was whose answer came after its deadline.
 
     Args:
         worker: The worker that has answered.

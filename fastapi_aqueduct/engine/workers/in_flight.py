@@ -67,7 +67,8 @@ class InFlight(Generic[T]):
 
     Attributes:
         calls: How many calls of the handler they take.
-        head_since: Since when the oldest batch is the oldest.
+        head_since: When the last answer came, or the first batch was put into the empty table, on the clock of
+            ``time.monotonic``.
         handled: Tasks that were answered.
         pace: Seconds that its last calls of the handler took.
         longest: Seconds that its longest call took; 0 as long as none was so long that it counts (`PREFETCH`).
