@@ -86,6 +86,8 @@ class Stage:
             in_flight = other.in_flight
             if in_flight.calls < fewest and in_flight.calls < in_flight.prefetch and other.state is WorkerState.READY:
                 worker, fewest = other, in_flight.calls
+                if not fewest:
+                    break
         if worker is None or (fewest and not may_wait):
             return None, 0
         if not may_wait:
