@@ -28,10 +28,10 @@ def named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, Flow
     for number, step in enumerate(full, start=1):
         numbered = step.handler.get_step_name(number)
         name = step.name or numbered
-        for taken in {name, numbered}:
-            if numbers.setdefault(taken, number) != number:
+        for label in {name, numbered}:
+            if numbers.setdefault(label, number) != number:
                 raise ConfigurationError(
-                    f"steps {numbers[taken]} and {number} of a flow have the same name {taken!r}; give each a name of "
+                    f"steps {numbers[label]} and {number} of a flow have the same name {label!r}; give each a name of "
                     "its own: FlowStep(..., name=...)"
                 )
         names.append((name, step))

@@ -187,7 +187,7 @@ class Allocator:
         """Remove free space from the pages that hold memory, from high addresses down.
 
         Args:
-            most: Stop after so many bytes.
+            most: Stop after this many bytes.
 
         Returns:
             Offset and size of each range that the caller must return to the system.

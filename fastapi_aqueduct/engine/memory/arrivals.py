@@ -25,7 +25,7 @@ class Arrival(Account):
     Args:
         arrivals: All that are arriving.
         left: Bytes that may still come.
-        is_exact: Whether so many will come; else no more will.
+        is_exact: Whether exactly that many will come; else no more will.
         wait_timeout: Seconds that it may wait for memory, all in all.
         cap: The limit on what may be arriving at the same time.
 

@@ -64,7 +64,7 @@ class Account:
 
     Args:
         left: Bytes that may still come.
-        is_exact: Whether so many will come; else no more will.
+        is_exact: Whether exactly that many will come; else no more will.
 
     Attributes:
         held: Bytes that have come and are kept.
@@ -207,7 +207,7 @@ class Banker:
         account.count(size)
 
     def _is_safe(self, account: Account, size: int, cap: ArrivalCap) -> bool:
-        """Tell whether all that have begun can be completed when one has got so many bytes more."""
+        """Tell whether all that have begun can be completed when one has got `size` more bytes."""
         missing = {other: other.missing for other in self._begun}
         is_nearest = missing[account] <= min(missing.values())
         # The share is for those that go on; the one that is to be completed next may have all of itself beside it.

@@ -73,7 +73,7 @@ class Layout:
         return 0 if offset < self._workers else 1 + (offset - self._workers) // self.region_size
 
     def has_block(self, offset: int, size: int = 1) -> bool:
-        """Tell whether a block can exist: so many bytes from an offset on lie in one region."""
+        """Tell whether a block can exist: `size` bytes from `offset` on lie in one region."""
         region = self.region_of(offset)
         return 0 <= region < self.regions and self.region_of(offset + max(size, 1) - 1) == region
 

@@ -46,7 +46,7 @@ class Pages:
         Args:
             start: Start of the range.
             end: End of the range.
-            most: Stop after so many bytes.
+            most: Stop after this many bytes.
 
         Returns:
             Offset and size of each range that was removed.
