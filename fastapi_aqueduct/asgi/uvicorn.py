@@ -29,6 +29,7 @@ SMALL = 4 << 10
 """Bytes below which a chunk goes to the server's own buffer: a client may send every byte in a chunk of its own."""
 
 _FULL = 1 << 30
+"""Bytes of a buffer with which uvicorn reads no more from the socket."""
 
 _SHUTDOWN = "Task cancelled, timeout graceful shutdown exceeded"
 
@@ -90,6 +91,13 @@ def _is_known(version: str) -> bool:
     return reason is None
 
 
+class _FullBuffer(bytearray):
+    """The buffer of a request whose next piece must not come yet. A `Tap` is asked for its length for every piece."""
+
+    def __len__(self) -> int:
+        return super().__len__() + _FULL
+
+
 class Tap(bytearray):
     """Stands in for the buffer of one request while its body is read.
 
@@ -133,30 +141,30 @@ class Tap(bytearray):
         """
         try:
             while not self._request._stream_consumed:
-                await self._read()
+                if self._cycle.body:
+                    await self._pass_on_early()
+                self.clear()
+                self._cycle.body = self
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                self._request._stream_consumed = not message.get("more_body", False)
+                if self._error is not None:
+                    raise self._error
+                if self._is_full:
+                    await self._drain()
+                    self._is_full = False
+                if message["body"]:  # what did not pass by `+=`
+                    await self._pass_on(message["body"])
         finally:
-            if self._cycle.body is self:
-                self._cycle.body = bytearray()
+            if type(self._cycle.body) is not bytearray:
+                self._cycle.body = bytearray(self._cycle.body)
 
-    async def _read(self) -> None:
-        """Pass on what comes until the server wakes this task."""
-        # What came together with the headers, or while `drain` waited.
+    async def _pass_on_early(self) -> None:
+        """Pass on what came together with the headers, or while `drain` waited."""
         while self._cycle.body:
             early, self._cycle.body = self._cycle.body, bytearray()
             await self._pass_on(bytes(self) if early is self else early)
-        self.clear()
-        self._cycle.body = self
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        self._request._stream_consumed = not message.get("more_body", False)
-        if self._error is not None:
-            raise self._error
-        if self._is_full:
-            await self._drain()
-            self._is_full = False
-        if message["body"]:  # what did not pass by `+=`
-            await self._pass_on(message["body"])
 
     async def _pass_on(self, data: bytes | bytearray) -> None:
         if not self._write(data):
@@ -165,14 +173,14 @@ class Tap(bytearray):
     # mypy: a bytearray returns itself; here the next buffer may be another one.
     def __iadd__(self, data: bytes | bytearray) -> Tap | bytearray:  # type: ignore[override, misc]
         # Called from within the server's parser, for every chunk that the client has made. What is returned becomes the
-        # buffer: one of the usual kind is then filled until the server has read no more.
-        if len(data) < SMALL or self._is_full or self._error is not None:
+        # buffer: another one is then filled until the server has read no more.
+        if len(data) < SMALL or self._error is not None:
             return bytearray(data)
         try:
-            self._is_full = not self._write(data)
+            if self._write(data):
+                return self
         except Exception as exc:  # the parser must not see it
             self._error = exc
-        return self
-
-    def __len__(self) -> int:
-        return super().__len__() + (_FULL if self._is_full else 0)
+            return self
+        self._is_full = True
+        return _FullBuffer(self)

@@ -65,6 +65,7 @@ class Allocation(RuleBasedStateMachine):
     def fill(self, offset: int, share: float) -> None:
         if offset in self.region._filled:
             size = max(self.filled[offset], int(self.model[offset] * share), 1)
+            self.region.pages.add(offset, offset + size)
             self.region.fill(offset, size)
             self.filled[offset] = rounded(size)
             self.pages |= _pages(offset, offset + size)
@@ -198,6 +199,7 @@ def test_all_memory_is_given_back_when_nothing_is_used() -> None:
 def test_announced_bytes_take_no_memory_and_do_not_keep_what_lies_in_them() -> None:
     region = Allocator(PAGE, 64 * PAGE)
     region.fill(offset := region.place(16 * PAGE), 16 * PAGE)
+    region.pages.add(offset, offset + 16 * PAGE)
     region.free(offset)
     assert region.place(32 * PAGE) == offset  # where the memory is warm
     region.fill(offset, PAGE)

@@ -98,10 +98,15 @@ class Arena:
         Returns:
             Whether there is enough memory; else nothing has changed.
         """
-        if not self._has_memory(ref.offset, ref.offset + size):
-            return False
-        self.allocator.fill(ref.offset, size)
-        self.status.publish_usage(self.allocator.pages.size)
+        allocator = self.allocator
+        start, end = ref.offset, ref.offset + size
+        # Nearly always a block is placed where an earlier one was, whose pages hold memory still.
+        if allocator.pages.missing(start, end):
+            if not self._has_memory(start, end):
+                return False
+            allocator.pages.add(start, end)
+            self.status.publish_usage(allocator.pages.size)
+        allocator.fill(start, size)
         return True
 
     def move(self, source: Ref, target: Ref, start: int, end: int) -> None:
@@ -116,6 +121,7 @@ class Arena:
             start: Start of the piece.
             end: End of the piece.
         """
+        self.allocator.pages.add(target.offset, target.offset + end)
         self.allocator.fill(target.offset, end)
         words = self.mapping.writable
         words[target.offset + start : target.offset + end] = words[source.offset + start : source.offset + end]
@@ -142,7 +148,7 @@ class Arena:
     def available(self) -> int:
         """Return the bytes that this process could fill now: what no process uses, without what others keep warm."""
         region = self.allocator
-        return self.layout.limit - self.status.usage() + region.pages.size - region.used
+        return self.layout.limit - sum(self.status.usages) + region.pages.size - region.used
 
     def owns(self, offset: int) -> bool:
         """Tell whether a block lies in this process's region."""

@@ -60,7 +60,12 @@ class Arrival(Account):
         Raises:
             Overloaded: These are its first bytes, and too many bodies are arriving.
         """
-        return self._arrivals.try_acquire(self, size, self._cap, claim)
+        arrivals, cap = self._arrivals, self._cap
+        if not self.number:
+            arrivals._banker.begin(self, cap)
+        if arrivals._waiting and not arrivals._may_pass(self, cap):
+            return False
+        return arrivals._banker.grant(self, size, cap, claim)
 
     async def acquire(self, size: int, claim: Callable[[], bool] = lambda: True) -> None:
         """Count bytes that have come, as soon as they may be kept. The client must not be read meanwhile.
@@ -142,14 +147,6 @@ class Arrivals:
         """
         self._banker.check_count(cap)
         return Arrival(self, most if size is None else size, size is not None, wait_timeout, cap)
-
-    def try_acquire(self, arrival: Arrival, size: int, cap: ArrivalCap, claim: Callable[[], bool]) -> bool:
-        """Count bytes that have come, if they may be kept at once; see `Arrival.try_acquire`."""
-        if not arrival.number:
-            self._banker.begin(arrival, cap)
-        if self._waiting and not self._may_pass(arrival, cap):
-            return False
-        return self._banker.grant(arrival, size, cap, claim)
 
     async def acquire(self, arrival: Arrival, size: int, cap: ArrivalCap, claim: Callable[[], bool]) -> None:
         """Count bytes that have come, as soon as they may be kept; see `Arrival.acquire`."""

@@ -111,6 +111,7 @@ class Banker:
         self.head_start = head_start
         self._arena = arena
         self._waiters = waiters
+        self._half = arena.layout.limit // 2
         self._begun: set[Account] = set()
         self._last_number = 0
         self._most_left = 0
@@ -162,9 +163,12 @@ class Banker:
         Returns:
             Whether the bytes were counted; else nothing has changed.
         """
-        share = self._share(cap) - self.held - size
-        memory = self._memory() - size
-        free = min(share, memory) if account.in_arena else share
+        # Runs for every piece of a body: as few calls as possible.
+        free = (self._half if cap.size is None else cap.size) - self.held - size
+        if account.in_arena:
+            memory = self._arena.available() - self._waiters.wanted - size
+            if memory < free:
+                free = memory
         if not account.held and not self._may_begin(account, size, free):
             return False
         # Cheap, and nearly always enough: whichever of them is completed first, there is enough for it.
@@ -174,7 +178,9 @@ class Banker:
             return False
         if not account.held:
             account.since = time.monotonic()
-        self._count(account, size)
+        self.held += size
+        account.held += size
+        account.left -= size
         return True
 
     def is_short(self, account: Account, cap: ArrivalCap) -> bool:
@@ -229,7 +235,7 @@ class Banker:
         return not account.in_arena or self._memory() - size >= nearest
 
     def _share(self, cap: ArrivalCap) -> int:
-        return self._arena.layout.limit // 2 if cap.size is None else cap.size
+        return self._half if cap.size is None else cap.size
 
     def _memory(self) -> int:
         return self._arena.available() - self._waiters.wanted

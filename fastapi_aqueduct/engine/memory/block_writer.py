@@ -83,7 +83,7 @@ class BlockWriter:
             Overloaded: Too much is arriving, for too long.
         """
         end = self._end = self.received + len(data)
-        if self._ref is not None and not self._extend():
+        if self._ref is not None and end > len(self._space) and not self._extend():
             await self._move()
         if not self.try_write(data):
             await self.arrival.acquire(len(data), self._claim)
@@ -114,15 +114,13 @@ class BlockWriter:
         self.received = 0
 
     def _claim(self) -> bool:
-        if not self._extend():
+        if self._end > len(self._space) and not self._extend():
             return False
         assert self._ref is not None
         return self._arena.fill(self._ref, self._end)
 
     def _extend(self) -> bool:
         """Reserve addresses for what comes next; return False if the block must move for that."""
-        if self._end <= len(self._space):
-            return True
         arena = self._arena
         ref = arena.place(self._target) if self._ref is None else arena.grow(self._ref, self._target)
         if ref is None:

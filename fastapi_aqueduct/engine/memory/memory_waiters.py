@@ -20,18 +20,15 @@ class MemoryWaiters:
 
     Attributes:
         on_shortage: Called when a caller begins to wait; it asks the workers for memory that they only keep warm.
+        wanted: Bytes that tasks of this process wait for.
     """
 
     def __init__(self, arena: Arena) -> None:
         self.on_shortage: Callable[[], None] = lambda: None
+        self.wanted = 0
         self._arena = arena
         self._sizes: dict[asyncio.Future[None], int] = {}
         self._watchers: Counter[Callable[[], None]] = Counter()
-
-    @property
-    def wanted(self) -> int:
-        """Bytes that tasks of this process wait for."""
-        return sum(self._sizes.values())
 
     async def wait(self, full: ArenaFull, deadline: float) -> None:
         """Wait until memory is freed or the deadline has passed.
@@ -57,13 +54,14 @@ class MemoryWaiters:
         loop = asyncio.get_running_loop()
         freed = loop.create_future()
         self._sizes[freed] = full.size
+        self.wanted += full.size
         timer = loop.call_later(deadline - time.monotonic(), _resolve, freed)
         try:
             with self.watch(self._wake):
                 await freed
         finally:
             timer.cancel()
-            del self._sizes[freed]
+            self.wanted -= self._sizes.pop(freed)
 
     @contextmanager
     def watch(self, on_freed: Callable[[], None]) -> Iterator[None]:

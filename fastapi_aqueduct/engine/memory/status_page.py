@@ -20,16 +20,19 @@ class StatusPage:
         memory: The shared memory, writable.
         layout: The division of the shared memory.
         region: The region of this process.
+
+    Attributes:
+        usages: The words of `usage`, one for each region.
     """
 
     def __init__(self, memory: memoryview, layout: Layout, region: int) -> None:
         self._memory = memory
         self._own = region * STATUS_SIZE
-        self._usages = memory[: layout.regions * STATUS_SIZE].cast("Q")[:: STATUS_SIZE // _WORD.size]
+        self.usages = memory[: layout.regions * STATUS_SIZE].cast("Q")[:: STATUS_SIZE // _WORD.size]
 
     def usage(self) -> int:
         """Return the bytes of memory that all processes use: in blocks, and in free pages that they keep warm."""
-        return sum(self._usages)
+        return sum(self.usages)
 
     def publish_usage(self, size: int) -> None:
         """Publish the bytes of memory that this process uses."""
