@@ -33,6 +33,7 @@ from fastapi_aqueduct.engine.wire.frames import Batch, Envelope, FrameReader, Ki
 
 from ..subject import say
 from .inprocess import MEMORY_LIMIT, LocalFlow, LocalWorker, make_program, make_setup
+from .raw_upload import RawUploadBench
 
 TOGETHER = 32
 """Tasks that are on their way at the same time, where there are several."""
@@ -240,6 +241,7 @@ def make_pieces(runner: asyncio.Runner) -> dict[str, Piece]:
         "the trips of 32 tasks": (TripBench(runner, 1, TOGETHER).run, 10),
         "the trips of 32 tasks through three steps": (TripBench(runner, 3, TOGETHER).run, 5),
         "the trips of 32 tasks of 16 KiB": (TripBench(runner, 1, TOGETHER, large).run, 3),
+        "a raw upload of 1 MiB": (RawUploadBench(runner).run, 10),
     }
 
 
