@@ -84,14 +84,15 @@ class Bench:
         self.handler = Calls()
         self.tenant = Tenant(Mapping(memory_fd, layout.size), layout, 1, {})
         setup = Setup(step=0, name="step1", may_run_again=True, layout=layout, region=1, blocks={})
-        worker = Worker(setup, Route([bool]), channel, self.tenant, parent_death_signal)
+        worker = Worker(setup, Route([bool, bool]), channel, self.tenant, parent_death_signal)
         self.runner = PlainRunner(worker, self.handler, ReturnCheck("step1", "Calls"))
 
-    def run(self, tasks: list[BaseTask], size: int, deadline: Callable[[int], float]) -> list[tuple[Kind, bytes]]:
-        """Have tasks worked on in one batch, and return the frames that come back."""
-        envelopes = [
-            Envelope(number, deadline(number), 0, 0, self.codec.encode(task)) for number, task in enumerate(tasks)
-        ]
+    def run(
+        self, tasks: list[BaseTask], size: int, deadline: Callable[[int], float], extras: bytes = b""
+    ) -> list[tuple[Kind, bytes]]:
+        """Run tasks in one batch, and return the frames that come back."""
+        contents = [self.codec.encode(task)._replace(extras=extras) for task in tasks]
+        envelopes = [Envelope(number, deadline(number), 0, 0, content) for number, content in enumerate(contents)]
         self.sock.sendall(pack(Kind.TASKS, pack_batches([Batch(envelopes, 0.0, size)])) + pack(Kind.STOP))
         self.runner.run()
         return FrameReader().feed(self.sock.recv(1 << 20))
@@ -155,3 +156,9 @@ def test_a_task_that_has_expired_is_not_run(size: int) -> None:
         frames = bench.run(jobs("work", "work"), size, lambda number: time.monotonic() + 60 * number)
         assert bench.handler.calls == [[1]]
         assert [envelope.status for envelope in answers(frames)] == [Status.EXPIRED, Status.OK]
+
+
+def test_extras_go_on_to_the_next_step() -> None:
+    with make_bench() as bench:
+        (answer,) = answers(bench.run(jobs("work"), 1, in_time, extras=b"a context"))
+        assert (answer.step, answer.content.extras) == (1, b"a context")

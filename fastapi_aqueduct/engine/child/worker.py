@@ -180,9 +180,9 @@ class Worker:
             return _end(envelope, Status.ERROR, encode_error(exc))
         if blocks:
             self._tenant.publish(blocks)
-        kind = b"" if step == FINISHED else envelope.content.kind
-        content = new_tuple(Encoded, (kind, body, blocks))
-        return new_tuple(Envelope, (envelope.id, envelope.deadline, step, 0, content, b""))
+        kind, extras = (b"", b"") if step == FINISHED else (envelope.content.kind, envelope.content.extras)
+        content = new_tuple(Encoded, (kind, body, blocks, extras))
+        return new_tuple(Envelope, (envelope.id, envelope.deadline, step, 0, content))
 
     def _encode_fields(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         deadline = 0.0

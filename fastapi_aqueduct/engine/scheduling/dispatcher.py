@@ -247,7 +247,7 @@ class Dispatcher:
             stage.batch_delay.note_call(size, duration)
         try:
             for ticket, envelope in zip(tickets, envelopes, strict=True):
-                _, _, step, status, content, _ = envelope
+                _, _, step, status, content = envelope
                 if not status:
                     if content.blocks != ticket.content.blocks:
                         self._replace_blocks(ticket, content.blocks)

@@ -70,4 +70,3 @@ class Ticket:
     is_settled: bool = False
     span: dict[int, Ticket] = field(init=False)
     status: ClassVar[int] = int(Status.OK)
-    extras: ClassVar[bytes] = b""

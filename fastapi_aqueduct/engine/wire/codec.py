@@ -36,11 +36,14 @@ class Encoded(NamedTuple):
         kind: The task's class, pickled by reference.
         body: The fields, which only a codec reads.
         blocks: The blocks that the body refers to.
+        extras: Bytes beside the fields that travel with the task from step to step, in a form that sender and reader
+            agree on. Empty for most tasks.
     """
 
     kind: bytes
     body: bytes
     blocks: tuple[Ref, ...]
+    extras: bytes = b""
 
 
 class Codec:
@@ -73,7 +76,7 @@ class Codec:
             kind = self._kinds[cls] = _pickle_class(cls)
             self._learn(cls)
         body, blocks = self.encode_fields(task)
-        return new_tuple(Encoded, (kind, body, blocks))
+        return new_tuple(Encoded, (kind, body, blocks, b""))
 
     def encode_fields(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         """Encode a task whose class the receiver knows; return the body and the blocks, as `encode` does."""

@@ -79,8 +79,6 @@ class Parcel(Protocol):
     def status(self) -> int: ...
     @property
     def content(self) -> Encoded: ...
-    @property
-    def extras(self) -> bytes: ...
 
 
 class Envelope(NamedTuple):
@@ -92,7 +90,6 @@ class Envelope(NamedTuple):
         step: The next step, `route.FINISHED` when there is none.
         status: The outcome; `Status.OK` on the way to a worker.
         content: The encoded task.
-        extras: Bytes beside the task, in a form that sender and reader agree on; other receivers ignore them.
     """
 
     id: int
@@ -100,7 +97,6 @@ class Envelope(NamedTuple):
     step: int
     status: int
     content: Encoded
-    extras: bytes = b""
 
 
 class Batch(NamedTuple):
@@ -137,15 +133,12 @@ def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int, int]]) ->
     for parcels, duration, batch_size, number in batches:
         add(_BATCH.pack(number, len(parcels), batch_size, duration))
         for parcel in parcels:
-            kind, body, blocks = parcel.content
-            if extras := parcel.extras:
-                status = parcel.status | _HAS_EXTRAS
-                add(envelope(parcel.id, parcel.deadline, parcel.step, status, len(kind), len(blocks), len(body)))
-                add(_EXTRAS.pack(len(extras)) + extras)
-            else:
-                # Repeated, not shared with the branch above: this line runs for every task, twice.
-                status = parcel.status
-                add(envelope(parcel.id, parcel.deadline, parcel.step, status, len(kind), len(blocks), len(body)))
+            kind, body, blocks, extras = parcel.content
+            status = parcel.status
+            if extras:
+                status |= _HAS_EXTRAS
+                body = _EXTRAS.pack(len(extras)) + extras + body
+            add(envelope(parcel.id, parcel.deadline, parcel.step, status, len(kind), len(blocks), len(body)))
             add(kind)
             for offset, size, shared in blocks:
                 add(_BLOCK.pack(offset, size | _SHARED if shared else size))
@@ -161,7 +154,7 @@ def unpack_batches(payload: bytes) -> list[Batch]:
     """
     batches: list[Batch] = []
     position, end = 0, len(payload)
-    unpack_envelope, envelope_size = _ENVELOPE.unpack_from, _ENVELOPE.size
+    unpack_envelope, envelope_size, has_extras = _ENVELOPE.unpack_from, _ENVELOPE.size, _HAS_EXTRAS
     try:
         while position < end:
             number, count, batch_size, duration = _BATCH.unpack_from(payload, position)
@@ -170,13 +163,6 @@ def unpack_batches(payload: bytes) -> list[Batch]:
             for _ in range(count):
                 id, deadline, step, status, kind_size, block_count, body_size = unpack_envelope(payload, position)
                 position += envelope_size
-                extras = b""
-                if status >= _HAS_EXTRAS:
-                    status -= _HAS_EXTRAS
-                    (extras_size,) = _EXTRAS.unpack_from(payload, position)
-                    position += _EXTRAS.size
-                    extras = payload[position : position + extras_size]
-                    position += extras_size
                 kind = b""
                 if kind_size:
                     kind = payload[position : position + kind_size]
@@ -189,8 +175,13 @@ def unpack_batches(payload: bytes) -> list[Batch]:
                     blocks = tuple([new_tuple(Ref, (at, word & ~_SHARED, word >= _SHARED)) for at, word in words])
                 body = payload[position : position + body_size]
                 position += body_size
-                content = new_tuple(Encoded, (kind, body, blocks))
-                envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content, extras)))
+                extras = b""
+                if status >= has_extras:
+                    status -= has_extras
+                    start = _EXTRAS.size + _EXTRAS.unpack_from(body)[0]
+                    extras, body = body[_EXTRAS.size : start], body[start:]
+                content = new_tuple(Encoded, (kind, body, blocks, extras))
+                envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content)))
             batches.append(new_tuple(Batch, (envelopes, duration, batch_size, number)))
     except struct.error as exc:
         raise ProtocolError(f"malformed batches: {exc}") from exc
