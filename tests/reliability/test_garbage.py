@@ -19,6 +19,9 @@ from ..support import DEADLINE, eventually, outcome, pids, running
 from .handlers import write_to_channel
 from .support import complete, lacking
 
+PROMPT = Timing(frame_timeout=0.2, first_wait=0.02)
+"""An unfinished frame is noticed soon, and a replacement comes soon."""
+
 
 class Babbling(BaseTaskHandler):
     """Writes what a task tells it into the channel of its worker, before it answers."""
@@ -58,8 +61,7 @@ async def test_a_worker_that_writes_garbage_is_killed_and_replaced(subtests: pyt
     escaped: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
     step = FlowStep(Babbling(), max_retries=0)
-    timing = Timing(frame_timeout=0.2)
-    async with running(Flow(step, FlowStep(Babbling()), timing=timing, mp_start_method="forkserver")) as flow:
+    async with running(Flow(step, FlowStep(Babbling()), timing=PROMPT, mp_start_method="forkserver")) as flow:
         for name, garbage in GARBAGE.items():
             with subtests.test(garbage=name):
                 (before,) = pids(flow)
@@ -78,7 +80,7 @@ async def test_answers_that_end_up_in_an_unfinished_frame_do_not_keep_it_alive()
     """They count as its content, and the worker seems to be silent. What it answers is small, however often."""
     garbage = struct.pack("<IB", 100_000_000, Kind.ANSWERS)
     step = FlowStep(Babbling(), max_retries=5)
-    async with running(Flow(step, timing=Timing(frame_timeout=0.2), mp_start_method="forkserver")) as flow:
+    async with running(Flow(step, timing=PROMPT, mp_start_method="forkserver")) as flow:
         (before,) = pids(flow)
         jobs = [Job(number=1, garbage=garbage if not number else b"") for number in range(40)]
         ends = await asyncio.gather(*[outcome(flow.process(job, DEADLINE)) for job in jobs])

@@ -50,12 +50,15 @@ WORKERS = pytest.mark.parametrize("nprocs", [1, 4])
 
 HANDLE_TIMEOUT = 0.3
 
+PROMPT = Timing(first_wait=0.05)
+"""Replacements come soon; when they may is tested elsewhere."""
+
 NEIGHBOURS = 6
 
 
-def make_flow(directory: Path, nprocs: int, **settings: Any) -> Flow:
+def make_flow(directory: Path, nprocs: int, timing: Timing = PROMPT, **settings: Any) -> Flow:
     step = FlowStep(Fated(directory), nprocs=nprocs, handle_timeout=HANDLE_TIMEOUT)
-    return Flow(step, name="fated", **settings)
+    return Flow(step, name="fated", timing=timing, **settings)
 
 
 def payload(number: int) -> bytes:

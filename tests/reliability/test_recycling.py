@@ -20,6 +20,9 @@ from .handlers import Leaking, fill
 from .support import complete
 
 CLIENTS = 8
+RECYCLED = 3
+"""Workers that are replaced while the clients call: each of the first two, and a replacement."""
+
 WATCHFUL = Timing(memory_interval=0.02)
 
 
@@ -78,12 +81,12 @@ async def test_no_request_notices_that_workers_are_replaced(limits: dict[str, An
     step = FlowStep(Leaking(1 << 20) if "max_memory_growth" in limits else Each(common.tell_pid), nprocs=2, **limits)
     async with running(Flow(step, timing=WATCHFUL)) as flow, Watch(flow) as watch:
         before = set(pids(flow))
-        ends = await load_until(flow, lambda: flow.statistics().steps[0].recycled >= 5)
+        ends = await load_until(flow, lambda: flow.statistics().steps[0].recycled >= RECYCLED)
         assert [end for end in ends if end is not None] == []
         await complete(flow, 2)
         assert watch.most == 3
         assert watch.fewest_ready == 2
-        assert len(watch.seen) >= 5 + 2
+        assert len(watch.seen) >= RECYCLED + 2
         assert not before & set(pids(flow))
         assert flow.statistics().steps[0].restarts == 0
         assert flow.statistics().failed == 0
