@@ -70,9 +70,10 @@ bench-check: $(VENV)/.group-dev $(VENV)/.debian-packages ## compare the engine's
 fuzz: $(VENV)/.group-fuzz ## look for input that breaks a parser (SECONDS=600)
 	@$(RUN) tests.fuzz $(SECONDS)
 
-lint: $(VENV)/.group-dev ## ruff
+lint: $(VENV)/.group-dev ## ruff, and wordings that are not plain English
 	@echo "==> lint"
 	@$(RUN) ruff check --quiet
+	@$(VENV)/bin/python .ci/plain-english
 
 layers: $(VENV)/.group-dev ## check that imports go only downwards
 	@echo "==> layers"

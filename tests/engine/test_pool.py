@@ -1,4 +1,4 @@
-"""What a pool knows of its workers, and what it tells its observer; without a process."""
+"""The state of a pool and the calls of its observer, without a process."""
 
 from __future__ import annotations
 

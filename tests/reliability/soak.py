@@ -36,7 +36,7 @@ class Mishap:
         name: Tells it apart.
         status: The answer to it; 0: none.
         path: Where it is sent to; empty: any of `KINDS`.
-        query: What the task is told.
+        query: The parameters of the task.
         size: Bytes of the upload; None: any number.
         end: What follows the upload where it is the part of a form; None: it is no form.
         sent: How much of the body is sent.
