@@ -9,7 +9,7 @@ from ...exceptions import ArenaFull, NotRunningError, TaskTimeout
 from ...task import BaseTask
 from ..memory.flow_memory import FlowMemory
 from ..route import FINISHED, START
-from ..wire.codec import Codec, Encoded
+from ..wire.codec import Encoded
 from .dispatcher import Dispatcher
 from .stage import Stage
 from .ticket import Receiver
@@ -31,7 +31,7 @@ class Caller:
         self._admission = dispatcher.admission
         self._memory = memory
         self._arena = memory.arena
-        self._codec = Codec(memory.arena)
+        self._codec = dispatcher.codec
         self._queue_size = queue_size
 
     def check_entry(self, priority: int, timeout: float) -> None:

@@ -56,6 +56,7 @@ class Dispatcher:
         stages: The steps.
         route: The route of tasks through them.
         admission: Refuses tasks that have no chance.
+        codec: Encodes and decodes tasks; one for both directions, since it learns what a class of tasks needs.
         outcomes: How many tasks ended how.
     """
 
@@ -75,7 +76,7 @@ class Dispatcher:
         self._memory = memory
         self._arena = memory.arena
         self._ledger = memory.ledger
-        self._codec = Codec(memory.arena)
+        self.codec = Codec(memory.arena)
         self._ids = itertools.count(1)
         self._tickets: dict[int, Ticket] = {}
         self._deadlines = Deadlines(self._time_out)
@@ -291,7 +292,7 @@ class Dispatcher:
         task = ticket.task
         assert task is not None
         try:
-            self._codec.decode_into(task, ticket.content)
+            self.codec.decode_into(task, ticket.content)
         except Exception as exc:
             # No local name for the error: its cause refers to this frame, and as a cycle they would keep the blocks.
             self._settle(ticket, "failed", unreadable(self.name, exc))
