@@ -10,11 +10,13 @@ from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from fastapi_aqueduct import Flow
+from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
 
 from ..support import DEADLINE, engine_of, eventually
+from .handlers import Picture
 
 
 @contextlib.asynccontextmanager
@@ -92,3 +94,15 @@ class Connection:
     async def read_body(self, size: int = -1) -> bytes:
         """Read ``size`` bytes of the body; without it, all that come until the server closes."""
         return await asyncio.wait_for(self._reader.read() if size < 0 else self._reader.readexactly(size), DEADLINE)
+
+
+def total_application(flow: Flow) -> FastAPI:
+    """Make an application with one endpoint, an upload to ``/total``."""
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
+
+    @app.post("/total")
+    @flow_endpoint(flow)
+    async def total(task: Picture) -> int:
+        return task.total
+
+    return app

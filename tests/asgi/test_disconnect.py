@@ -16,8 +16,8 @@ from fastapi_aqueduct.asgi.disconnect import DisconnectWatch
 
 from ..handlers import Gate
 from ..support import blocks, eventually
-from .handlers import Add, HeldPicture, Hold, Picture
-from .support import Connection, serving, taken
+from .handlers import Add, HeldPicture, Hold
+from .support import Connection, serving, taken, total_application
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
@@ -64,12 +64,7 @@ async def test_while_the_task_is_in_the_flow(
 async def test_in_the_middle_of_the_upload(caplog: pytest.LogCaptureFixture, http: Any, is_form: bool) -> None:
     """The memory is freed, the flow never hears of it, and the log has no traceback."""
     flow = Flow(Add())
-    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
-
-    @app.post("/total")
-    @flow_endpoint(flow)
-    async def total(task: Picture) -> int:
-        return task.total
+    app = total_application(flow)
 
     async with serving(app, http) as server:
         with caplog.at_level(logging.INFO):

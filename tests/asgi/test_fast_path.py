@@ -43,8 +43,8 @@ from fastapi_aqueduct.asgi.endpoints.fast_path import _PASSED, FastPath
 from fastapi_aqueduct.testing import client
 
 from ..support import DEADLINE, script_environment
-from .handlers import Add, Join, Picture, Text
-from .support import bare_client
+from .handlers import Add, Join, Text
+from .support import bare_client, total_application
 
 
 class Answer(BaseModel):
@@ -353,12 +353,7 @@ async def test_a_body_that_broke_off() -> None:
 async def test_an_upload_is_on_the_fast_path() -> None:
     """With its parameters; what is wrong is refused before the body."""
     flow = Flow(Add())
-    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
-
-    @app.post("/total")
-    @flow_endpoint(flow)
-    async def total(task: Picture) -> int:
-        return task.total
+    app = total_application(flow)
 
     async with client(app) as http:
         assert fast_paths(app) == {"/total"}

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
+from fastapi_aqueduct import Flow, flow_endpoint
 
 from ..handlers import Gate
 from ..support import DEADLINE, eventually, write_script
-from .handlers import Count, Picture, Text
+from .handlers import Count, Text
 from .service import Service, launched
-from .support import Connection, serving
+from .support import Connection, serving, total_application
 
 SOURCE = """
     import asyncio
@@ -128,12 +127,7 @@ async def test_other_servers(tmp_path: Path, module: tuple[str, ...]) -> None:
 async def test_a_flow_that_stops_alone() -> None:
     """Bodies that are still arriving are refused at once; their clients need not end them."""
     flow = Flow(Count())
-    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
-
-    @app.post("/total")
-    @flow_endpoint(flow)
-    async def total(task: Picture) -> int:
-        return task.total
+    app = total_application(flow)
 
     @app.post("/text")
     @flow_endpoint(flow)
@@ -152,12 +146,7 @@ async def test_a_flow_that_stops_alone() -> None:
 async def test_another_cancellation() -> None:
     """It goes on: a timeout around the endpoint is the application's."""
     flow = Flow(Count())
-    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
-
-    @app.post("/total")
-    @flow_endpoint(flow)
-    async def total(task: Picture) -> int:
-        return task.total
+    app = total_application(flow)
 
     class Impatient:
         async def __call__(self, scope, receive, send):  # type: ignore[no-untyped-def]

@@ -16,8 +16,8 @@ from fastapi_aqueduct import Aqueduct, BlockingCallError, Flow, FlowDep, FlowSte
 from .. import handlers
 from ..handlers import Each, Gate, Job
 from ..support import blocks, engine_of, eventually
-from .handlers import Add, Adder, Held, Hold, Picture, Sum
-from .support import Connection, bare_client, serving
+from .handlers import Add, Adder, Held, Hold, Sum
+from .support import Connection, bare_client, serving, total_application
 
 ALL_THREADS = 40
 """Threads of FastAPI's pool."""
@@ -160,12 +160,7 @@ async def test_a_client_that_goes_away_ends_a_call_in_a_thread(
 
 async def test_an_upload_outside_of_the_loop_that_drives_the_flow_is_refused_and_harms_no_other() -> None:
     flow = Flow(Add())
-    app = FastAPI(lifespan=Aqueduct(flow).lifespan)
-
-    @app.post("/total")
-    @flow_endpoint(flow)
-    async def total(task: Picture) -> int:
-        return task.total
+    app = total_application(flow)
 
     async def ask_elsewhere() -> int:
         async with bare_client(app) as elsewhere:
