@@ -49,7 +49,7 @@ class BaseTaskHandler:
 
         The callers of the tasks get an exception that is raised here. ``task.fail(exc)`` fails one task of a batch.
         The return value is ignored, and each worker logs one warning about it. A caller that is cancelled does not
-        interrupt a batch: its result is discarded.
+        interrupt a batch: its result is discarded, and its task has ``is_cancelled`` set.
         """
         raise MissingHandle(f"{type(self).__name__} does not define handle(self, *tasks)")
 

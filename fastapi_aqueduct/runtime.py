@@ -6,7 +6,7 @@ the codec, and none can leak into another process.
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 RUNTIME = "_aqueduct"
 """The name in ``__dict__``."""
@@ -26,6 +26,17 @@ class Runtime(TypedDict, total=False):
     failure: BaseException
     metrics: tuple[tuple[tuple[str, float, float, int], ...], float]
     noted: dict[str, Any]
+
+
+class TaskHost(Protocol):
+    """The code that runs tasks in this process, which tasks ask for what happens outside: the runner of a worker."""
+
+    def is_cancelled(self, task: Any) -> bool:
+        """Tell whether the caller of a task does not wait for it any more."""
+
+
+task_hosts: list[TaskHost] = []
+"""The host of this process; empty outside workers."""
 
 
 def runtime_of(task: Any) -> Runtime:

@@ -14,7 +14,7 @@ from .fields import SharedBytes as SharedBytes
 from .fields import SharedField as SharedField
 from .fields import forget_shared
 from .params import no_parameter
-from .runtime import RUNTIME, drop_runtime, runtime_of, set_runtime
+from .runtime import RUNTIME, drop_runtime, runtime_of, set_runtime, task_hosts
 from .travel import check_class, check_shareable
 
 
@@ -152,6 +152,16 @@ class BaseTask:
         # Made on access: most callers do not read it.
         steps, total_time = runtime_of(self).get("metrics", ((), 0.0))
         return TaskMetrics(tuple([StepMetrics(*step) for step in steps]), total_time)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the caller does not wait for the task any more, for checks within a long ``handle``.
+
+        The caller was cancelled, its client has left, or the deadline has passed. A check costs a few microseconds in
+        the thread that runs ``handle``; other threads of the worker see what that thread has seen last. Always False
+        outside a worker.
+        """
+        return any(host.is_cancelled(self) for host in task_hosts)
 
     def set_timeout(self, timeout_sec: float) -> None:
         """Set the deadline.

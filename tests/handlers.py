@@ -295,6 +295,18 @@ def list_modules(task: Any) -> None:
     task.modules = set(sys.modules)
 
 
+def work_until_cancelled(task: Any) -> None:
+    note(task.path, "begun")
+    deadline = time.monotonic() + DEADLINE
+    while not task.is_cancelled and time.monotonic() < deadline:
+        time.sleep(0.002)
+    note(task.path, "cancelled" if task.is_cancelled else "late")
+
+
+def ask_whether_cancelled(task: Any) -> None:
+    task.was_cancelled = task.is_cancelled
+
+
 def work_a_while(task: Any) -> None:
     sum(range(200_000))
 

@@ -33,8 +33,10 @@ from fastapi_aqueduct.engine.wire.frames import (
     Status,
     pack,
     pack_batches,
+    pack_offsets,
     unpack_batches,
 )
+from fastapi_aqueduct.runtime import task_hosts
 
 from ..handlers import Job
 
@@ -45,6 +47,8 @@ class Calls(BaseTaskHandler):
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
         self.kept: list[Any] = []
+        self.cancelled: list[bool] = []
+        self.on_leave: Callable[[int], object] = lambda number: None
 
     def handle(self, *tasks: Any) -> None:
         self.calls.append([task.number for task in tasks])
@@ -60,6 +64,10 @@ class Calls(BaseTaskHandler):
                 raise ValueError(f"task {task.number}")
             except ValueError as exc:
                 task.fail(exc)
+        if task.act == "leave":
+            self.on_leave(task.number)
+        if task.act in ("ask", "leave"):
+            self.cancelled.append(task.is_cancelled)
         if task.act == "keep":
             self.kept.append(task)
 
@@ -130,6 +138,28 @@ def test_no_reference_to_a_task_is_left_when_its_batch_is_answered(acts: list[st
         expected = [Status.OK if act == "work" else Status.ERROR for act in acts]
         assert [envelope.status for envelope in answers(frames)] == expected
         assert [kind for kind, _ in frames] == [Kind.ANSWERS]
+        assert not bench.tenant.arena.leases
+
+
+def test_tasks_that_were_cancelled_before_they_are_begun_are_skipped() -> None:
+    with make_bench() as bench:
+        bench.sock.sendall(pack(Kind.CANCEL, pack_offsets([0, 2])))
+        frames = bench.run(jobs("work", "work", "work"), 1, in_time)
+        assert bench.handler.calls == [[1]]
+        assert [envelope.status for envelope in answers(frames)] == [Status.EXPIRED, Status.OK, Status.EXPIRED]
+        assert not bench.tenant.arena.leases
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_task_learns_during_the_call_that_it_was_cancelled(size: int) -> None:
+    with make_bench() as bench:
+        bench.handler.on_leave = lambda number: bench.sock.sendall(pack(Kind.CANCEL, pack_offsets([number])))
+        task_hosts.append(bench.runner.hand)
+        try:
+            bench.run(jobs("ask", "leave", "ask"), size, in_time)
+        finally:
+            task_hosts.clear()
+        assert bench.handler.cancelled == [False, True, False]
         assert not bench.tenant.arena.leases
 
 

@@ -11,6 +11,7 @@ import socket
 import sys
 
 from ...handler import BaseTaskHandler
+from ...runtime import task_hosts
 from ...task import shared_memories
 from ..memory.mapping import Mapping
 from ..memory.tenant import Tenant
@@ -92,4 +93,6 @@ def _set_up(
     channel.send(Kind.READY)
     # Not before: what loading has freed is not needed again.
     keep_freed_memory(setup.kept, min(setup.kept, LARGE))
-    return PlainRunner(worker, handler, check), handler
+    runner = PlainRunner(worker, handler, check)
+    task_hosts.append(runner.hand)
+    return runner, handler

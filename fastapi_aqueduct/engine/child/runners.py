@@ -15,8 +15,13 @@ from ...task import BaseTask
 from ..wire.codec import new_tuple
 from ..wire.failures import encode_error
 from ..wire.frames import FRAME_BUDGET, Batch, Envelope
+from .hand import Hand
 from .return_check import ReturnCheck
 from .worker import Worker, pop_failure
+
+LOOK_AFTER = 0.001
+"""Seconds of work after which a runner looks for cancellations before it begins the next batch. Cheap batches do not
+pay for the look."""
 
 
 class PlainRunner:
@@ -26,12 +31,16 @@ class PlainRunner:
         worker: The source of batches and the destination of answers.
         handler: The handler of the step.
         check: Checks what ``handle`` returns.
+
+    Attributes:
+        hand: The tasks of the present call.
     """
 
     def __init__(self, worker: Worker, handler: BaseTaskHandler, check: ReturnCheck) -> None:
         self._worker = worker
         self._handler = handler
         self._check = check
+        self.hand = Hand(worker)
 
     def run(self) -> None:
         """Work until the API process sends STOP and all batches are answered.
@@ -43,7 +52,10 @@ class PlainRunner:
         pending = worker.pending
         while pending or not worker.is_stopping:
             if pending:
-                worker.answers.append(self._run_batch(pending.popleft()))
+                answer = self._run_batch(pending.popleft())
+                worker.answers.append(answer)
+                if pending and answer.duration > LOOK_AFTER:
+                    worker.look()
             if not pending or time.monotonic() - worker.flushed_at > FRAME_BUDGET:
                 worker.flush()
             if not pending and not worker.is_stopping:
@@ -68,7 +80,9 @@ class PlainRunner:
         worker.note_call(envelopes[0].id, now)
         decoded = [worker.decode(envelope, now) for envelope in envelopes]
         tasks = [task for task in decoded if isinstance(task, BaseTask)]
+        self.hand.offered = envelopes, decoded
         failure = self._handle(tasks) if tasks else b""
+        self.hand.offered = None
         if failure and len(tasks) > 1 and worker.may_run_again(envelopes):
             # One bad input must not fail the others of its batch: each runs again, alone, from an untouched copy.
             for task in tasks:
@@ -87,7 +101,11 @@ class PlainRunner:
         task = worker.decode(envelope, now)
         if not isinstance(task, BaseTask):
             return task
-        return worker.encode(envelope, task, self._handle([task]))
+        tasks = [task]
+        self.hand.offered = (envelope,), tasks
+        failure = self._handle(tasks)
+        self.hand.offered = None
+        return worker.encode(envelope, task, failure)
 
     def _handle(self, tasks: list[BaseTask]) -> bytes:
         """Call the handler; return its exception, packed, or nothing."""

@@ -52,6 +52,7 @@ class Worker:
 
     Attributes:
         pending: Batches that have arrived and are not begun.
+        cancelled: Ids of tasks, pending or in hand, whose callers do not wait for them any more.
         answers: Answered batches, which leave with the next `flush`.
         is_stopping: Whether the API process has sent STOP.
         flushed_at: When the last frames left or arrived, on the clock of ``time.monotonic``.
@@ -69,6 +70,7 @@ class Worker:
         parent_death_signal: ParentDeathSignal,
     ) -> None:
         self.pending: deque[Batch] = deque()
+        self.cancelled: set[int] = set()
         self.answers: list[Batch] = []
         self.is_stopping = False
         self.flushed_at = 0.0
@@ -87,8 +89,15 @@ class Worker:
         Raises:
             EOFError: The API process has ended.
         """
+        if self.cancelled and not self.pending:
+            self.cancelled.clear()  # their answers have crossed the frames that cancelled them
         self.process(self.channel.receive(IDLE_AFTER, self._setup.busy_poll) or self._receive_idle())
         self.flushed_at = time.monotonic()
+
+    def look(self) -> None:
+        """Process the frames that have arrived, without waiting for any."""
+        if frames := self.channel.receive(timeout=0):
+            self.process(frames)
 
     def _receive_idle(self) -> list[tuple[Kind, bytes]]:
         # Not for each pause between two tasks: this costs two system calls.
@@ -102,6 +111,8 @@ class Worker:
         for kind, payload in frames:
             if kind is Kind.TASKS:
                 self.pending.extend(unpack_batches(payload))
+            elif kind is Kind.CANCEL:
+                self.cancelled.update(unpack_offsets(payload))
             elif kind is Kind.RELEASE:
                 self._tenant.release(unpack_offsets(payload))
             elif kind is Kind.TRIM:
@@ -151,8 +162,8 @@ class Worker:
         return self._setup.may_run_again and not any(ref.shared for item in envelopes for ref in item.content.blocks)
 
     def decode(self, envelope: Envelope, now: float) -> BaseTask | Envelope:
-        """Return the task, or the answer to one that has expired or cannot be decoded."""
-        if envelope.deadline <= now:
+        """Return the task, or the answer to one that has expired, was cancelled, or cannot be decoded."""
+        if envelope.deadline <= now or envelope.id in self.cancelled:
             return _end(envelope, Status.EXPIRED)
         try:
             task = self._codec.decode(envelope.content)

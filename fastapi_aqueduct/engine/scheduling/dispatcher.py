@@ -315,7 +315,9 @@ class Dispatcher:
             stage.queue.discard(ticket)
             if stage.waiters.contenders:
                 stage.waiters.open()
-        if not ticket.holder and ticket.content.blocks:
+        if ticket.holder:
+            self._cancel(ticket)
+        elif ticket.content.blocks:
             self._ledger.drop(ticket.content.blocks)
         receiver, ticket.receiver = ticket.receiver, None
         if receiver is not None and not receiver.done():
@@ -325,6 +327,12 @@ class Dispatcher:
                 receiver.set_exception(error)
         if not self._tickets:
             self._idle.begin(self.loop)
+
+    def _cancel(self, ticket: Ticket) -> None:
+        """Tell the worker that has a task in hand that its answer is not needed any more."""
+        for worker in self.stages[ticket.step].workers:
+            if worker.pid == ticket.holder:
+                worker.notify(Kind.CANCEL, ticket.id)
 
     def _time_out(self, ticket: Ticket) -> None:
         if ticket.is_settled:

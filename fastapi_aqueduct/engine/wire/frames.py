@@ -40,6 +40,7 @@ class Kind(IntEnum):
     RELEASE = 3  # blocks of its region that are free again
     TRIM = 4  # return free shared memory to the OS
     RECLAIM = 13  # the flow is idle: return free heap memory to the OS, too
+    CANCEL = 14  # tasks whose callers do not wait for them any more
     STOP = 5  # answer the batches that have arrived, run on_stop, exit
     # from a worker
     READY = 6  # on_start has returned
@@ -59,7 +60,7 @@ class Status(IntEnum):
 
     OK = 0
     ERROR = 1  # the body is a packed exception
-    EXPIRED = 2  # not worked on: the deadline had passed
+    EXPIRED = 2  # not worked on: the deadline had passed, or the task was cancelled
 
 
 class ProtocolError(AqueductError):
@@ -191,18 +192,18 @@ def unpack_batches(payload: bytes) -> list[Batch]:
 
 
 def pack_offsets(offsets: Iterable[int]) -> bytes:
-    """Return the payload of a frame that lists blocks."""
+    """Return the payload of a frame that lists blocks or tasks."""
     return b"".join([offset.to_bytes(8, "little") for offset in offsets])
 
 
 def unpack_offsets(payload: bytes) -> Iterator[int]:
-    """Read the payload of a frame that lists blocks.
+    """Read the payload of a frame that lists blocks or tasks.
 
     Raises:
         ProtocolError: The payload is cut off.
     """
     if len(payload) % 8:
-        raise ProtocolError(f"a list of blocks cannot be {len(payload)} bytes long")
+        raise ProtocolError(f"a list of numbers cannot be {len(payload)} bytes long")
     return (int.from_bytes(payload[i : i + 8], "little") for i in range(0, len(payload), 8))
 
 

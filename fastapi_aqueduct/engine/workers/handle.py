@@ -172,6 +172,15 @@ class WorkerHandle:
         if released:
             self._channel.send(pack(Kind.RELEASE, pack_offsets(released)))
 
+    def notify(self, kind: Kind, task: int) -> None:
+        """Send a frame about a task that the worker has in hand.
+
+        Args:
+            kind: What happened to the task, such as ``Kind.CANCEL``.
+            task: Id of the task.
+        """
+        self._channel.send(pack(kind, pack_offsets([task])))
+
     def send(self, data: bytes) -> None:
         """Send packed frames."""
         self._channel.send(data)
