@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         NotShareable,
         Overloaded,
         QueueFull,
+        SlowConsumer,
         StartError,
         StartTimeout,
         StepUnavailable,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
         UsageError,
         WorkerDied,
     )
-    from .flow import Flow, FlowState
+    from .flow import Flow, FlowState, FlowStream
     from .handler import BaseTaskHandler
     from .logger import log
     from .params import FormField, PartLimits, Upload, UploadInfo
@@ -74,6 +75,7 @@ __all__ = [
     "FlowError",
     "FlowState",
     "FlowStep",
+    "FlowStream",
     "FlowTask",
     "ForkedError",
     "FormField",
@@ -88,6 +90,7 @@ __all__ = [
     "PartLimits",
     "QueueFull",
     "SharedResponse",
+    "SlowConsumer",
     "StartError",
     "StartTimeout",
     "Step",
@@ -124,6 +127,7 @@ _MODULES = {
     "freeze_support": "engine.workers.interpreter",
     "Flow": "flow",
     "FlowState": "flow",
+    "FlowStream": "flow",
     "BaseTaskHandler": "handler",
     "log": "logger",
     "FlowStep": "step",

@@ -31,6 +31,7 @@
             ├── ArenaFull
             │   └── TaskTooLarge        the task can never fit
             ├── DeadlineUnreachable     the queue is too long for the task's deadline
+            ├── SlowConsumer            a stream has ended because too many of its items wait for the consumer
             └── StepUnavailable         a step has no ready worker
 
 The names of the package ``aqueduct`` (``AqueductError``, ``FlowError``, ``NotRunningError``,
@@ -213,6 +214,10 @@ class TaskTooLarge(ArenaFull):
 
 class DeadlineUnreachable(Overloaded):
     """At the measured rate the answer would come after the deadline."""
+
+
+class SlowConsumer(Overloaded):
+    """A stream was ended: too many of its items wait for the consumer, and its handler could not be paused."""
 
 
 class StepUnavailable(Overloaded):

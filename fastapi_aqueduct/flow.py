@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
-from typing import Literal, NoReturn, Self, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from .engine.declaration import LONGEST_TIMEOUT, check_numbers, checked_method, checked_timeout, named, not_a_task
 from .engine.engine import LocalEngine
@@ -17,6 +18,7 @@ from .engine.memory.arrivals import Arrival as Arrival
 from .engine.memory.banker import NO_CAP
 from .engine.memory.banker import ArrivalCap as ArrivalCap
 from .engine.memory.block_writer import BlockWriter as BlockWriter
+from .engine.scheduling.stream import FlowStream as FlowStream
 from .engine.state import FlowState as FlowState
 from .engine.statistics import ArenaStatistics
 from .engine.statistics import FlowStatistics as FlowStatistics
@@ -27,7 +29,7 @@ from .exceptions import BlockingCallError, InvalidArgument
 from .handler import BaseTaskHandler
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
 from .steps import Steps
-from .task import BaseTask
+from .task import BaseTask, check_streamable
 
 T = TypeVar("T", bound=BaseTask)
 
@@ -189,6 +191,46 @@ class Flow:
             with guard(None):
                 await processing
         return task
+
+    def stream(self, task: BaseTask, timeout_sec: float = 5.0, item_timeout: float | None = None) -> FlowStream[Any]:
+        """Send a task through the steps, and iterate over the items that its handlers yield or emit.
+
+        ::
+
+            async for token in flow.stream(task):
+                print(token)
+            print(task.usage)               # the fields are set after the last item
+
+        The task begins with the first step of the iteration, and an end of the iteration (``break``, a cancellation, no
+        reference to the stream any more) ends it. The iteration raises what `process` raises, after the items that came
+        before. A task of which an item has come is not tried again when its worker dies.
+
+        While the consumer is behind by 64 items or 8 MiB, the stream pauses, and its clock stands still.
+
+        Args:
+            task: As for `process`.
+            timeout_sec: Seconds in which the first item must come, or the end if there is none.
+            item_timeout: Seconds in which each further item, and the end, must come; default: ``timeout_sec``.
+
+        Returns:
+            An asynchronous iterator, which is also a context manager (``async with``) that ends the stream.
+
+        Raises:
+            ConfigurationError, NotRunningError, ForkedError: As for `process`.
+            InvalidArgument: A field of the task hides a method that streams need.
+            UsageError: The event loop of another thread drives the flow.
+
+        The iteration raises `SlowConsumer` if more than 4096 items or 64 MiB wait for the consumer: a handler that
+        works on a batch cannot pause one of its tasks.
+        """
+        if not isinstance(task, BaseTask):
+            raise not_a_task(task)
+        check_streamable(task)
+        timeout = checked_timeout(timeout_sec)
+        gap = timeout if item_timeout is None else checked_timeout(item_timeout)
+        guard = caller_guard.get()
+        context = nullcontext if guard is None else partial(guard, None)
+        return self._lifecycle.running_engine().stream(task, timeout, gap, context)
 
     def process_blocking(self, task: T, timeout_sec: float = 5.0) -> T:
         """Send a task through the steps, as `process` does, from a thread in which no event loop runs.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from .exceptions import ConfigurationError, MissingHandle
+from .runtime import runtime_of, task_hosts
+
+T = TypeVar("T")
 
 
 class BaseTaskHandler:
@@ -53,6 +56,33 @@ class BaseTaskHandler:
         """
         raise MissingHandle(f"{type(self).__name__} does not define handle(self, *tasks)")
 
+    def rounds(self, tasks: Sequence[T]) -> Iterator[list[T]]:
+        """Work on a batch in rounds, in ``handle``: each round is given the tasks that are not answered yet.
+
+        ::
+
+            def handle(self, *tasks: Prompt) -> None:
+                for live in self.rounds(tasks):
+                    for task, token in zip(live, self.model.step(live)):
+                        task.emit(token)
+                        if token == EOS:
+                            task.finish()
+
+        Between two rounds the items that were emitted are sent, and tasks that are finished, have failed
+        (``task.fail``), or whose callers have left, are answered and leave. With ``FlowStep(continuous=True)`` new
+        tasks join. The iteration ends when no task is left; tasks that are left when ``handle`` returns are answered
+        then.
+
+        Args:
+            tasks: The tasks of the batch.
+
+        Returns:
+            An iterator of lists of tasks.
+        """
+        for host in task_hosts:
+            return host.rounds(tasks)
+        return _rounds_without_worker(tasks)
+
     def on_stop(self) -> None:
         """Release the resources of `on_start`. Runs in the worker when it is stopped, not when it is killed."""
 
@@ -64,6 +94,12 @@ class BaseTaskHandler:
             step_number: Position of the step in its flow, counted from 1.
         """
         return f"step{step_number}_{cls.__name__}"
+
+
+def _rounds_without_worker(tasks: Sequence[T]) -> Iterator[list[T]]:
+    """Do what tests of a handler expect of rounds, where there is no worker."""
+    while live := [task for task in tasks if not {"is_finished", "failure"} & runtime_of(task).keys()]:
+        yield live
 
 
 def check_methods(name: str, owner: object) -> None:
@@ -80,7 +116,7 @@ def check_methods(name: str, owner: object) -> None:
         function = getattr(owner, method)
         if not callable(function):
             raise ConfigurationError(f"{name}.{method} is not callable, got {function!r}")
-        fault = _fault(function)
+        fault = "" if method == "handle" and inspect.isgeneratorfunction(function) else _fault(function)
         if fault:
             raise ConfigurationError(
                 f"{name}.{method} {fault}, but a worker calls it as an ordinary function, so its body would not run; "

@@ -6,6 +6,7 @@ the codec, and none can leak into another process.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypedDict
 
 RUNTIME = "_aqueduct"
@@ -18,11 +19,13 @@ class Runtime(TypedDict, total=False):
     Attributes:
         deferred: `SharedBytes` by the name of the field that they become when it is read.
         failure: The exception of ``task.fail``.
+        is_finished: Whether ``task.finish`` was called, where there is no worker.
         metrics: The steps that the task visited, as for `StepMetrics`, and the total time.
         noted: The fields that ``share_value`` is to move when the task is processed, with their values.
     """
 
     deferred: dict[str, Any]
+    is_finished: bool
     failure: BaseException
     metrics: tuple[tuple[tuple[str, float, float, int], ...], float]
     noted: dict[str, Any]
@@ -33,6 +36,15 @@ class TaskHost(Protocol):
 
     def is_cancelled(self, task: Any) -> bool:
         """Tell whether the caller of a task does not wait for it any more."""
+
+    def emit(self, task: Any, item: Any) -> None:
+        """Send an item of a task."""
+
+    def finish(self, task: Any) -> None:
+        """Answer a task before its call returns."""
+
+    def rounds(self, tasks: Sequence[Any]) -> Iterator[list[Any]]:
+        """Iterate over the tasks that are not answered yet; between two rounds send what was emitted."""
 
 
 task_hosts: list[TaskHost] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import re
 from collections.abc import Callable
@@ -52,6 +53,12 @@ class FlowStep:
             and until the answer comes the event loop another one, though it serves other callers. So it is for
             steps of well under a millisecond with a spare core for each worker. Choose about the time between
             two tasks, such as 0.001.
+        continuous: Whether tasks join a call of ``handle`` that is under way, in each round of
+            `BaseTaskHandler.rounds`, as long as fewer than ``batch_size`` are in it. Such a call goes on for as long as
+            there are tasks, and one after a death of the worker has each of its tasks tried again alone.
+        concurrency: Calls that one worker has under way at once if ``handle`` is a generator. They take turns, each
+            from one ``yield`` to the next, so that a slow consumer pauses only its own stream. 1 for a handler that
+            keeps the state of one call in itself.
         name: Name of the step in logs, metrics, probes and errors, and in ``flow.steps``: letters, digits, ``_``,
             ``-`` and ``.``. Default: the numbered name, ``BaseTaskHandler.get_step_name``, such as ``step1_Classify``,
             by which ``flow.steps`` finds a named step too.
@@ -76,6 +83,8 @@ class FlowStep:
         max_age: float | None = None,
         max_memory_growth: int | None = None,
         busy_poll: float = 0.0,
+        continuous: bool = False,
+        concurrency: int = 32,
         name: str | None = None,
     ) -> None:
         self.handler = handler
@@ -91,7 +100,26 @@ class FlowStep:
         self.max_memory_growth = max_memory_growth
         self.busy_poll = busy_poll
         self.name = name
+        self.continuous = continuous
+        self.concurrency = concurrency
         self._check()
+
+    @property
+    def yields(self) -> bool:
+        """Whether the handler is a generator, whose values are the items of a stream."""
+        return inspect.isgeneratorfunction(self.handler.handle)
+
+    @property
+    def call_size(self) -> int:
+        """The most tasks that are sent to a worker for one call of the handler."""
+        return 1 if self.continuous else self.batch_size
+
+    @property
+    def places(self) -> int:
+        """Calls that a worker has under way at once; 0: one after the other."""
+        if self.continuous:
+            return self.batch_size
+        return self.concurrency if self.yields else 0
 
     def _check(self) -> None:
         if not isinstance(self.handler, BaseTaskHandler):
@@ -104,6 +132,15 @@ class FlowStep:
         # Not checked when the class is made: it may be a common base of handlers.
         if getattr(self.handler.handle, "__func__", None) is BaseTaskHandler.handle:
             raise ConfigurationError(f"{name} has no method `handle`; define `def handle(self, *tasks)` in it")
+        if self.yields and (self.batch_size != 1 or self.continuous):
+            raise ConfigurationError(
+                f"{name}.handle has a `yield`, which needs batch_size=1, got {self.batch_size}: of a batch it would "
+                "not be known to which task a value belongs; send its items with task.emit(item)"
+            )
+        if self.continuous and self.batch_timeout:
+            raise ConfigurationError(
+                f"the step with {name} is continuous, so a task never waits for a batch: leave out batch_timeout"
+            )
         if not callable(self.handle_condition):
             raise ConfigurationError(f"handle_condition of the step with {name} is not callable")
         local = _local(self.handle_condition)
@@ -116,7 +153,7 @@ class FlowStep:
             raise ConfigurationError(
                 f"the step with {name} needs a name of letters (a to z), digits, '_', '-' and '.', {got(self.name)}"
             )
-        for parameter in ("nprocs", "batch_size", "max_tasks", "max_memory_growth"):
+        for parameter in ("nprocs", "batch_size", "concurrency", "max_tasks", "max_memory_growth"):
             value = getattr(self, parameter)
             if value is not None and value < 1:
                 raise ConfigurationError(f"the step with {name} needs {parameter} >= 1, got {value}")

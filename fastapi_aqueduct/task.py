@@ -199,6 +199,32 @@ class BaseTask:
             raise InvalidArgument(f"task.fail() takes an exception, such as ValueError(...), {got(exc)}")
         set_runtime(self, "failure", exc)
 
+    def emit(self, item: Any) -> None:
+        """Send an item to the caller who iterates over ``flow.stream(task)``; for other callers it does nothing.
+
+        In ``handle`` of a batch. A generator, for ``batch_size=1``, yields its items.
+
+        Args:
+            item: A value of any picklable type; a large array or `bytes` travels in shared memory. An item that cannot
+                be sent fails this task, and so does one after `finish`; nothing is raised here.
+
+        Raises:
+            UsageError: Another thread than that of ``handle`` calls it.
+        """
+        for host in task_hosts:
+            host.emit(self, item)
+
+    def finish(self) -> None:
+        """Answer this task before the others of its batch; in `BaseTaskHandler.rounds` it leaves after the round.
+
+        Its fields are final. In rounds it must not be read any more in later rounds: its fields are removed, so that
+        they do not keep shared memory for as long as the others need.
+        """
+        for host in task_hosts:
+            host.finish(self)
+        if not task_hosts:  # a test of a handler, without a worker
+            set_runtime(self, "is_finished", True)
+
     def share_value(self, field_name: str) -> None:
         """Move a field into shared memory, where every process may write it in place.
 
@@ -328,6 +354,20 @@ class BaseTask:
     def __repr__(self) -> str:
         # Names only: a field may be many megabytes, or private data.
         return f"<{type(self).__name__} {self.task_id}: {self._field_names()}>"
+
+
+def check_streamable(task: BaseTask) -> None:
+    """Refuse a task of which a field hides a method that streams need.
+
+    Raises:
+        InvalidArgument: The field.
+    """
+    for name in ("emit", "finish", "is_cancelled"):
+        if name in task.__dict__ or getattr(type(task), name) is not getattr(BaseTask, name):
+            raise InvalidArgument(
+                f"{type(task).__qualname__} has an attribute `{name}`, which hides BaseTask.{name}, which streams "
+                "need: rename it"
+            )
 
 
 def _memory_here() -> SharedMemory | None:

@@ -161,6 +161,52 @@ class Noting(BaseTaskHandler):
         note(self.path, "stop")
 
 
+class Yielding(BaseTaskHandler):
+    """Yields what a function makes of a task, and notes the end of the generator if the task has a path."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def handle(self, task: Any) -> Any:
+        try:
+            yield from self.function(task)
+            task.total = task.count
+            task.pid = os.getpid()
+        finally:
+            if "path" in task.__dict__:
+                note(task.path, "closed")
+
+
+class Rounds(BaseTaskHandler):
+    """Emits the numbers below the count of each task, one in each round."""
+
+    def handle(self, *tasks: Any) -> None:
+        position: dict[str, int] = {}
+        for live in self.rounds(tasks):
+            self.widest = max(getattr(self, "widest", 0), len(live))
+            for task in live:
+                number = position.get(task.task_id, 0)
+                position[task.task_id] = number + 1
+                act_in_round(task, number)
+                if number < task.count:
+                    task.emit(number)
+                else:
+                    task.widest = self.widest
+                    task.total = task.count
+                    task.finish()
+
+
+class Emitting(BaseTaskHandler):
+    """Emits the numbers below the count of each task, in a plain call."""
+
+    def handle(self, *tasks: Any) -> None:
+        for task in tasks:
+            for number in range(task.count):
+                act_in_round(task, number)
+                task.emit(number)
+            task.total = task.count
+
+
 class Keeper(BaseTaskHandler):
     """Keeps values of the task after its end."""
 
@@ -239,7 +285,78 @@ def notes(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+def act_in_round(task: Any, number: int) -> None:
+    """Do what a task says before its item of this number."""
+    if number != getattr(task, "at", None):
+        return
+    if task.act == "raise":
+        raise ValueError(f"at {number}")
+    if task.act == "fail":
+        task.fail(ValueError(f"at {number}"))
+    if task.act == "emit late":
+        task.finish()
+        task.emit("late")
+    if task.act == "unpicklable":
+        task.emit(threading.Lock())
+    if task.act == "gate":
+        task.gate.enter()
+    if task.act == "wait":
+        time.sleep(task.seconds)
+    if task.act == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.act == "die once" and not Path(task.mark).exists():
+        Path(task.mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 # Functions of tasks
+
+
+def count_up(task: Any) -> Any:
+    for number in range(task.count):
+        act_in_round(task, number)
+        yield threading.Lock() if number == getattr(task, "at", None) and task.act == "yield lock" else number
+    act_in_round(task, task.count)
+
+
+def count_up_with_pauses(task: Any) -> Any:
+    for number in range(task.count):
+        yield number
+        yield None
+        yield
+
+
+def repeat_payload(task: Any) -> Any:
+    for number in range(task.count):
+        yield task.payload[number:] if task.is_slice else bytes(task.payload)
+
+
+def run_for_ever(task: Any) -> Any:
+    if "gate" in task.__dict__:
+        task.gate.enter()
+    number = 0
+    while True:
+        yield number
+        number += 1
+
+
+def take_turns_or_die(task: Any) -> Any:
+    for number in range(task.count):
+        time.sleep(task.seconds)
+        if task.is_deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield number
+
+
+def yield_not_rebuildable(task: Any) -> Any:
+    yield 0
+    yield NotRebuildable(task.caller)
+
+
+def take_turns(task: Any) -> Any:
+    for number in range(task.count):
+        time.sleep(task.seconds)
+        yield number
 
 
 def pass_on(task: Any) -> None:
@@ -591,6 +708,10 @@ class Chosen:
 
     def __call__(self, task: Any) -> bool:
         return bool(task.choice == self.name)
+
+
+def is_wanted(task: Any) -> bool:
+    return bool(getattr(task, "wanted", True))
 
 
 def is_even(task: Any) -> bool:

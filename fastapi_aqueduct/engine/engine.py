@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ..exceptions import NotRunningError
+from ..exceptions import NotRunningError, UsageError
 from ..logger import log
 from ..step import FlowStep
 from ..task import BaseTask, shared_memories
@@ -25,6 +25,7 @@ from .memory.mapping import Mapping, create_memory
 from .memory.regions import REPLACEMENT, make_layout
 from .scheduling.caller import Caller
 from .scheduling.dispatcher import Dispatcher
+from .scheduling.stream import FlowStream
 from .statistics import FlowStatistics
 from .system.cpu import available_cores
 from .system.process_memory import default_memory_limit
@@ -150,6 +151,25 @@ class LocalEngine:
         if self.loop is asyncio.get_running_loop() or self.owner.claim():
             return self.caller.process(task, timeout)
         return self.owner.process(task, timeout)
+
+    def stream(
+        self,
+        task: BaseTask,
+        timeout: float,
+        item_timeout: float,
+        guard: Callable[[], contextlib.AbstractContextManager[object]],
+    ) -> FlowStream[Any]:
+        """Return the items of a task; see `Caller.stream`.
+
+        Raises:
+            UsageError: The event loop of another thread drives the engine.
+        """
+        if self.loop is not asyncio.get_running_loop() and not self.adopt():
+            raise UsageError(
+                f"flow {self.name} runs in another thread's event loop: iterate over its streams there, for example "
+                "with asyncio.run_coroutine_threadsafe(...)"
+            )
+        return self.caller.stream(task, timeout, item_timeout, guard)
 
     def process_blocking(self, task: BaseTask, timeout: float, guard: Guard | None) -> None:
         """Send a task through the steps from a thread without an event loop; see `Owner.process_blocking`."""

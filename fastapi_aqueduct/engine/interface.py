@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from ..task import BaseTask
@@ -10,6 +11,7 @@ from .loops.owner import Guard
 from .memory.arrivals import Arrival
 from .memory.banker import ArrivalCap
 from .memory.block_writer import BlockWriter
+from .scheduling.stream import FlowStream
 from .statistics import FlowStatistics
 
 
@@ -49,6 +51,18 @@ class Engine(Protocol):
 
     def process(self, task: BaseTask, timeout: float) -> Awaitable[object]:
         """Send a task through the steps, from any event loop; see `Flow.process`."""
+
+    def stream(
+        self, task: BaseTask, timeout: float, item_timeout: float, guard: Callable[[], AbstractContextManager[object]]
+    ) -> FlowStream[Any]:
+        """Return the items of a task; see `Flow.stream`.
+
+        Args:
+            task: The task.
+            timeout: Seconds in which the first item must come.
+            item_timeout: Seconds in which each further item must come.
+            guard: Makes a context for the wait for the first item.
+        """
 
     def process_blocking(self, task: BaseTask, timeout: float, guard: Guard | None) -> None:
         """Send a task through the steps from a thread without an event loop; see `Flow.process_blocking`.

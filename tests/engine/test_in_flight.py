@@ -27,6 +27,7 @@ class Item:
     is_settled: bool = False
     holder: int = 0
     sent_at: float = 0.0
+    deaths: int = 0
 
 
 @pytest.fixture

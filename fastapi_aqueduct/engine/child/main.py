@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from inspect import isgeneratorfunction
 
 from ...handler import BaseTaskHandler
 from ...runtime import task_hosts
@@ -20,6 +21,8 @@ from ..system.malloc import keep_freed_memory
 from ..wire.channel import WorkerChannel
 from ..wire.failures import encode_error
 from ..wire.frames import Kind
+from .continuous import ContinuousRunner
+from .generators import GeneratorRunner
 from .parent_death import ParentDeathSignal, end_group, watch_parent
 from .program import read_program
 from .return_check import ReturnCheck
@@ -33,6 +36,8 @@ START_FAILURE = 3
 
 LARGE = 256 << 20
 """Bytes from which a freed buffer goes back to the system at once, whatever a worker keeps."""
+
+Runner = PlainRunner | GeneratorRunner | ContinuousRunner
 
 
 def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, program_fd: int) -> None:
@@ -72,7 +77,7 @@ def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, prog
 
 def _set_up(
     channel: WorkerChannel, memory_fd: int, program_fd: int, parent_death_signal: ParentDeathSignal
-) -> tuple[PlainRunner, BaseTaskHandler]:
+) -> tuple[Runner, BaseTaskHandler]:
     frames = channel.receive()
     try:
         setup = Setup.unpack(frames.pop(0)[1])
@@ -93,6 +98,12 @@ def _set_up(
     channel.send(Kind.READY)
     # Not before: what loading has freed is not needed again.
     keep_freed_memory(setup.kept, min(setup.kept, LARGE))
-    runner = PlainRunner(worker, handler, check)
+    runner: Runner
+    if isgeneratorfunction(handler.handle):
+        runner = GeneratorRunner(worker, handler)
+    elif setup.is_continuous:
+        runner = ContinuousRunner(worker, handler, check)
+    else:
+        runner = PlainRunner(worker, handler, check)
     task_hosts.append(runner.hand)
     return runner, handler

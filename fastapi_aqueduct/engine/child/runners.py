@@ -41,6 +41,7 @@ class PlainRunner:
         self._handler = handler
         self._check = check
         self.hand = Hand(worker)
+        self._has_gap = False
 
     def run(self) -> None:
         """Work until the API process sends STOP and all batches are answered.
@@ -53,59 +54,79 @@ class PlainRunner:
         while pending or not worker.is_stopping:
             if pending:
                 answer = self._run_batch(pending.popleft())
-                worker.answers.append(answer)
+                if answer.envelopes:  # else its tasks were answered one by one
+                    worker.answers.append(answer)
                 if pending and answer.duration > LOOK_AFTER:
                     worker.look()
             if not pending or time.monotonic() - worker.flushed_at > FRAME_BUDGET:
                 worker.flush()
             if not pending and not worker.is_stopping:
+                if worker.cancelled or worker.paused:
+                    worker.forget_ended()
                 worker.receive()
 
     def _run_batch(self, batch: Batch) -> Batch:
         started = time.monotonic()
         envelopes, _, size, number = batch
+        answers: list[Any]
         if size == 1:
-            answers = [self._run_alone(envelope) for envelope in envelopes]
+            answers = [self._run_alone(envelope, number) for envelope in envelopes]
         else:
             answers = []
             for start in range(0, len(envelopes), size or len(envelopes)):
-                answers += self._run_together(envelopes[start : start + size] if size else envelopes)
+                answers += self._run_together(envelopes[start : start + size] if size else envelopes, number)
+        if self._has_gap:
+            self._has_gap = False
+            answers = [answer for answer in answers if answer is not None]
         self._worker.close_batch(envelopes, answers)
         return new_tuple(Batch, (answers, time.monotonic() - started, 0, number))
 
-    def _run_together(self, envelopes: list[Envelope]) -> list[Envelope]:
-        """Answer the tasks of one call of the handler."""
-        worker = self._worker
+    def _run_together(self, envelopes: list[Envelope], number: int) -> list[Envelope | None]:
+        """Answer the tasks of one call of the handler; None for those that were answered during the call."""
+        worker, hand = self._worker, self.hand
         now = time.monotonic()
         worker.note_call(envelopes[0].id, now)
         decoded = [worker.decode(envelope, now) for envelope in envelopes]
         tasks = [task for task in decoded if isinstance(task, BaseTask)]
-        self.hand.offered = envelopes, decoded
+        hand.offered = envelopes, decoded, number
         failure = self._handle(tasks) if tasks else b""
-        self.hand.offered = None
-        if failure and len(tasks) > 1 and worker.may_run_again(envelopes):
+        hand.offered = None
+        is_untouched = not hand.entries or not hand.has_spoken()
+        if failure and len(tasks) > 1 and is_untouched and worker.may_run_again(envelopes):
             # One bad input must not fail the others of its batch: each runs again, alone, from an untouched copy.
             for task in tasks:
                 pop_failure(task)
+            hand.close()
             del tasks, decoded
-            return [self._run_alone(envelope) for envelope in envelopes]
+            return [self._run_alone(envelope, number) for envelope in envelopes]
+        answered = self._close_hand()
         return [
-            worker.encode(envelope, task, failure) if isinstance(task, BaseTask) else task
+            (None if envelope.id in answered else worker.encode(envelope, task, failure))
+            if isinstance(task, BaseTask)
+            else task
             for envelope, task in zip(envelopes, decoded, strict=True)
         ]
 
-    def _run_alone(self, envelope: Envelope) -> Envelope:
-        worker = self._worker
+    def _run_alone(self, envelope: Envelope, number: int) -> Envelope | None:
+        worker, hand = self._worker, self.hand
         now = time.monotonic()
         worker.note_call(envelope.id, now)
         task = worker.decode(envelope, now)
         if not isinstance(task, BaseTask):
             return task
         tasks = [task]
-        self.hand.offered = (envelope,), tasks
+        hand.offered = (envelope,), tasks, number
         failure = self._handle(tasks)
-        self.hand.offered = None
+        hand.offered = None
+        if hand.entries and self._close_hand():
+            return None
         return worker.encode(envelope, task, failure)
+
+    def _close_hand(self) -> set[int]:
+        """Return the ids of the tasks that were answered during the call."""
+        answered = self.hand.close()
+        self._has_gap = self._has_gap or bool(answered)
+        return answered
 
     def _handle(self, tasks: list[BaseTask]) -> bytes:
         """Call the handler; return its exception, packed, or nothing."""

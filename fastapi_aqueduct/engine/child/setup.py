@@ -31,6 +31,7 @@ class Setup:
         region: The number of the worker's region.
         blocks: Blocks that an earlier worker left in that region: size by offset.
         busy_poll: Seconds to stay awake when there is nothing to do.
+        is_continuous: Whether tasks join a call of the handler that is under way.
         kept: Bytes of freed memory that the worker keeps for its next batch until it is idle.
     """
 
@@ -42,6 +43,7 @@ class Setup:
     blocks: dict[int, int]
     busy_poll: float = 0.0
     kept: int = KEPT
+    is_continuous: bool = False
 
     def pack(self) -> bytes:
         """Return the payload of a frame of kind SETUP."""

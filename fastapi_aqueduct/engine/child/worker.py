@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ...exceptions import ArenaFull
 from ...runtime import RUNTIME, drop_runtime
@@ -35,6 +36,8 @@ MEMORY_TIMEOUT = 1.0
 IDLE_AFTER = 0.01
 """Seconds without a task after which a worker counts as idle, and would run `on_stop` if the API process ended."""
 
+T = TypeVar("T")
+
 _NOTHING = Encoded(b"", b"", ())
 
 
@@ -53,6 +56,8 @@ class Worker:
     Attributes:
         pending: Batches that have arrived and are not begun.
         cancelled: Ids of tasks, pending or in hand, whose callers do not wait for them any more.
+        paused: Ids of tasks whose consumers are behind.
+        items: Items of streams, which leave with the next `flush`.
         answers: Answered batches, which leave with the next `flush`.
         is_stopping: Whether the API process has sent STOP.
         flushed_at: When the last frames left or arrived, on the clock of ``time.monotonic``.
@@ -71,6 +76,8 @@ class Worker:
     ) -> None:
         self.pending: deque[Batch] = deque()
         self.cancelled: set[int] = set()
+        self.paused: set[int] = set()
+        self.items: list[Envelope] = []
         self.answers: list[Batch] = []
         self.is_stopping = False
         self.flushed_at = 0.0
@@ -89,10 +96,16 @@ class Worker:
         Raises:
             EOFError: The API process has ended.
         """
-        if self.cancelled and not self.pending:
-            self.cancelled.clear()  # their answers have crossed the frames that cancelled them
         self.process(self.channel.receive(IDLE_AFTER, self._setup.busy_poll) or self._receive_idle())
         self.flushed_at = time.monotonic()
+
+    def forget_ended(self) -> None:
+        """Forget which tasks were cancelled or paused; called when none is in hand or pending.
+
+        Frames about a task may cross its answer.
+        """
+        self.cancelled.clear()
+        self.paused.clear()
 
     def look(self) -> None:
         """Process the frames that have arrived, without waiting for any."""
@@ -113,6 +126,10 @@ class Worker:
                 self.pending.extend(unpack_batches(payload))
             elif kind is Kind.CANCEL:
                 self.cancelled.update(unpack_offsets(payload))
+            elif kind is Kind.PAUSE:
+                self.paused.update(unpack_offsets(payload))
+            elif kind is Kind.RESUME:
+                self.paused.difference_update(unpack_offsets(payload))
             elif kind is Kind.RELEASE:
                 self._tenant.release(unpack_offsets(payload))
             elif kind is Kind.TRIM:
@@ -128,12 +145,15 @@ class Worker:
                 self._parent_death_signal.disarm()  # for on_stop
 
     def flush(self) -> None:
-        """Send the answers, and the blocks that user code has retained or released."""
+        """Send the items and the answers, and the blocks that user code has retained or released."""
         tenant, send = self._tenant, self.channel.send
         # Before the answers, after which the API process forgets the blocks.
         if tenant.newly_retained:
             send(Kind.RETAINED, pack_offsets(tenant.newly_retained))
             tenant.newly_retained.clear()
+        if self.items:
+            send(Kind.ITEMS, pack_batches([(self.items, 0.0, 0, 0)]))
+            self.items.clear()
         if self.answers:
             send(Kind.ANSWERS, pack_batches(self.answers))
             self.answers.clear()
@@ -163,13 +183,14 @@ class Worker:
 
     def decode(self, envelope: Envelope, now: float) -> BaseTask | Envelope:
         """Return the task, or the answer to one that has expired, was cancelled, or cannot be decoded."""
-        if envelope.deadline <= now or envelope.id in self.cancelled:
-            return _end(envelope, Status.EXPIRED)
+        if envelope.id in self.cancelled or (envelope.deadline <= now and envelope.status != Status.STREAM):
+            return expired(envelope)
         try:
             task = self._codec.decode(envelope.content)
         except Exception as exc:
             return _end(envelope, Status.ERROR, encode_error(exc))
-        task.expiration_time = envelope.deadline
+        # The deadline of a stream moves with its items, and the API process cancels a task that is late.
+        task.expiration_time = envelope.deadline if envelope.status != Status.STREAM else None
         return task
 
     def encode(self, envelope: Envelope, task: BaseTask, failure: bytes) -> Envelope:
@@ -186,7 +207,7 @@ class Worker:
                 return _end(envelope, Status.ERROR, failure or encode_error(failed))
         try:
             step = self._route.next(self._setup.step, task)
-            body, blocks = self._encode_fields(task)
+            body, blocks = self._encode(self._codec.encode_fields, task)
         except Exception as exc:
             return _end(envelope, Status.ERROR, encode_error(exc))
         if blocks:
@@ -195,11 +216,30 @@ class Worker:
         content = new_tuple(Encoded, (kind, body, blocks, extras))
         return new_tuple(Envelope, (envelope.id, envelope.deadline, step, 0, content))
 
-    def _encode_fields(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
+    def add_item(self, id: int, item: Any) -> None:
+        """Encode an item of a stream; it leaves with the next `flush`.
+
+        Args:
+            id: Id of the task.
+            item: The item.
+
+        Raises:
+            TaskNotPicklable, ArenaFull: The item cannot be sent.
+        """
+        body, blocks = self._encode(self._codec.encode_item, item)
+        if blocks:
+            self.flushed_at = 0.0  # items in blocks do not wait for others: they fill the memory until they are taken
+            self._tenant.publish(blocks)
+            if self._arena.leases:
+                self._tenant.note_retained(blocks)  # code here may look at them longer than the consumer of the item
+        content = new_tuple(Encoded, (b"", body, blocks, b""))
+        self.items.append(new_tuple(Envelope, (id, 0.0, FINISHED, 0, content)))
+
+    def _encode(self, encode: Callable[[T], tuple[bytes, tuple[Ref, ...]]], value: T) -> tuple[bytes, tuple[Ref, ...]]:
         deadline = 0.0
         while True:
             try:
-                return self._codec.encode_fields(task)
+                return encode(value)
             except ArenaFull as exc:
                 now = time.monotonic()
                 deadline = deadline or now + MEMORY_TIMEOUT
@@ -218,6 +258,11 @@ def pop_failure(task: BaseTask) -> Any:
     the task's blocks until garbage is collected.
     """
     return drop_runtime(task, "failure")
+
+
+def expired(envelope: Envelope) -> Envelope:
+    """Return the answer to a task whose caller does not wait for it any more."""
+    return _end(envelope, Status.EXPIRED)
 
 
 def _end(envelope: Envelope, status: Status, body: bytes = b"") -> Envelope:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 
 from ...exceptions import ArenaFull, NotRunningError, TaskTimeout
 from ...task import BaseTask
@@ -11,7 +15,9 @@ from ..memory.flow_memory import FlowMemory
 from ..route import FINISHED, START
 from ..wire.codec import Encoded
 from .dispatcher import Dispatcher
+from .outlet import Outlet, StreamTicket
 from .stage import Stage
+from .stream import FlowStream
 from .ticket import Receiver
 from .whereabouts import outside
 
@@ -101,6 +107,33 @@ class Caller:
         if content is None:
             content = await self._encode_later(task, step, started_at + timeout)
         return self._dispatcher.submit(task, content, receiver, step, started_at, started_at + timeout, is_handed=True)
+
+    def stream(
+        self, task: BaseTask, timeout: float, item_timeout: float, guard: Callable[[], AbstractContextManager[object]]
+    ) -> FlowStream[Any]:
+        """Return the items of a task, which begins with the iteration.
+
+        Args:
+            task: The task.
+            timeout: Seconds in which the first item must come.
+            item_timeout: Seconds in which each further item, and the end, must come.
+            guard: Makes a context for the wait for the first item.
+        """
+        submit = partial(self._submit_stream, task, timeout)
+        return FlowStream(Outlet(item_timeout), submit, self._dispatcher.withdraw, self._dispatcher.streams, guard)
+
+    async def _submit_stream(self, task: BaseTask, timeout: float, outlet: Outlet) -> int:
+        started_at = time.monotonic()
+        step = self._route.next(START, task)
+        if step == FINISHED:
+            outlet.set_result(None)
+            return 0
+        content = self._encode_now(task, step, timeout)
+        if content is None:
+            content = await self._encode_later(task, step, started_at + timeout)
+        return self._dispatcher.submit(
+            task, content, outlet, step, started_at, started_at + timeout, ticket_class=StreamTicket
+        )
 
     def withdraw(self, number: int) -> None:
         """End a task whose caller does not wait any more."""

@@ -79,6 +79,12 @@ class Deadlines(Generic[T]):
         """Remove an item, if it is present."""
         item.span.pop(item.id, None)
 
+    def move(self, item: T, deadline: float) -> None:
+        """Change the deadline of a watched item."""
+        item.span.pop(item.id, None)
+        item.deadline = deadline
+        self.add(item, self._loop)
+
     def clear(self) -> None:
         """Remove all items."""
         if self._timer is not None:

@@ -35,6 +35,7 @@ from .retries import Retries
 from .scheduler import Scheduler
 from .sender import Sender
 from .stage import Stage
+from .streams import Streams
 from .ticket import Receiver, Ticket
 from .whereabouts import late_answer, whereabouts
 
@@ -58,6 +59,7 @@ class Dispatcher:
         admission: Refuses tasks that have no chance.
         codec: Encodes and decodes tasks; one for both directions, since it learns what a class of tasks needs.
         outcomes: How many tasks ended how.
+        streams: Delivers the items of streams.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Dispatcher:
         self._idle = Idle(self._tickets, self._reclaimer.return_to_system, timing.idle_time)
         memory.waiters.on_shortage = self._reclaimer.reclaim
         self._retries = Retries(memory.ledger, memory.arena.status, self._settle)
+        self.streams = Streams(name, self.stages, memory, self._tickets, self._deadlines, self._settle)
         self._retention = Retention(memory.ledger, memory.arena.layout)
 
     @property
@@ -119,6 +122,7 @@ class Dispatcher:
         started_at: float,
         deadline: float,
         is_handed: bool = False,
+        ticket_class: type[Ticket] = Ticket,
     ) -> int:
         """Become the owner of a task, and queue it.
 
@@ -130,6 +134,7 @@ class Dispatcher:
             started_at: When the call began, on the clock of ``time.monotonic``.
             deadline: When the answer must be there, on the same clock.
             is_handed: Whether its caller is in another thread, and outlives the present event loop.
+            ticket_class: `StreamTicket` if the receiver is an `Outlet`.
 
         Returns:
             Its number, for `withdraw`.
@@ -138,7 +143,7 @@ class Dispatcher:
         queue = self.stages[step].queue
         level = queue.level(task.priority) if task.priority != 0 else 0
         number = next(self._ids)
-        ticket = Ticket(number, task, receiver, content, level, deadline, started_at, is_handed)
+        ticket = ticket_class(number, task, receiver, content, level, deadline, started_at, is_handed)
         if content.blocks:
             self._ledger.hold(content.blocks)
         self._tickets[number] = ticket
@@ -175,6 +180,8 @@ class Dispatcher:
                 if stage.queue.count:
                     self._sender.schedule()
                     break
+        elif kind is Kind.ITEMS:
+            self.streams.receive(worker, payload)
         elif kind is Kind.RETAINED:
             self._retention.hold(worker, unpack_offsets(payload))
         elif kind is Kind.RELEASED:
@@ -257,7 +264,7 @@ class Dispatcher:
                 ticket.metrics += ((worker.name, now - ticket.arrived_at - duration, duration, size),)
                 if ticket.is_settled:
                     self._ledger.drop(ticket.content.blocks)
-                elif now >= ticket.deadline and not self._deadlines.forgive(now):
+                elif now >= ticket.deadline and not self._deadlines.forgive(now) and ticket.is_late(now):
                     self._end_late(ticket, late_answer(worker, ticket, status, duration, now), now)
                 elif status:
                     self._fail(worker, ticket, envelope)
@@ -338,6 +345,10 @@ class Dispatcher:
         if ticket.is_settled:
             return
         now = time.monotonic()
+        if not ticket.is_late(now):
+            assert self.loop is not None
+            self._deadlines.add(ticket, self.loop)
+            return
         self._end_late(ticket, whereabouts(self.stages[ticket.step], ticket, self._arena.status, now), now)
 
     def _end_late(self, ticket: Ticket, where: str, now: float) -> None:

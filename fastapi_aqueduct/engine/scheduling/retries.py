@@ -68,7 +68,10 @@ class Retries:
         else:
             stage.retries += 1
             ticket.is_waiting = True
-            stage.queue.push_alone(ticket)
+            if stage.places and not ticket.deaths:  # another call had its turn when the worker died
+                stage.queue.push_front(ticket)
+            else:
+                stage.queue.push_alone(ticket)
 
     def _may_run_again(self, stage: Stage, ticket: Ticket) -> bool:
-        return stage.max_retries > 0 and not any(ref.shared for ref in ticket.content.blocks)
+        return stage.max_retries > 0 and not ticket.has_items and not any(ref.shared for ref in ticket.content.blocks)

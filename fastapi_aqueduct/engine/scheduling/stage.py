@@ -34,6 +34,7 @@ class Stage:
         due_at: When the scheduler must look at it again if nothing happens before, on the clock of ``time.monotonic``.
         max_retries: How often a task is tried again after a worker has died with it.
         retries: Tasks that were tried again.
+        places: Calls that one worker has under way at once; 0: one after the other.
     """
 
     def __init__(self, pool: Pool, queue_size: int, priorities: int) -> None:
@@ -43,16 +44,20 @@ class Stage:
         self.workers = pool.workers
         is_patient = step.batch_timeout == "auto"
         timeout = 0.0 if step.batch_timeout == "auto" else step.batch_timeout
-        self.queue: BatchQueue[Ticket] = BatchQueue(step.batch_size, timeout, priorities)
-        self.batch_delay = BatchDelay(step.batch_size) if is_patient and step.batch_size > 1 else None
+        self.queue: BatchQueue[Ticket] = BatchQueue(step.call_size, timeout, priorities)
+        self.batch_delay = BatchDelay(step.call_size) if is_patient and step.call_size > 1 else None
         self.waiters = Waiters(self.queue, queue_size)
-        self.takes_at_once = step.batch_size == 1 and timeout == 0 and priorities == 1
+        self.takes_at_once = step.call_size == 1 and timeout == 0 and priorities == 1
         self.due_at = math.inf
         self.max_retries = step.max_retries
         self.retries = 0
+        self.places = step.places
+        self._most_calls = max(MAX_PREFETCH, step.places)
 
     def expected_time(self) -> float:
         """Return the seconds that a task arriving now should take here at the measured rate."""
+        if self.places:
+            return self._expected_time_of_concurrent_calls()
         waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
         if len(self.workers) == 1:
             worker = self.workers[0]
@@ -64,6 +69,14 @@ class Stage:
         pace = sum(worker.in_flight.pace for worker in ready) / len(ready)
         batches = waiting + sum(worker.in_flight.calls for worker in ready)
         return pace * max(1.0, batches / len(ready))
+
+    def _expected_time_of_concurrent_calls(self) -> float:
+        ready = self.pool.ready_workers()
+        ahead = self.queue.count + 1 - sum(worker.in_flight.prefetch - worker.in_flight.calls for worker in ready)
+        if ahead <= 0 or not ready:
+            return 0.0
+        pace = sum(worker.in_flight.pace for worker in ready) / len(ready)
+        return pace * ahead / (self.places * len(ready))
 
     def idle_worker(self) -> WorkerHandle | None:
         """Return a ready worker without a task; None when there is none."""
@@ -81,13 +94,15 @@ class Stage:
         Returns:
             The worker, None when all have enough tasks; and for how many calls of its handler it should get tasks.
         """
-        worker, fewest = None, MAX_PREFETCH
+        worker, fewest = None, self._most_calls
         for other in self.workers:
             in_flight = other.in_flight
             if in_flight.calls < fewest and in_flight.calls < in_flight.prefetch and other.state is WorkerState.READY:
                 worker, fewest = other, in_flight.calls
                 if not fewest:
                     break
+        if self.places and self.queue.has_alone:  # it may have killed a worker: no other task is in the same hands
+            return (worker, 1) if worker is not None and not fewest else (None, 0)
         if worker is None or (fewest and not may_wait):
             return None, 0
         if not may_wait:

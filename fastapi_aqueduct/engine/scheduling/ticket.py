@@ -70,3 +70,12 @@ class Ticket:
     is_settled: bool = False
     span: dict[int, Ticket] = field(init=False)
     status: ClassVar[int] = int(Status.OK)
+
+    @property
+    def has_items(self) -> bool:
+        """Whether its caller has received a part of its result, so it must not run again."""
+        return False
+
+    def is_late(self, now: float) -> bool:
+        """Tell whether its deadline has passed."""
+        return now >= self.deadline

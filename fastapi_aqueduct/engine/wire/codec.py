@@ -96,6 +96,36 @@ class Codec:
         except Exception as exc:  # a user's object may raise any error
             raise TaskNotPicklable(_blame(task, task.__dict__, exc)) from exc
 
+    def encode_item(self, item: Any) -> tuple[bytes, tuple[Ref, ...]]:
+        """Encode an item of a stream; return the body and the blocks, as `encode` does.
+
+        Raises:
+            TaskNotPicklable: The item cannot be pickled.
+            ArenaFull: The shared memory has no space for it.
+        """
+        if type(item) in PLAIN:
+            body = pickle.dumps(item, 5)
+            if len(body) < THRESHOLD:
+                return body, ()
+        carrier = object.__new__(_Carrier)
+        carrier.item = item
+        try:
+            return self._encoder.write(carrier)
+        except (ArenaFull, MemoryError):
+            raise
+        except Exception as exc:
+            raise TaskNotPicklable(
+                f"an item of type {type(item).__qualname__} cannot travel to another process: {exc}"
+            ) from exc
+
+    def decode_item(self, encoded: Encoded) -> Any:
+        """Decode an item of a stream; a large array is a view on its block."""
+        if encoded.body[0] == _PICKLE:
+            return pickle.loads(encoded.body)
+        carrier = object.__new__(_Carrier)
+        self.decode_into(carrier, encoded)
+        return carrier.item
+
     def _learn(self, cls: type[BaseTask]) -> None:
         # Once for each class: most classes have no state methods.
         if has_state(cls):
@@ -164,6 +194,12 @@ class Codec:
             else:
                 fields[name] = array_at(leases[index], position, kind, shape)
         return fields, deferred
+
+
+class _Carrier(BaseTask):
+    """Carries an item of a stream as its only field."""
+
+    item: Any
 
 
 class _TaskUnpickler(pickle.Unpickler):

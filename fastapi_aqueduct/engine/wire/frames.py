@@ -41,6 +41,8 @@ class Kind(IntEnum):
     TRIM = 4  # return free shared memory to the OS
     RECLAIM = 13  # the flow is idle: return free heap memory to the OS, too
     CANCEL = 14  # tasks whose callers do not wait for them any more
+    PAUSE = 15  # streams whose consumers are behind
+    RESUME = 16  # paused streams that may go on
     STOP = 5  # answer the batches that have arrived, run on_stop, exit
     # from a worker
     READY = 6  # on_start has returned
@@ -49,6 +51,7 @@ class Kind(IntEnum):
     RETAINED = 9  # blocks of answered tasks that user code still refers to
     RELEASED = 10  # retained blocks that user code does not refer to any more
     TRIMMED = 11  # TRIM is done
+    ITEMS = 17  # items of streams; each envelope has the id of its task, and the item as its content
     FULL = 12  # it waits for shared memory
 
 
@@ -60,6 +63,7 @@ class Status(IntEnum):
 
     OK = 0
     ERROR = 1  # the body is a packed exception
+    STREAM = 3  # on the way to a worker: the caller wants its items
     EXPIRED = 2  # not worked on: the deadline had passed, or the task was cancelled
 
 

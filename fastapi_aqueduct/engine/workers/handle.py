@@ -76,7 +76,8 @@ class WorkerHandle:
         self.region = region
         self.pid = 0
         self.state = WorkerState.STARTING
-        self.in_flight: InFlight[Any] = InFlight(step.batch_size)  # of tickets, which belong to the dispatcher
+        # Of tickets, which belong to the dispatcher.
+        self.in_flight: InFlight[Any] = InFlight(step.call_size, step.places)
         self.retained: set[int] = set()
         self.failure: BaseException | None = None
         self.reason = ""
@@ -141,7 +142,8 @@ class WorkerHandle:
         if self._handle_timeout is None or self._loop is None or self._hang_timer.is_running or not self.in_flight:
             return
         remaining = self._running_since() + self._handle_timeout - time.monotonic()
-        self._hang_timer.start(self._loop, max(remaining, 0.001))
+        # A worker whose streams are all paused or idle is in no call, which it notes as a call in the future.
+        self._hang_timer.start(self._loop, min(max(remaining, 0.001), self._handle_timeout))
 
     def _check_hang(self) -> None:
         # The clock of the API process and the worker's own note decide, and no heartbeat: a thread for it goes on

@@ -36,8 +36,10 @@ class Sendable(Protocol):
         is_waiting: Whether it is in a queue.
         holder: Process id of the worker that has it in hand; 0 while none has.
         sent_at: When it was sent to that worker.
+        deaths: How many workers have died with it in hand.
     """
 
+    deaths: int
     is_waiting: bool
     holder: int
     sent_at: float
@@ -64,6 +66,8 @@ class InFlight(Generic[T]):
 
     Args:
         batch_size: The most tasks that one call of the handler gets.
+        places: Calls that the worker has under way at once; 0: one after the other, and as many tasks ahead as its pace
+            allows.
 
     Attributes:
         calls: How many calls of the handler they take.
@@ -76,14 +80,14 @@ class InFlight(Generic[T]):
         calls_per_batch: For how many calls tasks should travel together; more would wait for each other's answers.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, places: int = 0) -> None:
         self.calls = 0
         self.head_since = 0.0
         self.handled = 0
         self.pace = PREFETCH
         self.longest = 0.0
-        self.prefetch = 1
-        self.calls_per_batch = 1
+        self.prefetch = places or 1
+        self.calls_per_batch = places or 1
         self._batches: dict[int, list[T]] = {}  # as they were sent, by number, the oldest first
         self._left: dict[int, dict[int, T]] = {}  # of each that is answered in part: what has no answer, by id
         self._refused: list[T] = []
@@ -91,6 +95,7 @@ class InFlight(Generic[T]):
         self._tasks = 0
         self._batch_size = batch_size
         self._deviation = 8 * PREFETCH  # unknown at first
+        self._places = places
         self._answered = 0
 
     def __len__(self) -> int:
@@ -118,6 +123,8 @@ class InFlight(Generic[T]):
         self._batches[number] = tickets
         self._tasks += len(tickets)
         self.calls += self._calls(tickets)
+        if self._places and tickets[0].deaths:
+            self.prefetch = 1  # no other task joins one that may have killed a worker
         return tickets, 0.0, self._batch_size, number
 
     def complete(
@@ -151,6 +158,8 @@ class InFlight(Generic[T]):
             calls = self._calls(tickets)
         self._tasks -= len(tickets)
         self.handled += len(tickets)
+        if self._places and not self._batches:
+            self.prefetch = self._places
         self.head_since = now
         duration /= calls
         if has_run:
@@ -195,6 +204,8 @@ class InFlight(Generic[T]):
             Those it had begun in other calls, those of the call in which it died (and those that were restored), and
             those it had not begun.
         """
+        if self._places:
+            return self._take_all_concurrent(current)
         begun: list[T] = []
         in_hand, self._refused = self._refused, []
         untouched: list[T] = []
@@ -221,6 +232,19 @@ class InFlight(Generic[T]):
         self._tasks = self.calls = 0
         return begun, in_hand, untouched
 
+    def _take_all_concurrent(self, current: int) -> tuple[list[T], list[T], list[T]]:
+        """As `take_all`: all calls have begun, and one had its turn. If that is not known, each may have been it."""
+        left: list[T] = []
+        for number, sent in self._batches.items():
+            left += self._left[number].values() if number in self._left else sent
+        in_hand = [ticket for ticket in left if ticket.id == current] or left
+        begun = [ticket for ticket in left if ticket.id != current] if in_hand is not left else []
+        in_hand, self._refused = in_hand + self._refused, []
+        self._batches.clear()
+        self._left.clear()
+        self._tasks = self.calls = 0
+        return begun, in_hand, []
+
     def has_begun(self, ticket: T, current: int) -> bool:
         """Tell whether the worker has begun a task.
 
@@ -228,6 +252,8 @@ class InFlight(Generic[T]):
             ticket: The task.
             current: Id of the task with which its last call of the handler began.
         """
+        if self._places:
+            return True
         is_here = False
         for sent in self._batches.values():
             for start in range(0, len(sent), self._batch_size):
@@ -248,7 +274,7 @@ class InFlight(Generic[T]):
         Returns:
             The time on the clock of ``time.monotonic``; infinity when that cannot be told.
         """
-        is_steady = self._deviation < PREFETCH < self.pace
+        is_steady = not self._places and self._deviation < PREFETCH < self.pace
         return self.head_since + self.pace if is_steady and self.calls == 1 else math.inf
 
     def _calls(self, tickets: Sized) -> int:
@@ -257,6 +283,8 @@ class InFlight(Generic[T]):
     def _note_call(self, duration: float) -> None:
         self._answered += 1
         pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
+        if self._places:
+            return
         self.prefetch = MAX_PREFETCH if pace * MAX_PREFETCH <= PREFETCH else max(1, int(PREFETCH / pace))
         self.calls_per_batch = max(1, int(FRAME_BUDGET / pace)) if pace else MAX_PREFETCH
         if pace > PREFETCH:

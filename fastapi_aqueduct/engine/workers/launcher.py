@@ -182,6 +182,7 @@ class Launcher:
             busy_poll=step.busy_poll,
             # Memory that is kept must not look like growth.
             kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,
+            is_continuous=step.continuous,
         )
         return setup.pack()
 

@@ -1,0 +1,157 @@
+"""Runs handlers whose ``handle`` is a generator: several calls are under way, and take turns in one thread."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ...handler import BaseTaskHandler
+from ...logger import log
+from ..wire.failures import encode_error
+from ..wire.frames import FRAME_BUDGET
+from .hand import Entry, Hand
+from .worker import Worker
+
+_LONG_TURN = 16 * FRAME_BUDGET
+"""Seconds of a turn that is forgotten after about 40 short ones."""
+
+
+class _Call:
+    """A call of the handler that is under way.
+
+    Args:
+        entry: Its task.
+
+    Attributes:
+        generator: The generator; None before the first turn, and after the last.
+        pace: Seconds that its slowest recent turns took; unknown at first, so the first item leaves at once.
+    """
+
+    __slots__ = ("entry", "generator", "pace")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.generator: Any = None
+        self.pace = math.inf
+
+
+class GeneratorRunner:
+    """Runs the calls of a generator handler, each from one ``yield`` to the next. What it yields is an item.
+
+    Args:
+        worker: The source of batches and the destination of items and answers.
+        handler: The handler of the step.
+
+    Attributes:
+        hand: The tasks of the calls.
+    """
+
+    def __init__(self, worker: Worker, handler: BaseTaskHandler) -> None:
+        self.hand = Hand(worker)
+        self.hand.sends_at_once = False
+        self._worker = worker
+        self._handler = handler
+        self._calls: dict[int, _Call] = {}
+
+    def run(self) -> None:
+        """Work until the API process sends STOP and all calls have ended.
+
+        Raises:
+            EOFError: The API process has ended.
+        """
+        worker = self._worker
+        while worker.pending or self._calls or not worker.is_stopping:
+            self._begin_calls()
+            self._end_cancelled()
+            if not self._run_turns():
+                worker.flush()
+                if self._calls or not worker.is_stopping:
+                    self.hand.wait(0)
+
+    def _begin_calls(self) -> None:
+        for entry in self.hand.begin_pending():
+            self._calls[entry.envelope.id] = _Call(entry)
+
+    def _run_turns(self) -> bool:
+        """Give each call that is not paused a turn.
+
+        Returns:
+            Whether there was any.
+        """
+        worker = self._worker
+        has_run = False
+        for id, call in list(self._calls.items()):
+            if id in worker.paused or id in worker.cancelled:
+                continue
+            started = time.monotonic()
+            worker.note_call(id, started)
+            self._run_turn(id, call)
+            has_run = True
+            now = time.monotonic()
+            duration = now - started
+            # An item does not wait for a turn that may take long. The slowest turn counts, and is forgotten slowly.
+            call.pace = max(duration, min(call.pace, _LONG_TURN) * 15 / 16)
+            if call.pace > FRAME_BUDGET or now - worker.flushed_at > FRAME_BUDGET:
+                worker.flush()
+                worker.look()
+        return has_run
+
+    def _run_turn(self, id: int, call: _Call) -> None:
+        entry, failure, has_ended, item = call.entry, b"", True, None
+        try:
+            if call.generator is None:
+                call.generator = self._handler.handle(entry.task)  # type: ignore[func-returns-value]
+            item = next(call.generator)
+            has_ended = False
+        except StopIteration:
+            pass
+        except BaseException as exc:  # also SystemExit: a request must not end its worker
+            failure = encode_error(exc)
+        if self._worker.channel.is_closed:
+            sys.exit()  # a child that the handler has forked, which would be a second worker
+        if item is not None and not entry.is_finished:
+            self.hand.emit_of(entry, item)
+            item = None  # it may be a view of one of the task's blocks
+        if has_ended:
+            self._end(id, call, failure)
+        elif entry.is_finished or entry.has_failed:
+            self._close(id, call)
+
+    def _end_cancelled(self) -> None:
+        worker = self._worker
+        if not worker.cancelled:
+            if not self._calls and worker.paused:
+                worker.forget_ended()
+            return
+        for id in worker.cancelled:
+            if id in self._calls:
+                self._close(id, self._calls[id])
+        worker.cancelled.clear()  # all that is pending has begun
+
+    def _close(self, id: int, call: _Call) -> None:
+        """Close a generator before its end, and answer its task."""
+        self._worker.note_call(id, time.monotonic())
+        generator: Iterator[Any] | None = call.generator
+        try:
+            if generator is not None:
+                generator.close()  # type: ignore[attr-defined]
+        except BaseException as exc:
+            log.warning(
+                "%s.handle (pid %d) raised %s: %s when its generator was closed before its end",
+                type(self._handler).__qualname__,
+                os.getpid(),
+                type(exc).__name__,
+                exc,
+            )
+        del generator
+        self._end(id, call)
+
+    def _end(self, id: int, call: _Call, failure: bytes = b"") -> None:
+        call.generator = None  # its frame refers to the task
+        del self._calls[id]
+        self.hand.end(call.entry, failure)
+        self._worker.paused.discard(id)

@@ -1,0 +1,172 @@
+"""The outlet of a stream: keeps the items that have come until the consumer takes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..wire.codec import Encoded
+from ..wire.frames import Status
+from .ticket import Ticket
+
+
+@dataclass(frozen=True)
+class StreamLimits:
+    """How far a consumer may be behind its stream.
+
+    Attributes:
+        pause_items: Items at which the stream is paused; it goes on when half of them are left.
+        pause_bytes: Bytes of items at which it is paused.
+        most_items: Items at which it is ended: a handler that works on a batch cannot pause one of its streams.
+        most_bytes: Bytes of items at which it is ended, unless a single item is as large.
+    """
+
+    pause_items: int = 64
+    pause_bytes: int = 8 << 20
+    most_items: int = 4096
+    most_bytes: int = 64 << 20
+
+
+DEFAULT_LIMITS = StreamLimits()
+
+
+class Outlet:
+    """Receives the items and the end of a task.
+
+    Args:
+        item_timeout: Seconds that may pass between two items.
+        limits: How far the consumer may be behind.
+
+    Attributes:
+        item_timeout: As given.
+        paused_in: Process id of the worker that has been told to pause; 0 while none has.
+        has_items: Whether an item has come, so the task must not run again.
+        last_at: When the last item came, or when the consumer took the last one that was there.
+    """
+
+    def __init__(self, item_timeout: float, limits: StreamLimits = DEFAULT_LIMITS) -> None:
+        self.item_timeout = item_timeout
+        self.paused_in = 0
+        self.has_items = False
+        self.last_at = 0.0
+        self._limits = limits
+        self._items: deque[tuple[Encoded, int]] = deque()
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._has_ended = False
+        self._error: BaseException | None = None
+
+    def __len__(self) -> int:
+        """Return the number of items that wait for the consumer."""
+        return len(self._items)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the stream should pause."""
+        return len(self._items) >= self._limits.pause_items or self._size >= self._limits.pause_bytes
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether a paused stream should go on."""
+        return len(self._items) <= self._limits.pause_items // 2 and self._size <= self._limits.pause_bytes // 2
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the consumer is so far behind that the stream must end."""
+        count = len(self._items)
+        return count >= self._limits.most_items or (count > 1 and self._size >= self._limits.most_bytes)
+
+    def due_at(self, now: float) -> float:
+        """Return when the next item must be there. The clock stands still while an item waits for the consumer."""
+        return (now if self._items else self.last_at) + self.item_timeout
+
+    def put(self, item: Encoded, size: int, now: float) -> None:
+        """Add an item.
+
+        Args:
+            item: The item.
+            size: Bytes of memory that it holds.
+            now: The time on the clock of ``time.monotonic``.
+        """
+        self._items.append((item, size))
+        self._size += size
+        self.has_items = True
+        self.last_at = now
+        if self._waiter is not None:
+            self._wake()
+
+    def pop(self, now: float) -> Encoded:
+        """Remove and return the oldest item."""
+        item, size = self._items.popleft()
+        self._size -= size
+        self.last_at = now
+        return item
+
+    def pop_all(self) -> list[Encoded]:
+        """Remove and return all items."""
+        items = [item for item, _ in self._items]
+        self._items.clear()
+        self._size = 0
+        return items
+
+    async def wait(self) -> None:
+        """Wait until there is an item, or the end."""
+        while not self._items and not self._has_ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def pop_error(self) -> BaseException | None:
+        """Remove and return why the stream has ended early."""
+        error, self._error = self._error, None
+        return error
+
+    def done(self) -> bool:
+        """Tell whether it has an end already."""
+        return self._has_ended
+
+    def set_result(self, result: None) -> None:
+        """Receive that the task is done and filled in."""
+        self._end(None)
+
+    def set_exception(self, exception: BaseException) -> None:
+        """Receive why the task has failed."""
+        self._end(exception)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._has_ended = True
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class StreamTicket(Ticket):
+    """A task whose caller wants its items."""
+
+    __slots__ = ()
+    status: ClassVar[int] = int(Status.STREAM)
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """Receives the items; None once the task is settled."""
+        return self.receiver if isinstance(self.receiver, Outlet) else None
+
+    @property
+    def has_items(self) -> bool:
+        """Whether an item has come."""
+        outlet = self.outlet
+        return outlet is not None and outlet.has_items
+
+    def is_late(self, now: float) -> bool:
+        """Tell whether the next item, or the end, is overdue, and move the deadline if it is not."""
+        outlet = self.outlet
+        if outlet is not None and outlet.has_items:
+            self.deadline = outlet.due_at(now)
+        return now >= self.deadline

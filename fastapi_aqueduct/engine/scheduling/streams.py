@@ -1,0 +1,140 @@
+"""The streams of a flow: from the frames of workers to the outlets, and on to the consumers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ...exceptions import SlowConsumer
+from ..memory.flow_memory import FlowMemory
+from ..wire.codec import Codec, Encoded
+from ..wire.failures import unreadable
+from ..wire.frames import Kind, ProtocolError, unpack_batches
+from ..workers.handle import WorkerHandle
+from .deadlines import Deadlines
+from .outlet import Outlet, StreamTicket
+from .stage import Stage
+from .ticket import Ticket
+
+
+class Streams:
+    """Delivers items, and pauses streams whose consumers are behind.
+
+    Args:
+        name: Name of the flow.
+        stages: Its steps.
+        memory: Its shared memory.
+        tickets: The tasks that are not settled, by id.
+        deadlines: Their deadlines.
+        settle: Ends a task with an outcome and an error.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stages: list[Stage],
+        memory: FlowMemory,
+        tickets: dict[int, Ticket],
+        deadlines: Deadlines[Ticket],
+        settle: Callable[[Ticket, str, Exception | None], None],
+    ) -> None:
+        self._name = name
+        self._stages = stages
+        self._layout = memory.arena.layout
+        self._ledger = memory.ledger
+        self._codec = Codec(memory.arena)
+        self._tickets = tickets
+        self._deadlines = deadlines
+        self._settle = settle
+
+    def receive(self, worker: WorkerHandle, payload: bytes) -> None:
+        """Deliver the items of a frame.
+
+        Raises:
+            ProtocolError: The frame makes no sense.
+        """
+        now = time.monotonic()
+        has_blocks = False
+        for batch in unpack_batches(payload):
+            for envelope in batch.envelopes:
+                item = envelope.content
+                if item.blocks:
+                    has_blocks = True
+                    self._hold(item)
+                ticket = self._tickets.get(envelope.id)
+                if ticket is None:  # it has ended while the item was on its way
+                    self._ledger.drop(item.blocks)
+                elif isinstance(ticket, StreamTicket) and ticket.holder == worker.pid and item.body:
+                    self._deliver(worker, ticket, item, now)
+                else:
+                    self._ledger.drop(item.blocks)
+                    raise ProtocolError(f"an item of task {envelope.id}, which has none or is not there")
+        if has_blocks:
+            # Until its stream ends no other frame may go to this worker, which needs the memory again.
+            worker.send_released(self._ledger.pop_released(worker.region))
+
+    def take(self, number: int, outlet: Outlet) -> Any:
+        """Return the oldest item of an outlet, for its consumer.
+
+        Args:
+            number: Id of the task.
+            outlet: Its outlet, which has an item.
+
+        Raises:
+            HandlerError: It cannot be rebuilt in this process.
+        """
+        item = outlet.pop(time.monotonic())
+        try:
+            return self._codec.decode_item(item)
+        except Exception as exc:
+            raise unreadable(self._name, exc) from exc
+        finally:
+            self._ledger.drop(item.blocks)
+            if outlet.paused_in and outlet.is_drained:
+                self._resume(number, outlet)
+
+    def discard(self, outlet: Outlet) -> None:
+        """Release the items of an outlet that has no consumer any more."""
+        for item in outlet.pop_all():
+            self._ledger.drop(item.blocks)
+
+    def _deliver(self, worker: WorkerHandle, ticket: StreamTicket, item: Encoded, now: float) -> None:
+        outlet = ticket.outlet
+        assert outlet is not None
+        is_first = not outlet.has_items
+        # A slice of a field of the task holds no more memory than the task does.
+        size = len(item.body) + sum(ref.size for ref in item.blocks if ref not in ticket.content.blocks)
+        outlet.put(item, size, now)
+        if is_first:
+            self._deadlines.move(ticket, now + outlet.item_timeout)
+        if outlet.is_full:
+            if outlet.is_over:
+                waiting = len(outlet)
+                self.discard(outlet)
+                self._settle(ticket, "failed", SlowConsumer(_too_slow(self._name, worker.name, waiting)))
+            elif outlet.paused_in != worker.pid:
+                outlet.paused_in = worker.pid
+                worker.notify(Kind.PAUSE, ticket.id)
+
+    def _resume(self, number: int, outlet: Outlet) -> None:
+        paused_in, outlet.paused_in = outlet.paused_in, 0
+        ticket = self._tickets.get(number)
+        if ticket is None or ticket.holder != paused_in:
+            return
+        for worker in self._stages[ticket.step].workers:
+            if worker.pid == paused_in:
+                worker.notify(Kind.RESUME, number)
+
+    def _hold(self, item: Encoded) -> None:
+        for ref in item.blocks:
+            if not self._layout.has_block(ref.offset, ref.size):
+                raise ProtocolError(f"there is no block of {ref.size} bytes at {ref.offset}")
+        self._ledger.hold(item.blocks)
+
+
+def _too_slow(flow: str, step: str, waiting: int) -> str:
+    return (
+        f"a stream of flow {flow} has ended: {waiting} items of step {step} wait for its consumer, which reads too "
+        "slowly; a handler that works on a batch cannot pause one of its streams"
+    )
