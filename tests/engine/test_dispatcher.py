@@ -25,6 +25,7 @@ from fastapi_aqueduct.engine.wire.frames import (
     Kind,
     ProtocolError,
     pack_batches,
+    pack_offsets,
     unpack_batches,
 )
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
@@ -104,6 +105,10 @@ class Peer:
             for kind, payload in frames:
                 batches += unpack_batches(payload) if kind is Kind.TASKS else []
         return batches
+
+    def frames(self, step: int = 0) -> list[tuple[Kind, bytes]]:
+        """Return the next frames that a worker was sent."""
+        return self._channels[step].receive(timeout=DEADLINE)
 
     def answer(self, number: int, envelopes: Iterable[Envelope], step: int = 0, duration: float = 0.001) -> None:
         """Answer to tasks of a batch as a worker."""
@@ -216,3 +221,28 @@ async def test_what_is_left_of_a_batch_is_tried_again_when_its_worker_dies() -> 
 def with_block(envelope: Envelope) -> Envelope:
     """Let an answer refer to a block that cannot be."""
     return envelope._replace(content=envelope.content._replace(blocks=(Ref(1 << 60, 77),)))
+
+
+async def test_items_of_a_task_that_is_no_stream_or_is_not_there_are_refused() -> None:
+    with contextlib.closing(Peer(FlowStep(Each(print)))) as peer:
+        (call,) = await peer.submit(1)
+        (batch,) = peer.receive()
+        (task,) = batch.envelopes
+        peer.dispatcher.receive(peer.workers[0], Kind.ITEMS, pack_batches([Batch([task._replace(id=77)])]))  # has ended
+        with pytest.raises(ProtocolError, match=f"an item of task {task.id}"):
+            peer.dispatcher.receive(peer.workers[0], Kind.ITEMS, pack_batches([Batch([task])]))
+        with pytest.raises(ProtocolError, match="there is no block"):
+            peer.dispatcher.receive(peer.workers[0], Kind.ITEMS, pack_batches([Batch([with_block(task)])]))
+        peer.answer(batch.number, map(finished, batch.envelopes))
+        await call
+
+
+async def test_a_task_that_is_settled_is_cancelled_in_the_hands_of_its_worker() -> None:
+    with contextlib.closing(Peer(FlowStep(Each(print)))) as peer:
+        (call,) = await peer.submit(1)
+        (batch,) = peer.receive()
+        call.cancel()
+        await asyncio.wait([call])
+        assert peer.frames() == [(Kind.CANCEL, pack_offsets([batch.envelopes[0].id]))]
+        peer.answer(batch.number, map(finished, batch.envelopes))
+        assert not peer.workers[0].in_flight

@@ -83,6 +83,11 @@ def test_the_endpoint_and_the_script_of_the_page_on_calls(tmp_path: Path) -> Non
     assert "1 passed" in run(tmp_path, "-m", "pytest", "-q", "test_main.py")
 
 
+def test_the_script_of_the_page_on_streaming(tmp_path: Path) -> None:
+    write_modules("docs/streaming.md", tmp_path)
+    assert run(tmp_path, "script.py") == "one\nat\na\ntime\n4\n"
+
+
 def run(directory: Path, *arguments: str) -> str:
     """Run a script and return what it prints."""
     done = subprocess.run(
