@@ -148,11 +148,15 @@ class ForkserverProcess(Process):
         return self._process.sentinel
 
     def exit_code(self) -> int | None:
-        return self._process.exitcode
+        exit_code = self._process.exitcode
+        if exit_code is not None:
+            # Only join() closes the pipes of a process, and the status may have come after it.
+            self._process.join()
+        return exit_code
 
     def wait(self, timeout: float) -> int | None:
         self._process.join(timeout)
-        return self._process.exitcode
+        return self.exit_code()
 
     def forget(self) -> None:
         # multiprocessing reads the status whenever it counts its children, and joins them at exit. The pipe is shared
