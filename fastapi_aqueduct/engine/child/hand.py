@@ -59,15 +59,19 @@ class Hand:
 
     Attributes:
         entries: The tasks under way, by the ``id()`` of the object. A plain call has none until a task asks.
-        offered: The tasks of a plain call, as they came and decoded, and the number of their batch; None between two
-            calls, since a reference that stays would keep their blocks. They are searched only when one of them asks.
+        envelopes: The tasks of a plain call, as they came.
+        tasks: The same tasks, decoded; empty between two calls, since a reference that stays would keep their blocks.
+            They are searched only when one of them asks.
+        number: The number of their batch.
         sends_at_once: Whether items and answers leave at once, and not at the end of a turn.
     """
 
     def __init__(self, worker: Worker, is_continuous: bool = False) -> None:
         self.entries: dict[int, Entry] = {}
         self.sends_at_once = True
-        self.offered: tuple[Sequence[Envelope], Sequence[Any], int] | None = None
+        self.envelopes: Sequence[Envelope] = ()
+        self.tasks: Sequence[Any] = ()
+        self.number = 0
         self._worker = worker
         self._is_continuous = is_continuous
         self._thread = threading.get_ident()
@@ -142,7 +146,7 @@ class Hand:
         self._check_thread("self.rounds")
         worker = self._worker
         live = [entry for task in tasks if (entry := self._find(task)) is not None]
-        first = 0 if self._is_continuous or self.offered is None else self.offered[0][0].id
+        first = self.envelopes[0].id if self.tasks else 0
         self.sends_at_once = False
         while True:
             live = [entry for entry in live if not self._leave(entry)]
@@ -240,15 +244,14 @@ class Hand:
             self.wait(envelope.id)
 
     def _is_alone(self) -> bool:
-        return self.offered is not None and len(self.offered[0]) == 1
+        return len(self.tasks) == 1
 
     def _find(self, task: Any) -> Entry | None:
         entry = self.entries.get(id(task))
-        if entry is None and self.offered is not None:
-            envelopes, tasks, number = self.offered
-            for envelope, other in zip(envelopes, tasks, strict=True):
+        if entry is None and self.tasks:
+            for envelope, other in zip(self.envelopes, self.tasks, strict=True):
                 if other is task:
-                    entry = self.entries[id(task)] = Entry(envelope, task, number, time.monotonic())
+                    entry = self.entries[id(task)] = Entry(envelope, task, self.number, time.monotonic())
         return entry
 
     def _check_thread(self, method: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ...handler import BaseTaskHandler
@@ -68,29 +69,31 @@ class PlainRunner:
     def _run_batch(self, batch: Batch) -> Batch:
         started = time.monotonic()
         envelopes, _, size, number = batch
+        self.hand.number = number
         answers: list[Any]
         if size == 1:
-            answers = [self._run_alone(envelope, number) for envelope in envelopes]
+            answers = [self._run_alone(envelope) for envelope in envelopes]
         else:
             answers = []
             for start in range(0, len(envelopes), size or len(envelopes)):
-                answers += self._run_together(envelopes[start : start + size] if size else envelopes, number)
+                answers += self._run_together(envelopes[start : start + size] if size else envelopes)
         if self._has_gap:
             self._has_gap = False
             answers = [answer for answer in answers if answer is not None]
         self._worker.close_batch(envelopes, answers)
         return new_tuple(Batch, (answers, time.monotonic() - started, 0, number))
 
-    def _run_together(self, envelopes: list[Envelope], number: int) -> list[Envelope | None]:
+    def _run_together(self, envelopes: list[Envelope]) -> list[Envelope | None]:
         """Answer the tasks of one call of the handler; None for those that were answered during the call."""
         worker, hand = self._worker, self.hand
         now = time.monotonic()
         worker.note_call(envelopes[0].id, now)
         decoded = [worker.decode(envelope, now) for envelope in envelopes]
         tasks = [task for task in decoded if isinstance(task, BaseTask)]
-        hand.offered = envelopes, decoded, number
+        hand.envelopes = envelopes
+        hand.tasks = decoded
         failure = self._handle(tasks) if tasks else b""
-        hand.offered = None
+        hand.tasks = ()
         is_untouched = not hand.entries or not hand.has_spoken()
         if failure and len(tasks) > 1 and is_untouched and worker.may_run_again(envelopes):
             # One bad input must not fail the others of its batch: each runs again, alone, from an untouched copy.
@@ -98,7 +101,7 @@ class PlainRunner:
                 pop_failure(task)
             hand.close()
             del tasks, decoded
-            return [self._run_alone(envelope, number) for envelope in envelopes]
+            return [self._run_alone(envelope) for envelope in envelopes]
         answered = self._close_hand()
         return [
             (None if envelope.id in answered else worker.encode(envelope, task, failure))
@@ -107,17 +110,17 @@ class PlainRunner:
             for envelope, task in zip(envelopes, decoded, strict=True)
         ]
 
-    def _run_alone(self, envelope: Envelope, number: int) -> Envelope | None:
+    def _run_alone(self, envelope: Envelope) -> Envelope | None:
         worker, hand = self._worker, self.hand
         now = time.monotonic()
         worker.note_call(envelope.id, now)
         task = worker.decode(envelope, now)
         if not isinstance(task, BaseTask):
             return task
-        tasks = [task]
-        hand.offered = (envelope,), tasks, number
+        hand.envelopes = (envelope,)
+        tasks = hand.tasks = (task,)
         failure = self._handle(tasks)
-        hand.offered = None
+        hand.tasks = ()
         if hand.entries and self._close_hand():
             return None
         return worker.encode(envelope, task, failure)
@@ -128,7 +131,7 @@ class PlainRunner:
         self._has_gap = self._has_gap or bool(answered)
         return answered
 
-    def _handle(self, tasks: list[BaseTask]) -> bytes:
+    def _handle(self, tasks: Sequence[BaseTask]) -> bytes:
         """Call the handler; return its exception, packed, or nothing."""
         try:
             value: Any = self._handler.handle(*tasks)  # type: ignore[func-returns-value]

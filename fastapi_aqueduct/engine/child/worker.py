@@ -183,14 +183,16 @@ class Worker:
 
     def decode(self, envelope: Envelope, now: float) -> BaseTask | Envelope:
         """Return the task, or the answer to one that has expired, was cancelled, or cannot be decoded."""
-        if envelope.id in self.cancelled or (envelope.deadline <= now and envelope.status != Status.STREAM):
+        deadline = envelope.deadline
+        is_stream = envelope.status  # the only status on this way that is not OK
+        if (deadline <= now and not is_stream) or (self.cancelled and envelope.id in self.cancelled):
             return expired(envelope)
         try:
             task = self._codec.decode(envelope.content)
         except Exception as exc:
             return _end(envelope, Status.ERROR, encode_error(exc))
         # The deadline of a stream moves with its items, and the API process cancels a task that is late.
-        task.expiration_time = envelope.deadline if envelope.status != Status.STREAM else None
+        task.expiration_time = None if is_stream else deadline
         return task
 
     def encode(self, envelope: Envelope, task: BaseTask, failure: bytes) -> Envelope:
