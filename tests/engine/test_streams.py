@@ -228,6 +228,78 @@ async def test_two_readers_of_one_stream_are_refused(tmp_path: Path) -> None:
         assert await first == 0
         assert await items_of(stream) == [1]
 
+# What a caller sees before it iterates
+
+
+async def test_a_stream_tells_when_its_next_step_does_not_wait(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    async with running(Flow(STEPS["generator"]())) as flow:
+        task = Job(count=3, act="gate", at=2, gate=gate)
+        stream = flow.stream(task, 60)
+        assert not stream.is_ready
+        await stream.wait()
+        await stream.wait()  # it is ready: nothing happens
+        assert stream.is_ready
+        assert await anext(stream) == 0
+        assert await anext(stream) == 1
+        await eventually(gate.is_entered)
+        assert not stream.is_ready
+        gate.open()
+        assert await anext(stream) == 2
+        await stream.wait()
+        assert stream.is_ready  # for the end
+        assert await items_of(stream) == []
+        assert stream.is_ready
+
+
+async def test_an_error_before_the_first_item_is_raised_before_the_iteration() -> None:
+    async with running(Flow(STEPS["generator"]())) as flow:
+        stream = flow.stream(Job(count=3, act="raise", at=0), 60)
+        with pytest.raises(ValueError, match="at 0"):
+            await stream.wait()
+        await stream.wait()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        await stream.aclose()
+        await stream.aclose()
+        assert flow.statistics().failed == 1
+        assert flow.statistics().cancelled == 0
+
+
+async def test_an_error_after_the_first_item_is_raised_in_its_place() -> None:
+    async with running(Flow(STEPS["generator"]())) as flow:
+        stream = flow.stream(Job(count=3, act="raise", at=1), 60)
+        await stream.wait()
+        await eventually(lambda: flow.statistics().failed)
+        await stream.wait()
+        assert await anext(stream) == 0
+        with pytest.raises(ValueError, match="at 1"):
+            await stream.wait()
+
+
+async def test_a_stream_without_items_is_ready_and_empty() -> None:
+    async with running(Flow(STEPS["generator"]())) as flow:
+        task = Job(count=0)
+        stream = flow.stream(task, 60)
+        await stream.wait()
+        assert task.total == 0
+        assert await items_of(stream) == []
+
+
+async def test_a_stream_that_is_closed_before_it_begins_submits_nothing() -> None:
+    async with running(Flow(STEPS["generator"]())) as flow:
+        stream = flow.stream(Job(count=3))
+        await stream.aclose()
+        assert stream.is_ready
+        await stream.wait()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        async with flow.stream(Job(count=3)) as stream:
+            pass
+        with pytest.raises(UsageError, match="can be read once"):
+            await items_of(stream)
+        assert flow.statistics().in_flight == flow.statistics().cancelled == flow.statistics().completed == 0
+
 
 # Deadlines
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from ...exceptions import ArenaFull, NotRunningError, TaskTimeout
+from ...exceptions import ArenaFull, NotRunningError, TaskTimeout, UsageError
 from ...task import BaseTask
 from ..memory.flow_memory import FlowMemory
 from ..route import FINISHED, START
@@ -120,9 +120,11 @@ class Caller:
             guard: Makes a context for the wait for the first item.
         """
         submit = partial(self._submit_stream, task, timeout)
-        return FlowStream(Outlet(item_timeout), submit, self._dispatcher.withdraw, self._dispatcher.streams, guard)
+        return FlowStream(Outlet(item_timeout), submit, self._dispatcher.streams, guard)
 
     async def _submit_stream(self, task: BaseTask, timeout: float, outlet: Outlet) -> int:
+        if self._dispatcher.loop not in (None, asyncio.get_running_loop()):
+            raise UsageError(f"this stream of flow {self._dispatcher.name} is of another event loop: read it there")
         started_at = time.monotonic()
         step = self._route.next(START, task)
         if step == FINISHED:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from ...exceptions import UsageError
 from .outlet import Outlet
@@ -27,8 +27,7 @@ class FlowStream(Generic[T]):
     Args:
         outlet: Receives the items.
         submit: Submits the task with its outlet; returns its number.
-        withdraw: Ends a task by its number.
-        streams: Takes items from the outlet.
+        streams: Takes items from the outlet, and ends the stream.
         guard: Makes a context for the wait for the first item.
     """
 
@@ -36,13 +35,11 @@ class FlowStream(Generic[T]):
         self,
         outlet: Outlet,
         submit: Callable[[Outlet], Awaitable[int]],
-        withdraw: Callable[[int], None],
         streams: Streams,
         guard: Callable[[], Guarded],
     ) -> None:
         self._outlet = outlet
         self._submit = submit
-        self._withdraw = withdraw
         self._streams = streams
         self._guard = guard
         self._number = 0
@@ -64,44 +61,71 @@ class FlowStream(Generic[T]):
         """Wait for the next item.
 
         Raises:
-            UsageError: Another asyncio task waits for an item of this stream.
-            Exception: As for `Flow.stream`.
+            UsageError, Exception: As for `wait`.
         """
+        if self._is_waiting or not self._outlet:
+            await self.wait()
         if not self._outlet:
-            await self._wait()
-        if self._outlet:
-            try:
-                item: T = self._streams.take(self._number, self._outlet)
-            except BaseException:
-                self._leave()
-                raise
-            return item
-        self._has_ended = True
-        error = self._outlet.pop_error()
+            self._has_ended = True
+            raise StopAsyncIteration
         try:
-            raise StopAsyncIteration if error is None else error
-        finally:
-            del error  # it refers to this frame; as a cycle both would keep the memory of the task
-
-    async def _wait(self) -> None:
-        if self._has_ended:
-            return
-        if self._is_waiting:
-            raise UsageError("two asyncio tasks wait for items of one stream; give each a stream of its own")
-        self._is_waiting = True
-        try:
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-                with self._guard():
-                    self._number = await self._submit(self._outlet)
-                    await self._outlet.wait()
-            else:
-                await self._outlet.wait()
+            item: T = self._streams.take(self._number, self._outlet)
         except BaseException:
             self._leave()
             raise
-        finally:
-            self._is_waiting = False
+        return item
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next item, or the end, has come: then the next step of the iteration does not wait."""
+        return bool(self._outlet) or self._outlet.done() or self._has_ended
+
+    async def wait(self) -> None:
+        """Wait until the stream is ready. The first call begins the task.
+
+        So a caller can learn how a task begins before it iterates: an error that comes before the first item is raised
+        here. A cancellation ends the task.
+
+        Raises:
+            UsageError: Another asyncio task waits for an item of this stream, or it has begun in another event loop.
+            Exception: As for the iteration of `Flow.stream`, if no item is left before the error.
+        """
+        if self._is_waiting:
+            raise UsageError("two asyncio tasks wait for items of one stream; give each a stream of its own")
+        if not self.is_ready:
+            loop = asyncio.get_running_loop()
+            if self._loop is not None and self._loop is not loop:
+                raise UsageError("this stream has begun in another event loop: read it there")
+            self._is_waiting = True
+            try:
+                await self._wait(loop)
+            except GeneratorExit:
+                self._leave_later()
+                raise
+            except BaseException:
+                self._leave()
+                raise
+            finally:
+                self._is_waiting = False
+        error = None if self._outlet else self._outlet.pop_error()
+        if error is not None:
+            self._has_ended = True
+            try:
+                raise error
+            finally:
+                del error  # it refers to this frame; as a cycle both would keep the memory of the task
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None:
+            await self._outlet.wait()
+            return
+        self._loop = loop
+        with self._guard():
+            self._number = await self._submit(self._outlet)
+            if self._has_ended:  # another asyncio task has closed it, while this one waited for a place in the queue
+                self._leave()
+            else:
+                await self._outlet.wait()
 
     async def aclose(self) -> None:
         """End the stream, as ``break`` does when there is no other reference to it. May be called more than once."""
@@ -116,17 +140,20 @@ class FlowStream(Generic[T]):
         self._leave()
 
     def _leave(self) -> None:
-        self._has_ended = True
-        _end(self._streams, self._outlet, self._number, self._withdraw)
-
-    def __del__(self) -> None:
-        if self._loop is None or self._has_ended:
+        try:
+            is_here = self._loop is asyncio.get_running_loop()
+        except RuntimeError:
+            is_here = False
+        if not is_here:
+            self._leave_later()
             return
-        # Not at once: garbage may be collected in any thread, and in the middle of any function of the engine.
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and so is the flow's use of it
-            self._loop.call_soon_threadsafe(_end, self._streams, self._outlet, self._number, self._withdraw)
+        self._has_ended = True
+        self._streams.end(self._number, self._outlet)
 
+    def _leave_later(self) -> None:
+        # Garbage may be collected in any thread, and in the middle of any function of the engine.
+        if self._loop is not None and not self._has_ended:
+            self._streams.end_later(self._number, self._outlet, self._loop)
+        self._has_ended = True
 
-def _end(streams: Streams, outlet: Outlet, number: int, withdraw: Callable[[int], Any]) -> None:
-    withdraw(number)
-    streams.discard(outlet)
+    __del__ = _leave_later

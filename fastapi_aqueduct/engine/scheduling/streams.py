@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +50,7 @@ class Streams:
         self._tickets = tickets
         self._deadlines = deadlines
         self._settle = settle
+        self._left: deque[tuple[int, Outlet]] = deque()
 
     def receive(self, worker: WorkerHandle, payload: bytes) -> None:
         """Deliver the items of a frame.
@@ -94,8 +98,36 @@ class Streams:
             if outlet.paused_in and outlet.is_drained:
                 self._resume(number, outlet)
 
-    def discard(self, outlet: Outlet) -> None:
-        """Release the items of an outlet that has no consumer any more."""
+    def end(self, number: int, outlet: Outlet) -> None:
+        """End a stream whose consumer has left, and release its items.
+
+        Args:
+            number: Id of the task; 0 if it was not submitted.
+            outlet: Its outlet.
+        """
+        ticket = self._tickets.get(number)
+        if ticket is not None:
+            self._settle(ticket, "cancelled", None)
+        self._discard(outlet)
+
+    def end_later(self, number: int, outlet: Outlet, loop: asyncio.AbstractEventLoop) -> None:
+        """As `end`, from any thread and at any moment: when the event loop has its next turn.
+
+        Args:
+            number: Id of the task; 0 if it was not submitted.
+            outlet: Its outlet.
+            loop: The event loop in which the stream was read. If it is closed, the next loop of the engine does it.
+        """
+        self._left.append((number, outlet))
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self.end_left)
+
+    def end_left(self) -> None:
+        """End the streams of `end_later`."""
+        while self._left:
+            self.end(*self._left.popleft())
+
+    def _discard(self, outlet: Outlet) -> None:
         for item in outlet.pop_all():
             self._ledger.drop(item.blocks)
 
@@ -111,7 +143,7 @@ class Streams:
         if outlet.is_full:
             if outlet.is_over:
                 waiting = len(outlet)
-                self.discard(outlet)
+                self._discard(outlet)
                 self._settle(ticket, "failed", SlowConsumer(_too_slow(self._name, worker.name, waiting)))
             elif outlet.paused_in != worker.pid:
                 outlet.paused_in = worker.pid
