@@ -8,16 +8,14 @@ from example_app.layout import Strip
 from example_app.models import load_classifier, load_recogniser
 from example_app.pictures import Pixels
 
-LINES_AT_ONCE = 4
-"""Lines of similar width that the network reads together; on a CPU more lines only cost padding."""
-
 
 class LineReader:
     """The orientation classifier and the recogniser, with their models loaded."""
 
     def __init__(self) -> None:
         self.classifier = load_classifier()
-        self.recogniser = load_recogniser(rec_batch_num=LINES_AT_ONCE)
+        # One line at a time: on a CPU several take longer, since the narrow ones are padded to the width of the widest.
+        self.recogniser = load_recogniser(rec_batch_num=1)
 
     def turn_upright(self, strips: list[Strip]) -> list[Strip]:
         """Turn the lines of one picture that are upside down.

@@ -24,6 +24,9 @@ from example_app.pictures import (
 )
 from example_app.pipeline import Decode, Detect, Line, OcrTask, Recognise
 from example_app.reader import LineReader
+from fastapi_aqueduct import Flow, FlowStep
+
+from ..support import running
 
 SAMPLES = {sample.path.name: sample for sample in load_samples()}
 
@@ -61,12 +64,14 @@ def turned(sample: Sample, quarters: int) -> bytes:
 
 
 class CountingReader(LineReader):
-    """The real reader, which counts how often it is called."""
+    """The real reader, which notes how many lines it is given in each call."""
 
-    calls = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
 
     def read(self, strips: list[Pixels]) -> list[tuple[str, float]]:
-        self.calls += 1
+        self.sizes.append(len(strips))
         return super().read(strips)
 
 
@@ -109,13 +114,13 @@ class TestSamples:
 
 
 class TestBatch:
-    def test_lines_of_several_pictures_are_read_in_one_call(self, detect: Detect) -> None:
+    def test_pictures_are_read_side_by_side(self, detect: Detect) -> None:
         names = ["sign.jpg", "tiny.png", "phone.jpg"]
         tasks = [detected(detect, SAMPLES[name].path.read_bytes()) for name in names]
         recognise = Recognise(nice=0)
         recognise.reader = reader = CountingReader()
         recognise.handle(*tasks)
-        assert reader.calls == 1
+        assert reader.sizes == [3, 2, 2, 1, 1]  # lines in each round: the pictures have 3, 1 and 5
         for name, task in zip(names, tasks, strict=True):
             assert words(task) == SAMPLES[name].words
 
@@ -146,6 +151,28 @@ class TestBatch:
         task = detected(detect, file.getvalue())
         recognise.handle(task)
         assert (task.width, task.height) == size and task.lines == []
+
+
+class TestStream:
+    async def test_lines_come_when_they_are_read_and_leaving_ends_the_reading(self, detect: Detect) -> None:
+        task = detected(detect, SAMPLES["sign.jpg"].path.read_bytes())
+        async with running(Flow(FlowStep(Recognise(nice=0), batch_size=4))) as flow:
+            stream = flow.stream(task, timeout_sec=30)
+            first = await anext(stream)
+            assert (first.number, first.of, task.lines) == (1, 3, [])
+            lines = [first, *[line async for line in stream]]
+            assert [line.number for line in lines] == [1, 2, 3]
+            assert [Line(line.text, line.score, line.box) for line in lines] == task.lines
+
+            # A caller that leaves ends the reading: hundreds of lines would keep the only worker busy for long.
+            task = detected(detect, SAMPLES["tiny.png"].path.read_bytes())
+            page = detected(detect, SAMPLES["sign.jpg"].path.read_bytes())
+            page.strips *= 150
+            async with flow.stream(page, timeout_sec=30) as stream:
+                assert (await anext(stream)).of == 450
+            await flow.process(task)
+            assert words(task) == SAMPLES["tiny.png"].words
+            assert flow.statistics().cancelled == 1
 
 
 class TestPictures:
