@@ -7,25 +7,19 @@ exit status is 0 only if every expected word was read.
 import argparse
 import json
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
-ROOT = Path(__file__).resolve().parent.parent
+from example_app.service import Service, ServiceDied, running_service, show
+
+APPLICATION = "example_app.main:app"
 SAMPLES = Path(__file__).resolve().parent / "samples"
-HOST = "127.0.0.1"
-START_TIMEOUT = 120.0
 ANSWER_TIMEOUT = 120.0
-STOP_TIMEOUT = 15.0
 
 
 class Sample(NamedTuple):
@@ -34,72 +28,6 @@ class Sample(NamedTuple):
     path: Path
     title: str
     words: list[str]
-
-
-class ServiceDied(Exception):
-    """The service ended; the message has its log."""
-
-
-class Service:
-    """The example application in a process of its own.
-
-    Args:
-        port: Its port.
-        log: File for its output.
-    """
-
-    def __init__(self, port: int, log: IO[bytes]) -> None:
-        self.port = port
-        self.log = log
-        self.url = f"http://{HOST}:{port}"
-        command = [sys.executable, "-m", "uvicorn", "example_app.main:app", "--host", HOST, "--port", str(port)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-
-    def wait_until_ready(self) -> None:
-        """Wait until the probe responds 200, and show the time."""
-        begun = time.monotonic()
-        with httpx.Client(base_url=self.url, timeout=5) as client:
-            while not is_ready(client):
-                waited = time.monotonic() - begun
-                if waited > START_TIMEOUT:
-                    raise ServiceDied(f"not ready after {START_TIMEOUT:.0f} s\n{self.read_log()}")
-                show(f"Starting the service and its worker processes ... {waited:.0f} s")
-                self.wait(0.1)
-        show(f"Starting the service and its worker processes ... ready after {time.monotonic() - begun:.1f} s", True)
-
-    def wait(self, seconds: float | None) -> None:
-        """Wait while the service runs.
-
-        Raises:
-            ServiceDied: The service ended.
-        """
-        try:
-            code = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return
-        raise ServiceDied(f"the service ended with exit status {code}; its log:\n{self.read_log()}")
-
-    def read_log(self) -> str:
-        """Return the output of the service so far."""
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
-
-    def stop(self) -> None:
-        """Stop the service with SIGTERM, and kill it if it does not end."""
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def is_ready(client: httpx.Client) -> bool:
-    """Return whether the probe responds 200; False also while the service does not listen yet."""
-    try:
-        return client.get("/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def load_samples() -> list[Sample]:
@@ -112,14 +40,6 @@ def missing_words(sample: Sample, result: dict[str, Any]) -> list[str]:
     """Return the words of a sample that were not read, each as often as it is missing."""
     read = " ".join(line["text"] for line in result["lines"]).split()
     return sorted((Counter(sample.words) - Counter(read)).elements())
-
-
-def show(text: str, final: bool = False) -> None:
-    """Print a line that the next one replaces. Into a file, print only final lines."""
-    if sys.stdout.isatty():
-        print(f"\r\x1b[2K{text}", end="\n" if final else "", flush=True)
-    elif final:
-        print(text, flush=True)
 
 
 def read_samples(service: Service) -> bool:
@@ -164,37 +84,11 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def choose_port(wanted: int) -> int:
-    """Return the wanted port, or a free one if the port is in use."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            # The server sets it too: a port in TIME_WAIT after the last run is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                print(f"Port {wanted} is in use; another port is chosen.", flush=True)
-            else:
-                return int(probe.getsockname()[1])
-    raise OSError("no port is free")
-
-
-@contextmanager
-def running_service(port: int) -> Iterator[Service]:
-    """Start the service, and stop it at the end in any case."""
-    with tempfile.TemporaryFile() as log:
-        service = Service(port, log)
-        try:
-            yield service
-        finally:
-            service.stop()
-
-
 def demonstrate(port: int, once: bool) -> int:
     """Run the demonstration and return the exit status."""
     passed = False
     try:
-        with running_service(choose_port(port)) as service:
+        with running_service(APPLICATION, port) as service:
             service.wait_until_ready()
             passed = read_samples(service)
             if not once:

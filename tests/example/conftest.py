@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from example_app.demo import Sample, Service, choose_port, load_samples, running_service
+from example_app.demo import APPLICATION, Sample, load_samples
+from example_app.service import Service, running_service
 
 SAMPLES = load_samples()
 A_FREE_PORT = 0
@@ -25,7 +26,7 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 @pytest.fixture(scope="package")
 def service() -> Iterator[Service]:
     """The service under uvicorn, in a process of its own, ready."""
-    with running_service(choose_port(A_FREE_PORT)) as service:
+    with running_service(APPLICATION, A_FREE_PORT) as service:
         service.wait_until_ready()
         yield service
 

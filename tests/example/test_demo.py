@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 import fastapi_aqueduct
-from example_app.demo import ROOT
+from example_app.service import ROOT
 
 TIMEOUT = 150.0
 

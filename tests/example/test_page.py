@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from example_app.demo import Sample, Service, load_samples
+from example_app.demo import Sample, load_samples
+from example_app.service import Service
 
 from .browser import Browser, open_browser
 

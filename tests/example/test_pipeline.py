@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.ImageOps import exif_transpose
 
-from example_app.demo import ROOT, Sample, load_samples
+from example_app.demo import Sample, load_samples
 from example_app.finder import LINE_HEIGHT
 from example_app.layout import Corners, reading_order
 from example_app.pictures import (
@@ -24,6 +24,7 @@ from example_app.pictures import (
 )
 from example_app.pipeline import Decode, Detect, Line, OcrTask, Recognise
 from example_app.reader import LineReader
+from example_app.service import ROOT
 from fastapi_aqueduct import Flow, FlowStep
 
 from ..support import running

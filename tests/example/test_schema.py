@@ -5,7 +5,7 @@ import re
 import httpx
 import pytest
 
-from example_app.demo import Service
+from example_app.service import Service
 from tests.schema import check_service
 
 # No schema can say which bytes are a picture.
