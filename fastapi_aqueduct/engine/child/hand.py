@@ -155,11 +155,13 @@ class Hand:
             worker.look()
             if self._is_continuous:
                 live += self.begin_pending()
-            if live and all(entry.envelope.id in worker.paused for entry in live):
-                self.wait(first)
-            elif not live:
+            if not live:
                 break
-            elif not any(entry.envelope.id in worker.cancelled for entry in live):
+            if any(entry.envelope.id in worker.cancelled for entry in live):
+                continue  # also of paused tasks: one that was paused and cancelled in this look gets no further frame
+            if all(entry.envelope.id in worker.paused for entry in live):
+                self.wait(first)
+            else:
                 worker.note_call(first, time.monotonic())
                 yield [entry.task for entry in live]
         self.sends_at_once = True
@@ -228,7 +230,7 @@ class Hand:
         """Wait for frames, for as long as no turn of the handler runs: a paused stream does not hang.
 
         Args:
-            id: Id of the task whose turn is next; 0 if any may be.
+            id: Id of the task that runs next; 0 if any may.
         """
         self._worker.note_call(id, math.inf)
         self._worker.receive()
