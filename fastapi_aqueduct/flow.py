@@ -106,6 +106,11 @@ class Flow:
         return self._lifecycle.state is FlowState.RUNNING
 
     @property
+    def stop_timeout(self) -> float:
+        """Seconds that a graceful stop waits for tasks in flight."""
+        return self._lifecycle.stop_timeout
+
+    @property
     def steps(self) -> Steps:
         """The steps by name, in their order: ``flow.steps["classify"]``. A step is also found by its numbered name."""
         return Steps(self, self._steps)
@@ -273,6 +278,16 @@ class Flow:
         graceful ends the wait of a graceful one; a cancellation does the same, and the workers are killed.
         """
         await self._lifecycle.stop(graceful)
+
+    def end_streams(self) -> None:
+        """End the open streams with `NotRunningError`, after the items that have come, and refuse new ones.
+
+        A server does this when it stops: a stream can be endless, and servers wait for open responses. Other tasks go
+        on. Streams are possible again when the flow has been started anew. Does nothing for a flow that is not running,
+        and while another event loop than the running one drives it.
+        """
+        if self._lifecycle.engine is not None:
+            self._lifecycle.engine.end_streams()
 
     def kill_workers(self) -> None:
         """Kill the workers without waiting, before a `stop` that is not graceful, which must follow.

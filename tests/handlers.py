@@ -266,6 +266,11 @@ class Gate:
         """Let all handlers continue."""
         self._opened.touch()
 
+    def is_held(self) -> bool:
+        """Enter without waiting, in a worker; tell whether it must wait."""
+        self._entered.touch()
+        return not self._opened.exists()
+
     def enter(self) -> None:
         """Wait, in a worker."""
         self._entered.touch()

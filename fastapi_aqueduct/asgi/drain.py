@@ -1,8 +1,12 @@
 """Draining: from a signal to stop until the server ends.
 
 SIGTERM ─▶ /ready responds 503, requests are served ─▶ (delay) ─▶ the server's own shutdown ─▶ the lifespan ends
-Ctrl-C ──▶ /ready responds 503 ─────────────────────────────────▶ the server's own shutdown ─▶ the lifespan ends
+                                                                  (stop_timeout) ─▶ streams end
+Ctrl-C ──▶ /ready responds 503, streams end ────────────────────▶ the server's own shutdown ─▶ the lifespan ends
 again ───▶ the flows stop without waiting for tasks, the server without waiting for clients
+
+Streams end here and not with the lifespan: uvicorn waits for open responses without limit before it ends its lifespan,
+and a stream can be endless.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ class Drain:
 
     Args:
         delay: Seconds between SIGTERM and the server's own shutdown.
-        flows: The flows of the application; a second signal stops them at once.
+        flows: The flows of the application; a signal ends their streams, a second one stops them at once.
 
     Attributes:
         is_draining: Whether a signal to stop has come.
@@ -42,6 +46,7 @@ class Drain:
         self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
         self._received: set[signal.Signals] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._stream_timers: list[asyncio.TimerHandle] = []
         self._abort: asyncio.Task[None] | None = None
 
     def install(self) -> None:
@@ -69,6 +74,9 @@ class Drain:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for timer in self._stream_timers:
+            timer.cancel()
+        self._stream_timers.clear()
         for signum, handler in self._previous.items():
             # Another handler was installed later, and calls this one.
             if signal.getsignal(signum) == self._on_signal:
@@ -89,13 +97,22 @@ class Drain:
         if is_repeated and self._abort is None:
             log.warning("%s is a repeated signal to stop: stopping at once", signum.name)
             # Not in the task: granian may have stopped its loop by the time the task would run.
+            self._flows.end_streams()
             self._flows.kill_workers()
             self._abort = asyncio.ensure_future(self._stop_at_once())
         elif is_first and signum == signal.SIGTERM and self._delay > 0:
             log.info("SIGTERM: /ready responds 503 now; requests are served for another %g s", self._delay)
-            self._timer = self._loop.call_later(self._delay, self._pass_on, signum)
+            self._timer = self._loop.call_later(self._delay, self._shut_down, signum)
         elif is_first:
-            self._pass_on(signum)
+            self._shut_down(signum)
+
+    def _shut_down(self, signum: signal.Signals) -> None:
+        """Begin the server's own shutdown, and the end of the streams with it."""
+        if signum == signal.SIGTERM:
+            self._stream_timers = self._flows.end_streams_later()
+        else:
+            self._flows.end_streams()
+        self._pass_on(signum)
 
     async def _stop_at_once(self) -> None:
         try:

@@ -57,7 +57,7 @@ class Aqueduct:
         adjust_gc: Whether Python's garbage collector runs less often while the flows run.
         fast_path: Whether endpoints without dependencies skip most of FastAPI's handler.
         handle_signals: Whether SIGTERM and SIGINT are handled here before the server handles them. Without it there is
-            no ``drain_delay``, and ``/ready`` does not show that the server stops.
+            no ``drain_delay``, ``/ready`` does not show that the server stops, and open streams can hold up its stop.
         register_metrics: Whether the flows are in the default registry of prometheus_client, if that is installed.
         add_probes: Whether ``/ready``, ``/live`` and ``/startup`` are added to the application, at the root.
 

@@ -50,6 +50,16 @@ class FlowSet:
             if isinstance(result, BaseException):
                 raise result
 
+    def end_streams(self) -> None:
+        """End the open streams of all flows, also of those that ran before: servers wait for open responses."""
+        for flow in self._flows:
+            flow.end_streams()
+
+    def end_streams_later(self) -> list[asyncio.TimerHandle]:
+        """Have the open streams of each flow end after its `stop_timeout`; return the timers."""
+        loop = asyncio.get_running_loop()
+        return [loop.call_later(flow.stop_timeout, flow.end_streams) for flow in self._flows]
+
     def kill_workers(self) -> None:
         """Kill the workers of these flows without waiting; `stop` must follow."""
         for flow in self._started:

@@ -195,6 +195,11 @@ class LocalEngine:
         """Expect a body that goes to shared memory, as `expect` does."""
         return BlockWriter(self.memory.arena, self.memory.waiters, self.expect(size, most, wait_timeout, cap))
 
+    def end_streams(self) -> None:
+        """End the streams that are read in the running event loop; see `Flow.end_streams`."""
+        if self.loop is asyncio.get_running_loop():
+            self.dispatcher.streams.end_all()
+
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no task is in flight; tell whether that was within ``timeout`` seconds."""
         return await self.dispatcher.wait_idle(timeout)

@@ -89,6 +89,9 @@ class Engine(Protocol):
             state: State of the flow.
         """
 
+    def end_streams(self) -> None:
+        """End the streams that are read in the running event loop; see `Flow.end_streams`."""
+
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no task is in flight.
 

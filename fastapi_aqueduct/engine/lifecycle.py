@@ -27,6 +27,7 @@ class Lifecycle:
     Attributes:
         state: State of the flow.
         engine: Its engine; None while the flow is stopped.
+        stop_timeout: As given.
     """
 
     def __init__(self, name: str, build: Callable[[], Engine], start_timeout: float, stop_timeout: float) -> None:
@@ -35,7 +36,7 @@ class Lifecycle:
         self._name = name
         self._build = build
         self._start_timeout = start_timeout
-        self._stop_timeout = stop_timeout
+        self.stop_timeout = stop_timeout
         self._origin = Origin()
 
     def running_engine(self) -> Engine:
@@ -109,7 +110,7 @@ class Lifecycle:
         has_waited = False
         try:
             if graceful:
-                if not await engine.wait_idle(self._stop_timeout):
+                if not await engine.wait_idle(self.stop_timeout):
                     log.warning("flow %s stops with %d tasks unfinished", self._name, engine.in_flight)
                 has_waited = True
         finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +14,7 @@ from pydantic import BaseModel
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload
 
-from ..handlers import Gate
+from ..handlers import Gate, note
 
 
 class Picture(BaseTask):
@@ -139,6 +141,45 @@ class Spin(BaseTaskHandler):
             task.gate.enter()
         while True:
             pass
+
+
+class Ticks(BaseTask):
+    """A task with items that is held at a gate before one of them.
+
+    Args:
+        gate: Directory of the gate, and of the notes on which generators were closed.
+        name: Name of the gate.
+        count: Number of the items; by default there is no end.
+        at: Before which item it is held; by default before none.
+        pace: Seconds between two items.
+        size: Bytes of each item.
+    """
+
+    def __init__(
+        self, gate: Path, name: str = "gate", count: int = 10**9, at: int = -1, pace: float = 0.005, size: int = 0
+    ) -> None:
+        super().__init__()
+        self.gate = Gate(gate, name)
+        self.closed = gate / f"{name}.closed"
+        self.count = count
+        self.at = at
+        self.pace = pace
+        self.size = size
+
+
+class Tick(BaseTaskHandler):
+    """Counts, in a line for each number. It does not block other generators of its worker."""
+
+    def handle(self, task: Ticks) -> Iterator[str | None]:  # type: ignore[override]
+        try:
+            for number in range(task.count):
+                while number == task.at and task.gate.is_held():
+                    time.sleep(0.002)
+                    yield None
+                yield str(number).rjust(task.size) + "\n"
+                time.sleep(task.pace)
+        finally:
+            note(task.closed, "closed")
 
 
 class BadPicture(Exception):

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from fastapi_aqueduct import Aqueduct, ConfigurationError, Flow, NotRunningError
-from fastapi_aqueduct.flow import FlowState
+from fastapi_aqueduct.flow import FlowState, FlowStream
 from fastapi_aqueduct.testing import client
 
 from ..handlers import Gate
 from ..support import DEADLINE, Ends, eventually, outcome, wait_until
-from .handlers import Adder, Held, Hold
+from .handlers import Adder, Held, Hold, Tick, Ticks
 from .service import SERVERS, serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -215,6 +216,47 @@ def test_in_a_thread_nothing_is_touched(handler: Handler) -> None:
     """Only the main thread may handle signals."""
     with TestClient(FastAPI(lifespan=Aqueduct(Flow(Adder())).lifespan)):
         assert signal.getsignal(signal.SIGTERM) is handler
+
+
+async def items_before(stream: FlowStream[Any]) -> BaseException | None:
+    """Read a stream and return the error that ends it."""
+    try:
+        async for _ in stream:
+            pass
+    except Exception as exc:
+        return exc
+    return None
+
+
+@pytest.mark.parametrize("delay", [0, 0.3])
+async def test_streams_end_after_the_stop_timeout(tmp_path: Path, handler: Handler, delay: float) -> None:
+    """It begins with the server's own shutdown, after the delay."""
+    flow = Flow(Tick(), stop_timeout=0.3)
+    async with client(FastAPI(lifespan=Aqueduct(flow, drain_delay=delay).lifespan)):
+        stream = flow.stream(Ticks(tmp_path))
+        await anext(stream)
+        begun = time.monotonic()
+        signal.raise_signal(signal.SIGTERM)
+        assert isinstance(await items_before(stream), NotRunningError)
+        assert time.monotonic() - begun >= delay + 0.3
+        assert handler.calls == 1
+        await flow.process(Ticks(tmp_path, count=3))  # tasks without streams go on
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+async def test_streams_end_at_once(tmp_path: Path, handler: Handler, signum: signal.Signals) -> None:
+    """On Ctrl-C, and on a second SIGTERM; also those of a flow that is not stopped with the application."""
+    before = signal.signal(signal.SIGINT, handler)
+    flow = Flow(Tick(), stop_timeout=60)
+    try:
+        async with asyncio.timeout(AT_ONCE), flow, client(FastAPI(lifespan=Aqueduct(flow, drain_delay=60).lifespan)):
+            stream = flow.stream(Ticks(tmp_path))
+            await anext(stream)
+            for _ in range(1 if signum == signal.SIGINT else 2):
+                signal.raise_signal(signum)
+            assert isinstance(await items_before(stream), NotRunningError)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def test_a_second_signal_while_the_lifespan_ends(tmp_path: Path, handler: Handler) -> None:

@@ -30,7 +30,7 @@ from fastapi_aqueduct import (
 
 from .. import handlers
 from ..handlers import Each, Emitting, Gate, Job, Rounds, Yielding, notes
-from ..support import blocks, eventually, outcome, pids, running
+from ..support import blocks, contenders, eventually, outcome, pids, run_script, running
 
 STEPS = {
     "generator": lambda: FlowStep(Yielding(handlers.count_up)),
@@ -630,6 +630,94 @@ async def test_a_graceful_stop_waits_for_streams(form: str, tmp_path: Path) -> N
         gate.open()
         assert await items_of(stream) == [1, 2, 3, 4]
         await stopping
+
+
+@pytest.mark.parametrize("form", ["generator", "rounds", "continuous"])
+async def test_the_end_of_all_streams(form: str) -> None:
+    """The items that have come are read first; other tasks go on, and new streams are refused until a new start."""
+    async with running(Flow(FlowStep(Each(handlers.enter_gate_if_any)), STEPS[form]())) as flow:
+        other = flow.stream(Job(count=1))
+        stream = flow.stream(Job(count=10**9), 60)
+        assert await anext(stream) == 0
+        await eventually(lambda: stream._outlet.is_full)
+        flow.end_streams()
+        items, error = await items_before(stream)
+        assert items == list(range(1, len(items) + 1)) and len(items) >= 64
+        assert isinstance(error, NotRunningError)
+        for refused in other, flow.stream(Job(count=1)):
+            with pytest.raises(NotRunningError, match="has ended its streams"):
+                await anext(refused)
+        assert (await flow.process(Job(count=5))).total == 5
+        await flow.stop()
+        await flow.start_async()
+        assert await items_of(flow.stream(Job(count=2))) == [0, 1]
+
+
+async def test_the_end_of_a_stream_that_waits_for_a_place(tmp_path: Path) -> None:
+    """It is not in the flow yet; it ends when it would be."""
+    gate = Gate(tmp_path)
+    async with running(Flow(FlowStep(Each(handlers.enter_gate_if_any)), queue_size=1)) as flow:
+        tasks = [Job(gate=gate), Job(), Job()]
+        held = []
+        for task in tasks:
+            held.append(asyncio.create_task(flow.process(task, 60)))
+            await eventually(gate.is_entered)
+        await eventually(lambda: contenders(flow))
+        waiting = asyncio.create_task(items_before(flow.stream(Job(), 60)))
+        await eventually(lambda: contenders(flow) == 2)
+        flow.end_streams()
+        gate.open()
+        _, error = await waiting
+        assert isinstance(error, NotRunningError)
+        await asyncio.gather(*held)
+
+
+def test_streams_end_with_a_flow_that_stops(tmp_path: Path) -> None:
+    """In a plain script, and within the stop timeout: one that ends by then is whole."""
+    printed = run_script(tmp_path, STOPPED)
+    assert printed.split() == ["whole", "NotRunningError", "in", "time"]
+
+
+STOPPED = """
+    import asyncio
+    import logging
+    import time
+
+    from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, NotRunningError
+
+    class Count(BaseTask):
+        def __init__(self, count):
+            self.count = count
+
+    class Counter(BaseTaskHandler):
+        def handle(self, task):
+            for number in range(task.count):
+                yield number
+                time.sleep(0.005)
+
+    async def read(stream):
+        items = []
+        try:
+            async for item in stream:
+                items.append(item)
+        except NotRunningError as exc:
+            return type(exc).__name__
+        return "whole" if items == list(range(20)) else items
+
+    async def main():
+        logging.disable(logging.WARNING)  # of the task that is not finished
+        flow = Flow(FlowStep(Counter(), concurrency=2), stop_timeout=1)
+        async with flow:
+            streams = [flow.stream(Count(count), 60) for count in (20, 10**9)]
+            reading = [asyncio.create_task(read(stream)) for stream in streams]
+            while flow.statistics().in_flight < 2:
+                await asyncio.sleep(0)
+            begun = time.monotonic()
+        print(*await asyncio.gather(*reading), "in time" if time.monotonic() - begun < 5 else "late")
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
 
 
 async def test_recycling_waits_for_streams(tmp_path: Path) -> None:

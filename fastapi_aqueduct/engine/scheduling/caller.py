@@ -126,6 +126,8 @@ class Caller:
         if self._dispatcher.loop not in (None, asyncio.get_running_loop()):
             raise UsageError(f"this stream of flow {self._dispatcher.name} is of another event loop: read it there")
         started_at = time.monotonic()
+        streams = self._dispatcher.streams
+        streams.check()
         step = self._route.next(START, task)
         if step == FINISHED:
             outlet.set_result(None)
@@ -133,9 +135,12 @@ class Caller:
         content = self._encode_now(task, step, timeout)
         if content is None:
             content = await self._encode_later(task, step, started_at + timeout)
-        return self._dispatcher.submit(
+        number = self._dispatcher.submit(
             task, content, outlet, step, started_at, started_at + timeout, ticket_class=StreamTicket
         )
+        if streams.has_ended:  # while it waited for a place; from here on its memory has an owner
+            streams.end_all()
+        return number
 
     def withdraw(self, number: int) -> None:
         """End a task whose caller does not wait any more."""

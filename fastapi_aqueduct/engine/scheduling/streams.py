@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ...exceptions import SlowConsumer
+from ...exceptions import NotRunningError, SlowConsumer
 from ..memory.flow_memory import FlowMemory
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import unreadable
@@ -31,6 +31,9 @@ class Streams:
         tickets: The tasks that are not settled, by id.
         deadlines: Their deadlines.
         settle: Ends a task with an outcome and an error.
+
+    Attributes:
+        has_ended: Whether `end_all` has been called.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Streams:
         self._deadlines = deadlines
         self._settle = settle
         self._left: deque[tuple[int, Outlet]] = deque()
+        self.has_ended = False
 
     def receive(self, worker: WorkerHandle, payload: bytes) -> None:
         """Deliver the items of a frame.
@@ -130,6 +134,25 @@ class Streams:
     def _discard(self, outlet: Outlet) -> None:
         for item in outlet.pop_all():
             self._ledger.drop(item.blocks)
+
+    def check(self) -> None:
+        """Refuse a stream after `end_all`.
+
+        Raises:
+            NotRunningError: The streams have been ended.
+        """
+        if self.has_ended:
+            raise self._end_error()
+
+    def end_all(self) -> None:
+        """End every open stream, and each that is submitted later, with `NotRunningError`. Other tasks go on."""
+        self.has_ended = True
+        for ticket in list(self._tickets.values()):
+            if isinstance(ticket, StreamTicket):
+                self._settle(ticket, "cancelled", self._end_error())
+
+    def _end_error(self) -> NotRunningError:
+        return NotRunningError(f"flow {self._name} has ended its streams: its server stops")
 
     def _deliver(self, worker: WorkerHandle, ticket: StreamTicket, item: Encoded, now: float) -> None:
         outlet = ticket.outlet
