@@ -47,7 +47,7 @@ class Streams:
     ) -> None:
         self._name = name
         self._stages = stages
-        self._layout = memory.arena.layout
+        self._arena = memory.arena
         self._ledger = memory.ledger
         self._codec = Codec(memory.arena)
         self._tickets = tickets
@@ -80,6 +80,7 @@ class Streams:
                     raise ProtocolError(f"an item of task {envelope.id}, which has none or is not there")
         if has_blocks:
             # Until its stream ends no other frame may go to this worker, which needs the memory again.
+            self._arena.collect()
             worker.send_released(self._ledger.pop_released(worker.region))
 
     def take(self, number: int, outlet: Outlet) -> Any:
@@ -183,7 +184,7 @@ class Streams:
 
     def _hold(self, item: Encoded) -> None:
         for ref in item.blocks:
-            if not self._layout.has_block(ref.offset, ref.size):
+            if not self._arena.layout.has_block(ref.offset, ref.size):
                 raise ProtocolError(f"there is no block of {ref.size} bytes at {ref.offset}")
         self._ledger.hold(item.blocks)
 
