@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .asgi.dependencies import FlowDep, FlowTask
-    from .asgi.endpoints.endpoint import flow_endpoint
+    from .asgi.endpoints.decorator import flow_endpoint
     from .asgi.errors import (
         BodyError,
         BodyLengthMismatch,
@@ -114,7 +114,7 @@ __all__ = [
 _MODULES = {
     "FlowDep": "asgi.dependencies",
     "FlowTask": "asgi.dependencies",
-    "flow_endpoint": "asgi.endpoints.endpoint",
+    "flow_endpoint": "asgi.endpoints.decorator",
     "BodyError": "asgi.errors",
     "BodyLengthMismatch": "asgi.errors",
     "BodyTooLarge": "asgi.errors",

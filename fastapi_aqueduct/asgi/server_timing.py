@@ -25,6 +25,16 @@ def server_timing(upload: float | None, steps: Iterable[tuple[str, float, float,
     return b"%bqueue;dur=%.3f%b, total;dur=%.3f" % (first, queue * 1000, last, total * 1000)
 
 
+def stream_timing(upload: float | None, first: float) -> bytes:
+    """Return the value of the header for a stream, which has it before the steps have ended.
+
+    Args:
+        upload: Seconds that the body took; None if there was none.
+        first: Seconds from the begin of the stream until its first item.
+    """
+    return (b"" if upload is None else b"upload;dur=%.3f, " % (upload * 1000)) + b"first;dur=%.3f" % (first * 1000)
+
+
 @cache
 def _token(name: str) -> bytes:
     return _NO_TOKEN.sub("_", name).encode("ascii")

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload
 
-from ..handlers import Gate, note
+from ..handlers import Gate, act_in_round, note
 
 
 class Picture(BaseTask):
@@ -213,3 +213,32 @@ class NoModel(BaseTaskHandler):
         raise FileNotFoundError("no model here")
 
     def handle(self, *tasks: BaseTask) -> None: ...
+
+
+class Speech(BaseTask):
+    """A task whose handler speaks words.
+
+    Args:
+        directory: A directory of the test, for notes and the gate.
+        count: Number of the words.
+        act: What happens before one of them; see `act_in_round`.
+        at: Which one.
+    """
+
+    def __init__(self, directory: Path, count: Annotated[int, Ge(0)] = 3, act: str = "", at: int = 0) -> None:
+        super().__init__()
+        self.path = directory / "notes"
+        self.gate = Gate(directory)
+        self.count = count
+        self.act = act
+        self.at = at
+        self.total = 0
+
+
+def speak(task: Speech) -> Iterator[str]:
+    """Yield the words of a speech, for `Yielding`."""
+    note(task.path, "called")
+    for number in range(task.count):
+        act_in_round(task, number)
+        yield f"word {number}"
+    act_in_round(task, task.count)

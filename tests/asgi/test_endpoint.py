@@ -177,7 +177,7 @@ async def test_the_flow_can_be_replaced_in_tests() -> None:
 # What cannot work is refused where it is written
 
 
-def test_generators_are_refused() -> None:
+def test_generators_without_a_stream_are_refused() -> None:
     """With a word on what to use instead."""
 
     async def stream(task: Sum) -> AsyncIterator[int]:
@@ -187,7 +187,7 @@ def test_generators_are_refused() -> None:
         yield task.result
 
     for function in (stream, lines):
-        with pytest.raises(TypeError, match="FlowTask"):
+        with pytest.raises(TypeError, match=r"items: FlowStream\[...\]"):
             flow_endpoint(Flow(Adder()))(function)
 
 

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from starlette.datastructures import UploadFile
 
 from ...exceptions import ConfigurationError
+from ...flow import FlowStream
 from ...params import FormField, PartLimits, UploadInfo, UploadMarker
 from ...task import BaseTask, frozen_task
 from ..body.limits import checked_media_types
@@ -54,6 +55,16 @@ def _evaluated(annotation: Any, names: Mapping[str, Any], local_names: Mapping[s
 
 def task_type_of(annotation: Any) -> Any:
     """Return the type of the task that an annotation names, such as a class or ``Box[int]``; None if it names none."""
+    return _named_type(annotation, BaseTask)
+
+
+def streams_in(signature: inspect.Signature) -> list[str]:
+    """Return the names of the parameters that get the stream of a task."""
+    parameters = signature.parameters.values()
+    return [item.name for item in parameters if _named_type(item.annotation, FlowStream) is not None]
+
+
+def _named_type(annotation: Any, base: type) -> Any:
     while type(annotation).__name__ == "TypeAliasType":
         annotation = annotation.__value__
     if get_origin(annotation) is Annotated:
@@ -61,7 +72,7 @@ def task_type_of(annotation: Any) -> Any:
         if any(isinstance(item, params.Depends) for item in metadata):
             return None
     kind = get_origin(annotation) or annotation
-    return annotation if isinstance(kind, type) and issubclass(kind, BaseTask) else None
+    return annotation if isinstance(kind, type) and issubclass(kind, base) else None
 
 
 def constructor_parameters(task_type: Any) -> dict[str, inspect.Parameter]:

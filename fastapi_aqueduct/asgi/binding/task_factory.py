@@ -96,8 +96,6 @@ class TaskFactory(Generic[T]):
             NotRunningError: The server stopped before the body was complete.
             Exception: As for `Flow.check_entry`, `judge_head` and `UploadReader.receive`.
         """
-        if not self.uploads:
-            return self.make_at_once(flow, arguments)
         task, _ = await self.make_with(request, flow, arguments, None)
         return task
 
@@ -109,7 +107,7 @@ class TaskFactory(Generic[T]):
     async def make_with(
         self, request: Request, flow: Flow, arguments: dict[str, Any], fields: FormFields | None
     ) -> tuple[T, dict[str, Any]]:
-        """Make a task with an upload, as `make` does.
+        """Make a task, as `make` does, with values that the endpoint needs beside it.
 
         Args:
             request: The request.
@@ -120,6 +118,8 @@ class TaskFactory(Generic[T]):
         Returns:
             The task, and the values of ``fields``.
         """
+        if not self.uploads:
+            return self.make_at_once(flow, arguments), {}
         # First the headers: they are cheap to check, and an error in them is more precise than a busy flow.
         head = judge_head(request, self.uploads, self.rules)
         self._check_entry(flow)

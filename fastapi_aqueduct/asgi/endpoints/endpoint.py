@@ -1,4 +1,4 @@
-"""The decorator `flow_endpoint`: makes an endpoint of a function that gets a finished task."""
+"""An endpoint of a flow: a function, and the flow that processes its tasks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 import functools
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, ForwardRef
 
 from fastapi.exception_handlers import request_validation_exception_handler
@@ -17,7 +16,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope
-from starlette.websockets import WebSocket
 
 from ...exceptions import InvalidArgument
 from ...flow import Flow
@@ -26,82 +24,19 @@ from ...task import BaseTask
 from ..binding.arguments import ArgumentReader
 from ..binding.form import FormFields
 from ..binding.injection import Injected, Injection
-from ..binding.parameters import task_type_of, typed_signature
+from ..binding.parameters import streams_in, task_type_of
 from ..binding.task_factory import TaskBinding, TaskFactory
 from ..body.heap import HeapGuard
-from ..body.limits import BodyRules, checked_media_types, content_length
-from ..dependencies import GivenFlow, check_flow, solve, watch_stream
+from ..body.limits import BodyRules, content_length
+from ..dependencies import GivenFlow, solve, watch_stream
 from ..disconnect import DisconnectWatch
 from ..errors import raise_http_error
 from ..responses import JSONContent
 from ..server_timing import server_timing
-from ..settings import UploadLimits, settings_of
+from ..settings import settings_of
 from ..shutdown import raise_for_shutdown
 from ..traceback import Untangled
-
-
-def flow_endpoint(
-    flow: Flow,
-    *,
-    timeout_sec: float = 5.0,
-    media_type: str | Iterable[str] | None = None,
-    max_body_size: int | None = None,
-    accept_gzip: bool = False,
-    upload_limits: UploadLimits | None = None,
-    server_timing: bool | None = None,
-) -> Callable[[Callable[..., Any]], Callable[..., Awaitable[Any]]]:
-    """Make an endpoint of a function that gets a finished task.
-
-    Args:
-        flow: The flow that processes the tasks.
-        timeout_sec: Seconds in which the flow must finish a task.
-        media_type: Media type of the upload, or several, such as ``"image/*"``; other types are refused with 415.
-        max_body_size: The most bytes of a body; default: that of ``upload_limits``, or FastAPI's own
-            ``max_body_size``.
-        accept_gzip: Whether a body may have the Content-Encoding gzip; ``max_body_size`` applies before and after
-            decompression.
-        upload_limits: Limits while the body arrives; default: those of `Aqueduct`.
-        server_timing: Whether the response has a header Server-Timing; default: that of `Aqueduct`. The header shows
-            clients the names of the steps.
-
-    Exactly one parameter of the function is annotated with a subclass of `BaseTask`. The parameters of that class's
-    constructor become parameters of the request, declared as in any FastAPI endpoint. A parameter of type `Upload`
-    gets the body; several get the parts of a multipart form (``list[Upload]``: all parts of a name), beside its
-    ``Form()`` fields (`FormField` in modules that do not import FastAPI). The request is validated first; then the
-    flow is asked for a place in its queue; then the body is read into shared memory, the task is made and processed,
-    and the function is called. Its other parameters, return annotation and docstring work as in FastAPI.
-
-    Example:
-        ::
-
-            @app.post("/ocr")
-            @flow_endpoint(flow)
-            async def ocr(task: OcrTask) -> OcrResult:
-                return OcrResult(lines=task.lines)
-
-    On a plain Starlette route, ``Route("/ocr", flow_endpoint(flow)(ocr), methods=["POST"])``, parameters come from
-    the path and the query, and a pydantic model from the JSON body. The function returns a ``Response``, or a value
-    that pydantic can serialize to JSON.
-
-    Raises:
-        InvalidArgument: The function has no task or several, is a generator, or takes a websocket; or ``flow`` is no
-            flow.
-        ConfigurationError: A request cannot provide a parameter of the task.
-    """
-    check_flow("@flow_endpoint", flow)
-    rules = BodyRules(
-        media_types=checked_media_types(media_type),
-        max_body_size=max_body_size,
-        limits=upload_limits,
-        accept_gzip=accept_gzip,
-        wait=timeout_sec,
-    )
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        signature = _checked_signature(function, _names_around(function, inspect.currentframe()))
-        return FlowEndpoint(function, signature, flow, rules, timeout_sec, server_timing).wrapper()
-
-    return decorate
+from .time_limits import TimeLimits
 
 
 class FlowEndpoint:
@@ -112,7 +47,7 @@ class FlowEndpoint:
         signature: Its signature, with evaluated annotations.
         flow: The flow.
         rules: Rules for the body.
-        timeout_sec: Seconds in which the flow must finish a task.
+        limits: Its time limits.
         server_timing: Whether the response has a header Server-Timing; None: the setting of the application.
 
     Attributes:
@@ -127,27 +62,29 @@ class FlowEndpoint:
         signature: inspect.Signature,
         flow: Flow,
         rules: BodyRules,
-        timeout_sec: float,
+        limits: TimeLimits,
         server_timing: bool | None,
     ) -> None:
         self._function = function
         self._is_async = inspect.iscoroutinefunction(function)
         self.flow = flow
         self._given = GivenFlow(flow)
-        self._timeout = timeout_sec
+        self._limits = limits
+        self._timeout = limits.first
         self._server_timing = server_timing
         self._task_name, task_type = _find_task(function, signature)
-        self._factory = TaskFactory(task_type, rules, timeout_sec)
+        self._factory = TaskFactory(task_type, rules, limits.first)
         self.guard = HeapGuard(rules, flow)
         self.task_names = tuple(self._factory.signature.parameters)
-        others = [parameter for parameter in signature.parameters.values() if parameter.name != self._task_name]
+        ours = {self._task_name, *streams_in(signature)}
+        others = [parameter for parameter in signature.parameters.values() if parameter.name not in ours]
         self._signature = signature.replace(parameters=others)
         self._fields: FormFields | None = None
         if self._factory.uploads:
             self._fields = FormFields(function.__qualname__, self._signature)
             self._signature = self._fields.rest
 
-    def wrapper(self) -> Callable[..., Awaitable[Any]]:
+    def wrapper(self) -> Callable[..., Any]:
         """Return the endpoint, for FastAPI and for Starlette."""
         injection = Injection(self._signature, self._factory)
 
@@ -155,20 +92,13 @@ class FlowEndpoint:
             if args:
                 return await self.answer_plainly(*args)
             injected = injection.split(kwargs)
-            # Not a dependency: one only for tests would cost each request a fifth of FastAPI's whole time.
-            overrides = getattr(injected.request.app, "dependency_overrides", None)
-            override = overrides.get(self._given) if overrides else None
-            flow = self.flow if override is None else await solve(override, injected.request)
-            result = await self.answer(injected, flow)
+            result = await self.answer(injected, await self._flow_for(injected.request))
             if isinstance(result, StreamingResponse):
                 watch_stream(injected.request)
             return result
 
-        functools.update_wrapper(endpoint, self._function)
-        # With it FastAPI would use the signature of the user's function.
-        del endpoint.__wrapped__  # type: ignore[attr-defined]
-        endpoint.__signature__ = injection.signature  # type: ignore[attr-defined]
-        endpoint.__aqueduct__ = TaskBinding(self._factory, self.guard, self._fields)  # type: ignore[attr-defined]
+        self._dress(endpoint, injection.signature)
+        endpoint.__aqueduct__ = self._binding  # type: ignore[attr-defined]
         endpoint.__flow_endpoint__ = self, endpoint  # type: ignore[attr-defined]
         return endpoint
 
@@ -195,12 +125,9 @@ class FlowEndpoint:
         others[self._task_name] = task
         result = await (self._function(**others) if self._is_async else run_in_threadpool(self._function, **others))
         if self._is_timed(request.scope):
-            upload = received_at - started_at if self._factory.uploads else None
-            steps, _ = runtime_of(task).get("metrics", ((), 0.0))  # raw: task.metrics makes objects of them
-            timing = server_timing(upload, steps, time.monotonic() - started_at)
             # FastAPI adds the headers of the injected response to every response that the function does not make.
             target = result.raw_headers if isinstance(result, Response) else headers
-            target.append((b"server-timing", timing))
+            target.append((b"server-timing", self._timing(task, started_at, received_at)))
         return result
 
     async def answer_plainly(self, request: Request) -> Any:
@@ -242,6 +169,29 @@ class FlowEndpoint:
             raise_for_shutdown(request.scope, exc)
         return task, fields, received_at
 
+    async def _flow_for(self, request: Request) -> Flow:
+        # Not a dependency: one only for tests would cost each request a fifth of FastAPI's whole time.
+        overrides = getattr(request.app, "dependency_overrides", None)
+        override = overrides.get(self._given) if overrides else None
+        flow: Flow = self.flow if override is None else await solve(override, request)
+        return flow
+
+    @property
+    def _binding(self) -> TaskBinding:
+        return TaskBinding(self._factory, self.guard, self._fields)
+
+    def _dress(self, function: Callable[..., Any], signature: inspect.Signature) -> None:
+        """Give a function the name, the docstring and the module of the user's one, and a signature for FastAPI."""
+        functools.update_wrapper(function, self._function)
+        # With it FastAPI would use the signature of the user's function.
+        del function.__wrapped__  # type: ignore[attr-defined]
+        function.__signature__ = signature  # type: ignore[attr-defined]
+
+    def _timing(self, task: BaseTask, started_at: float, received_at: float) -> bytes:
+        upload = received_at - started_at if self._factory.uploads else None
+        steps, _ = runtime_of(task).get("metrics", ((), 0.0))  # raw: task.metrics makes objects of them
+        return server_timing(upload, steps, time.monotonic() - started_at)
+
     def _is_timed(self, scope: Scope) -> bool:
         if self._server_timing is not None:
             return self._server_timing
@@ -256,36 +206,6 @@ def find_endpoint(function: object) -> FlowEndpoint | None:
     """
     endpoint, made = getattr(function, "__flow_endpoint__", (None, None))
     return endpoint if made is function else None
-
-
-def _checked_signature(function: Callable[..., Any], local_names: Mapping[str, Any] | None) -> inspect.Signature:
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidArgument(
-            f"{function.__qualname__} is a generator, which flow_endpoint does not support: declare its task as "
-            "`task: Annotated[..., FlowTask()]` without flow_endpoint, and process it in the function"
-        )
-    signature = typed_signature(function, local_names)
-    if any(_is_websocket(parameter.annotation) for parameter in signature.parameters.values()):
-        raise InvalidArgument(
-            f"{function.__qualname__} takes a WebSocket, but flow_endpoint is for HTTP requests; use FlowDep: take "
-            "`flow: FlowDep` and call `await flow.process(task)`"
-        )
-    return signature
-
-
-def _names_around(function: Callable[..., Any], frame: FrameType | None) -> Mapping[str, Any] | None:
-    """Return the local names around an endpoint; None for an endpoint at the top level of a module.
-
-    With ``from __future__ import annotations`` an annotation is a text that may use them.
-    """
-    caller = frame.f_back if frame is not None else None
-    is_inside = caller is not None and caller.f_code.co_flags & inspect.CO_NEWLOCALS
-    is_same = caller is not None and caller.f_globals is getattr(function, "__globals__", None)
-    return caller.f_locals if caller is not None and is_inside and is_same else None
-
-
-def _is_websocket(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, WebSocket)
 
 
 def _find_task(function: Callable[..., Any], signature: inspect.Signature) -> tuple[str, Any]:

@@ -11,25 +11,27 @@ Only the handler is replaced. What FastAPI and Starlette put around it (exceptio
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import partial
-from operator import attrgetter
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
 import fastapi
 import starlette
-from fastapi import FastAPI, params, routing
-from pydantic_core import from_json
+from fastapi import FastAPI, routing
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..binding.injection import REQUEST, RESPONSE, Injected
+from ..binding.injection import Injected
 from ..dependencies import watch_stream
 from ..responses import JSONContent
 from ..versions import unknown
 from .endpoint import FlowEndpoint, find_endpoint
+from .fastapi_parts import FastAPIParts, find_parts, has_usual_body, own_handler
+from .request_reader import RequestReader, is_plain
+from .stream_endpoint import StreamEndpoint
+from .stream_path import StreamPath, is_usual_stream
 
 _PASSED = (
     "get_request_handler",
@@ -39,17 +41,6 @@ _PASSED = (
     "serialize_response",
 )
 """Functions of FastAPI that the fast path skips or calls. A package that observes requests may replace them."""
-
-_JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
-
-_SOURCES = {
-    "path_params": attrgetter("path_params"),
-    "query_params": attrgetter("query_params"),
-    "header_params": attrgetter("headers"),
-    "cookie_params": attrgetter("cookies"),
-}
-"""The attribute of a request that holds the values of each group of parameters, by FastAPI's name of the group."""
-
 
 def use_fast_path(app: FastAPI) -> str | None:
     """Put the eligible endpoints of an application on the fast path. Idempotent.
@@ -71,52 +62,20 @@ def use_fast_path(app: FastAPI) -> str | None:
     if reason is not None:
         return reason
     try:
-        parts = _find_parts()
+        parts = find_parts()
         for context, endpoint in found:
             route: Any = context._effective_route
-            if type(context.original_route) is routing.APIRoute and _is_plain(route):
-                route.app = parts.limit(FastPath(route, endpoint, parts), route.max_body_size)
+            if type(context.original_route) is routing.APIRoute and (path := _path(route, endpoint, parts)) is not None:
+                route.app = parts.limit(path, route.max_body_size)
     except (ImportError, AttributeError) as exc:
         return f"fastapi {fastapi.__version__} differs from the release that was tested: {exc}"
     return None
 
 
-class _Parts(NamedTuple):
-    """The private and undocumented parts of FastAPI that the fast path uses."""
-
-    request_response: Any
-    serialize: Any
-    read: Any
-    limit: Any
-    describe: Any
-    current_route: Any
-    default: Any
-    allows_body: Any
-
-
-def _find_parts() -> _Parts:
-    # Not at the top of the module: without one of these names the fast path is off, and everything else works.
-    from fastapi.datastructures import DefaultPlaceholder
-    from fastapi.dependencies.utils import request_params_to_args
-    from fastapi.routing import (  # type: ignore[attr-defined]  # FastAPI does not export all of them
-        _effective_route_context_var,
-        _extract_endpoint_context,
-        request_response,
-        serialize_response,
-        wrap_app_with_body_limit,
-    )
-    from fastapi.utils import is_body_allowed_for_status_code
-
-    return _Parts(
-        request_response=request_response,
-        serialize=serialize_response,
-        read=request_params_to_args,
-        limit=wrap_app_with_body_limit,
-        describe=_extract_endpoint_context,
-        current_route=_effective_route_context_var,
-        default=DefaultPlaceholder,
-        allows_body=is_body_allowed_for_status_code,
-    )
+def _path(route: Any, endpoint: FlowEndpoint, parts: FastAPIParts) -> ASGIApp | None:
+    if isinstance(endpoint, StreamEndpoint):
+        return StreamPath(route, endpoint, parts) if is_usual_stream(route) else None
+    return FastPath(route, endpoint, parts) if _is_plain(route) else None
 
 
 class FastPath:
@@ -126,17 +85,18 @@ class FastPath:
         route: The route, or FastAPI's effective route where its router is included.
         endpoint: The endpoint of the route.
         parts: The parts of FastAPI that are used.
+
+    Attributes:
+        has_guard: Whether bodies are guarded here.
     """
 
-    def __init__(self, route: Any, endpoint: FlowEndpoint, parts: _Parts) -> None:
-        wanted = route.dependant
+    has_guard = True
+
+    def __init__(self, route: Any, endpoint: FlowEndpoint, parts: FastAPIParts) -> None:
         self._endpoint = endpoint
-        self._handler = _own_handler(route, parts)
-        self._read_params = parts.read
+        self._reader = RequestReader(route.dependant, endpoint.guard, parts.read)
+        self._handler = own_handler(route, parts)
         self._allows_body = parts.allows_body
-        self._request_name = None if wanted.request_param_name == REQUEST else wanted.request_param_name
-        self._body = wanted.body_params[0] if wanted.body_params else None
-        self._sources = [(fields, source) for name, source in _SOURCES.items() if (fields := getattr(wanted, name))]
         is_usual = isinstance(route.response_class, parts.default)
         self._response_class = route.response_class.value if is_usual else route.response_class
         # Pydantic writes the JSON in this case, and no response class is involved.
@@ -172,7 +132,7 @@ class FastPath:
         Args:
             request: The request.
         """
-        values = await self._read(request)
+        values = await self._reader.read(request)
         if values is None:
             return await self._handler(request)
         headers: list[tuple[bytes, bytes]] = []
@@ -195,50 +155,6 @@ class FastPath:
         response.raw_headers.extend(headers)
         return response
 
-    async def _read(self, request: Request) -> dict[str, Any] | None:
-        """Read and validate the parameters. None: FastAPI's own handler must answer the request."""
-        values: dict[str, Any] = {}
-        if self._body is not None:
-            value, is_valid = await self._read_json(request, self._body)
-            if not is_valid:
-                return None
-            values[self._body.name] = value
-        if _is_special(request):
-            return None
-        for fields, source in self._sources:
-            found, errors = self._read_params(fields, source(request))
-            if errors:
-                return None
-            values |= found
-        if self._request_name is not None:
-            values[self._request_name] = request
-        return values
-
-    async def _read_json(self, request: Request, field: Any) -> tuple[Any, bool]:
-        content_type, length = _entity(request)
-        try:
-            # The request caches it, so FastAPI's handler finds it too.
-            body = await self._endpoint.guard.read(request, length)
-        except Exception as exc:
-            # FastAPI makes the response to that error, and must not read the rest of the body.
-            request.body = partial(_fail, exc)  # type: ignore[method-assign]
-            return None, False
-        if content_type not in _JSON:
-            return None, False
-        try:
-            # Parses numbers and strings as json.loads does, in a tenth of the time, but is stricter. FastAPI's own
-            # handler gets what it refuses, as it gets invalid JSON.
-            content = from_json(body)
-        except ValueError:
-            return None, False
-        value, errors = field.validate(content, {}, loc=("body",))
-        return value, not errors
-
-
-def _is_special(request: Request) -> bool:
-    overrides = getattr(request.app, "dependency_overrides", None)
-    return bool(overrides) or request.scope.get("fastapi.telemetry") is not None
-
 
 def _observed() -> str | None:
     for name in _PASSED:
@@ -250,52 +166,8 @@ def _observed() -> str | None:
 
 
 def _is_plain(route: Any) -> bool:
-    wanted = route.dependant
-    specials = (
-        wanted.dependencies,
-        wanted.websocket_param_name,
-        wanted.http_connection_param_name,
-        wanted.background_tasks_param_name,
-        wanted.security_scopes_param_name,
-        wanted.response_param_name != RESPONSE,
-        route._embed_body_fields,
-        route.is_sse_stream or route.is_json_stream,
-    )
-    return (
-        not any(specials)
-        and wanted.call is route.endpoint
-        and [type(field.field_info) for field in wanted.body_params] in ([], [params.Body])
-        # A response without a body has no Content-Length either. FastAPI's own handler makes it.
-        and (route.status_code is None or route.status_code >= 200 and route.status_code not in (204, 205, 304))
-    )
-
-
-def _entity(request: Request) -> tuple[bytes | None, bytes | None]:
-    # Not with request.headers, which makes an object and decodes every name until it finds these.
-    content_type = length = None
-    for name, value in request.scope["headers"]:
-        if name == b"content-type":
-            content_type = value
-        elif name == b"content-length":
-            length = value
-    return content_type, length
+    return is_plain(route.dependant) and not route._embed_body_fields and has_usual_body(route)
 
 
 def _name_of(route: Any) -> str:
     return f"{', '.join(sorted(route.methods))} {route.path}"
-
-
-def _own_handler(route: Any, parts: _Parts) -> Callable[[Request], Awaitable[Response]]:
-    if isinstance(route, routing.APIRoute):
-        return route.get_route_handler()
-    # As FastAPI does where a router is included: the handler belongs to the effective route.
-    token = parts.current_route.set(route)
-    try:
-        handler: Callable[[Request], Awaitable[Response]] = route.original_route.get_route_handler()
-    finally:
-        parts.current_route.reset(token)
-    return handler
-
-
-async def _fail(exc: Exception) -> bytes:
-    raise exc

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from ..body.heap import Guarded, HeapGuard
 from ..openapi import task_bindings
 from .fast_path import FastPath
+from .stream_path import StreamPath
 
 
 def guard_routes(app: Starlette) -> None:
@@ -32,9 +33,9 @@ def guard_routes(app: Starlette) -> None:
 def _is_fast(context: RouteContext) -> bool:
     # FastAPI may wrap it in its own limit of the body.
     application: Any = getattr(context, "app", None)
-    while application is not None and not isinstance(application, FastPath):
+    while application is not None and not isinstance(application, FastPath | StreamPath):
         application = getattr(application, "app", None)
-    return application is not None
+    return application is not None and application.has_guard
 
 
 def _guards(context: RouteContext) -> Iterator[HeapGuard]:

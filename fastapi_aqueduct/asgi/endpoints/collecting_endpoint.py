@@ -1,0 +1,73 @@
+"""An endpoint whose function consumes the stream of its task, and returns a value."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ...flow import Flow
+from ...task import BaseTask
+from ..binding.injection import Injected
+from ..binding.parameters import streams_in
+from ..body.limits import BodyRules
+from ..errors import raise_http_error
+from .endpoint import FlowEndpoint
+from .guarded_wait import guarded_wait
+from .time_limits import TimeLimits
+
+
+class CollectingEndpoint(FlowEndpoint):
+    """An endpoint whose function gets a task and the stream of its items, and returns a value.
+
+    Args:
+        function: Gets the task and the stream.
+        signature: As for `FlowEndpoint`.
+        flow: The flow.
+        rules: Rules for the body.
+        limits: Its time limits.
+        server_timing: As for `FlowEndpoint`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        signature: inspect.Signature,
+        flow: Flow,
+        rules: BodyRules,
+        limits: TimeLimits,
+        server_timing: bool | None,
+    ) -> None:
+        super().__init__(function, signature, flow, rules, limits, server_timing)
+        (self._stream_name,) = streams_in(signature)
+
+    async def answer(self, injected: Injected, flow: Flow) -> Any:
+        """Make the task, and call the function with the stream of its items; see `FlowEndpoint.answer`."""
+        request, headers, arguments, others = injected
+        started_at = time.monotonic()
+        try:
+            result, task, received_at = await self._collect(request, flow, arguments, others)
+        except Exception as exc:
+            raise_http_error(request.scope, exc)
+        if self._is_timed(request.scope):
+            target = result.raw_headers if isinstance(result, Response) else headers
+            target.append((b"server-timing", self._timing(task, started_at, received_at)))
+        return result
+
+    async def _collect(
+        self, request: Request, flow: Flow, arguments: dict[str, Any], others: dict[str, Any]
+    ) -> tuple[Any, BaseTask, float]:
+        task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+        received_at = time.monotonic()
+        async with (
+            aclosing(flow.stream(task, self._limits.first, self._limits.item)) as stream,
+            guarded_wait(request, self._limits.deadline()),
+        ):
+            await stream.wait()
+            values = {**others, **fields, self._task_name: task, self._stream_name: stream}
+            return await self._function(**values), task, received_at

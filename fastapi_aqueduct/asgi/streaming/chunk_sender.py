@@ -1,0 +1,112 @@
+"""Sends the chunks of a response in an asyncio task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Send
+
+FULL = 64 << 10
+"""Bytes of chunks that wait to be sent at which their source must wait."""
+
+
+class ChunkSender:
+    """Sends the chunks of a response's body. Chunks that come faster than they can be sent become one message.
+
+    A task of its own sends, not that of the source: it runs when the source waits for something, so a burst becomes one
+    message, and no chunk waits for the next one. And the source, which may be code of the user with a scope of time
+    limits or cancellation, runs in one task from its begin to its end.
+
+    Args:
+        send: ASGI channel to send to.
+        keep_alive: What is sent after ``interval`` without a chunk; empty: nothing.
+        interval: Seconds.
+    """
+
+    def __init__(self, send: Send, keep_alive: bytes, interval: float) -> None:
+        self._send = send
+        self._keep_alive = keep_alive
+        self._interval = interval
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._has_ended = False
+        self._is_complete = False
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._sent_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `drain` must be awaited before the next chunk."""
+        return self._size >= FULL
+
+    def put(self, chunk: bytes) -> None:
+        """Add a chunk."""
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        _wake(self._reader)
+
+    async def drain(self) -> None:
+        """Wait until the next chunk may be added."""
+        while self.is_full:
+            self._writer = self._loop.create_future()
+            await self._writer
+
+    def end(self, is_complete: bool) -> None:
+        """Note that there are no more chunks.
+
+        Args:
+            is_complete: Whether the body is complete, and may get its end.
+        """
+        self._has_ended = True
+        self._is_complete = is_complete
+        _wake(self._reader)
+
+    async def run(self) -> None:
+        """Send all chunks until the end.
+
+        Raises:
+            ClientDisconnect: The server says that the client has gone.
+        """
+        if self._keep_alive:
+            self._timer = self._loop.call_later(self._interval, self._tick)
+        try:
+            while self._chunks or not self._has_ended:
+                if self._chunks:
+                    await self._send_chunks()
+                else:
+                    self._reader = self._loop.create_future()
+                    await self._reader
+                    self._reader = None
+            if self._is_complete:
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        except OSError as exc:
+            raise ClientDisconnect from exc
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    async def _send_chunks(self) -> None:
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        _wake(self._writer)
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        self._sent_at = self._loop.time()
+
+    def _tick(self) -> None:
+        # One timer for the whole response, which is late after a chunk: a new one for each would cost more than it.
+        due_in = self._sent_at + self._interval - self._loop.time()
+        if due_in <= 0:
+            due_in = self._interval
+            if self._reader is not None:  # nothing is being sent
+                self.put(self._keep_alive)
+        self._timer = self._loop.call_later(due_in, self._tick)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,145 @@
+"""The response that streams the values of an asynchronous iterator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ...exceptions import TaskTimeout
+from ...logger import log
+from ..disconnect import DisconnectWatch
+from ..errors import find_answer, raise_http_error
+from ..traceback import untangle
+from ..uvicorn import transport_of
+from .chunk_sender import ChunkSender
+from .formats import Format
+from .primed import Primed
+
+KEEP_ALIVE_INTERVAL = 15.0
+"""Seconds of silence after which a response sends what keeps the connection open; FastAPI's number."""
+
+CLOSE_TIMEOUT = 20.0
+"""Seconds in which a client must read the rest of a response that was cut."""
+
+
+class ItemResponse(Response):
+    """A response that streams values.
+
+    FastAPI's costs more for each item than everything else here, and loses the last items when the iteration raises.
+    The values that are there at the same time are one message to the server.
+
+    An exception before the first message is raised, and becomes an answer of its own. Later the connection is cut after
+    all values before it were sent: an error of a flow is logged in one line, and any other exception is raised, so that
+    the server logs it. A client that leaves ends the iteration.
+
+    Args:
+        values: The values.
+        format: Writes them.
+        status_code: The HTTP status.
+        headers: Additional headers.
+        keep_alive_interval: Seconds of silence after which the keep-alive of the format is sent.
+    """
+
+    def __init__(
+        self,
+        values: Primed,
+        format: Format,
+        status_code: int = 200,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        keep_alive_interval: float = KEEP_ALIVE_INTERVAL,
+    ) -> None:
+        self.status_code = status_code
+        self.background: BackgroundTask | None = None
+        self.raw_headers = [*format.headers, *headers]
+        self._values = values
+        self._format = format
+        self._interval = keep_alive_interval
+        self._has_begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response.
+
+        Raises:
+            HTTPException: The iteration has failed before the first message, with an error that has an answer.
+            Exception: Of the iteration.
+        """
+        try:
+            with suppress(ClientDisconnect), DisconnectWatch(receive):
+                await self._send_in_time(send)
+        except Exception as exc:
+            if not self._has_begun:
+                raise_http_error(scope, exc)
+            if find_answer(exc) is None:
+                untangle(exc)
+                raise
+            log.info("%s %s: the response was cut: %s", scope["method"], scope["path"], exc)
+            await _close(receive)
+        if self.background is not None:
+            await self.background()
+
+    async def _send_in_time(self, send: Send) -> None:
+        limit = asyncio.timeout_at(self._values.deadline)
+        try:
+            async with limit:
+                await self._send(send)
+        except TimeoutError:
+            if limit.expired():
+                raise TaskTimeout("it did not end within its total_timeout") from None
+            raise
+
+    async def _send(self, send: Send) -> None:
+        sender = ChunkSender(send, self._format.keep_alive, self._interval)
+        for value in self._values.first:
+            sender.put(self._format.encode(value))
+        self._values.first.clear()
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._has_begun = True
+        error = await self._exchange(sender)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # it refers to this frame; as a cycle both would keep the memory of the task
+
+    async def _exchange(self, sender: ChunkSender) -> BaseException | None:
+        """Send all values; return what has failed, which gets no reference to this frame."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(sender.run())
+                error = await self._fill(sender)
+                sender.end(is_complete=error is None)
+        except BaseExceptionGroup as exc:
+            return exc.exceptions[0]
+        return error
+
+    async def _fill(self, sender: ChunkSender) -> Exception | None:
+        """Pass all values to the sender; return the exception that ends them, which must not overtake them."""
+        encode = self._format.encode
+        try:
+            async for value in self._values.rest:
+                sender.put(encode(value))
+                if sender.is_full:
+                    await sender.drain()
+        except Exception as exc:
+            return exc
+        return None
+
+
+async def _close(receive: Receive) -> None:
+    """Close the connection of a response that has no end, after what was written."""
+    transport = transport_of(receive)
+    if transport is None:
+        return  # the server sees an incomplete answer and closes the connection
+    transport.close()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
+    transport.abort()
