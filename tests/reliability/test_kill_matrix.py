@@ -46,7 +46,10 @@ WORDS = {
 }
 """What the log says of a replacement that did not become ready."""
 
-WORKERS = pytest.mark.parametrize("nprocs", [1, 4])
+WORKERS = pytest.mark.parametrize(
+    ("nprocs", "method"),
+    [(1, "spawn"), (4, "spawn"), pytest.param(4, "forkserver", marks=pytest.mark.long)],
+)
 
 HANDLE_TIMEOUT = 0.3
 
@@ -56,9 +59,9 @@ PROMPT = Timing(first_wait=0.05)
 NEIGHBOURS = 6
 
 
-def make_flow(directory: Path, nprocs: int, timing: Timing = PROMPT, **settings: Any) -> Flow:
+def make_flow(directory: Path, nprocs: int, method: Any, timing: Timing = PROMPT, **settings: Any) -> Flow:
     step = FlowStep(Fated(directory), nprocs=nprocs, handle_timeout=HANDLE_TIMEOUT)
-    return Flow(step, name="fated", timing=timing, **settings)
+    return Flow(step, name="fated", mp_start_method=method, timing=timing, **settings)
 
 
 def payload(number: int) -> bytes:
@@ -84,8 +87,10 @@ async def is_as_before(flow: Flow, nprocs: int, files: int) -> None:
 
 @WORKERS
 @pytest.mark.parametrize("place", ["in handle", "before reply"])
-async def test_in_the_hands_of_a_worker(tmp_path: Path, subtests: pytest.Subtests, place: str, nprocs: int) -> None:
-    async with running(make_flow(tmp_path, nprocs)) as flow:
+async def test_in_the_hands_of_a_worker(
+    tmp_path: Path, subtests: pytest.Subtests, place: str, nprocs: int, method: str
+) -> None:
+    async with running(make_flow(tmp_path, nprocs, method)) as flow:
         for name in FATES:
             with subtests.test(fate=name):
                 files = descriptors()
@@ -105,8 +110,10 @@ async def test_in_the_hands_of_a_worker(tmp_path: Path, subtests: pytest.Subtest
 
 
 @WORKERS
-async def test_before_the_worker_has_read_its_tasks(tmp_path: Path, subtests: pytest.Subtests, nprocs: int) -> None:
-    async with running(make_flow(tmp_path, nprocs)) as flow:
+async def test_before_the_worker_has_read_its_tasks(
+    tmp_path: Path, subtests: pytest.Subtests, nprocs: int, method: str
+) -> None:
+    async with running(make_flow(tmp_path, nprocs, method)) as flow:
         for name in FATES:
             with subtests.test(fate=name):
                 files = descriptors()
@@ -128,8 +135,8 @@ async def test_before_the_worker_has_read_its_tasks(tmp_path: Path, subtests: py
 
 
 @WORKERS
-async def test_idle(tmp_path: Path, subtests: pytest.Subtests, nprocs: int) -> None:
-    async with running(make_flow(tmp_path, nprocs)) as flow:
+async def test_idle(tmp_path: Path, subtests: pytest.Subtests, nprocs: int, method: str) -> None:
+    async with running(make_flow(tmp_path, nprocs, method)) as flow:
         for name in FATES:
             with subtests.test(fate=name):
                 files = descriptors()
@@ -145,9 +152,9 @@ async def test_idle(tmp_path: Path, subtests: pytest.Subtests, nprocs: int) -> N
 
 @WORKERS
 async def test_starting(
-    tmp_path: Path, subtests: pytest.Subtests, caplog: pytest.LogCaptureFixture, nprocs: int
+    tmp_path: Path, subtests: pytest.Subtests, caplog: pytest.LogCaptureFixture, nprocs: int, method: str
 ) -> None:
-    flow = make_flow(tmp_path, nprocs, start_timeout=2.0)
+    flow = make_flow(tmp_path, nprocs, method, start_timeout=2.0)
     await flow.start_async(start_timeout=DEADLINE)
     try:
         for name in FATES:
@@ -168,9 +175,9 @@ async def test_starting(
 
 @WORKERS
 @pytest.mark.parametrize("name", FATES)
-async def test_stopping(tmp_path: Path, name: str, nprocs: int) -> None:
+async def test_stopping(tmp_path: Path, name: str, nprocs: int, method: str) -> None:
     files = descriptors()
-    flow = make_flow(tmp_path, nprocs, timing=Timing(stop_time=0.5))
+    flow = make_flow(tmp_path, nprocs, method, timing=Timing(stop_time=0.5))
     await flow.start_async()
     (tmp_path / "stopping").write_text(name)
     tasks = [FatedTask(payload(number)) for number in range(NEIGHBOURS)]

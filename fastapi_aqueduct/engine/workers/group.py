@@ -93,10 +93,11 @@ class ProcessGroup:
             signal_members(self.number, signal.SIGTERM)
 
     def close(self) -> None:
-        """Close the pidfd."""
+        """Close the pidfd, and what else is open of a leader that has ended."""
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
+        self._leader.close()
 
     def forget(self) -> None:
         """Close the pidfd and forget the leader: in a forked child, which is not its parent."""

@@ -87,6 +87,10 @@ class Process(ABC):
     def forget(self) -> None:
         """Treat it as ended, in a fork of the process that has started it."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Close the descriptors of a process that has ended; its exit status remains."""
+
 
 class SpawnedProcess(Process):
     """A worker in a fresh interpreter; process lists show its label."""
@@ -115,6 +119,9 @@ class SpawnedProcess(Process):
     def forget(self) -> None:
         self._popen.returncode = 0  # else subprocess warns of a child that nothing waits for
 
+    def close(self) -> None:
+        pass
+
 
 class ForkserverProcess(Process):
     """A worker forked from a process that has imported the package already: the forkserver of `multiprocessing`.
@@ -123,6 +130,7 @@ class ForkserverProcess(Process):
     """
 
     def __init__(self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]) -> None:
+        self._exit_code: int | None = None
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["fastapi_aqueduct.engine.child.main"])
         self._process = context.Process(
@@ -148,14 +156,13 @@ class ForkserverProcess(Process):
         return self._process.sentinel
 
     def exit_code(self) -> int | None:
-        exit_code = self._process.exitcode
-        if exit_code is not None:
-            # Only join() closes the pipes of a process, and the status may have come after it.
-            self._process.join()
-        return exit_code
+        if self._exit_code is None:
+            self._exit_code = self._process.exitcode
+        return self._exit_code
 
     def wait(self, timeout: float) -> int | None:
-        self._process.join(timeout)
+        if self._exit_code is None:
+            self._process.join(timeout)
         return self.exit_code()
 
     def forget(self) -> None:
@@ -164,6 +171,12 @@ class ForkserverProcess(Process):
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(null, self._process.sentinel, inheritable=False)
         os.close(null)
+
+    def close(self) -> None:
+        # multiprocessing closes the pipes when the garbage collector finds the process. One whose status is not known
+        # stays: multiprocessing closes it with the next start, after the forkserver has reported.
+        if self.exit_code() is not None:
+            self._process.close()
 
 
 def _check_descriptors() -> None:
