@@ -6,9 +6,11 @@ uses sockets.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
+import termios
 import threading
 import time
 from collections import deque
@@ -110,6 +112,15 @@ class Channel:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
+
+    def is_behind(self) -> bool:
+        """Tell whether the worker has not read all that was sent to it; False where the system cannot tell."""
+        if self._unsent:
+            return True
+        try:
+            return any(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
+        except (OSError, ValueError):
+            return False
 
     def stop_reading(self) -> None:
         """Read nothing more, since the bytes that arrive are not valid."""

@@ -84,6 +84,8 @@ class WorkerHandle:
         self.launched_at = time.monotonic()
         self.ready_at = 0.0
         self._handle_timeout = step.handle_timeout
+        self._is_watched = step.handle_timeout is not None or step.places > 0
+        self._unread_since = math.inf
         self._call_of = call_of
         self._start_timeout = 0.0
         self._start_timer = FairTimer(self._end_slow_start)
@@ -136,13 +138,22 @@ class WorkerHandle:
         return self._running_since()
 
     def _running_since(self) -> float:
-        return max(self._call_of(self.region), self.in_flight.head_since)
+        called_at = self._call_of(self.region)
+        if called_at < math.inf:
+            return max(called_at, self.in_flight.head_since)
+        # It is in no call: its streams are paused, or it has none. It waits for frames, so it must read them.
+        return self._unread_since if self._channel.is_behind() else math.inf
+
+    def _send(self, frames: bytes) -> None:
+        if self._is_watched and (self._call_of(self.region) < math.inf or not self._channel.is_behind()):
+            self._unread_since = time.monotonic()
+        self._channel.send(frames)
 
     def _watch_hang(self) -> None:
         if self._handle_timeout is None or self._loop is None or self._hang_timer.is_running or not self.in_flight:
             return
         remaining = self._running_since() + self._handle_timeout - time.monotonic()
-        # A worker whose streams are all paused or idle is in no call, which it notes as a call in the future.
+        # A worker whose streams are all paused or idle notes a call in the future, until it reads what it is sent.
         self._hang_timer.start(self._loop, min(max(remaining, 0.001), self._handle_timeout))
 
     def _check_hang(self) -> None:
@@ -163,7 +174,7 @@ class WorkerHandle:
             released: Blocks of the worker's region that are free again.
         """
         frames = pack(Kind.TASKS, pack_batches(batches))
-        self._channel.send(pack(Kind.RELEASE, pack_offsets(released)) + frames if released else frames)
+        self._send(pack(Kind.RELEASE, pack_offsets(released)) + frames if released else frames)
         if self.busy_poll.seconds:
             self.busy_poll.start()
         if self._handle_timeout is not None:
@@ -172,7 +183,7 @@ class WorkerHandle:
     def send_released(self, released: list[int]) -> None:
         """Send which blocks of the worker's region are free again, if there are any."""
         if released:
-            self._channel.send(pack(Kind.RELEASE, pack_offsets(released)))
+            self._send(pack(Kind.RELEASE, pack_offsets(released)))
 
     def notify(self, kind: Kind, task: int) -> None:
         """Send a frame about a task that the worker has in hand.
@@ -181,11 +192,11 @@ class WorkerHandle:
             kind: What happened to the task, such as ``Kind.CANCEL``.
             task: Id of the task.
         """
-        self._channel.send(pack(kind, pack_offsets([task])))
+        self._send(pack(kind, pack_offsets([task])))
 
     def send(self, data: bytes) -> None:
         """Send packed frames."""
-        self._channel.send(data)
+        self._send(data)
 
     def drain(self) -> list[tuple[Kind, bytes]]:
         """Return the frames that a dead worker has left in the channel."""
