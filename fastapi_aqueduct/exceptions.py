@@ -21,6 +21,7 @@
         │   └── StartTimeout (TimeoutError)
         ├── UnknownStep (KeyError)          the flow has no step of this name
         ├── TaskTimeout (TimeoutError)      the task's deadline passed
+        ├── HandlerTimeout (TimeoutError)   a coroutine took longer than handle_timeout
         ├── NotShareable (ValueError)       a field cannot be moved into shared memory
         ├── LengthMismatch (ValueError)     content is not as long as was announced
         ├── TaskNotPicklable                the task cannot be sent to or from a worker
@@ -127,6 +128,13 @@ class UnknownStep(FlowError, KeyError):
 
 class TaskTimeout(FlowError, TimeoutError):
     """The deadline of a task passed before its answer; the message says where the task was."""
+
+
+class HandlerTimeout(FlowError, TimeoutError):
+    """A coroutine was cancelled because it took longer than ``handle_timeout``; the message names the step.
+
+    Its cause shows where it was. A worker whose handler is no coroutine is killed then: the error is `WorkerDied`.
+    """
 
 
 class NotShareable(FlowError, ValueError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
 from .exceptions import ConfigurationError, MissingHandle
@@ -12,15 +13,32 @@ from .runtime import runtime_of, task_hosts
 T = TypeVar("T")
 
 
+class Form(Enum):
+    """The forms of ``handle``; each has a runner of its own in `engine/child`.
+
+    Attributes:
+        yields: Whether its values are the items of a stream.
+        is_async: Whether it runs in an event loop of the worker.
+    """
+
+    PLAIN = (False, False)
+    GENERATOR = (True, False)
+    COROUTINE = (False, True)
+    ASYNC_GENERATOR = (True, True)
+
+    def __init__(self, yields: bool, is_async: bool) -> None:
+        self.yields = yields
+        self.is_async = is_async
+
+
 class BaseTaskHandler:
     """Processes tasks in a worker process.
 
     A handler is made in the process that starts the flow, pickled, and unpickled in every worker of its step: keep
-    ``__init__`` light and load models in `on_start`.
+    ``__init__`` light and load models in `on_start`. Each method may be ``async def``.
 
     Raises:
-        ConfigurationError: A subclass defines a method as ``async def`` or with ``yield``. A worker calls each method
-            as an ordinary function, so the body of this one would not run.
+        ConfigurationError: A subclass defines `on_start` or `on_stop` with a ``yield``, so its body would not run.
 
     Example:
         ::
@@ -38,21 +56,31 @@ class BaseTaskHandler:
         super().__init_subclass__(**kwargs)
         check_methods(cls.__qualname__, cls)
 
-    def on_start(self) -> None:
+    def on_start(self) -> Awaitable[None] | None:
         """Prepare the worker. Runs once in each worker, before the worker gets tasks.
+
+        If `handle` is ``async def``, this runs in its event loop, so it may make clients that belong to a loop. With
+        any other `handle`, the loop of an ``async def on_start`` stands still until `on_stop`.
 
         An exception ends the start of the flow: ``Flow.start`` raises it with the worker's traceback.
         """
+        return None
 
-    def handle(self, *tasks: Any) -> None:
+    def handle(self, *tasks: Any, **_: Any) -> Any:
         """Process a batch: read fields of the tasks and set others.
+
+        A generator, for ``batch_size=1``, sends the values that it yields to the caller of ``flow.stream``. ``async
+        def``: up to ``concurrency`` calls run side by side in the event loop of the worker.
 
         Args:
             *tasks: From one to ``batch_size`` tasks of the step.
+            **_: None; with this parameter type checkers accept any signature in a subclass.
 
         The callers of the tasks get an exception that is raised here. ``task.fail(exc)`` fails one task of a batch.
-        The return value is ignored, and each worker logs one warning about it. A caller that is cancelled does not
-        interrupt a batch: its result is discarded, and its task has ``is_cancelled`` set.
+        The return value is ignored, and each worker logs one warning about it.
+
+        A caller that leaves closes a generator at its ``yield`` and cancels a coroutine. It does not interrupt a plain
+        call or a batch with other tasks: the result is discarded, and its task has ``is_cancelled`` set.
         """
         raise MissingHandle(f"{type(self).__name__} does not define handle(self, *tasks)")
 
@@ -83,8 +111,9 @@ class BaseTaskHandler:
             return host.rounds(tasks)
         return _rounds_without_worker(tasks)
 
-    def on_stop(self) -> None:
+    def on_stop(self) -> Awaitable[None] | None:
         """Release the resources of `on_start`. Runs in the worker when it is stopped, not when it is killed."""
+        return None
 
     @classmethod
     def get_step_name(cls, step_number: int) -> str:
@@ -102,6 +131,16 @@ def _rounds_without_worker(tasks: Sequence[T]) -> Iterator[list[T]]:
         yield live
 
 
+def form_of(handler: BaseTaskHandler) -> Form:
+    """Return the form of a handler's ``handle``."""
+    # Not unwrapped: a wrapper decides what it returns, and the worker checks that.
+    if inspect.iscoroutinefunction(handler.handle):
+        return Form.COROUTINE
+    if inspect.isasyncgenfunction(handler.handle):
+        return Form.ASYNC_GENERATOR
+    return Form.GENERATOR if inspect.isgeneratorfunction(handler.handle) else Form.PLAIN
+
+
 def check_methods(name: str, owner: object) -> None:
     """Refuse methods whose bodies would not run when a worker calls them.
 
@@ -110,31 +149,14 @@ def check_methods(name: str, owner: object) -> None:
         owner: The class, or an instance, which may have methods of its own.
 
     Raises:
-        ConfigurationError: A method is a coroutine function or a generator function, or is not callable.
+        ConfigurationError: `on_start` or `on_stop` is a generator function, or a method is not callable.
     """
-    for method, arguments in (("on_start", "self"), ("handle", "self, *tasks"), ("on_stop", "self")):
+    for method in ("on_start", "handle", "on_stop"):
         function = getattr(owner, method)
         if not callable(function):
             raise ConfigurationError(f"{name}.{method} is not callable, got {function!r}")
-        fault = "" if method == "handle" and inspect.isgeneratorfunction(function) else _fault(function)
-        if fault:
+        if method != "handle" and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
             raise ConfigurationError(
-                f"{name}.{method} {fault}, but a worker calls it as an ordinary function, so its body would not run; "
-                f"write `def {method}({arguments})`" + _ADVICE[method]
+                f"{name}.{method} has a `yield`, but a worker calls it once, so its body would not run; write "
+                f"`def {method}(self)` or `async def {method}(self)` without a `yield`"
             )
-
-
-_ADVICE = {
-    "on_start": ", and run coroutines in it with `asyncio.run(...)`",
-    "handle": " and set results as attributes of the tasks; run coroutines in it with `asyncio.run(...)`",
-    "on_stop": ", and run coroutines in it with `asyncio.run(...)`",
-}
-
-
-def _fault(function: Callable[..., Any]) -> str:
-    # Not unwrapped: a wrapper decides what it returns, and the worker checks that.
-    if inspect.iscoroutinefunction(function):
-        return "is declared with `async def`"
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        return "has a `yield`"
-    return ""

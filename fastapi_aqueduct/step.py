@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
 import re
 from collections.abc import Callable
 from typing import Any, Literal
 
 from .exceptions import ConfigurationError, got
-from .handler import BaseTaskHandler, check_methods
+from .handler import BaseTaskHandler, Form, check_methods, form_of
 
 # Valid in a label of a metric, a token of an HTTP header and a line of a log without quotes.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+DEFAULT_CONCURRENCY = 100
+"""Calls of an ``async def handle`` that a worker has under way at once: as many connections as HTTP clients have."""
 
 
 class FlowStep:
@@ -37,9 +39,11 @@ class FlowStep:
             must run at most once. With 0, an exception from a batch fails the whole batch; otherwise the batch runs
             again one by one, and only the task that raises fails. A task that carries a field shared with
             ``share_value`` never runs again, because its input may be half changed.
-        handle_timeout: Seconds that one call of ``handle`` may take. The stack of a worker that takes longer is
-            logged, and the worker is killed and replaced, so this must exceed the slowest regular batch. None: no
-            limit.
+        handle_timeout: Seconds that one call of ``handle`` may take; one turn of a generator, from ``yield`` to
+            ``yield``; one round of `BaseTaskHandler.rounds`. The stack of a worker that takes longer is logged, and the
+            worker is killed and replaced, so this must exceed the slowest regular batch. A coroutine that takes longer
+            is cancelled and fails with `HandlerTimeout`, and so does one item of an asynchronous generator; the worker
+            is killed if they block its event loop for that time. None: no limit.
         max_tasks: Replace a worker after this number of tasks. The new one is ready before the old one stops.
         max_tasks_jitter: The most further tasks, a random number for each worker, so that workers are not replaced
             together.
@@ -56,9 +60,10 @@ class FlowStep:
         continuous: Whether tasks join a call of ``handle`` that is under way, in each round of
             `BaseTaskHandler.rounds`, as long as fewer than ``batch_size`` are in it. Such a call goes on for as long as
             there are tasks, and one after a death of the worker has each of its tasks tried again alone.
-        concurrency: Calls that one worker has under way at once if ``handle`` is a generator. They take turns, each
-            from one ``yield`` to the next, so that a slow consumer pauses only its own stream. 1 for a handler that
-            keeps the state of one call in itself.
+        concurrency: Calls that one worker has under way at once if ``handle`` is a generator or ``async def``.
+            Generators take turns in one thread, each from one ``yield`` to the next, so that a slow consumer pauses
+            only its own stream; coroutines share an event loop. Default: 1 for a generator, since calls that take turns
+            must keep no state in ``self`` or in a model that they share; 100 for ``async def``.
         name: Name of the step in logs, metrics, probes and errors, and in ``flow.steps``: letters, digits, ``_``,
             ``-`` and ``.``. Default: the numbered name, ``BaseTaskHandler.get_step_name``, such as ``step1_Classify``,
             by which ``flow.steps`` finds a named step too.
@@ -84,7 +89,7 @@ class FlowStep:
         max_memory_growth: int | None = None,
         busy_poll: float = 0.0,
         continuous: bool = False,
-        concurrency: int = 32,
+        concurrency: int | None = None,
         name: str | None = None,
     ) -> None:
         self.handler = handler
@@ -105,11 +110,6 @@ class FlowStep:
         self._check()
 
     @property
-    def yields(self) -> bool:
-        """Whether the handler is a generator, whose values are the items of a stream."""
-        return inspect.isgeneratorfunction(self.handler.handle)
-
-    @property
     def call_size(self) -> int:
         """The most tasks that are sent to a worker for one call of the handler."""
         return 1 if self.continuous else self.batch_size
@@ -119,7 +119,10 @@ class FlowStep:
         """Calls that a worker has under way at once; 0: one after the other."""
         if self.continuous:
             return self.batch_size
-        return self.concurrency if self.yields else 0
+        form = form_of(self.handler)
+        if form is Form.PLAIN:
+            return 0
+        return self.concurrency or (DEFAULT_CONCURRENCY if form.is_async else 1)
 
     def _check(self) -> None:
         if not isinstance(self.handler, BaseTaskHandler):
@@ -132,15 +135,7 @@ class FlowStep:
         # Not checked when the class is made: it may be a common base of handlers.
         if getattr(self.handler.handle, "__func__", None) is BaseTaskHandler.handle:
             raise ConfigurationError(f"{name} has no method `handle`; define `def handle(self, *tasks)` in it")
-        if self.yields and (self.batch_size != 1 or self.continuous):
-            raise ConfigurationError(
-                f"{name}.handle has a `yield`, which needs batch_size=1, got {self.batch_size}: of a batch it would "
-                "not be known to which task a value belongs; send its items with task.emit(item)"
-            )
-        if self.continuous and self.batch_timeout:
-            raise ConfigurationError(
-                f"the step with {name} is continuous, so a task never waits for a batch: leave out batch_timeout"
-            )
+        self._check_form(name, form_of(self.handler))
         if not callable(self.handle_condition):
             raise ConfigurationError(f"handle_condition of the step with {name} is not callable")
         local = _local(self.handle_condition)
@@ -169,6 +164,38 @@ class FlowStep:
             value = getattr(self, parameter)
             if value is not None and value <= 0:
                 raise ConfigurationError(f"the step with {name} needs {parameter} > 0, got {value}")
+
+    def _check_form(self, name: str, form: Form) -> None:
+        """Refuse options that the form of ``handle`` cannot have."""
+        if form.yields and self.batch_size != 1:
+            raise ConfigurationError(
+                f"{name}.handle has a `yield`, which needs batch_size=1, got {self.batch_size}: of a batch it would "
+                "not be known to which task a value belongs; send its items with task.emit(item)"
+            )
+        if self.continuous and form is not Form.PLAIN:
+            raise ConfigurationError(
+                f"continuous=True needs a plain `def handle(self, *tasks)` with self.rounds(tasks), and {name}.handle "
+                f"{'has a `yield`' if form.yields else 'is declared with `async def`'}: its calls run side by side "
+                "anyway, up to `concurrency` of them"
+            )
+        if form.is_async and self.busy_poll:
+            raise ConfigurationError(
+                f"busy_poll is not for {name}.handle, which is declared with `async def`: its event loop sleeps until "
+                "there is something to do"
+            )
+        if self.continuous and self.batch_timeout:
+            raise ConfigurationError(
+                f"the step with {name} is continuous, so a task never waits for a batch: leave out batch_timeout"
+            )
+        if form is Form.PLAIN and (self.concurrency or 1) != 1:
+            raise ConfigurationError(
+                f"concurrency={self.concurrency} needs a generator or `async def`, and {name}.handle is neither: "
+                + (
+                    "batch_size says how many tasks a continuous call has at once"
+                    if self.continuous
+                    else "a worker makes one of its calls after the other; use nprocs"
+                )
+            )
 
     def __repr__(self) -> str:
         return (

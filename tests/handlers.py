@@ -207,6 +207,50 @@ class Emitting(BaseTaskHandler):
             task.total = task.count
 
 
+class Awaiting(BaseTaskHandler):
+    """Emits the numbers below the count of each task, in a coroutine."""
+
+    async def handle(self, *tasks: Any) -> None:
+        for task in tasks:
+            for number in range(task.count):
+                await act_in_loop(task, number)
+                task.emit(number)
+                if number % 16 == 15:
+                    await pause()
+            task.total = task.count
+
+
+class AsyncYielding(BaseTaskHandler):
+    """Yields what a function makes of a task, in an asynchronous generator; as `Yielding`."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    async def handle(self, task: Any) -> Any:
+        try:
+            async for item in self.function(task):
+                yield item
+            task.total = task.count
+            task.pid = os.getpid()
+        finally:
+            if "path" in task.__dict__:
+                note(task.path, "closed")
+
+
+class InLoop(BaseTaskHandler):
+    """Calls a coroutine function for each batch, side by side.
+
+    Args:
+        function: A coroutine function of a module.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    async def handle(self, *tasks: Any) -> None:
+        await self.function(*tasks)
+
+
 class Keeper(BaseTaskHandler):
     """Keeps values of the task after its end."""
 
@@ -273,10 +317,18 @@ class Gate:
 
     def enter(self) -> None:
         """Wait, in a worker."""
-        self._entered.touch()
+        self.note_entry()
         deadline = time.monotonic() + DEADLINE
-        while not self._opened.exists() and time.monotonic() < deadline:
+        while not self.is_open() and time.monotonic() < deadline:
             time.sleep(0.002)
+
+    def note_entry(self) -> None:
+        """Note that a handler waits here, which does so itself."""
+        self._entered.touch()
+
+    def is_open(self) -> bool:
+        """Tell whether the test has opened it."""
+        return self._opened.exists()
 
 
 def note(path: Path, line: object) -> None:
@@ -314,7 +366,44 @@ def act_in_round(task: Any, number: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def pause(seconds: float = 0.0) -> None:
+    """Let the others of an event loop run."""
+    import asyncio  # few workers need it
+
+    await asyncio.sleep(seconds)
+
+
+async def act_in_loop(task: Any, number: int) -> None:
+    """As `act_in_round`, in an event loop, which it does not block."""
+    if number == getattr(task, "at", None) and task.act == "gate":
+        await enter_gate_in_loop(task)
+    elif number == getattr(task, "at", None) and task.act == "wait":
+        await pause(task.seconds)
+    else:
+        act_in_round(task, number)
+
+
 # Functions of tasks
+
+
+async def enter_gate_in_loop(task: Any) -> None:
+    task.gate.note_entry()
+    while not task.gate.is_open():
+        await pause(0.002)
+
+
+async def count_up_in_loop(task: Any) -> Any:
+    for number in range(task.count):
+        await act_in_loop(task, number)
+        yield threading.Lock() if number == getattr(task, "at", None) and task.act == "yield lock" else number
+    await act_in_loop(task, task.count)
+
+
+async def run_for_ever_in_loop(task: Any) -> Any:
+    number = 0
+    while True:
+        yield number
+        number += 1
 
 
 def count_up(task: Any) -> Any:

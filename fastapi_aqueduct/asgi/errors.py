@@ -12,7 +12,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from ..exceptions import AqueductError, NotRunningError, Overloaded, TaskTimeout, TaskTooLarge, WorkerDied
+from ..exceptions import (
+    AqueductError,
+    HandlerTimeout,
+    NotRunningError,
+    Overloaded,
+    TaskTimeout,
+    TaskTooLarge,
+    WorkerDied,
+)
 from ..logger import log
 from .traceback import chain, untangle
 
@@ -77,6 +85,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     NotRunningError: Answer(503, BUSY, retry_after=True),
     WorkerDied: Answer(503, "The process that worked on the request has ended."),
     TaskTimeout: Answer(504, "The request was not finished in time."),
+    HandlerTimeout: Answer(504, "The request was not finished in time."),
 }
 """The answers. Other exceptions, above all those of handlers, are left to the application."""
 

@@ -170,7 +170,7 @@ class Ticks(BaseTask):
 class Tick(BaseTaskHandler):
     """Counts, in a line for each number. It does not block other generators of its worker."""
 
-    def handle(self, task: Ticks) -> Iterator[str | None]:  # type: ignore[override]
+    def handle(self, task: Ticks) -> Iterator[str | None]:
         try:
             for number in range(task.count):
                 while number == task.at and task.gate.is_held():

@@ -74,7 +74,7 @@ def make_app(flow: Flow, way: str = "alone", **limits: Any) -> FastAPI:
 
 def make_flow(**options: Any) -> Flow:
     """Make a flow that speaks."""
-    return Flow(FlowStep(Yielding(speak), max_retries=0, **options))
+    return Flow(FlowStep(Yielding(speak), max_retries=0, concurrency=8, **options))
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ class Number(BaseTask):
 class Returning(BaseTaskHandler):
     """Does its work and returns a list, as a function would."""
 
-    def handle(self, *tasks: Number) -> list[int]:  # type: ignore[override]
+    def handle(self, *tasks: Number) -> list[int]:
         for task in tasks:
             task.value += 1
         return [task.value for task in tasks]
@@ -66,7 +66,7 @@ class HiddenAsyncGenerator(BaseTaskHandler):
 
 
 class HiddenStart(BaseTaskHandler):
-    """Never loads its model."""
+    """Cannot load its model, in a coroutine function that does not look like one."""
 
     @measured
     async def on_start(self) -> None:

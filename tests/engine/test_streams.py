@@ -29,15 +29,17 @@ from fastapi_aqueduct import (
 )
 
 from .. import handlers
-from ..handlers import Each, Emitting, Gate, Job, Rounds, Yielding, notes
+from ..handlers import AsyncYielding, Awaiting, Each, Emitting, Gate, Job, Rounds, Yielding, notes
 from ..support import blocks, contenders, eventually, outcome, pids, run_script, running
 
 STEPS = {
-    "generator": lambda: FlowStep(Yielding(handlers.count_up)),
+    "generator": lambda: FlowStep(Yielding(handlers.count_up), concurrency=32),
     "plain": lambda: FlowStep(Emitting()),
     "batch": lambda: FlowStep(Emitting(), batch_size=8),
     "rounds": lambda: FlowStep(Rounds(), batch_size=8),
     "continuous": lambda: FlowStep(Rounds(), batch_size=8, continuous=True),
+    "coroutine": lambda: FlowStep(Awaiting()),
+    "async generator": lambda: FlowStep(AsyncYielding(handlers.count_up_in_loop)),
 }
 
 every_form = pytest.mark.parametrize("form", STEPS)
@@ -145,7 +147,7 @@ async def test_one_task_of_a_batch_fails_and_the_others_go_on(form: str) -> None
 async def test_an_item_that_cannot_travel_fails_its_task_only(form: str) -> None:
     async with running(Flow(STEPS[form]())) as flow:
         jobs = [Job(count=5, act="unpicklable", at=2), Job(count=5)]
-        if form == "generator":
+        if form.endswith("generator"):
             jobs[0] = Job(count=5, act="yield lock", at=2)
         (items, error), (others, _) = await asyncio.gather(*[items_before(flow.stream(job)) for job in jobs])
         assert items == [0, 1]
@@ -347,7 +349,7 @@ async def test_the_clock_stands_still_while_the_consumer_is_behind() -> None:
 
 
 async def test_a_slow_consumer_pauses_its_own_stream_only() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever), handle_timeout=0.5))) as flow:
+    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever), handle_timeout=0.5, concurrency=2))) as flow:
         slow = flow.stream(Job(), 60)
         assert await anext(slow) == 0
         fast = flow.stream(Job(), 60)
@@ -572,7 +574,7 @@ async def test_a_task_whose_worker_dies_after_its_first_item_fails(form: str) ->
 async def test_of_many_generators_the_one_whose_turn_it_was_is_to_blame(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     gate.open()
-    async with running(Flow(FlowStep(Yielding(handlers.take_turns_or_die)))) as flow:
+    async with running(Flow(FlowStep(Yielding(handlers.take_turns_or_die), concurrency=8))) as flow:
         innocent = [Job(count=3, seconds=0.02, is_deadly=False) for _ in range(4)]
         calls = [asyncio.create_task(outcome(flow.process(job, 60))) for job in innocent]
         deadly = await items_before(flow.stream(Job(count=3, seconds=0.02, is_deadly=True), 60))

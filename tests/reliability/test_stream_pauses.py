@@ -12,7 +12,7 @@ import pytest
 from fastapi_aqueduct import Flow, FlowStep, WorkerDied
 
 from .. import handlers
-from ..handlers import Emitting, Job, Rounds, Yielding
+from ..handlers import AsyncYielding, Emitting, Job, Rounds, Yielding
 from ..support import eventually, outcome, pids, running
 from .support import is_stopped
 
@@ -23,6 +23,7 @@ PAUSING = {
     "plain": lambda: FlowStep(Emitting(), handle_timeout=HANDLE_TIMEOUT),
     "rounds": lambda: FlowStep(Rounds(), batch_size=8, handle_timeout=HANDLE_TIMEOUT),
     "continuous": lambda: FlowStep(Rounds(), batch_size=8, continuous=True, handle_timeout=HANDLE_TIMEOUT),
+    "async generator": lambda: FlowStep(AsyncYielding(handlers.count_up_in_loop), handle_timeout=HANDLE_TIMEOUT),
 }
 
 every_form = pytest.mark.parametrize("form", PAUSING)

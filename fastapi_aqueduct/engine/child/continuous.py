@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
 from ...handler import BaseTaskHandler
 from ..wire.failures import encode_error
-from .hand import Hand
 from .return_check import ReturnCheck
+from .rounds import BatchHand
 from .worker import Worker
 
 
@@ -26,7 +25,7 @@ class ContinuousRunner:
     """
 
     def __init__(self, worker: Worker, handler: BaseTaskHandler, check: ReturnCheck) -> None:
-        self.hand = Hand(worker, is_continuous=True)
+        self.hand = BatchHand(worker, is_continuous=True)
         self._worker = worker
         self._handler = handler
         self._check = check
@@ -52,13 +51,14 @@ class ContinuousRunner:
         failure = b""
         self._worker.note_call(0, time.monotonic())
         try:
-            value: Any = self._handler.handle(*[entry.task for entry in hand.entries.values()])  # type: ignore[func-returns-value]
-            if value is not None:
-                self._check.note(value)
+            self._handle()
         except BaseException as exc:  # also SystemExit: a request must not end its worker
             failure = encode_error(exc)
         if self._worker.channel.is_closed:
             sys.exit()  # a child that the handler has forked, which would be a second worker
-        hand.sends_at_once = True
-        for entry in list(hand.entries.values()):
-            hand.end(entry, failure)
+        hand.end_all(failure)
+
+    def _handle(self) -> None:
+        value = self._handler.handle(*[entry.task for entry in self.hand.entries.values()])
+        if value is not None:
+            self._check.note(value)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from ...handler import BaseTaskHandler
-from ...logger import log
 from ..wire.failures import encode_error
 from ..wire.frames import FRAME_BUDGET
-from .hand import Entry, Hand
+from .hand import Entry, Hand, log_unheard
 from .worker import Worker
 
 _LONG_TURN = 16 * FRAME_BUDGET
@@ -52,7 +50,6 @@ class GeneratorRunner:
 
     def __init__(self, worker: Worker, handler: BaseTaskHandler) -> None:
         self.hand = Hand(worker)
-        self.hand.sends_at_once = False
         self._worker = worker
         self._handler = handler
         self._calls: dict[int, _Call] = {}
@@ -67,7 +64,7 @@ class GeneratorRunner:
         while worker.pending or self._calls or not worker.is_stopping:
             self._begin_calls()
             self._end_cancelled()
-            if not self._run_turns():
+            if not self._run_turns() and not worker.pending and not worker.cancelled:
                 worker.flush()
                 if self._calls or not worker.is_stopping:
                     self.hand.wait(0)
@@ -89,7 +86,7 @@ class GeneratorRunner:
                 continue
             started = time.monotonic()
             worker.note_call(id, started)
-            self._run_turn(id, call)
+            self._run_turn(id, call, started)
             has_run = True
             now = time.monotonic()
             duration = now - started
@@ -100,11 +97,11 @@ class GeneratorRunner:
                 worker.look()
         return has_run
 
-    def _run_turn(self, id: int, call: _Call) -> None:
+    def _run_turn(self, id: int, call: _Call, started: float) -> None:
         entry, failure, has_ended, item = call.entry, b"", True, None
         try:
             if call.generator is None:
-                call.generator = self._handler.handle(entry.task)  # type: ignore[func-returns-value]
+                call.generator = self._handler.handle(entry.task)
             item = next(call.generator)
             has_ended = False
         except StopIteration:
@@ -113,8 +110,9 @@ class GeneratorRunner:
             failure = encode_error(exc)
         if self._worker.channel.is_closed:
             sys.exit()  # a child that the handler has forked, which would be a second worker
-        if item is not None and not entry.is_finished:
-            self.hand.emit_of(entry, item)
+        entry.duration = (entry.duration or 0.0) + time.monotonic() - started
+        if item is not None:
+            self.hand.emit_yielded(entry, item)
             item = None  # it may be a view of one of the task's blocks
         if has_ended:
             self._end(id, call, failure)
@@ -123,14 +121,12 @@ class GeneratorRunner:
 
     def _end_cancelled(self) -> None:
         worker = self._worker
-        if not worker.cancelled:
-            if not self._calls and worker.paused:
-                worker.forget_ended()
-            return
-        for id in worker.cancelled:
+        if len(worker.paused) > len(self._calls):  # a frame about a task may cross its answer
+            worker.paused.intersection_update(self._calls)
+        for id in list(worker.cancelled):  # the end of a generator may receive more
             if id in self._calls:
                 self._close(id, self._calls[id])
-        worker.cancelled.clear()  # all that is pending has begun
+            worker.cancelled.discard(id)
 
     def _close(self, id: int, call: _Call) -> None:
         """Close a generator before its end, and answer its task."""
@@ -140,13 +136,7 @@ class GeneratorRunner:
             if generator is not None:
                 generator.close()  # type: ignore[attr-defined]
         except BaseException as exc:
-            log.warning(
-                "%s.handle (pid %d) raised %s: %s when its generator was closed before its end",
-                type(self._handler).__qualname__,
-                os.getpid(),
-                type(exc).__name__,
-                exc,
-            )
+            log_unheard(self._handler, exc)
         del generator
         self._end(id, call)
 
@@ -154,4 +144,3 @@ class GeneratorRunner:
         call.generator = None  # its frame refers to the task
         del self._calls[id]
         self.hand.end(call.entry, failure)
-        self._worker.paused.discard(id)

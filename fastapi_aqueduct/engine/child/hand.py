@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...exceptions import UsageError
+from ...handler import BaseTaskHandler
 from ...logger import log
-from ...runtime import runtime_of
 from ...task import BaseTask
 from ..wire.frames import Batch, Envelope, Status
-from .worker import Worker, expired
+from .worker import Worker, expired, pop_failure
 
 
 class Entry:
@@ -30,9 +31,13 @@ class Entry:
         has_emitted: Whether an item of it was sent.
         has_failed: Whether an error of its own has been set, so that its call should end.
         is_answered: Whether its answer is on its way.
+        duration: Seconds that the handler worked on it; None: since its call began.
     """
 
-    __slots__ = ("begun_at", "envelope", "has_emitted", "has_failed", "is_answered", "is_finished", "number", "task")
+    __slots__ = (
+        *("begun_at", "duration", "envelope", "has_emitted", "has_failed", "is_answered", "is_finished"),
+        *("number", "task"),
+    )
 
     def __init__(self, envelope: Envelope, task: BaseTask, number: int, begun_at: float) -> None:
         self.envelope = envelope
@@ -43,6 +48,7 @@ class Entry:
         self.has_emitted = False
         self.has_failed = False
         self.is_answered = False
+        self.duration: float | None = None
 
     def fail(self, error: Exception) -> None:
         """Fail the task, whatever its handler does further."""
@@ -50,50 +56,44 @@ class Entry:
         self.has_failed = True
 
 
+def log_unheard(handler: BaseTaskHandler, error: BaseException) -> None:
+    """Log an exception with which a call has ended that was closed or cancelled before its end."""
+    name, pid, kind = type(handler).__qualname__, os.getpid(), type(error).__name__
+    log.warning("%s.handle (pid %d) raised %s: %s when it was ended before its end", name, pid, kind, error)
+
+
 class Hand:
-    """Does what tasks ask for during a call of the handler: `emit`, `finish`, `is_cancelled`, `rounds`.
+    """Does what tasks ask for while the handler works on them; what they send leaves at the end of a turn.
 
     Args:
         worker: Exchanges frames with the API process.
-        is_continuous: Whether tasks join a call that is under way.
 
     Attributes:
         entries: The tasks under way, by the ``id()`` of the object. A plain call has none until a task asks.
-        envelopes: The tasks of a plain call, as they came.
-        tasks: The same tasks, decoded; empty between two calls, since a reference that stays would keep their blocks.
-            They are searched only when one of them asks.
-        number: The number of their batch.
-        sends_at_once: Whether items and answers leave at once, and not at the end of a turn.
     """
 
-    def __init__(self, worker: Worker, is_continuous: bool = False) -> None:
+    def __init__(self, worker: Worker) -> None:
         self.entries: dict[int, Entry] = {}
-        self.sends_at_once = True
-        self.envelopes: Sequence[Envelope] = ()
-        self.tasks: Sequence[Any] = ()
-        self.number = 0
         self._worker = worker
-        self._is_continuous = is_continuous
         self._thread = threading.get_ident()
         self._has_warned = False
 
-    def has_spoken(self) -> bool:
-        """Tell whether the API process has received an item or an answer of this call, which must not run again."""
-        return any(entry.has_emitted or entry.is_answered for entry in self.entries.values())
+    def begin_pending(self) -> list[Entry]:
+        """Begin all tasks that have arrived; the API process sends no more than there are places."""
+        worker = self._worker
+        begun: list[Entry] = []
+        while worker.pending:
+            batch = worker.pending.popleft()
+            for envelope in batch.envelopes:
+                entry = self.add(envelope, batch.number)
+                if entry is not None:
+                    begun.append(entry)
+        return begun
 
-    def close(self) -> set[int]:
-        """End a plain call.
-
-        Returns:
-            The ids of the tasks that were answered during the call.
-        """
-        answered = {entry.envelope.id for entry in self.entries.values() if entry.is_answered}
-        self.entries.clear()
-        self.sends_at_once = True
-        return answered
-
-    def add(self, envelope: Envelope, number: int, now: float) -> Entry | None:
+    def add(self, envelope: Envelope, number: int) -> Entry | None:
         """Begin a task; one that is cancelled, or cannot be decoded, is answered."""
+        now = time.monotonic()
+        self._worker.note_call(envelope.id, now)
         task = self._worker.decode(envelope, now)
         if not isinstance(task, BaseTask):
             self._worker.answers.append(Batch([task], 0.0, 0, number))
@@ -103,16 +103,10 @@ class Hand:
 
     def emit(self, task: BaseTask, item: Any) -> None:
         """Send an item of a task, if its caller wants items."""
-        self._check_thread("task.emit")
-        entry = self._find(task)
-        if entry is None:
-            self._warn("emit")
-        elif entry.is_finished:
-            entry.fail(UsageError("task.emit() was called after task.finish(): a finished task has no further items"))
-        else:
+        entry = self._open_entry("emit", task)
+        if entry is not None:
             self.emit_of(entry, item)
-            if self.sends_at_once and self._worker.items:
-                self._send(entry)
+            self.send_items(entry)
 
     def emit_of(self, entry: Entry, item: Any) -> None:
         """Encode an item of an entry, if its caller wants items. An item that cannot be sent fails the task."""
@@ -125,106 +119,86 @@ class Hand:
         except Exception as exc:
             entry.fail(exc)
 
+    def emit_yielded(self, entry: Entry, item: Any) -> None:
+        """Encode what the generator of an entry has yielded."""
+        if entry.is_finished:
+            entry.fail(UsageError("a value was yielded after task.finish(): a finished task has no items"))
+        else:
+            self.emit_of(entry, item)
+
+    def send_items(self, entry: Entry) -> None:
+        """Send the items that a task has emitted, unless they leave at the end of the turn."""
+
     def finish(self, task: BaseTask) -> None:
         """Answer a task before its call returns."""
-        self._check_thread("task.finish")
-        entry = self._find(task)
-        if entry is None:
-            self._warn("finish")
-        elif not entry.is_finished:
+        entry = self._open_entry("finish", task)
+        if entry is not None:
             entry.is_finished = True
-            if self.sends_at_once:
-                self.answer(entry)
-                self._worker.flush()
+            self.send_answer(entry)
+
+    def send_answer(self, entry: Entry) -> None:
+        """Answer a finished task, unless that happens at the end of the turn."""
 
     def rounds(self, tasks: Sequence[BaseTask]) -> Iterator[list[BaseTask]]:
-        """Iterate over the tasks that are not answered yet.
+        """Refuse rounds.
 
-        Between two rounds what was emitted is sent, and tasks that are finished, failed or cancelled are answered. In a
-        continuous call new tasks join.
+        Raises:
+            UsageError: Always.
         """
-        self._check_thread("self.rounds")
-        worker = self._worker
-        live = [entry for task in tasks if (entry := self._find(task)) is not None]
-        first = self.envelopes[0].id if self.tasks else 0
-        self.sends_at_once = False
-        while True:
-            live = [entry for entry in live if not self._leave(entry)]
-            if worker.items or worker.answers:
-                worker.flush()
-            worker.look()
-            if self._is_continuous:
-                live += self.begin_pending()
-            if not live:
-                break
-            if any(entry.envelope.id in worker.cancelled for entry in live):
-                continue  # also of paused tasks: one that was paused and cancelled in this look gets no further frame
-            if all(entry.envelope.id in worker.paused for entry in live):
-                self.wait(first)
-            else:
-                worker.note_call(first, time.monotonic())
-                yield [entry.task for entry in live]
-        self.sends_at_once = True
-
-    def begin_pending(self) -> list[Entry]:
-        """Begin all tasks that have arrived; the API process sends no more than there are places."""
-        worker = self._worker
-        begun: list[Entry] = []
-        while worker.pending:
-            batch = worker.pending.popleft()
-            for envelope in batch.envelopes:
-                now = time.monotonic()
-                worker.note_call(envelope.id, now)
-                entry = self.add(envelope, batch.number, now)
-                if entry is not None:
-                    begun.append(entry)
-        return begun
-
-    def _leave(self, entry: Entry) -> bool:
-        """Answer a task after a round, if it is finished, failed or cancelled."""
-        has_failed = entry.has_failed or "failure" in runtime_of(entry.task)
-        if not (entry.is_finished or has_failed or entry.envelope.id in self._worker.cancelled):
-            return False
-        task = entry.task
-        if self._is_continuous:
-            self.answer(entry)
-            del self.entries[id(task)]
-            del entry.task
-        else:
-            self.answer(entry)  # the runner needs the entry at the end of the call
-        # The handler has it in a list, and perhaps in its arguments, until the others end: it must keep no blocks.
-        task.__dict__ = {"task_id": task.task_id}
-        self._worker.close_batch([entry.envelope], self._worker.answers[-1].envelopes)
-        self._worker.paused.discard(entry.envelope.id)
-        self._worker.cancelled.discard(entry.envelope.id)
-        return True
+        raise UsageError(
+            "self.rounds() is for a plain `def handle(self, *tasks)`: a generator yields its items, and a coroutine "
+            "awaits what it waits for"
+        )
 
     def is_cancelled(self, task: BaseTask) -> bool:
         """Tell whether the caller of a task does not wait for it any more."""
-        entry = self._find(task)
-        if entry is None or self._worker.channel.is_closed:
+        if self._worker.channel.is_closed:
             return False
-        if threading.get_ident() == self._thread:
-            self._worker.look()  # only one thread may receive
+        is_here = threading.get_ident() == self._thread
+        entry = self._find(task) if is_here else self._peek(task)
+        if entry is None:
+            return False
+        if is_here:
+            self.look()  # only one thread may receive
         return entry.has_failed or entry.envelope.id in self._worker.cancelled
 
-    def answer(self, entry: Entry, failure: bytes = b"") -> None:
-        """Add the answer to a task; it leaves with the next flush."""
+    def look(self) -> None:
+        """Process the frames that have arrived."""
+        self._worker.look()
+
+    def answer(self, entry: Entry, failure: bytes = b"") -> list[Envelope]:
+        """Add the answer to a task, if it has none yet; it leaves with the next flush.
+
+        Returns:
+            The answer.
+        """
+        if entry.is_answered:
+            return []
         worker = self._worker
         envelope = entry.envelope
         if envelope.id in worker.cancelled:
             answer = expired(envelope)
         else:
             answer = worker.encode(envelope, entry.task, failure)
-        worker.answers.append(Batch([answer], time.monotonic() - entry.begun_at, 0, entry.number))
+        duration = time.monotonic() - entry.begun_at if entry.duration is None else entry.duration
+        worker.answers.append(Batch([answer], duration, 0, entry.number))
         entry.is_answered = True
+        return [answer]
 
     def end(self, entry: Entry, failure: bytes = b"") -> None:
-        """Answer a task and drop every reference to it."""
-        self.answer(entry, failure)
+        """Answer a task, unless it is answered, and drop every reference to it."""
+        worker, envelope = self._worker, entry.envelope
+        answers = self.answer(entry, failure)
+        self.drop(entry)
+        worker.close_batch([envelope], answers)
+        worker.paused.discard(envelope.id)
+        worker.cancelled.discard(envelope.id)
+
+    def drop(self, entry: Entry) -> None:
+        """Drop every reference to a task."""
+        pop_failure(entry.task)
         del self.entries[id(entry.task)]
         del entry.task
-        self._worker.close_batch([entry.envelope], self._worker.answers[-1].envelopes)
 
     def wait(self, id: int) -> None:
         """Wait for frames, for as long as no turn of the handler runs: a paused stream does not hang.
@@ -236,29 +210,32 @@ class Hand:
         self._worker.receive()
         self._worker.note_call(id, time.monotonic())
 
-    def _send(self, entry: Entry) -> None:
-        worker = self._worker
-        worker.flush()
-        worker.look()
-        envelope = entry.envelope
-        # One stream in a call of its own: its handler waits here until the consumer has caught up.
-        while self._is_alone() and envelope.id in worker.paused and envelope.id not in worker.cancelled:
-            self.wait(envelope.id)
-
-    def _is_alone(self) -> bool:
-        return len(self.tasks) == 1
+    def _open_entry(self, method: str, task: BaseTask) -> Entry | None:
+        """Return the entry of a task that is neither finished nor answered."""
+        self._check_thread(f"task.{method}")
+        entry = self._find(task)
+        if entry is None or entry.is_answered:
+            self._warn(method)
+        elif not entry.is_finished:
+            return entry
+        elif method != "finish":
+            entry.fail(UsageError(f"task.{method}() was called after task.finish(): a finished task has no items"))
+        return None
 
     def _find(self, task: Any) -> Entry | None:
-        entry = self.entries.get(id(task))
-        if entry is None and self.tasks:
-            for envelope, other in zip(self.envelopes, self.tasks, strict=True):
-                if other is task:
-                    entry = self.entries[id(task)] = Entry(envelope, task, self.number, time.monotonic())
-        return entry
+        """Return the entry of a task."""
+        return self.entries.get(id(task))
+
+    def _peek(self, task: Any) -> Entry | None:
+        """Return the entry of a task in a thread that must not change anything."""
+        return self.entries.get(id(task))
 
     def _check_thread(self, method: str) -> None:
         if threading.get_ident() != self._thread:
-            raise UsageError(f"{method}() was called in another thread than that of `handle`: call it there")
+            raise UsageError(
+                f"{method}() was called in another thread than that of `handle`: call it there; from a thread of a "
+                f"coroutine with `loop.call_soon_threadsafe({method}, ...)`"
+            )
 
     def _warn(self, method: str) -> None:
         if not self._has_warned:

@@ -9,9 +9,9 @@ import os
 import signal
 import socket
 import sys
-from inspect import isgeneratorfunction
+from typing import Protocol
 
-from ...handler import BaseTaskHandler
+from ...handler import BaseTaskHandler, Form, form_of
 from ...runtime import task_hosts
 from ...task import shared_memories
 from ..memory.mapping import Mapping
@@ -23,6 +23,8 @@ from ..wire.failures import encode_error
 from ..wire.frames import Kind
 from .continuous import ContinuousRunner
 from .generators import GeneratorRunner
+from .hand import Hand
+from .hooks import Hooks
 from .parent_death import ParentDeathSignal, end_group, watch_parent
 from .program import read_program
 from .return_check import ReturnCheck
@@ -37,7 +39,21 @@ START_FAILURE = 3
 LARGE = 256 << 20
 """Bytes from which a freed buffer goes back to the system at once, whatever a worker keeps."""
 
-Runner = PlainRunner | GeneratorRunner | ContinuousRunner
+
+
+class Runner(Protocol):
+    """Runs the calls of a handler."""
+
+    @property
+    def hand(self) -> Hand:
+        """The tasks of the calls."""
+
+    def run(self) -> None:
+        """Work until the API process sends STOP and all calls have ended.
+
+        Raises:
+            EOFError: The API process has ended.
+        """
 
 
 def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, program_fd: int) -> None:
@@ -58,12 +74,12 @@ def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, prog
     parent_death_signal = ParentDeathSignal(lifeline)
     parent_death_signal.arm()
     try:
-        runner, handler = _set_up(channel, memory_fd, program_fd, parent_death_signal)
+        runner, hooks = _set_up(channel, memory_fd, program_fd, parent_death_signal)
         try:
             runner.run()
         finally:
             if not channel.is_closed:
-                handler.on_stop()
+                hooks.stop()
         parent_death_signal.arm()  # what the handler has left behind is the API process's to end
     except (EOFError, BrokenPipeError, ConnectionResetError):
         if channel.is_closed:
@@ -77,7 +93,7 @@ def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, prog
 
 def _set_up(
     channel: WorkerChannel, memory_fd: int, program_fd: int, parent_death_signal: ParentDeathSignal
-) -> tuple[Runner, BaseTaskHandler]:
+) -> tuple[Runner, Hooks]:
     frames = channel.receive()
     try:
         setup = Setup.unpack(frames.pop(0)[1])
@@ -87,7 +103,8 @@ def _set_up(
         worker = Worker(setup, Route(conditions), channel, tenant, parent_death_signal)
         worker.process(frames)
         check = ReturnCheck(setup.name, type(handler).__qualname__)
-        check.check("on_start", handler.on_start())  # type: ignore[func-returns-value]
+        hooks = Hooks(handler, check)
+        hooks.start()
     except BaseException as exc:
         if channel.is_closed:
             raise
@@ -98,12 +115,19 @@ def _set_up(
     channel.send(Kind.READY)
     # Not before: what loading has freed is not needed again.
     keep_freed_memory(setup.kept, min(setup.kept, LARGE))
-    runner: Runner
-    if isgeneratorfunction(handler.handle):
-        runner = GeneratorRunner(worker, handler)
-    elif setup.is_continuous:
-        runner = ContinuousRunner(worker, handler, check)
-    else:
-        runner = PlainRunner(worker, handler, check)
+    runner = _make_runner(worker, handler, check, hooks)
     task_hosts.append(runner.hand)
-    return runner, handler
+    return runner, hooks
+
+
+def _make_runner(worker: Worker, handler: BaseTaskHandler, check: ReturnCheck, hooks: Hooks) -> Runner:
+    form = form_of(handler)
+    if form.is_async:
+        from .coroutines import CoroutineRunner  # imports asyncio, which other workers do not need
+
+        return CoroutineRunner(worker, handler, check, hooks.event_loop, form.yields)
+    if form is Form.GENERATOR:
+        return GeneratorRunner(worker, handler)
+    if worker.setup.is_continuous:
+        return ContinuousRunner(worker, handler, check)
+    return PlainRunner(worker, handler, check)

@@ -13,7 +13,7 @@ from ...logger import log
 class ReturnCheck:
     """Refuses coroutines and generators that a handler's methods return, and warns of other values.
 
-    A decorator may hide from `BaseTaskHandler` that a method is a coroutine function; then only its value shows it.
+    A decorator may hide from `FlowStep` that ``handle`` is a coroutine or generator function; only its value shows it.
 
     Args:
         step: Name of the step, for the log.
@@ -40,8 +40,9 @@ class ReturnCheck:
         elif not inspect.isgenerator(value) and not inspect.isasyncgen(value):
             return
         raise ConfigurationError(
-            f"{self._handler}.{method} returned a {type(value).__name__}, so nothing of it has run: a worker calls it "
-            "as an ordinary function; let it do its work before it returns"
+            f"{self._handler}.{method} returned a {type(value).__name__}, so nothing of it has run: it is an ordinary "
+            "function, perhaps because of a decorator; let it do its work before it returns, or declare it as what it "
+            "returns"
         )
 
     def note(self, value: Any) -> None:

@@ -16,8 +16,8 @@ from ...task import BaseTask
 from ..wire.codec import new_tuple
 from ..wire.failures import encode_error
 from ..wire.frames import FRAME_BUDGET, Batch, Envelope
-from .hand import Hand
 from .return_check import ReturnCheck
+from .rounds import BatchHand
 from .worker import Worker, pop_failure
 
 LOOK_AFTER = 0.001
@@ -41,7 +41,7 @@ class PlainRunner:
         self._worker = worker
         self._handler = handler
         self._check = check
-        self.hand = Hand(worker)
+        self.hand = BatchHand(worker)
         self._has_gap = False
 
     def run(self) -> None:
@@ -91,6 +91,7 @@ class PlainRunner:
         decoded = [worker.decode(envelope, now) for envelope in envelopes]
         tasks = [task for task in decoded if isinstance(task, BaseTask)]
         hand.envelopes = envelopes
+        hand.begun_at = now
         hand.tasks = decoded
         failure = self._handle(tasks) if tasks else b""
         hand.tasks = ()
@@ -118,6 +119,7 @@ class PlainRunner:
         if not isinstance(task, BaseTask):
             return task
         hand.envelopes = (envelope,)
+        hand.begun_at = now
         tasks = hand.tasks = (task,)
         failure = self._handle(tasks)
         hand.tasks = ()
@@ -134,7 +136,7 @@ class PlainRunner:
     def _handle(self, tasks: Sequence[BaseTask]) -> bytes:
         """Call the handler; return its exception, packed, or nothing."""
         try:
-            value: Any = self._handler.handle(*tasks)  # type: ignore[func-returns-value]
+            value = self._handler.handle(*tasks)
             if value is not None:
                 self._check.note(value)
         except BaseException as exc:  # also SystemExit: a request must not end its worker

@@ -32,6 +32,8 @@ class Setup:
         blocks: Blocks that an earlier worker left in that region: size by offset.
         busy_poll: Seconds to stay awake when there is nothing to do.
         is_continuous: Whether tasks join a call of the handler that is under way.
+        places: Calls of the handler that are under way at once; 0: one after the other.
+        handle_timeout: Seconds that one call of the handler may take.
         kept: Bytes of freed memory that the worker keeps for its next batch until it is idle.
     """
 
@@ -44,6 +46,8 @@ class Setup:
     busy_poll: float = 0.0
     kept: int = KEPT
     is_continuous: bool = False
+    places: int = 0
+    handle_timeout: float | None = None
 
     def pack(self) -> bytes:
         """Return the payload of a frame of kind SETUP."""

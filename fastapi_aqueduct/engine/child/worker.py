@@ -61,7 +61,9 @@ class Worker:
         answers: Answered batches, which leave with the next `flush`.
         is_stopping: Whether the API process has sent STOP.
         flushed_at: When the last frames left or arrived, on the clock of ``time.monotonic``.
+        setup: The settings of this worker.
         channel: The channel; closed in a fork of the worker, which must not go on as a second one.
+        parent_death_signal: As given.
         note_call: Writes to the status page with which task, and when, a call of the handler begins. Called before
             tasks are decoded, which may be fatal, too.
     """
@@ -81,14 +83,14 @@ class Worker:
         self.answers: list[Batch] = []
         self.is_stopping = False
         self.flushed_at = 0.0
+        self.setup = setup
         self.channel = channel
+        self.parent_death_signal = parent_death_signal
         self.note_call = tenant.arena.status.note_call
-        self._setup = setup
         self._route = route
         self._tenant = tenant
         self._arena = tenant.arena
         self._codec = Codec(tenant.arena)
-        self._parent_death_signal = parent_death_signal
 
     def receive(self) -> None:
         """Wait for frames and process them.
@@ -96,7 +98,7 @@ class Worker:
         Raises:
             EOFError: The API process has ended.
         """
-        self.process(self.channel.receive(IDLE_AFTER, self._setup.busy_poll) or self._receive_idle())
+        self.process(self.channel.receive(IDLE_AFTER, self.setup.busy_poll) or self._receive_idle())
         self.flushed_at = time.monotonic()
 
     def forget_ended(self) -> None:
@@ -114,9 +116,9 @@ class Worker:
 
     def _receive_idle(self) -> list[tuple[Kind, bytes]]:
         # Not for each pause between two tasks: this costs two system calls.
-        self._parent_death_signal.disarm()
+        self.parent_death_signal.disarm()
         frames = self.channel.receive()
-        self._parent_death_signal.arm()
+        self.parent_death_signal.arm()
         return frames
 
     def process(self, frames: list[tuple[Kind, bytes]]) -> None:
@@ -142,7 +144,7 @@ class Worker:
                 trim_heap()
             elif kind is Kind.STOP:
                 self.is_stopping = True
-                self._parent_death_signal.disarm()  # for on_stop
+                self.parent_death_signal.disarm()  # for on_stop
 
     def flush(self) -> None:
         """Send the items and the answers, and the blocks that user code has retained or released."""
@@ -179,7 +181,7 @@ class Worker:
 
     def may_run_again(self, envelopes: list[Envelope]) -> bool:
         """Tell whether tasks whose call failed may be run once more: a field shared for writing may be half changed."""
-        return self._setup.may_run_again and not any(ref.shared for item in envelopes for ref in item.content.blocks)
+        return self.setup.may_run_again and not any(ref.shared for item in envelopes for ref in item.content.blocks)
 
     def decode(self, envelope: Envelope, now: float) -> BaseTask | Envelope:
         """Return the task, or the answer to one that has expired, was cancelled, or cannot be decoded."""
@@ -208,7 +210,7 @@ class Worker:
             if failure or failed is not None:
                 return _end(envelope, Status.ERROR, failure or encode_error(failed))
         try:
-            step = self._route.next(self._setup.step, task)
+            step = self._route.next(self.setup.step, task)
             body, blocks = self._encode(self._codec.encode_fields, task)
         except Exception as exc:
             return _end(envelope, Status.ERROR, encode_error(exc))
@@ -245,7 +247,7 @@ class Worker:
             except ArenaFull as exc:
                 now = time.monotonic()
                 deadline = deadline or now + MEMORY_TIMEOUT
-                if now >= deadline or exc.size > self._setup.layout.limit:
+                if now >= deadline or exc.size > self.setup.layout.limit:
                     raise
                 self.flush()
                 self._arena.trim()

@@ -42,7 +42,8 @@ class Stage:
         self.name = pool.name
         self.pool = pool
         self.workers = pool.workers
-        is_patient = step.batch_timeout == "auto"
+        # With calls side by side a batch that waits leaves places unused, and gains no worker's time.
+        is_patient = step.batch_timeout == "auto" and not step.places
         timeout = 0.0 if step.batch_timeout == "auto" else step.batch_timeout
         self.queue: BatchQueue[Ticket] = BatchQueue(step.call_size, timeout, priorities)
         self.batch_delay = BatchDelay(step.call_size) if is_patient and step.call_size > 1 else None
@@ -72,7 +73,8 @@ class Stage:
 
     def _expected_time_of_concurrent_calls(self) -> float:
         ready = self.pool.ready_workers()
-        ahead = self.queue.count + 1 - sum(worker.in_flight.prefetch - worker.in_flight.calls for worker in ready)
+        waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
+        ahead = waiting - sum(worker.in_flight.prefetch - worker.in_flight.calls for worker in ready)
         if ahead <= 0 or not ready:
             return 0.0
         pace = sum(worker.in_flight.pace for worker in ready) / len(ready)

@@ -71,6 +71,7 @@ class InFlight(Generic[T]):
 
     Attributes:
         calls: How many calls of the handler they take.
+        places: As given.
         head_since: When the last answer came, or the first batch was put into the empty table, on the clock of
             ``time.monotonic``.
         handled: Tasks that were answered.
@@ -95,7 +96,7 @@ class InFlight(Generic[T]):
         self._tasks = 0
         self._batch_size = batch_size
         self._deviation = 8 * PREFETCH  # unknown at first
-        self._places = places
+        self.places = places
         self._answered = 0
 
     def __len__(self) -> int:
@@ -123,7 +124,7 @@ class InFlight(Generic[T]):
         self._batches[number] = tickets
         self._tasks += len(tickets)
         self.calls += self._calls(tickets)
-        if self._places and tickets[0].deaths:
+        if self.places and tickets[0].deaths:
             self.prefetch = 1  # no other task joins one that may have killed a worker
         return tickets, 0.0, self._batch_size, number
 
@@ -158,12 +159,13 @@ class InFlight(Generic[T]):
             calls = self._calls(tickets)
         self._tasks -= len(tickets)
         self.handled += len(tickets)
-        if self._places and not self._batches:
-            self.prefetch = self._places
+        if self.places and not self._batches:
+            self.prefetch = self.places
         self.head_since = now
         duration /= calls
         if has_run:
-            self._note_call(duration)
+            # Of calls under way at once the worker measures the handler's time, and not that until a place is free.
+            self._note_call(now - tickets[0].sent_at if self.places else duration)
         return tickets, duration
 
     def _pick(self, number: int, answers: Sequence[Answer]) -> list[T]:
@@ -204,7 +206,7 @@ class InFlight(Generic[T]):
             Those it had begun in other calls, those of the call in which it died (and those that were restored), and
             those it had not begun.
         """
-        if self._places:
+        if self.places:
             return self._take_all_concurrent(current)
         begun: list[T] = []
         in_hand, self._refused = self._refused, []
@@ -252,7 +254,7 @@ class InFlight(Generic[T]):
             ticket: The task.
             current: Id of the task with which its last call of the handler began.
         """
-        if self._places:
+        if self.places:
             return True
         is_here = False
         for sent in self._batches.values():
@@ -274,7 +276,7 @@ class InFlight(Generic[T]):
         Returns:
             The time on the clock of ``time.monotonic``; infinity when that cannot be told.
         """
-        is_steady = not self._places and self._deviation < PREFETCH < self.pace
+        is_steady = not self.places and self._deviation < PREFETCH < self.pace
         return self.head_since + self.pace if is_steady and self.calls == 1 else math.inf
 
     def _calls(self, tickets: Sized) -> int:
@@ -283,7 +285,7 @@ class InFlight(Generic[T]):
     def _note_call(self, duration: float) -> None:
         self._answered += 1
         pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
-        if self._places:
+        if self.places:
             return
         self.prefetch = MAX_PREFETCH if pace * MAX_PREFETCH <= PREFETCH else max(1, int(PREFETCH / pace))
         self.calls_per_batch = max(1, int(FRAME_BUDGET / pace)) if pace else MAX_PREFETCH

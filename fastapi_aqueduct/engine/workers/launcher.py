@@ -183,6 +183,8 @@ class Launcher:
             # Memory that is kept must not look like growth.
             kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,
             is_continuous=step.continuous,
+            places=step.places,
+            handle_timeout=step.handle_timeout,
         )
         return setup.pack()
 

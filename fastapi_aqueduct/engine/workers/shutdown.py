@@ -44,10 +44,11 @@ class Shutdown:
         """Stop every worker; those that do not stop are terminated, then killed.
 
         A worker that still has tasks is terminated at once: a graceful stop of the flow has waited for them already.
+        But one with several calls under way has been sent that they are cancelled, and ends them.
         """
         await self._begin()
         for worker in self._workers():
-            if worker.in_flight:
+            if worker.in_flight and not worker.in_flight.places:
                 worker.signal(signal.SIGTERM)
             else:
                 worker.send(pack(Kind.STOP))

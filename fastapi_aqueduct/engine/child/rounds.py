@@ -1,0 +1,143 @@
+"""The tasks of a plain call in hand: what they send leaves at once, and in rounds after each round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ...runtime import runtime_of
+from ...task import BaseTask
+from ..wire.frames import Envelope
+from .hand import Entry, Hand
+from .worker import Worker
+
+
+class BatchHand(Hand):
+    """Does what the tasks of a plain call ask for: as `Hand`, and ``rounds``.
+
+    Args:
+        worker: Exchanges frames with the API process.
+        is_continuous: Whether tasks join a call that is under way.
+
+    Attributes:
+        envelopes: The tasks of the call, as they came.
+        tasks: The same tasks, decoded; empty between two calls, since a reference that stays would keep their blocks.
+            They are searched only when one of them asks. Set after `envelopes`.
+        number: The number of their batch.
+        begun_at: When the call began, on the clock of ``time.monotonic``.
+    """
+
+    def __init__(self, worker: Worker, is_continuous: bool = False) -> None:
+        super().__init__(worker)
+        self.envelopes: Sequence[Envelope] = ()
+        self.tasks: Sequence[Any] = ()
+        self.number = 0
+        self.begun_at = 0.0
+        self._is_continuous = is_continuous
+        self._is_in_rounds = False
+
+    def has_spoken(self) -> bool:
+        """Tell whether the API process has received an item or an answer of this call, which must not run again."""
+        return any(entry.has_emitted or entry.is_answered for entry in self.entries.values())
+
+    def close(self) -> set[int]:
+        """End a call.
+
+        Returns:
+            The ids of the tasks that were answered during the call.
+        """
+        answered = {entry.envelope.id for entry in self.entries.values() if entry.is_answered}
+        self.entries.clear()
+        self._is_in_rounds = False
+        return answered
+
+    def end_all(self, failure: bytes) -> None:
+        """End a continuous call: answer all tasks in it."""
+        for entry in list(self.entries.values()):
+            self.end(entry, failure)
+        self._is_in_rounds = False
+
+    def send_items(self, entry: Entry) -> None:
+        """Send the items of a task. A stream in a call of its own waits until its consumer has caught up."""
+        worker = self._worker
+        if self._is_in_rounds or not worker.items:
+            return
+        worker.flush()
+        worker.look()
+        envelope = entry.envelope
+        while self._is_alone() and envelope.id in worker.paused and envelope.id not in worker.cancelled:
+            self.wait(envelope.id)
+
+    def send_answer(self, entry: Entry) -> None:
+        """Answer a finished task, in rounds after the round."""
+        if not self._is_in_rounds:
+            self.answer(entry)
+            self._worker.flush()
+
+    def rounds(self, tasks: Sequence[BaseTask]) -> Iterator[list[BaseTask]]:
+        """Iterate over the tasks that are not answered yet.
+
+        Between two rounds what was emitted is sent, and tasks that are finished, failed or cancelled are answered. In a
+        continuous call new tasks join.
+        """
+        self._check_thread("self.rounds")
+        worker = self._worker
+        live = [entry for task in tasks if (entry := self._find(task)) is not None]
+        first = self.envelopes[0].id if self.tasks else 0
+        self._is_in_rounds = True
+        while True:
+            live = [entry for entry in live if not self._leave(entry)]
+            if worker.items or worker.answers:
+                worker.flush()
+            worker.look()
+            if self._is_continuous:
+                live += self.begin_pending()
+            if not live:
+                break
+            if any(entry.envelope.id in worker.cancelled for entry in live):
+                continue  # also of paused tasks: one that was paused and cancelled in this look gets no further frame
+            if all(entry.envelope.id in worker.paused for entry in live):
+                self.wait(first)
+            else:
+                worker.note_call(first, time.monotonic())
+                yield [entry.task for entry in live]
+        self._is_in_rounds = False
+
+    def _leave(self, entry: Entry) -> bool:
+        """Answer a task after a round, if it is finished, failed or cancelled."""
+        has_failed = entry.has_failed or "failure" in runtime_of(entry.task)
+        if not (entry.is_finished or has_failed or entry.envelope.id in self._worker.cancelled):
+            return False
+        task = entry.task
+        answers = self.answer(entry)
+        if self._is_continuous:
+            self.drop(entry)
+        # else the runner needs the entry at the end of the call.
+        # The handler has it in a list, and perhaps in its arguments, until the others end: it must keep no blocks.
+        task.__dict__ = {"task_id": task.task_id}
+        self._worker.close_batch([entry.envelope], answers)
+        self._worker.paused.discard(entry.envelope.id)
+        self._worker.cancelled.discard(entry.envelope.id)
+        return True
+
+    def _is_alone(self) -> bool:
+        return len(self.tasks) == 1
+
+    def _find(self, task: Any) -> Entry | None:
+        entry = self._peek(task)
+        if entry is not None:
+            self.entries[id(task)] = entry
+        return entry
+
+    def _peek(self, task: Any) -> Entry | None:
+        entry = self.entries.get(id(task))
+        if entry is not None:
+            return entry
+        tasks, envelopes = self.tasks, self.envelopes
+        if tasks is not self.tasks:  # the call has just ended, in the thread of `handle`
+            return None
+        for envelope, other in zip(envelopes, tasks, strict=False):
+            if other is task:
+                return Entry(envelope, task, self.number, self.begun_at)
+        return None
