@@ -22,7 +22,11 @@ class Account:
     def __init__(self) -> None:
         self.views: set[int] = set()
         self.freed: list[int] = []
-        self.ledger = Ledger(LAYOUT, self.views, self.freed.append)
+        self.releases = 0
+        self.ledger = Ledger(LAYOUT, self.views, self.freed.append, self.count_release)
+
+    def count_release(self) -> None:
+        self.releases += 1
 
     def end_view(self, ref: Ref) -> None:
         self.views.remove(ref.offset)
@@ -45,6 +49,7 @@ def test_a_block_is_released_to_the_owner_of_its_region_with_its_last_hold(accou
     assert account.released() == [[OWN.offset], [], [SECOND.offset]]
     account.ledger.drop_block(FIRST.offset)
     assert account.released() == [[OWN.offset], [FIRST.offset], []]
+    assert account.releases == 2
 
 
 @pytest.mark.parametrize("ref", [OWN, FIRST])

@@ -258,6 +258,13 @@ def work(task: Any) -> None:
     task.pid = os.getpid()
 
 
+def yield_arrays(task: Any) -> Any:
+    import numpy as np
+
+    for number in range(task.count):
+        yield np.full(task.size, number, np.uint8)
+
+
 def meet_fate(task: Any) -> None:
     if task.fate is not None:
         note(task.path, os.getpid())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -252,7 +253,9 @@ class Worker:
                 self.flush()
                 self._arena.trim()
                 self.channel.send(Kind.FULL)
+                self._arena.status.move_start(math.inf)  # a wait for consumers is not the handler's time
                 self.process(self.channel.receive(timeout=deadline - now))
+                self._arena.status.move_start(time.monotonic())
 
 
 def pop_failure(task: BaseTask) -> Any:

@@ -29,8 +29,8 @@ class FlowMemory:
 
     def __init__(self, mapping: Mapping, layout: Layout) -> None:
         self.arena = Arena(mapping, layout, 0, self._on_view_end)
-        self.ledger = Ledger(layout, self.arena.leases, self._free)
         self.waiters = MemoryWaiters(self.arena)
+        self.ledger = Ledger(layout, self.arena.leases, self._free, self.waiters.notify_freed)
         self.arrivals = Arrivals(self.arena, self.waiters)
 
     def statistics(self, retained: Iterable[int]) -> ArenaStatistics:

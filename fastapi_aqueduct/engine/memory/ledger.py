@@ -17,12 +17,16 @@ class Ledger:
         layout: The division of the shared memory.
         leased: The blocks on which there are views in this process.
         free: Called with the offset of a free block of this process's region, which is number 0.
+        on_released: Called when a block of another region is free.
     """
 
-    def __init__(self, layout: Layout, leased: Container[int], free: Callable[[int], None]) -> None:
+    def __init__(
+        self, layout: Layout, leased: Container[int], free: Callable[[int], None], on_released: Callable[[], None]
+    ) -> None:
         self._layout = layout
         self._leased = leased
         self._free = free
+        self._on_released = on_released
         self._holds: dict[int, int] = {}
         self._foreign: list[dict[int, int]] = [{} for _ in range(layout.regions)]
         self._released: list[list[int]] = [[] for _ in range(layout.regions)]
@@ -95,5 +99,6 @@ class Ledger:
         if region:
             self._foreign[region].pop(offset, None)
             self._released[region].append(offset)
+            self._on_released()
         else:
             self._free(offset)

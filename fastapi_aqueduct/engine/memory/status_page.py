@@ -47,6 +47,15 @@ class StatusPage:
         """
         _CALL.pack_into(self._memory, self._own + _WORD.size, task, started_at)
 
+    def move_start(self, started_at: float) -> None:
+        """Move the beginning of the present call.
+
+        Args:
+            started_at: The time on the clock of ``time.monotonic``; infinity while the call waits for the API process,
+                so that it does not count as hanging.
+        """
+        _TIME.pack_into(self._memory, self._own + 2 * _WORD.size, started_at)
+
     def task_of(self, region: int) -> int:
         """Return the id of the first task of the last call in the owner of a region; 0 if there was no call."""
         number: int = _WORD.unpack_from(self._memory, region * STATUS_SIZE + 8)[0]

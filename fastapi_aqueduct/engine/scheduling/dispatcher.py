@@ -189,7 +189,7 @@ class Dispatcher:
             self._retention.drop(worker, unpack_offsets(payload))
         elif kind is Kind.FULL:
             self._arena.collect_garbage()
-            self._reclaimer.reclaim(worker)
+            self._reclaimer.reclaim_for(worker)
         elif kind is Kind.TRIMMED:
             self._memory.waiters.notify()
         else:
@@ -207,6 +207,7 @@ class Dispatcher:
         """
         is_repeated = self._retries.requeue(self.stages[worker.step], worker, error)
         self._retention.drop_all(worker)
+        self._reclaimer.forget(worker)
         return is_repeated
 
     async def wait_idle(self, timeout: float) -> bool:
