@@ -210,7 +210,7 @@ class Flow:
         reference to the stream any more) ends it. The iteration raises what `process` raises, after the items that came
         before. A task of which an item has come is not tried again when its worker dies.
 
-        While the consumer is behind by 64 items or 8 MiB, the stream pauses, and its clock stands still.
+        While the consumer is behind by 256 items or 4 MiB, the stream pauses, and its clock stands still.
 
         Args:
             task: As for `process`.
@@ -226,7 +226,7 @@ class Flow:
             UsageError: The event loop of another thread drives the flow.
 
         The iteration raises `SlowConsumer` if more than 4096 items or 64 MiB wait for the consumer: a handler that
-        works on a batch cannot pause one of its tasks.
+        emits items for several tasks, or in a coroutine, cannot pause one of them.
         """
         if not isinstance(task, BaseTask):
             raise not_a_task(task)

@@ -183,7 +183,7 @@ class CoroutineRunner:
         worker.pending.clear()
         while self._waiting and len(self._running) < worker.setup.places:
             self._begin(*self._waiting.popleft())
-        if worker.cancelled or worker.paused:
+        if worker.cancelled:
             self._end_cancelled()
         for id, resumed in self._paused.items():
             if id not in worker.paused and not resumed.done():
@@ -302,8 +302,7 @@ class CoroutineRunner:
     def _end_cancelled(self) -> None:
         worker = self._worker
         waiting = {envelope.id for envelopes, _ in self._waiting for envelope in envelopes}
-        for ids in (worker.cancelled, worker.paused):
-            ids.intersection_update(waiting.union(self._calls))  # a frame about a task may cross its answer
+        worker.cancelled.intersection_update(waiting.union(self._calls))  # a cancellation may cross the answer
         for id in worker.cancelled & self._calls.keys():
             call = self._calls[id]
             if all(entry.envelope.id in worker.cancelled for entry in call.entries):

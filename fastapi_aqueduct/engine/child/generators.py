@@ -121,8 +121,6 @@ class GeneratorRunner:
 
     def _end_cancelled(self) -> None:
         worker = self._worker
-        if len(worker.paused) > len(self._calls):  # a frame about a task may cross its answer
-            worker.paused.intersection_update(self._calls)
         for id in list(worker.cancelled):  # the end of a generator may receive more
             if id in self._calls:
                 self._close(id, self._calls[id])

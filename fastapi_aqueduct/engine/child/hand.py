@@ -114,7 +114,7 @@ class Hand:
         if envelope.status != Status.STREAM or entry.has_failed or envelope.id in self._worker.cancelled:
             return
         try:
-            self._worker.add_item(envelope.id, item)
+            self._worker.add_item(envelope, item)
             entry.has_emitted = True
         except Exception as exc:
             entry.fail(exc)
@@ -191,7 +191,7 @@ class Hand:
         answers = self.answer(entry, failure)
         self.drop(entry)
         worker.close_batch([envelope], answers)
-        worker.paused.discard(envelope.id)
+        worker.windows.close(envelope.id)
         worker.cancelled.discard(envelope.id)
 
     def drop(self, entry: Entry) -> None:

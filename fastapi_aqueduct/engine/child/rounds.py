@@ -47,7 +47,11 @@ class BatchHand(Hand):
         Returns:
             The ids of the tasks that were answered during the call.
         """
-        answered = {entry.envelope.id for entry in self.entries.values() if entry.is_answered}
+        answered: set[int] = set()
+        for entry in self.entries.values():
+            self._worker.windows.close(entry.envelope.id)
+            if entry.is_answered:
+                answered.add(entry.envelope.id)
         self.entries.clear()
         self._is_in_rounds = False
         return answered
@@ -117,7 +121,7 @@ class BatchHand(Hand):
         # The handler has it in a list, and perhaps in its arguments, until the others end: it must keep no blocks.
         task.__dict__ = {"task_id": task.task_id}
         self._worker.close_batch([entry.envelope], answers)
-        self._worker.paused.discard(entry.envelope.id)
+        self._worker.windows.close(entry.envelope.id)
         self._worker.cancelled.discard(entry.envelope.id)
         return True
 

@@ -62,7 +62,7 @@ class PlainRunner:
             if not pending or time.monotonic() - worker.flushed_at > FRAME_BUDGET:
                 worker.flush()
             if not pending and not worker.is_stopping:
-                if worker.cancelled or worker.paused:
+                if worker.cancelled:
                     worker.forget_ended()
                 worker.receive()
 

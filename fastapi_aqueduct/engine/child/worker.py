@@ -28,6 +28,7 @@ from ..wire.frames import (
     unpack_batches,
     unpack_offsets,
 )
+from ..wire.window import Windows, item_weight
 from .parent_death import ParentDeathSignal
 from .setup import Setup
 
@@ -57,7 +58,8 @@ class Worker:
     Attributes:
         pending: Batches that have arrived and are not begun.
         cancelled: Ids of tasks, pending or in hand, whose callers do not wait for them any more.
-        paused: Ids of tasks whose consumers are behind.
+        windows: How much of each stream may still be sent.
+        paused: Ids of streams of which no more may be sent now.
         items: Items of streams, which leave with the next `flush`.
         answers: Answered batches, which leave with the next `flush`.
         is_stopping: Whether the API process has sent STOP.
@@ -79,7 +81,8 @@ class Worker:
     ) -> None:
         self.pending: deque[Batch] = deque()
         self.cancelled: set[int] = set()
-        self.paused: set[int] = set()
+        self.windows = Windows()
+        self.paused = self.windows.paused
         self.items: list[Envelope] = []
         self.answers: list[Batch] = []
         self.is_stopping = False
@@ -103,12 +106,11 @@ class Worker:
         self.flushed_at = time.monotonic()
 
     def forget_ended(self) -> None:
-        """Forget which tasks were cancelled or paused; called when none is in hand or pending.
+        """Forget which tasks were cancelled; called when none is in hand or pending.
 
-        Frames about a task may cross its answer.
+        A cancellation may cross the answer of its task.
         """
         self.cancelled.clear()
-        self.paused.clear()
 
     def look(self) -> None:
         """Process the frames that have arrived, without waiting for any."""
@@ -129,10 +131,8 @@ class Worker:
                 self.pending.extend(unpack_batches(payload))
             elif kind is Kind.CANCEL:
                 self.cancelled.update(unpack_offsets(payload))
-            elif kind is Kind.PAUSE:
-                self.paused.update(unpack_offsets(payload))
-            elif kind is Kind.RESUME:
-                self.paused.difference_update(unpack_offsets(payload))
+            elif kind is Kind.GRANT:
+                self.windows.grant(*unpack_offsets(payload))
             elif kind is Kind.RELEASE:
                 self._tenant.release(unpack_offsets(payload))
             elif kind is Kind.TRIM:
@@ -221,11 +221,11 @@ class Worker:
         content = new_tuple(Encoded, (kind, body, blocks, extras))
         return new_tuple(Envelope, (envelope.id, envelope.deadline, step, 0, content))
 
-    def add_item(self, id: int, item: Any) -> None:
+    def add_item(self, envelope: Envelope, item: Any) -> None:
         """Encode an item of a stream; it leaves with the next `flush`.
 
         Args:
-            id: Id of the task.
+            envelope: The task as it came.
             item: The item.
 
         Raises:
@@ -238,7 +238,8 @@ class Worker:
             if self._arena.leases:
                 self._tenant.note_retained(blocks)  # code here may look at them longer than the consumer of the item
         content = new_tuple(Encoded, (b"", body, blocks, b""))
-        self.items.append(new_tuple(Envelope, (id, 0.0, FINISHED, 0, content)))
+        self.items.append(new_tuple(Envelope, (envelope.id, 0.0, FINISHED, 0, content)))
+        self.windows.spend(envelope.id, item_weight(content, envelope.content))
 
     def _encode(self, encode: Callable[[T], tuple[bytes, tuple[Ref, ...]]], value: T) -> tuple[bytes, tuple[Ref, ...]]:
         deadline = 0.0

@@ -341,7 +341,7 @@ class Dispatcher:
         """Tell the worker that has a task in hand that its answer is not needed any more."""
         for worker in self.stages[ticket.step].workers:
             if worker.pid == ticket.holder:
-                worker.notify(Kind.CANCEL, ticket.id)
+                worker.cancel(ticket.id)
 
     def _time_out(self, ticket: Ticket) -> None:
         if ticket.is_settled:

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ..wire.codec import Encoded
 from ..wire.frames import Status
+from ..wire.window import WINDOW
 from .ticket import Ticket
 
-
-@dataclass(frozen=True)
-class StreamLimits:
-    """How far a consumer may be behind its stream.
-
-    Attributes:
-        pause_items: Items at which the stream is paused; it goes on when half of them are left.
-        pause_bytes: Bytes of items at which it is paused.
-        most_items: Items at which it is ended: a handler that works on a batch cannot pause one of its streams.
-        most_bytes: Bytes of items at which it is ended, unless a single item is as large.
-    """
-
-    pause_items: int = 64
-    pause_bytes: int = 8 << 20
-    most_items: int = 4096
-    most_bytes: int = 64 << 20
-
-
-DEFAULT_LIMITS = StreamLimits()
+MOST = 16 * WINDOW
+"""Weight of the items that wait at which a stream is ended: a handler that works on a batch cannot pause one of its
+streams. 64 MiB, or 4096 small items."""
 
 
 class Outlet:
@@ -37,23 +21,21 @@ class Outlet:
 
     Args:
         item_timeout: Seconds that may pass between two items.
-        limits: How far the consumer may be behind.
 
     Attributes:
         item_timeout: As given.
-        paused_in: Process id of the worker that has been told to pause; 0 while none has.
+        taken: Weight of the items that the consumer has taken and that are not granted again to a worker.
         has_items: Whether an item has come, so the task must not run again.
         last_at: When the last item came, or when the consumer took the last one that was there.
     """
 
-    def __init__(self, item_timeout: float, limits: StreamLimits = DEFAULT_LIMITS) -> None:
+    def __init__(self, item_timeout: float) -> None:
         self.item_timeout = item_timeout
-        self.paused_in = 0
+        self.taken = 0
         self.has_items = False
         self.last_at = 0.0
-        self._limits = limits
         self._items: deque[tuple[Encoded, int]] = deque()
-        self._size = 0
+        self._weight = 0
         self._waiter: asyncio.Future[None] | None = None
         self._has_ended = False
         self._error: BaseException | None = None
@@ -63,35 +45,24 @@ class Outlet:
         return len(self._items)
 
     @property
-    def is_full(self) -> bool:
-        """Whether the stream should pause."""
-        return len(self._items) >= self._limits.pause_items or self._size >= self._limits.pause_bytes
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether a paused stream should go on."""
-        return len(self._items) <= self._limits.pause_items // 2 and self._size <= self._limits.pause_bytes // 2
-
-    @property
     def is_over(self) -> bool:
-        """Whether the consumer is so far behind that the stream must end."""
-        count = len(self._items)
-        return count >= self._limits.most_items or (count > 1 and self._size >= self._limits.most_bytes)
+        """Whether the consumer is so far behind that the stream must end; not because of a single item."""
+        return self._weight >= MOST and len(self._items) > 1
 
     def due_at(self, now: float) -> float:
         """Return when the next item must be there. The clock stands still while an item waits for the consumer."""
         return (now if self._items else self.last_at) + self.item_timeout
 
-    def put(self, item: Encoded, size: int, now: float) -> None:
+    def put(self, item: Encoded, weight: int, now: float) -> None:
         """Add an item.
 
         Args:
             item: The item.
-            size: Bytes of memory that it holds.
+            weight: What it takes of the window.
             now: The time on the clock of ``time.monotonic``.
         """
-        self._items.append((item, size))
-        self._size += size
+        self._items.append((item, weight))
+        self._weight += weight
         self.has_items = True
         self.last_at = now
         if self._waiter is not None:
@@ -99,8 +70,9 @@ class Outlet:
 
     def pop(self, now: float) -> Encoded:
         """Remove and return the oldest item."""
-        item, size = self._items.popleft()
-        self._size -= size
+        item, weight = self._items.popleft()
+        self._weight -= weight
+        self.taken += weight
         self.last_at = now
         return item
 
@@ -108,7 +80,7 @@ class Outlet:
         """Remove and return all items."""
         items = [item for item, _ in self._items]
         self._items.clear()
-        self._size = 0
+        self._weight = 0
         return items
 
     async def wait(self) -> None:

@@ -13,7 +13,8 @@ from ...exceptions import NotRunningError, SlowConsumer
 from ..memory.flow_memory import FlowMemory
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import unreadable
-from ..wire.frames import Kind, ProtocolError, unpack_batches
+from ..wire.frames import ProtocolError, unpack_batches
+from ..wire.window import GRANT, item_weight
 from ..workers.handle import WorkerHandle
 from .deadlines import Deadlines
 from .outlet import Outlet, StreamTicket
@@ -22,7 +23,7 @@ from .ticket import Ticket
 
 
 class Streams:
-    """Delivers items, and pauses streams whose consumers are behind.
+    """Delivers items, and grants workers more when the consumers have taken some.
 
     Args:
         name: Name of the flow.
@@ -80,8 +81,7 @@ class Streams:
                     raise ProtocolError(f"an item of task {envelope.id}, which has none or is not there")
         if has_blocks:
             # Until its stream ends no other frame may go to this worker, which needs the memory again.
-            self._arena.collect()
-            worker.send_released(self._ledger.pop_released(worker.region))
+            worker.send_released(self._pop_released(worker))
 
     def take(self, number: int, outlet: Outlet) -> Any:
         """Return the oldest item of an outlet, for its consumer.
@@ -100,8 +100,8 @@ class Streams:
             raise unreadable(self._name, exc) from exc
         finally:
             self._ledger.drop(item.blocks)
-            if outlet.paused_in and outlet.is_drained:
-                self._resume(number, outlet)
+            if outlet.taken >= GRANT:
+                self._grant(number, outlet)
 
     def end(self, number: int, outlet: Outlet) -> None:
         """End a stream whose consumer has left, and release its items.
@@ -159,28 +159,27 @@ class Streams:
         outlet = ticket.outlet
         assert outlet is not None
         is_first = not outlet.has_items
-        # A slice of a field of the task holds no more memory than the task does.
-        size = len(item.body) + sum(ref.size for ref in item.blocks if ref not in ticket.content.blocks)
-        outlet.put(item, size, now)
+        outlet.put(item, item_weight(item, ticket.content), now)
         if is_first:
             self._deadlines.move(ticket, now + outlet.item_timeout)
-        if outlet.is_full:
-            if outlet.is_over:
-                waiting = len(outlet)
-                self._discard(outlet)
-                self._settle(ticket, "failed", SlowConsumer(_too_slow(self._name, worker.name, waiting)))
-            elif outlet.paused_in != worker.pid:
-                outlet.paused_in = worker.pid
-                worker.notify(Kind.PAUSE, ticket.id)
+        if outlet.is_over:
+            waiting = len(outlet)
+            self._discard(outlet)
+            self._settle(ticket, "failed", SlowConsumer(_too_slow(self._name, worker.name, waiting)))
 
-    def _resume(self, number: int, outlet: Outlet) -> None:
-        paused_in, outlet.paused_in = outlet.paused_in, 0
+    def _grant(self, number: int, outlet: Outlet) -> None:
+        weight, outlet.taken = outlet.taken, 0
         ticket = self._tickets.get(number)
-        if ticket is None or ticket.holder != paused_in:
+        if ticket is None or not ticket.holder:  # its next worker begins with a whole window
             return
         for worker in self._stages[ticket.step].workers:
-            if worker.pid == paused_in:
-                worker.notify(Kind.RESUME, number)
+            if worker.pid == ticket.holder:
+                worker.grant(number, weight, self._pop_released(worker))
+
+    def _pop_released(self, worker: WorkerHandle) -> list[int]:
+        if self._arena.mapping.dropped:
+            self._arena.collect()  # the items that the consumer has dropped
+        return self._ledger.pop_released(worker.region)
 
     def _hold(self, item: Encoded) -> None:
         for ref in item.blocks:
@@ -192,5 +191,5 @@ class Streams:
 def _too_slow(flow: str, step: str, waiting: int) -> str:
     return (
         f"a stream of flow {flow} has ended: {waiting} items of step {step} wait for its consumer, which reads too "
-        "slowly; a handler that works on a batch cannot pause one of its streams"
+        "slowly; a handler that emits items for several tasks cannot pause one of them"
     )

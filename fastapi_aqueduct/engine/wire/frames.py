@@ -41,8 +41,7 @@ class Kind(IntEnum):
     TRIM = 4  # return free shared memory to the OS
     RECLAIM = 13  # the flow is idle: return free heap memory to the OS, too
     CANCEL = 14  # tasks whose callers do not wait for them any more
-    PAUSE = 15  # streams whose consumers are behind
-    RESUME = 16  # paused streams that may go on
+    GRANT = 15  # a stream of which more may be sent, and the weight that is added to its window
     STOP = 5  # answer the batches that have arrived, run on_stop, exit
     # from a worker
     READY = 6  # on_start has returned

@@ -185,14 +185,24 @@ class WorkerHandle:
         if released:
             self._send(pack(Kind.RELEASE, pack_offsets(released)))
 
-    def notify(self, kind: Kind, task: int) -> None:
-        """Send a frame about a task that the worker has in hand.
+    def cancel(self, task: int) -> None:
+        """Tell the worker that the answer to a task that it has in hand is not needed any more.
 
         Args:
-            kind: What happened to the task, such as ``Kind.CANCEL``.
             task: Id of the task.
         """
-        self._send(pack(kind, pack_offsets([task])))
+        self._send(pack(Kind.CANCEL, pack_offsets([task])))
+
+    def grant(self, task: int, weight: int, released: list[int]) -> None:
+        """Let the worker send more items of a stream.
+
+        Args:
+            task: Id of the task.
+            weight: What is added to its window.
+            released: Blocks of the worker's region that are free again.
+        """
+        self.send_released(released)
+        self._send(pack(Kind.GRANT, pack_offsets([task, weight])))
 
     def send(self, data: bytes) -> None:
         """Send packed frames."""
