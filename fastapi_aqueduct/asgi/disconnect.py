@@ -29,11 +29,14 @@ class DisconnectWatch:
     Args:
         receive: Of the request. To listen on it also works under ``BaseHTTPMiddleware``, where
             ``Request.is_disconnected`` never turns true.
+        at_once: Whether to listen from the beginning: for a body that takes long, and works on until it is cancelled.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, at_once: bool = False) -> None:
         self._receive = receive
+        self._at_once = at_once
         self._listener: asyncio.Task[None] | None = None
+        self._unarmed: set[DisconnectWatch] = set()
         self._has_gone = False
 
     def __enter__(self) -> Self:
@@ -41,7 +44,10 @@ class DisconnectWatch:
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._unarmed = _timer_of(task.get_loop()).add(self)
+        if self._at_once:
+            self.arm()
+        else:
+            self._unarmed = _timer_of(task.get_loop()).add(self)
         return self
 
     def __exit__(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request, Response
+from starlette.types import Message
 
 from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
 from fastapi_aqueduct.asgi.disconnect import DisconnectWatch
+from fastapi_aqueduct.asgi.streaming.formats import JSONLines, dump_any
+from fastapi_aqueduct.asgi.streaming.primed import Primed
+from fastapi_aqueduct.asgi.streaming.response import ItemResponse
 
 from ..handlers import Gate
 from ..support import blocks, eventually
@@ -114,6 +118,28 @@ async def test_there_is_no_watch_for_a_task_that_is_done_soon() -> None:
     with DisconnectWatch(lambda: receive("late")):
         await has_heard.wait()  # the other would have been heard with it or before
     assert heard == ["late"]
+
+
+async def test_a_stream_is_watched_from_its_begin() -> None:
+    """A client that leaves soon must not cost the work of the time until a watch is armed."""
+    made = 0
+
+    async def values() -> AsyncIterator[int]:
+        nonlocal made
+        while True:
+            made += 1
+            yield made
+            await asyncio.sleep(0)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        pass
+
+    response = ItemResponse(Primed(values(), None), JSONLines(dump_any))
+    await response({"type": "http", "method": "GET", "path": "/"}, receive, send)
+    assert made < 50
 
 
 async def test_an_error_of_receive_is_not_a_disconnect() -> None:

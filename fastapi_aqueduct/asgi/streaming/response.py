@@ -70,7 +70,7 @@ class ItemResponse(Response):
             Exception: Of the iteration.
         """
         try:
-            with suppress(ClientDisconnect), DisconnectWatch(receive):
+            with suppress(ClientDisconnect), DisconnectWatch(receive, at_once=True):
                 await self._send_in_time(send)
         except Exception as exc:
             if not self._has_begun:
