@@ -1,8 +1,9 @@
-"""The memory of a tree of processes (Linux: proc(5))."""
+"""The memory and the processor time of a tree of processes (Linux: proc(5))."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Footprint:
             sizes = _rollup(pid)
             self.private += sizes["Pss_Anon"] + sizes["Pss_File"]
             self.shared_mapped += sizes["Pss_Shmem"]
-            self._files |= _anonymous_files(pid)
+            self._files |= anonymous_files(pid)
 
     @property
     def shared(self) -> int:
@@ -49,12 +50,18 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def processor_time(pids: Iterable[int]) -> float:
+    """Return the seconds that all threads of processes have computed, those that have ended included."""
+    # The clock that clock_getcpuclockid(3) names: to the nanosecond, where proc(5) counts hundredths of a second.
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
+
+
 def _rollup(pid: int) -> dict[str, int]:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     return {name: int(size.split()[0]) * 1024 for name, size in (line.split(":") for line in lines)}
 
 
-def _anonymous_files(pid: int) -> dict[tuple[int, int], int]:
+def anonymous_files(pid: int) -> dict[tuple[int, int], int]:
     """Return the bytes that each memfd of a process has allocated."""
     sizes: dict[tuple[int, int], int] = {}
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():

@@ -9,10 +9,9 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Protocol, Self
 
-from .client import Request
-from .processes import Footprint, tree
+from .processes import Footprint, processor_time, tree
 from .subject import DEADLINE, Subject
 
 STOP_TIMEOUT = 6.0
@@ -20,6 +19,14 @@ STOP_TIMEOUT = 6.0
 
 _ports = itertools.count(20_000)
 """Below those that the system gives out by itself."""
+
+
+class Question(Protocol):
+    """A request whose answer is known."""
+
+    @property
+    def expected(self) -> Any: ...
+    def send(self, port: int) -> Any: ...
 
 
 class Server:
@@ -66,7 +73,7 @@ class Server:
         finally:
             self._subject.signal(signal.SIGSTOP)
 
-    def wait(self, request: Request) -> None:
+    def wait(self, request: Question) -> None:
         """Wait until it answers a request.
 
         Raises:
@@ -92,6 +99,10 @@ class Server:
     def footprint(self) -> int:
         """Return the bytes that all its processes use."""
         return Footprint(tree(self._subject.pid)).total
+
+    def processor_time(self) -> float:
+        """Return the seconds that all its processes have computed."""
+        return processor_time(tree(self._subject.pid))
 
 
 def _free_port() -> int:
