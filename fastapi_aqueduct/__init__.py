@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .asgi.extension import Aqueduct
     from .asgi.responses import SharedResponse
     from .asgi.settings import UploadLimits
+    from .asgi.websockets import cancel_on_disconnect
     from .engine.workers.interpreter import freeze_support
     from .exceptions import (
         AqueductError,
@@ -107,6 +108,7 @@ __all__ = [
     "UploadLimits",
     "UsageError",
     "WorkerDied",
+    "cancel_on_disconnect",
     "flow_endpoint",
     "freeze_support",
     "log",
@@ -126,6 +128,7 @@ _MODULES = {
     "Aqueduct": "asgi.extension",
     "UploadLimits": "asgi.settings",
     "SharedResponse": "asgi.responses",
+    "cancel_on_disconnect": "asgi.websockets",
     "freeze_support": "engine.workers.interpreter",
     "Flow": "flow",
     "FlowState": "flow",

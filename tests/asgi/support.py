@@ -20,10 +20,10 @@ from .handlers import Picture
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, http: Any = "httptools") -> AsyncIterator[httpx.AsyncClient]:
+async def serving(app: ASGIApp, http: Any = "httptools", ws: Any = "none") -> AsyncIterator[httpx.AsyncClient]:
     """Serve an application with uvicorn, through ``httptools``, ``h11`` or a class; gives a client of it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http=http, ws="none", lifespan="on", log_config=None)
+        config = uvicorn.Config(app, http=http, ws=ws, lifespan="on", log_config=None)
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         await eventually(lambda: server.started or task.done())

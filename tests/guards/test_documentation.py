@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import httpx
@@ -86,6 +87,17 @@ def test_the_endpoint_and_the_script_of_the_page_on_calls(tmp_path: Path) -> Non
 def test_the_script_of_the_page_on_streaming(tmp_path: Path) -> None:
     write_modules("docs/streaming.md", tmp_path)
     assert run(tmp_path, "script.py") == "one\nat\na\ntime\n4\n"
+    assert run(tmp_path, "-c", textwrap.dedent(SOCKET)) == "one two\n"
+
+
+SOCKET = """
+    from sockets import app
+    from starlette.testclient import TestClient
+
+    with TestClient(app) as client, client.websocket_connect("/echo") as socket:
+        socket.send_text("one two")
+        print(socket.receive_text(), socket.receive_text())
+"""
 
 
 def run(directory: Path, *arguments: str) -> str:
