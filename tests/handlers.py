@@ -204,6 +204,7 @@ class Emitting(BaseTaskHandler):
             for number in range(task.count):
                 act_in_round(task, number)
                 task.emit(number)
+            act_in_round(task, task.count)
             task.total = task.count
 
 
@@ -217,6 +218,7 @@ class Awaiting(BaseTaskHandler):
                 task.emit(number)
                 if number % 16 == 15:
                     await pause()
+            await act_in_loop(task, task.count)
             task.total = task.count
 
 
@@ -324,7 +326,11 @@ class Gate:
 
     def note_entry(self) -> None:
         """Note that a handler waits here, which does so itself."""
-        self._entered.touch()
+        note(self._entered, os.getpid())
+
+    def entrants(self) -> list[int]:
+        """List the workers in which handlers have waited here."""
+        return [int(pid) for pid in notes(self._entered)]
 
     def is_open(self) -> bool:
         """Tell whether the test has opened it."""

@@ -724,21 +724,6 @@ STOPPED = """
 """
 
 
-async def test_recycling_waits_for_streams(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    async with running(Flow(FlowStep(Yielding(handlers.count_up), max_tasks=2))) as flow:
-        (pid,) = pids(flow)
-        stream = flow.stream(Job(count=5, act="gate", at=3, gate=gate), 60)
-        assert await anext(stream) == 0
-        gate.open()
-        for _ in range(3):
-            await flow.process(Job(count=1), 60)
-        await eventually(lambda: pid not in pids(flow) or flow.statistics().steps[0].recycled == 1)
-        task = Job(count=1)
-        assert await items_of(stream) == [1, 2, 3, 4]
-        assert await items_of(flow.stream(task, 60)) == [0]
-
-
 async def test_a_result_that_cannot_be_rebuilt_ends_the_stream() -> None:
     async with running(Flow(FlowStep(Yielding(handlers.yield_not_rebuildable)))) as flow:
         items, error = await items_before(flow.stream(Job(count=1, caller=os.getpid()), 60))

@@ -221,6 +221,62 @@ class Dying(BaseTaskHandler):
             task.pid = os.getpid()
 
 
+class Reciting(BaseTaskHandler):
+    """Yields lines of a task, each with the name of this part: the caller sees one that is not in its place.
+
+    Args:
+        part: The name.
+    """
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+
+    def on_start(self) -> None:
+        import numpy  # noqa: F401  # as in `Pictures`
+
+    def handle(self, task: Any) -> Any:
+        for index in range(task.count):
+            yield make_line(task, self.part, index)
+        task.parts = (*task.parts, self.part)
+
+
+class AsyncReciting(Reciting):
+    """The same in an event loop."""
+
+    async def handle(self, task: Any) -> Any:
+        import asyncio
+
+        for index in range(task.count):
+            if index % 8 == 0:
+                await asyncio.sleep(0.001)
+            yield make_line(task, self.part, index)
+        task.parts = (*task.parts, self.part)
+
+
+class RecitingInRounds(Reciting):
+    """The same in rounds."""
+
+    def handle(self, *tasks: Any) -> None:
+        indices = dict.fromkeys([task.task_id for task in tasks], 0)
+        for live in self.rounds(tasks):
+            for task in live:
+                index = indices.setdefault(task.task_id, 0)
+                indices[task.task_id] += 1
+                if index < task.count:
+                    task.emit(make_line(task, self.part, index))
+                else:
+                    task.parts = (*task.parts, self.part)
+                    task.finish()
+
+
+def make_line(task: Any, part: str, index: int) -> tuple[str, int, int, Any]:
+    """Make an item; every fourth one has an array that travels in shared memory."""
+    import numpy as np
+
+    picture = np.full(20_000, (task.number + index) % 251, np.uint8) if index % 4 == 3 else None
+    return part, task.number, index, picture
+
+
 # Functions of tasks
 
 

@@ -9,6 +9,7 @@ import signal
 import statistics
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,18 +83,23 @@ class Storm:
 
     async def _call(self, flow: Flow, chance: random.Random, is_over: asyncio.Event) -> None:
         while not is_over.is_set():
-            size = chance.randrange(17 * 1024, 64 * 1024)
-            picture = np.frombuffer(chance.randbytes(size), np.uint8)
-            job = Job(image=picture, number=chance.randrange(1 << 30))
             began = time.monotonic()
-            if chance.random() < self.leaves:
-                self.calls[await _give_up(flow, job, chance.uniform(0, 0.05))] += 1
-                continue
-            end = await _check(flow, job, picture, self.timeout)
+            end = await self.call_once(flow, chance)
             self.calls[end] += 1
+            if end == "cancelled":
+                continue
             self.latencies.append(time.monotonic() - began)
             if end != "answered" and self.pause:
                 await asyncio.sleep(self.pause)
+
+    async def call_once(self, flow: Flow, chance: random.Random) -> str:
+        """Make one call, and say how it has ended."""
+        size = chance.randrange(17 * 1024, 64 * 1024)
+        picture = np.frombuffer(chance.randbytes(size), np.uint8)
+        job = Job(image=picture, number=chance.randrange(1 << 30))
+        if chance.random() < self.leaves:
+            return await give_up(flow.process(job, CALL_TIMEOUT), chance.uniform(0, 0.05))
+        return await _check(flow, job, picture, self.timeout)
 
     @property
     def share(self) -> float:
@@ -119,9 +125,10 @@ async def _check(flow: Flow, job: Any, picture: Any, timeout: float) -> str:
     return "answered" if is_right else "wrong"
 
 
-async def _give_up(flow: Flow, job: Any, seconds: float) -> str:
+async def give_up(call: Coroutine[Any, Any, object], seconds: float) -> str:
+    """Cancel a call after a time, and say how it has ended."""
     try:
-        await asyncio.wait_for(flow.process(job, CALL_TIMEOUT), seconds)
+        await asyncio.wait_for(call, seconds)
     except TimeoutError:
         return "cancelled"
     except WorkerDied:

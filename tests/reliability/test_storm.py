@@ -16,6 +16,7 @@ from ..support import DEADLINE, blocks, eventually, pids, running
 from . import handlers
 from .conftest import Note
 from .storm import CLIENTS, Storm
+from .stream_storm import StreamStorm, make_steps
 from .support import complete, is_stopped, lacking
 
 NPROCS = 4
@@ -24,14 +25,16 @@ ANSWERED = 100
 """Calls that the short storm lasts for, however few a slow machine answers between two strikes."""
 
 
-async def weather(seconds: float, chance: random.Random, method: Any, answered: int = 0) -> Storm:
-    failures: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-    steps = (
+def picture_steps() -> list[FlowStep]:
+    return [
         FlowStep(handlers.Pictures(handlers.invert, add_one), nprocs=NPROCS, handle_timeout=0.5),
         FlowStep(handlers.Pictures(add_one), nprocs=2, batch_size=4, handle_timeout=0.5),
-    )
-    storm = Storm(answered=answered)
+    ]
+
+
+async def weather(storm: Storm, steps: list[FlowStep], seconds: float, chance: random.Random, method: Any) -> None:
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     # One that is stopped while it loads its model is noticed only by the time that takes.
     async with running(Flow(*steps, mp_start_method=method, start_timeout=5.0)) as flow:
         await storm.rage(flow, seconds, chance)
@@ -39,19 +42,18 @@ async def weather(seconds: float, chance: random.Random, method: Any, answered: 
         # Not at once: a stopped worker with nothing but a cancelled task in hand keeps its block until it is killed.
         await eventually(lambda: blocks(flow) == 0)
         await calm(flow)
-        await complete(flow, NPROCS, 0)
-        await complete(flow, 2, 1)
+        for index, step in enumerate(steps):
+            await complete(flow, step.nprocs, index)
         arena = flow.statistics().arena
         assert (arena.used, arena.leased, arena.retained) == (0, 0, 0)
     assert failures == []
-    return storm
 
 
 async def calm(flow: Flow) -> None:
     """Give every worker something to do: one that was stopped while it was idle is noticed then."""
 
-    while any(map(is_stopped, [*pids(flow, 0), *pids(flow, 1)])):
-        jobs = [Job(image=np.zeros(20_000, np.uint8), number=0) for _ in range(40)]
+    while any(is_stopped(pid) for index in range(len(flow.steps)) for pid in pids(flow, index)):
+        jobs = [Job(image=np.zeros(20_000, np.uint8), number=0, count=3, parts=()) for _ in range(40)]
         await asyncio.gather(*[flow.process(job, DEADLINE) for job in jobs])
         del jobs
 
@@ -65,7 +67,8 @@ def judge(storm: Storm) -> None:
 
 async def test_a_storm_loses_no_call_and_gives_no_wrong_answer(seeded: random.Random) -> None:
     """With the start method that is quick enough to have workers ready between the strikes on a small machine."""
-    storm = await weather(8.0, seeded, "forkserver", ANSWERED)
+    storm = Storm(answered=ANSWERED)
+    await weather(storm, picture_steps(), 8.0, seeded, "forkserver")
     judge(storm)
     assert storm.calls["answered"] >= ANSWERED
 
@@ -99,6 +102,22 @@ async def test_a_long_storm_over_default_settings(seeded: random.Random, note_fi
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 async def test_a_long_storm(seeded: random.Random, note_figure: Note, method: str) -> None:
-    storm = await weather(150.0, seeded, method)
+    storm = Storm()
+    await weather(storm, picture_steps(), 150.0, seeded, method)
     note_figure(f"storm of 150 s ({method})", str(storm))
+    judge(storm)
+
+
+async def test_a_storm_over_streams_doubles_no_item(seeded: random.Random) -> None:
+    storm = StreamStorm(interval=(0.05, 0.25), leaves=0.2, answered=CLIENTS)
+    await weather(storm, make_steps(handle_timeout=0.5), 3.0, seeded, "forkserver")
+    judge(storm)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+async def test_a_long_storm_over_streams(seeded: random.Random, note_figure: Note, method: str) -> None:
+    storm = StreamStorm(interval=(0.05, 0.25), leaves=0.2)
+    await weather(storm, make_steps(handle_timeout=0.5), 200.0, seeded, method)
+    note_figure(f"storm of 200 s over streams ({method})", str(storm))
     judge(storm)
