@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .handler import BaseTaskHandler
     from .logger import log
     from .params import FormField, PartLimits, Upload, UploadInfo
+    from .reports import Progress
     from .step import FlowStep
     from .steps import Step
     from .task import BaseTask
@@ -91,6 +92,7 @@ __all__ = [
     "NotShareable",
     "Overloaded",
     "PartLimits",
+    "Progress",
     "QueueFull",
     "SharedResponse",
     "SlowConsumer",
@@ -140,6 +142,7 @@ _MODULES = {
     "BaseTask": "task",
     "FormField": "params",
     "PartLimits": "params",
+    "Progress": "reports",
     "Upload": "params",
     "UploadInfo": "params",
 }

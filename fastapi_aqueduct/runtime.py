@@ -40,6 +40,9 @@ class TaskHost(Protocol):
     def emit(self, task: Any, item: Any) -> None:
         """Send an item of a task."""
 
+    def progress(self, task: Any, done: float, of: float) -> None:
+        """Send a report of a task's progress."""
+
     def finish(self, task: Any) -> None:
         """Answer a task before its call returns."""
 

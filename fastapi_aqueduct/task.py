@@ -7,44 +7,16 @@ import operator
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple, Protocol, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
 from .exceptions import ConfigurationError, InvalidArgument, LengthMismatch, NotShareable, got
 from .fields import SharedBytes as SharedBytes
 from .fields import SharedField as SharedField
 from .fields import forget_shared
 from .params import no_parameter
+from .reports import StepMetrics, TaskMetrics
 from .runtime import RUNTIME, drop_runtime, runtime_of, set_runtime, task_hosts
 from .travel import check_class, check_shareable
-
-
-class StepMetrics(NamedTuple):
-    """The time that one task spent in one step.
-
-    Attributes:
-        step: Name of the step.
-        queue_time: Seconds from the arrival at the step to the answer, without `handle_time`: waiting in the queue, in
-            the worker behind other tasks and for the batch to fill, and the transport to and from the worker.
-        handle_time: Seconds that the handler took for the task's batch.
-        batch_size: Number of tasks in that batch.
-    """
-
-    step: str
-    queue_time: float
-    handle_time: float
-    batch_size: int
-
-
-class TaskMetrics(NamedTuple):
-    """The time that a finished task spent in its flow.
-
-    Attributes:
-        steps: The steps that it visited, in order.
-        total_time: Seconds from ``Flow.process`` to the answer.
-    """
-
-    steps: tuple[StepMetrics, ...] = ()
-    total_time: float = 0.0
 
 
 class SharedMemory(Protocol):
@@ -213,6 +185,23 @@ class BaseTask:
         """
         for host in task_hosts:
             host.emit(self, item)
+
+    def progress(self, done: float, of: float) -> None:
+        """Report how much of the work is done, as an item of type `Progress` of ``flow.stream(task)``.
+
+        In any form of ``handle``, also in a loop: a report within 0.1 s of the one before is dropped, unless it is the
+        last one (``done >= of``), and so is one while the consumer is behind. A report leaves at once, and it never
+        makes the handler wait. It counts as an item, so the task is not tried again when its worker dies.
+
+        Args:
+            done: What is done, in any unit.
+            of: All that is to be done, in the same unit.
+
+        Raises:
+            UsageError: Another thread than that of ``handle`` calls it.
+        """
+        for host in task_hosts:
+            host.progress(self, done, of)
 
     def finish(self) -> None:
         """Answer this task before the others of its batch; in `BaseTaskHandler.rounds` it leaves after the round.

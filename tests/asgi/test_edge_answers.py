@@ -42,7 +42,7 @@ from fastapi_aqueduct.asgi.errors import (
     http_error,
 )
 from fastapi_aqueduct.asgi.server_timing import server_timing
-from fastapi_aqueduct.task import StepMetrics
+from fastapi_aqueduct.reports import StepMetrics
 from fastapi_aqueduct.testing import client
 
 from ..support import blocks, eventually

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 
 from ...handler import BaseTaskHandler
 from ..wire.failures import encode_error
+from ..wire.frames import Envelope
+from .hand import log_unheard
 from .return_check import ReturnCheck
 from .rounds import BatchHand
 from .worker import Worker
@@ -29,6 +32,7 @@ class ContinuousRunner:
         self._worker = worker
         self._handler = handler
         self._check = check
+        self._suspects: deque[tuple[Envelope, int]] = deque()  # tasks of a call that raised, and their batches
 
     def run(self) -> None:
         """Work until the API process sends STOP and all tasks are answered.
@@ -37,25 +41,35 @@ class ContinuousRunner:
             EOFError: The API process has ended.
         """
         worker, hand = self._worker, self.hand
-        while worker.pending or not worker.is_stopping:
-            hand.begin_pending()
+        while worker.pending or self._suspects or not worker.is_stopping:
+            hand.is_open = not self._suspects
+            if hand.is_open:
+                hand.begin_pending()
+                worker.note_call(0, time.monotonic())
+            else:
+                hand.add(*self._suspects.popleft())
             if hand.entries:
                 self._run_call()
             worker.flush()
-            if not worker.pending and not worker.is_stopping:
+            if not worker.pending and not self._suspects and not worker.is_stopping:
                 worker.forget_ended()
                 hand.wait(0)
 
     def _run_call(self) -> None:
         hand = self.hand
         failure = b""
-        self._worker.note_call(0, time.monotonic())
         try:
             self._handle()
         except BaseException as exc:  # also SystemExit: a request must not end its worker
             failure = encode_error(exc)
+            if all(entry.is_finished for entry in hand.entries.values()):
+                log_unheard(self._handler, exc)
         if self._worker.channel.is_closed:
             sys.exit()  # a child that the handler has forked, which would be a second worker
+        if failure and len(hand.entries) > 1:
+            # One bad input must not fail the others of its call: each runs again, alone, from an untouched copy.
+            for entry in hand.drop_untouched():
+                self._suspects.append((entry.envelope, entry.number))
         hand.end_all(failure)
 
     def _handle(self) -> None:

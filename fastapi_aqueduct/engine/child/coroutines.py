@@ -271,7 +271,8 @@ class CoroutineRunner:
             )
             timeout.__cause__ = error
             return encode_error(timeout)
-        if call.is_left and not isinstance(error, asyncio.CancelledError):
+        is_heard = not call.is_left and not all(entry.is_finished for entry in call.entries)
+        if not is_heard and not isinstance(error, asyncio.CancelledError):
             log_unheard(self._handler, error)
         return encode_error(error)
 

@@ -108,6 +108,8 @@ class GeneratorRunner:
             pass
         except BaseException as exc:  # also SystemExit: a request must not end its worker
             failure = encode_error(exc)
+            if entry.is_finished:
+                log_unheard(self._handler, exc)
         if self._worker.channel.is_closed:
             sys.exit()  # a child that the handler has forked, which would be a second worker
         entry.duration = (entry.duration or 0.0) + time.monotonic() - started

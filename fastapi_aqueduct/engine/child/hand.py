@@ -12,9 +12,13 @@ from typing import Any
 from ...exceptions import UsageError
 from ...handler import BaseTaskHandler
 from ...logger import log
+from ...reports import Progress
 from ...task import BaseTask
 from ..wire.frames import Batch, Envelope, Status
 from .worker import Worker, expired, pop_failure
+
+PROGRESS_INTERVAL = 0.1
+"""Seconds between two reports of a task's progress; further ones are dropped, so that a loop may report each step."""
 
 
 class Entry:
@@ -32,11 +36,12 @@ class Entry:
         has_failed: Whether an error of its own has been set, so that its call should end.
         is_answered: Whether its answer is on its way.
         duration: Seconds that the handler worked on it; None: since its call began.
+        reported_at: When its progress was last sent, on the clock of ``time.monotonic``.
     """
 
     __slots__ = (
         *("begun_at", "duration", "envelope", "has_emitted", "has_failed", "is_answered", "is_finished"),
-        *("number", "task"),
+        *("number", "reported_at", "task"),
     )
 
     def __init__(self, envelope: Envelope, task: BaseTask, number: int, begun_at: float) -> None:
@@ -49,6 +54,7 @@ class Entry:
         self.has_failed = False
         self.is_answered = False
         self.duration: float | None = None
+        self.reported_at = -math.inf
 
     def fail(self, error: Exception) -> None:
         """Fail the task, whatever its handler does further."""
@@ -57,9 +63,9 @@ class Entry:
 
 
 def log_unheard(handler: BaseTaskHandler, error: BaseException) -> None:
-    """Log an exception with which a call has ended that was closed or cancelled before its end."""
+    """Log an exception of a call that no caller gets: its tasks are finished, or their callers have left."""
     name, pid, kind = type(handler).__qualname__, os.getpid(), type(error).__name__
-    log.warning("%s.handle (pid %d) raised %s: %s when it was ended before its end", name, pid, kind, error)
+    log.warning("%s.handle (pid %d) raised %s: %s after the end of its task", name, pid, kind, error)
 
 
 class Hand:
@@ -129,6 +135,20 @@ class Hand:
     def send_items(self, entry: Entry) -> None:
         """Send the items that a task has emitted, unless they leave at the end of the turn."""
 
+    def progress(self, task: BaseTask, done: float, of: float) -> None:
+        """Send a report of a task's progress at once, unless it comes too soon after the last one."""
+        entry = self._open_entry("progress", task)
+        if entry is None or entry.envelope.status != Status.STREAM:
+            return
+        now = time.monotonic()
+        is_early = now - entry.reported_at < PROGRESS_INTERVAL or entry.envelope.id in self._worker.paused
+        if is_early and done < of:
+            return
+        entry.reported_at = now
+        self.emit_of(entry, Progress(done, of))
+        self._worker.flush()
+        self.look()
+
     def finish(self, task: BaseTask) -> None:
         """Answer a task before its call returns."""
         entry = self._open_entry("finish", task)
@@ -169,6 +189,10 @@ class Hand:
     def answer(self, entry: Entry, failure: bytes = b"") -> list[Envelope]:
         """Add the answer to a task, if it has none yet; it leaves with the next flush.
 
+        Args:
+            entry: The task.
+            failure: The packed exception of its call, which a task that is finished does not share.
+
         Returns:
             The answer.
         """
@@ -179,7 +203,7 @@ class Hand:
         if envelope.id in worker.cancelled:
             answer = expired(envelope)
         else:
-            answer = worker.encode(envelope, entry.task, failure)
+            answer = worker.encode(envelope, entry.task, b"" if entry.is_finished else failure)
         duration = time.monotonic() - entry.begun_at if entry.duration is None else entry.duration
         worker.answers.append(Batch([answer], duration, 0, entry.number))
         entry.is_answered = True

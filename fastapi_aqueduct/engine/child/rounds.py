@@ -26,6 +26,7 @@ class BatchHand(Hand):
             They are searched only when one of them asks. Set after `envelopes`.
         number: The number of their batch.
         begun_at: When the call began, on the clock of ``time.monotonic``.
+        is_open: Whether tasks join the present call.
     """
 
     def __init__(self, worker: Worker, is_continuous: bool = False) -> None:
@@ -34,27 +35,51 @@ class BatchHand(Hand):
         self.tasks: Sequence[Any] = ()
         self.number = 0
         self.begun_at = 0.0
+        self.is_open = is_continuous
         self._is_continuous = is_continuous
         self._is_in_rounds = False
 
+    def are_finished(self, tasks: Sequence[BaseTask]) -> bool:
+        """Tell whether all tasks of a call are finished."""
+        entries = [self.entries.get(id(task)) for task in tasks]
+        return all(entry is not None and entry.is_finished for entry in entries)
+
     def has_spoken(self) -> bool:
-        """Tell whether the API process has received an item or an answer of this call, which must not run again."""
-        return any(entry.has_emitted or entry.is_answered for entry in self.entries.values())
+        """Tell whether an item or a task of this call is on its way or final, so that it must not run again."""
+        return any(entry.has_emitted or entry.is_finished for entry in self.entries.values())
 
     def close(self) -> set[int]:
-        """End a call.
+        """End a call, and answer the tasks that it has finished.
 
         Returns:
-            The ids of the tasks that were answered during the call.
+            The ids of the tasks that are answered.
         """
         answered: set[int] = set()
         for entry in self.entries.values():
+            if entry.is_finished:
+                self.answer(entry)
             self._worker.windows.close(entry.envelope.id)
             if entry.is_answered:
                 answered.add(entry.envelope.id)
         self.entries.clear()
         self._is_in_rounds = False
         return answered
+
+    def drop_untouched(self) -> list[Entry]:
+        """Drop the tasks of a continuous call that may run again: the API process has received nothing of them.
+
+        Returns:
+            Their entries.
+        """
+        untouched = [
+            entry
+            for entry in self.entries.values()
+            if not (entry.has_emitted or entry.is_finished or entry.has_failed)
+            and self._worker.may_run_again([entry.envelope])
+        ]
+        for entry in untouched:
+            self.drop(entry)
+        return untouched
 
     def end_all(self, failure: bytes) -> None:
         """End a continuous call: answer all tasks in it."""
@@ -95,7 +120,7 @@ class BatchHand(Hand):
             if worker.items or worker.answers:
                 worker.flush()
             worker.look()
-            if self._is_continuous:
+            if self.is_open:
                 live += self.begin_pending()
             if not live:
                 break

@@ -16,6 +16,7 @@ from ...task import BaseTask
 from ..wire.codec import new_tuple
 from ..wire.failures import encode_error
 from ..wire.frames import FRAME_BUDGET, Batch, Envelope
+from .hand import log_unheard
 from .return_check import ReturnCheck
 from .rounds import BatchHand
 from .worker import Worker, pop_failure
@@ -142,6 +143,8 @@ class PlainRunner:
         except BaseException as exc:  # also SystemExit: a request must not end its worker
             if self._worker.channel.is_closed:
                 raise
+            if self.hand.are_finished(tasks):
+                log_unheard(self._handler, exc)
             return encode_error(exc)
         if self._worker.channel.is_closed:
             sys.exit()  # a child that the handler has forked, which would be a second worker
