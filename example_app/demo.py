@@ -4,10 +4,7 @@ Run ``python -m example_app.demo``. The service runs until Ctrl-C; with ``--once
 exit status is 0 only if every expected word was read.
 """
 
-import argparse
 import json
-import signal
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,7 +12,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from example_app.service import Service, ServiceDied, running_service, show
+from example_app import demonstration
+from example_app.service import Service, show
 
 APPLICATION = "example_app.main:app"
 SAMPLES = Path(__file__).resolve().parent / "samples"
@@ -84,34 +82,9 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def demonstrate(port: int, once: bool) -> int:
-    """Run the demonstration and return the exit status."""
-    passed = False
-    try:
-        with running_service(APPLICATION, port) as service:
-            service.wait_until_ready()
-            passed = read_samples(service)
-            if not once:
-                print(f"\nThe page:   {service.url}/\nThe API:    {service.url}/docs")
-                print("Ctrl-C stops the service.", flush=True)
-                service.wait(None)
-    except KeyboardInterrupt:
-        print("\nStopped.", flush=True)
-    except (ServiceDied, httpx.HTTPError) as error:
-        print(f"\n{error}", file=sys.stderr, flush=True)
-        return 1
-    return 0 if passed else 1
-
-
 def main() -> None:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m example_app.demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--once", action="store_true", help="stop the service after the samples")
-    parser.add_argument("--port", type=int, default=8000, help="port of the service (8000)")
-    options = parser.parse_args()
-    # SIGTERM is handled as Ctrl-C: without this the service would outlive the demonstration.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(demonstrate(options.port, options.once))
+    """Run the demonstration."""
+    demonstration.main(APPLICATION, __doc__.splitlines()[0], read_samples)
 
 
 if __name__ == "__main__":

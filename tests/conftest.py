@@ -16,7 +16,7 @@ import uvloop
 
 from .support import Traces, traces, wait_until
 
-TOGETHER = ("edge", "example", "reliability")
+TOGETHER = ("chat", "edge", "example", "reliability")
 """Folders whose tests run one after the other, in one process: they share servers, or kill and look at the time."""
 
 

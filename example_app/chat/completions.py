@@ -1,0 +1,154 @@
+"""OpenAI's API for chat completions, over the flow of the chat."""
+
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+
+from example_app.chat.model import FinishReason
+from example_app.chat.pipeline import Question
+from example_app.chat.problems import BROKEN, unknown_model
+from example_app.chat.schema import (
+    AnswerMessage,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatRequest,
+    Choice,
+    ChunkChoice,
+    Model,
+    ModelList,
+    Problem,
+    ProblemBody,
+    Usage,
+)
+from fastapi_aqueduct import FlowDep, FlowStream
+
+log = logging.getLogger(__name__)
+
+FIRST_TIMEOUT = 60.0
+"""Seconds until the first token: the wait for a place, and the time to read the conversation."""
+
+TOKEN_TIMEOUT = 30.0
+"""Seconds between two tokens."""
+
+ANSWER_TIMEOUT = 600.0
+"""Seconds for a whole answer that is not streamed."""
+
+OWNER = "fastapi_aqueduct"
+
+
+class Completions:
+    """The routes of the API.
+
+    Args:
+        model: The name of the only model.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = Model(id=model, created=int(time.time()), owned_by=OWNER)
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter(prefix="/v1", tags=["OpenAI"])
+        router.get("/models")(self.list_models)
+        router.get("/models/{model}", responses={"4XX": {"model": ProblemBody}})(self.find_model)
+        router.post(
+            "/chat/completions",
+            response_model=ChatCompletion,
+            responses={
+                200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+                "4XX": {"model": ProblemBody, "description": "The request cannot be served."},
+                "5XX": {"model": ProblemBody, "description": "Busy (503, with Retry-After), or too slow (504)."},
+            },
+        )(self.complete)
+        return router
+
+    async def list_models(self) -> ModelList:
+        """List the models."""
+        return ModelList(data=[self._model])
+
+    async def find_model(self, model: str) -> Model:
+        """Describe a model."""
+        if model != self._model.id:
+            raise unknown_model(model)
+        return self._model
+
+    async def complete(self, body: ChatRequest, flow: FlowDep) -> Response:
+        """Answer a conversation, at once or as a stream of chunks."""
+        if body.model != self._model.id:
+            raise unknown_model(body.model)
+        # A full queue is refused now; without this the call would wait for a place.
+        flow.check_entry(timeout_sec=FIRST_TIMEOUT)
+        question = Question([message.message() for message in body.messages], body.sampling())
+        completion = Completion(question, self._model.id)
+        if not body.stream:
+            await flow.process(question, ANSWER_TIMEOUT)
+            return JSONResponse(completion.whole().model_dump())
+        stream = flow.stream(question, FIRST_TIMEOUT, TOKEN_TIMEOUT)
+        await stream.wait()  # what fails until the first token has a status of its own
+        events = completion.events(stream, body.wants_usage())
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+class Completion:
+    """The JSON of an answer.
+
+    Args:
+        question: The question; it has the answer when it was processed.
+        model: The name of the model.
+    """
+
+    def __init__(self, question: Question, model: str) -> None:
+        self._question = question
+        self._model = model
+        self._id = f"chatcmpl-{question.task_id}"
+        self._created = int(time.time())
+
+    def whole(self) -> ChatCompletion:
+        """Return the whole answer."""
+        reason = self._question.finish_reason
+        assert reason is not None
+        choice = Choice(message=AnswerMessage(content=self._question.answer), finish_reason=reason)
+        return ChatCompletion(
+            id=self._id, created=self._created, model=self._model, choices=[choice], usage=self._usage()
+        )
+
+    async def events(self, stream: FlowStream[str], with_usage: bool) -> AsyncIterator[bytes]:
+        """Yield the server-sent events of a streamed answer. Its end ends the stream.
+
+        Args:
+            stream: The texts.
+            with_usage: Whether a chunk with the numbers of tokens comes at the end.
+        """
+        try:
+            async with stream:
+                yield self._chunk({"role": "assistant", "content": ""})
+                async for text in stream:
+                    yield self._chunk({"content": text})
+            yield self._chunk({}, self._question.finish_reason)
+            if with_usage:
+                yield _event(self._piece([], self._usage()))
+            yield b"data: [DONE]\n\n"
+        except Exception:
+            # The head was sent with status 200. An event with an error makes OpenAI's clients raise one.
+            log.exception("an answer was cut off")
+            yield _event(ProblemBody(error=Problem(message=BROKEN, type="server_error")))
+
+    def _chunk(self, delta: dict[str, str], reason: FinishReason | None = None) -> bytes:
+        return _event(self._piece([ChunkChoice(delta=delta, finish_reason=reason)]))
+
+    def _piece(self, choices: list[ChunkChoice], usage: Usage | None = None) -> ChatCompletionChunk:
+        return ChatCompletionChunk(
+            id=self._id, created=self._created, model=self._model, choices=choices, usage=usage
+        )
+
+    def _usage(self) -> Usage:
+        prompt, completion = self._question.prompt_tokens, self._question.completion_tokens
+        return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+def _event(content: BaseModel) -> bytes:
+    return b"data: " + content.model_dump_json().encode() + b"\n\n"

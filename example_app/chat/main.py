@@ -1,0 +1,46 @@
+"""The web service of the chat: a page, and an OpenAI-compatible API."""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_fastapi_instrumentator import Instrumentator
+
+from example_app.chat import problems
+from example_app.chat.completions import Completions
+from example_app.chat.pipeline import build_flow
+from example_app.chat.settings import Settings
+from fastapi_aqueduct import Aqueduct, Flow
+
+STATIC = Path(__file__).parent / "static"
+PROBES = ["^/ready$", "^/live$", "^/startup$", "^/metrics$"]
+
+
+def build_app(flow: Flow, model: str) -> FastAPI:
+    """Make the application.
+
+    Args:
+        flow: Answers the questions.
+        model: The name of its model.
+    """
+    app = FastAPI(
+        title="Chat",
+        description="A small language model, through the API of OpenAI.",
+        lifespan=Aqueduct(flow).lifespan,
+    )
+    Instrumentator(excluded_handlers=PROBES).instrument(app).expose(app, include_in_schema=False)
+    problems.install(app)
+    app.include_router(Completions(model).router())
+    app.mount("/static", StaticFiles(directory=STATIC))
+    app.get("/", include_in_schema=False)(page)
+    return app
+
+
+async def page() -> FileResponse:
+    """Return the page on which a user talks to the model."""
+    return FileResponse(STATIC / "page.html", headers={"Content-Security-Policy": "default-src 'self'"})
+
+
+settings = Settings.from_environment()
+app = build_app(build_flow(settings), settings.model)

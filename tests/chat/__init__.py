@@ -1,0 +1,1 @@
+"""The example with a language model."""
