@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import validation_error_definition, validation_error_response_definition
+from fastapi.responses import EventSourceResponse
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 
@@ -15,6 +16,7 @@ from .binding.task_factory import TaskBinding, TaskFactory
 from .body.parts import UploadPart
 
 _ANY = "application/octet-stream"
+_EVENTS = EventSourceResponse.media_type
 
 _RESPONSES = {
     "503": "The service is busy or not ready; the header Retry-After says when to try again",
@@ -92,6 +94,11 @@ def _describe(operation: dict[str, Any], binding: TaskBinding, schema: dict[str,
     elif "requestBody" in operation:
         wanted |= _BODY_RESPONSES
     responses = operation.setdefault("responses", {})
+    for status, response in responses.items():
+        content = response.get("content", {})
+        # FastAPI gives all models of a route the media type of its response class; but an error is never an event.
+        if not status.startswith("2") and _EVENTS in content:
+            content.setdefault("application/json", content.pop(_EVENTS))
     for status in sorted(wanted.keys() - responses.keys()):
         responses[status] = _response(status, wanted[status], schema)
 

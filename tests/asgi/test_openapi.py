@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.responses import EventSourceResponse
+from pydantic import BaseModel
 
-from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
+from fastapi_aqueduct import Aqueduct, Flow, FlowStream, flow_endpoint
 from fastapi_aqueduct.testing import client
 
 from .handlers import Add, Adder, Picture, Sum
@@ -86,3 +89,27 @@ def test_a_task_without_an_upload() -> None:
     operation = app.openapi()["paths"]["/sum"]["get"]
     assert "requestBody" not in operation
     assert set(operation["responses"]) == {"200", "422", "503", "504"}
+
+
+def test_the_errors_of_an_event_stream_are_no_events() -> None:
+    """FastAPI gives each model in `responses` the media type of the response class."""
+    flow = Flow(Add())
+    app = FastAPI()
+    Aqueduct(flow).install(app)
+
+    class Problem(BaseModel):
+        detail: str
+
+    @app.post("/rows", response_class=EventSourceResponse, responses={415: {"model": Problem}})
+    @flow_endpoint(flow)
+    async def rows(task: Picture, items: FlowStream[int]) -> AsyncIterable[int]:
+        async for item in items:
+            yield item
+
+    app.openapi()
+    operation = app.openapi()["paths"]["/rows"]["post"]
+    assert operation["requestBody"] == BODY
+    responses = operation["responses"]
+    assert responses["200"]["content"].keys() == {"text/event-stream"}
+    assert responses["415"]["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert responses["422"]["content"].keys() == responses["503"]["content"].keys() == {"application/json"}
