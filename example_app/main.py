@@ -1,17 +1,18 @@
 """The web service of the example: reads the text of a picture."""
 
+from collections.abc import AsyncIterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import EventSourceResponse, FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_fastapi_instrumentator import Instrumentator
 from pydantic import BaseModel
 
 from example_app.pictures import NotAPicture, PictureError, PictureTooLarge
-from example_app.pipeline import Line, OcrTask, flow
-from fastapi_aqueduct import Aqueduct, flow_endpoint
+from example_app.pipeline import Line, OcrTask, ReadLine, flow
+from fastapi_aqueduct import Aqueduct, FlowStream, flow_endpoint
 
 HERE = Path(__file__).parent
 TIMEOUT = 60.0
@@ -38,6 +39,15 @@ class OcrResult(BaseModel):
     steps: list[StepTime]
 
 
+class Summary(BaseModel):
+    """The last event of a stream, after all lines."""
+
+    event: Literal["summary"] = "summary"
+    width: int
+    height: int
+    steps: list[StepTime]
+
+
 class Problem(BaseModel):
     """Why a picture was refused."""
 
@@ -50,6 +60,12 @@ class Mistakes(BaseModel):
     detail: list[dict[str, Any]]
 
 
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    413: {"model": Problem},
+    415: {"model": Problem},
+    422: {"model": Problem | Mistakes},
+}
+
 aqueduct = Aqueduct(flow, server_timing=True)  # the names of the steps are public here
 app = FastAPI(
     title="Text from photographs",
@@ -61,12 +77,25 @@ app.mount("/static", StaticFiles(directory=HERE / "static"))
 app.mount("/samples", StaticFiles(directory=HERE / "samples"))
 
 
-@app.post("/ocr", responses={413: {"model": Problem}, 415: {"model": Problem}, 422: {"model": Problem | Mistakes}})
+@app.post("/ocr", responses=REFUSALS)
 @flow_endpoint(flow, timeout_sec=TIMEOUT)
 async def ocr(task: OcrTask) -> OcrResult:
     """Read the text of a picture."""
-    steps = [StepTime(**step._asdict()) for step in task.metrics.steps]
-    return OcrResult(width=task.width, height=task.height, lines=task.lines, steps=steps)
+    return OcrResult(width=task.width, height=task.height, lines=task.lines, steps=step_times(task))
+
+
+@app.post("/ocr/stream", response_class=EventSourceResponse, responses=REFUSALS)
+@flow_endpoint(flow, timeout_sec=TIMEOUT)
+async def ocr_stream(task: OcrTask, lines: FlowStream[ReadLine]) -> AsyncIterable[ReadLine | Summary]:
+    """Read the text of a picture; each line is sent as soon as it is read."""
+    async for line in lines:
+        yield line
+    yield Summary(width=task.width, height=task.height, steps=step_times(task))
+
+
+def step_times(task: OcrTask) -> list[StepTime]:
+    """Return the times of a finished task."""
+    return [StepTime(**step._asdict()) for step in task.metrics.steps]
 
 
 @app.get("/", include_in_schema=False)

@@ -1,142 +1,108 @@
-const element = (id) => document.getElementById(id);
-const SVG = "http://www.w3.org/2000/svg";
+// The page: what a user does, and the state of the reading.
+
+import { addLine, addNoLines, clear, element, make, showTimes } from "./result.js";
+import { read } from "./service.js";
 
 let running = null;
-let shown = null;
+let countdown = 0;
 
-function make(name, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(name), properties);
-  node.append(...children);
-  return node;
+async function start(picture, name) {
+  running?.abort();
+  const request = running = new AbortController();
+  const begun = performance.now();
+  const age = () => (performance.now() - begun) / 1000;
+  let firstAt = null;
+  let line = null;
+  clear(picture);
+  setBusy(true);
+  say(`Looking for text in ${name} …`, "busy");
+  try {
+    for await (const event of read(picture, request.signal)) {
+      if (running !== request) return;  // another picture was chosen
+      if (event.event === "line") {
+        if (!line) say(`Reading ${name} …`, "busy");
+        line = event;
+        firstAt ??= age();
+        addLine(line);
+        showProgress(line.number, line.of);
+      } else {
+        if (!line) addNoLines();
+        showTimes(event.steps, age(), firstAt);
+        say(`${name}: ${counted(element("boxes").children.length)}, ${event.width} × ${event.height} pixels.`);
+      }
+    }
+    setBusy(false);
+  } catch (error) {
+    if (running !== request) return;
+    setBusy(false);
+    element("result").hidden = !line;
+    if (request.signal.aborted) {
+      say(line ? `${name}: cancelled after ${line.number} of ${line.of} lines.` : `${name}: cancelled.`);
+    } else {
+      say(`${name} could not be read${line ? " to the end" : ""}. ${sentence(error.message)}`, "failed");
+      if (error.retryAfter !== undefined) offerRetry(() => start(picture, name), error.retryAfter);
+    }
+  }
 }
 
-function draw(name, attributes) {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  return node;
-}
-
+// Screen readers speak this text. The lines are too many for that.
 function say(text, kind = "") {
   element("status").className = kind;
   element("status").textContent = text;
 }
 
-function seconds(value) {
-  return value < 0.1 ? `${(value * 1000).toFixed(1)} ms` : `${value.toFixed(2)} s`;
+function counted(lines) {
+  return lines === 1 ? "1 line" : `${lines} lines`;
 }
 
-function percent(value) {
-  return `${Math.round(value * 100)} %`;
+function sentence(text) {
+  return text[0].toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 }
 
-async function read(picture, name) {
-  running?.abort();
-  const request = running = new AbortController();
-  show(picture);
-  say(`Reading ${name} …`, "busy");
-  const begun = performance.now();
-  try {
-    const headers = { "Content-Type": picture.type || "application/octet-stream" };
-    const response = await fetch("/ocr", { method: "POST", body: picture, headers, signal: request.signal });
-    const answer = await response.json();
-    if (!response.ok) throw new Error(explain(answer.detail, response.status));
-    present(answer, (performance.now() - begun) / 1000);
-    say(`${name}: ${answer.width} × ${answer.height} pixels.`);
-  } catch (error) {
-    if (request.signal.aborted) return;
-    element("result").hidden = true;
-    say(`${name} could not be read: ${error.message}`, "failed");
-  }
+function setBusy(isBusy) {
+  if (document.activeElement === element("cancel")) element("file").focus();
+  element("result").ariaBusy = String(isBusy);
+  element("working").hidden = !isBusy;
+  element("progress").removeAttribute("value");
+  element("progress-text").textContent = "";
+  element("again").hidden = true;
+  clearInterval(countdown);
 }
 
-function explain(detail, status) {
-  return typeof detail === "string" ? detail : `the service answered with status ${status}`;
+function showProgress(done, of) {
+  element("progress").max = of;
+  element("progress").value = done;
+  element("progress-text").textContent = `${done} of ${of}`;
 }
 
-function show(picture) {
-  if (shown) URL.revokeObjectURL(shown);
-  shown = URL.createObjectURL(picture);
-  element("picture").src = shown;
-  element("boxes").replaceChildren();
-  element("lines").replaceChildren();
-  element("times").replaceChildren();
-  element("timeline").replaceChildren();
-  element("count").textContent = element("total").textContent = "";
-  element("result").hidden = false;
-}
-
-function present(answer, total) {
-  const { width, height, lines } = answer;
-  element("stage").classList.toggle("small", width < 480);
-  element("boxes").setAttribute("viewBox", `0 0 ${width} ${height}`);
-  element("count").textContent = lines.length;
-  element("boxes").replaceChildren(...lines.map(overlay));
-  element("lines").replaceChildren(...lines.map(entry));
-  if (!lines.length) element("lines").append(make("li", { className: "none", textContent: "No text was found." }));
-  timing(answer.steps, total);
-}
-
-// A line of text over its box: written from the first corner towards the second, stretched to the width of the box.
-function overlay(line, index) {
-  const [[x, y], [right, slope], , [left, bottom]] = line.box;
-  const width = Math.hypot(right - x, slope - y);
-  const height = Math.hypot(left - x, bottom - y);
-  const angle = Math.atan2(slope - y, right - x) * 180 / Math.PI;
-  const group = draw("g", { "data-line": index });
-  const text = draw("text", {
-    transform: `translate(${x} ${y}) rotate(${angle})`, x: width * 0.02, y: height * 0.76, "font-size": height * 0.74,
-    textLength: width * 0.96, lengthAdjust: "spacingAndGlyphs",
-  });
-  text.textContent = line.text;
-  group.append(draw("polygon", { points: line.box.map((point) => point.join(",")).join(" ") }), text);
-  return group;
-}
-
-function entry(line, index) {
-  const level = make("i");
-  level.style.width = percent(line.score);
-  const item = make("li", {}, make("span", { textContent: line.text }), make("div", { className: "score" }, level),
-    make("output", { textContent: percent(line.score) }));
-  item.dataset.line = index;
-  return item;
-}
-
-function timing(steps, total) {
-  const spent = steps.reduce((sum, step) => sum + step.queue_time + step.handle_time, 0);
-  const rest = { name: "Sending and answering", queue_time: null, handle_time: Math.max(0, total - spent), colour: "rest" };
-  const rows = steps.map((step, index) => ({ ...step, name: step.step.replace(/^step\d+_/, ""), colour: index % 3 + 1 }));
-  element("total").textContent = `${seconds(total)} in all`;
-  element("timeline").replaceChildren(...[...rows, rest].flatMap((row) => [
-    slice(row, row.queue_time ?? 0, "queue"), slice(row, row.handle_time, ""),
-  ]));
-  element("times").replaceChildren(...[...rows, rest].map((row) => make("tr", {},
-    make("th", { scope: "row", className: `colour-${row.colour}`, textContent: row.name }),
-    make("td", { textContent: row.queue_time === null ? "" : seconds(row.queue_time) }),
-    make("td", { textContent: seconds(row.handle_time) }))));
-}
-
-function slice(row, time, kind) {
-  const part = make("i", { className: `colour-${row.colour} ${kind}`, title: `${row.name}: ${seconds(time)}` });
-  // Whole milliseconds and more: growth factors that add up to less than 1 would leave the bar unfilled.
-  part.style.flex = `${time * 1000 + 1} 0 0`;
-  return part;
-}
-
-function highlight(event) {
-  const line = event.target.closest?.("[data-line]")?.dataset.line;
-  for (const node of document.querySelectorAll("[data-line]")) node.classList.toggle("on", node.dataset.line === line);
+// The button waits for as long as the service asks for.
+function offerRetry(retry, seconds) {
+  const button = element("again");
+  const tick = () => {
+    button.disabled = seconds > 0;
+    button.textContent = seconds > 0 ? `Try again in ${seconds} s` : "Try again";
+    if (seconds-- <= 0) clearInterval(countdown);
+  };
+  button.onclick = retry;
+  button.hidden = false;
+  countdown = setInterval(tick, 1000);
+  tick();
 }
 
 async function readSample(name, title, button) {
   for (const other of document.querySelectorAll("#samples button")) other.ariaPressed = String(other === button);
-  const response = await fetch(`/samples/${name}`);
-  await read(await response.blob(), title);
+  try {
+    const response = await fetch(`/samples/${name}`);
+    start(await response.blob(), title);
+  } catch {
+    say(`${title} could not be loaded. The service cannot be reached.`, "failed");
+  }
 }
 
 function readFile(file) {
   if (!file) return;
   for (const other of document.querySelectorAll("#samples button")) other.ariaPressed = "false";
-  read(file, file.name || "The picture");
+  start(file, file.name || "The picture");
 }
 
 async function listSamples() {
@@ -149,13 +115,20 @@ async function listSamples() {
   }
 }
 
+function highlight(event) {
+  const line = event.target.closest?.("[data-line]")?.dataset.line;
+  for (const node of document.querySelectorAll("[data-line]")) node.classList.toggle("on", node.dataset.line === line);
+}
+
 element("file").addEventListener("change", ({ target }) => { readFile(target.files[0]); target.value = ""; });
+element("cancel").addEventListener("click", () => running.abort());
 element("overlay").addEventListener("change", ({ target }) => element("boxes").classList.toggle("text", target.checked));
 element("boxes").classList.toggle("text", element("overlay").checked);
 element("result").addEventListener("pointerover", highlight);
-element("copy").addEventListener("click", async () => {
+element("copy").addEventListener("click", async ({ target }) => {
   await navigator.clipboard.writeText([...document.querySelectorAll("#lines li span")].map((n) => n.textContent).join("\n"));
-  say("The text was copied.");
+  target.textContent = "Copied";
+  setTimeout(() => { target.textContent = "Copy text"; }, 2000);
 });
 document.addEventListener("paste", ({ clipboardData }) => readFile(clipboardData.files[0]));
 document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dragging"); });

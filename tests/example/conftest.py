@@ -1,13 +1,14 @@
 """The example application, running as a service."""
 
 import io
+import re
 from collections.abc import Iterator
 
 import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from example_app.demo import APPLICATION, Sample, load_samples
 from example_app.service import Service, running_service
@@ -44,8 +45,38 @@ def blank_picture() -> bytes:
     return encode(np.full((120, 200, 3), 200, np.uint8))
 
 
+@pytest.fixture
+def short_page() -> bytes:
+    """A PNG with 3 short lines."""
+    return draw_lines(640, 100, 3, columns=1)
+
+
+@pytest.fixture
+def long_page() -> bytes:
+    """A PNG with 90 short lines, which take the recogniser a second or more."""
+    return draw_lines(640, 640, 90, columns=3)
+
+
+def draw_lines(width: int, height: int, count: int, columns: int) -> bytes:
+    """Draw numbered lines, row by row."""
+    page = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
+    for number in range(count):
+        row, column = divmod(number, columns)
+        place = 12 + column * (width - 12) // columns, 8 + row * (height - 10) * columns // count
+        draw.text(place, f"Entry {number}", "black", font)
+    return encode(np.asarray(page))
+
+
 def encode(pixels: npt.NDArray[np.uint8], kind: str = "PNG") -> bytes:
     """Encode pixels as a picture file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
+
+
+def count_tasks(client: httpx.Client, outcome: str) -> float:
+    """Return how many tasks of the service have ended so."""
+    metrics = client.get("/metrics").text
+    (count,) = re.findall(rf'^aqueduct_tasks_total\{{.*outcome="{outcome}".*\}} (.+)', metrics, re.MULTILINE)
+    return float(count)

@@ -1,20 +1,31 @@
 """The example's page in a real browser: what a person does and sees."""
 
 import base64
+import os
+import re
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from example_app.demo import Sample, load_samples
 from example_app.service import Service
 
+from ..support import wait_until
 from .browser import Browser, open_browser
+from .conftest import count_tasks
 
 SAMPLES = {sample.path.name: sample for sample in load_samples()}
 SAMPLES_SHOWN = f"document.querySelectorAll('#samples button').length === {len(SAMPLES)}"
-FINISHED = "document.querySelectorAll('#times tr').length > 0 && document.getElementById('picture').complete"
+FINISHED = "!document.getElementById('timing').hidden && document.getElementById('picture').complete"
 FAILED = "document.getElementById('status').className === 'failed'"
+IDLE = "document.getElementById('result').ariaBusy === 'false'"
+LINES_SHOWN = "document.querySelectorAll('#lines li').length"
+STATUS = "return document.getElementById('status').textContent"
 
 DROP = """
     const [name, bytes] = arguments;
@@ -61,6 +72,28 @@ def texts(browser: Browser, selector: str) -> str:
     return found
 
 
+def is_displayed(browser: Browser, selector: str) -> bool:
+    found: bool = browser.run("return document.querySelector(arguments[0]).checkVisibility()", selector)
+    return found
+
+
+def workers(service: Service, step: str) -> list[int]:
+    """Return the processes of a step."""
+    children = Path(f"/proc/{service.process.pid}/task").glob("*/children")
+    pids = [int(pid) for path in children for pid in path.read_text().split()]
+    return [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(step.encode())]
+
+
+@contextmanager
+def suspended(pid: int) -> Iterator[None]:
+    """Suspend a process in this context."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def check_boxes(browser: Browser, sample: Sample) -> None:
     """Every line has a box, which lies on the picture."""
     assert drawn(browser).split() == listed(browser).split() == sample.words
@@ -79,8 +112,68 @@ def test_a_chosen_picture_shows_its_boxes_and_text(browser: Browser) -> None:
     browser.choose_file("#file", SAMPLES["receipt.jpg"].path)
     browser.wait_for(FINISHED)
     check_boxes(browser, SAMPLES["receipt.jpg"])
-    scores = browser.run("return [...document.querySelectorAll('#lines output')].map((n) => parseInt(n.textContent))")
+    scores = browser.run("return [...document.querySelectorAll('#lines data')].map((n) => parseInt(n.textContent))")
     assert len(scores) == 22 and min(scores) > 50
+
+
+def test_lines_appear_while_others_are_read_until_that_is_cancelled(
+    browser: Browser, service: Service, client: httpx.Client, tmp_path: Path, long_page: bytes
+) -> None:
+    page = tmp_path / "page.png"
+    page.write_bytes(long_page)
+    cancelled = count_tasks(client, "cancelled")
+    (worker,) = workers(service, "Recognise")
+    browser.choose_file("#file", page)
+    browser.wait_for(LINES_SHOWN)
+    with suspended(worker):
+        shown: dict[str, Any] = browser.run("""
+            const [progress, text] = ['progress', 'progress-text'].map((id) => document.getElementById(id));
+            const count = (selector) => document.querySelectorAll(selector).length;
+            return { read: progress.value, of: progress.max, text: text.textContent, lines: count('#lines li'),
+                boxes: count('#boxes polygon'), busy: document.getElementById('result').ariaBusy };
+        """)
+        read = shown["read"]
+        assert 0 < read < 90
+        numbers = {"read": read, "of": 90, "text": f"{read} of 90", "lines": read, "boxes": read}
+        assert shown == {**numbers, "busy": "true"}
+        assert not is_displayed(browser, "#timing")
+        browser.click("#cancel")
+        browser.wait_for(IDLE)
+        assert re.search(r"cancelled after \d+ of 90 lines", browser.run(STATUS))
+        assert not is_displayed(browser, "#working")
+        assert wait_until(lambda: count_tasks(client, "cancelled") == cancelled + 1, 10)
+    browser.click("#samples li:nth-child(7) button")
+    browser.wait_for(FINISHED)
+    check_boxes(browser, SAMPLES["tiny.png"])
+
+
+@pytest.mark.timeout(120)  # a new worker loads its models
+def test_a_cut_stream_and_a_busy_service_are_told_and_can_be_tried_again(
+    browser: Browser, service: Service, tmp_path: Path, long_page: bytes
+) -> None:
+    page = tmp_path / "page.png"
+    page.write_bytes(long_page)
+    (worker,) = workers(service, "Recognise")
+    browser.choose_file("#file", page)
+    browser.wait_for(LINES_SHOWN)
+    os.kill(worker, signal.SIGKILL)
+    browser.wait_for(FAILED)
+    assert "The connection was lost before all lines were read" in browser.run(STATUS)
+    assert browser.run(f"return {LINES_SHOWN}") > 0  # these are right
+
+    assert wait_until(lambda: workers(service, "Recognise") not in ([], [worker]), 10)
+    (worker,) = workers(service, "Recognise")
+    with suspended(worker):
+        browser.click("#again")
+        browser.wait_for(f"{FAILED} && !{LINES_SHOWN}")
+        assert "The service is busy" in browser.run(STATUS)
+        text, disabled = browser.run("const b = document.getElementById('again'); return [b.textContent, b.disabled]")
+        assert re.fullmatch(r"Try again in \d+ s", text) and disabled
+    service.wait_until_ready()
+    browser.wait_for("document.getElementById('again').textContent === 'Try again'")
+    browser.click("#again")
+    browser.wait_for(LINES_SHOWN)
+    browser.click("#cancel")
 
 
 def test_a_dropped_picture_is_read(browser: Browser) -> None:
@@ -141,8 +234,9 @@ def test_what_is_no_picture_is_told_in_words(browser: Browser, tmp_path: Path) -
     notes.write_text("just some text")
     browser.choose_file("#file", notes)
     browser.wait_for(FAILED)
-    assert "not a picture" in browser.run("return document.getElementById('status').textContent")
+    assert "Not a picture" in browser.run(STATUS)
     assert browser.run("return document.getElementById('result').hidden")
+    assert not is_displayed(browser, "#again")  # it would be refused again
 
 
 def test_a_picture_without_text_says_so(browser: Browser, tmp_path: Path, blank_picture: bytes) -> None:
@@ -153,13 +247,14 @@ def test_a_picture_without_text_says_so(browser: Browser, tmp_path: Path, blank_
     assert "No text" in browser.run("return document.getElementById('lines').textContent")
 
 
-@pytest.mark.parametrize("width", [360, 820, 1600])
-def test_nothing_sticks_out_on_any_screen(browser: Browser, width: int) -> None:
-    browser.resize(width, 800)
+def test_nothing_sticks_out_on_any_screen(browser: Browser) -> None:
     browser.click("#samples li:nth-child(1) button")
-    browser.wait_for(FINISHED)
-    assert browser.run("return document.documentElement.scrollWidth") <= width
-    assert browser.run("return document.getElementById('picture').getBoundingClientRect().width") > 150
+    for state in (LINES_SHOWN, FINISHED):
+        browser.wait_for(state)
+        for width in (360, 820, 1600):
+            browser.resize(width, 800)
+            assert browser.run("return document.documentElement.scrollWidth") <= width
+            assert browser.run("return document.getElementById('picture').getBoundingClientRect().width") > 150
 
 
 def test_everything_comes_from_the_service_and_without_complaint(browser: Browser, service: Service) -> None:
@@ -167,9 +262,9 @@ def test_everything_comes_from_the_service_and_without_complaint(browser: Browse
     browser.wait_for(FINISHED)
     sources = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert sources and all(source.startswith((service.url, f"blob:{service.url}")) for source in sources)
-    # A refused picture is an error to the browser too, and this window has seen one.
-    complaints = [entry for entry in browser.command("/se/log", type="browser") if " 415 " not in entry["message"]]
-    assert complaints == []
+    # A refused picture and a cut stream are errors to the browser too, and this window has seen some.
+    complaints = [entry["message"] for entry in browser.command("/se/log", type="browser")]
+    assert [complaint for complaint in complaints if f"{service.url}/ocr/stream - " not in complaint] == []
 
 
 def test_fields_and_pictures_have_names(browser: Browser) -> None:

@@ -4,6 +4,7 @@ import io
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from example_app.reader import LineReader
 from example_app.service import ROOT
 from fastapi_aqueduct import Flow, FlowStep
 
+from ..handlers import note, notes
 from ..support import running
 
 SAMPLES = {sample.path.name: sample for sample in load_samples()}
@@ -154,26 +156,46 @@ class TestBatch:
         assert (task.width, task.height) == size and task.lines == []
 
 
-class TestStream:
-    async def test_lines_come_when_they_are_read_and_leaving_ends_the_reading(self, detect: Detect) -> None:
-        task = detected(detect, SAMPLES["sign.jpg"].path.read_bytes())
-        async with running(Flow(FlowStep(Recognise(nice=0), batch_size=4))) as flow:
-            stream = flow.stream(task, timeout_sec=30)
-            first = await anext(stream)
-            assert (first.number, first.of, task.lines) == (1, 3, [])
-            lines = [first, *[line async for line in stream]]
-            assert [line.number for line in lines] == [1, 2, 3]
-            assert [Line(line.text, line.score, line.box) for line in lines] == task.lines
+class NotingReader(LineReader):
+    """The real reader, which notes each call in a file."""
 
-            # A caller that leaves ends the reading: hundreds of lines would keep the only worker busy for long.
-            task = detected(detect, SAMPLES["tiny.png"].path.read_bytes())
-            page = detected(detect, SAMPLES["sign.jpg"].path.read_bytes())
-            page.strips *= 150
-            async with flow.stream(page, timeout_sec=30) as stream:
-                assert (await anext(stream)).of == 450
-            await flow.process(task)
-            assert words(task) == SAMPLES["tiny.png"].words
-            assert flow.statistics().cancelled == 1
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def read(self, strips: list[Pixels]) -> list[tuple[str, float]]:
+        note(self.path, len(strips))
+        return super().read(strips)
+
+
+class NotingRecognise(Recognise):
+    """The real handler, of which the lines that it reads are noted."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(nice=0)
+        self.path = path
+
+    def on_start(self) -> None:
+        self.reader = NotingReader(self.path)
+
+
+async def test_lines_come_when_they_are_read_and_leaving_ends_the_reading(detect: Detect, tmp_path: Path) -> None:
+    sign, tiny = (detected(detect, SAMPLES[name].path.read_bytes()) for name in ("sign.jpg", "tiny.png"))
+    long = detected(detect, SAMPLES["tiny.png"].path.read_bytes())
+    long.strips *= 150
+    async with running(Flow(FlowStep(NotingRecognise(tmp_path / "calls"), batch_size=4))) as flow:
+        stream = flow.stream(sign, timeout_sec=30)
+        first = await anext(stream)
+        assert (first.number, first.of, sign.lines) == (1, 3, [])
+        lines = [first, *[line async for line in stream]]
+        assert [line.number for line in lines] == [1, 2, 3]
+        assert [Line(line.text, line.score, line.box) for line in lines] == sign.lines
+
+        async with flow.stream(long, timeout_sec=30) as stream:
+            assert (await anext(stream)).of == 150
+        await flow.process(tiny, timeout_sec=30)
+        assert words(tiny) == SAMPLES["tiny.png"].words
+        assert flow.statistics().cancelled == 1 and len(notes(tmp_path / "calls")) < 150
 
 
 class TestPictures:

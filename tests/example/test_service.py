@@ -1,6 +1,8 @@
 """The example application over HTTP: a real server with its worker processes."""
 
+import json
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,12 +11,22 @@ import pytest
 
 from example_app.demo import Sample, load_samples, missing_words
 
+from ..support import wait_until
+from .conftest import count_tasks
+
 SAMPLES = {sample.path.name: sample for sample in load_samples()}
 TINY = SAMPLES["tiny.png"]
 
 
 def text(result: dict[str, Any]) -> str:
     return " ".join(line["text"] for line in result["lines"])
+
+
+def events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """Read the events of a stream as they arrive."""
+    assert response.status_code == 200, response.read()
+    assert response.headers["content-type"].startswith("text/event-stream")
+    yield from (json.loads(line[len("data: ") :]) for line in response.iter_lines() if line)
 
 
 class TestReading:
@@ -57,6 +69,53 @@ class TestReading:
         with ThreadPoolExecutor(len(names)) as pool:
             for name, found in zip(names, pool.map(read, names), strict=True):
                 assert found.split() == SAMPLES[name].words
+
+
+class TestStream:
+    def test_lines_come_in_their_order_and_then_the_times(self, client: httpx.Client, short_page: bytes) -> None:
+        with client.stream("POST", "/ocr/stream", content=short_page) as response:
+            *lines, summary = events(response)
+        result = client.post("/ocr", content=short_page).json()
+        assert [(line["event"], line["number"], line["of"]) for line in lines] == [("line", n, 3) for n in (1, 2, 3)]
+        assert [{name: line[name] for name in ("text", "score", "box")} for line in lines] == result["lines"]
+        assert summary.keys() == {"event", "width", "height", "steps"} and summary["event"] == "summary"
+        assert (summary["width"], summary["height"]) == (640, 100)
+        assert [step["step"] for step in summary["steps"]] == [step["step"] for step in result["steps"]]
+
+    def test_lines_that_are_left_out_have_a_number(self, client: httpx.Client, short_page: bytes) -> None:
+        with client.stream("POST", "/ocr/stream", content=short_page) as response:
+            *lines, _ = events(response)
+        scores = sorted(line["score"] for line in lines)
+        with client.stream("POST", "/ocr/stream", params={"min_score": scores[1]}, content=short_page) as response:
+            *sure, _ = events(response)
+        assert sure == [line for line in lines if line["score"] > scores[0]] and len(sure) == 2
+
+    def test_a_part_of_a_form(self, client: httpx.Client) -> None:
+        part = ("tiny.png", TINY.path.read_bytes(), "image/png")
+        with client.stream("POST", "/ocr/stream", files={"image": part}) as response:
+            line, _ = events(response)
+        assert line["text"].split() == TINY.words
+
+    def test_a_picture_without_text_has_only_the_times(self, client: httpx.Client, blank_picture: bytes) -> None:
+        with client.stream("POST", "/ocr/stream", content=blank_picture) as response:
+            (summary,) = events(response)
+        assert (summary["width"], summary["height"]) == (200, 120) and len(summary["steps"]) == 3
+
+    def test_a_client_that_leaves_cancels_the_reading(self, client: httpx.Client, long_page: bytes) -> None:
+        cancelled = count_tasks(client, "cancelled")
+        with client.stream("POST", "/ocr/stream", content=long_page) as response:
+            assert next(events(response))["of"] == 90
+        assert wait_until(lambda: count_tasks(client, "cancelled") == cancelled + 1, 10)
+
+    @pytest.mark.parametrize(("data", "status"), [(b"just some text", 415), (TINY.path.read_bytes()[:2000], 422)])
+    def test_a_refusal_has_its_status(self, client: httpx.Client, data: bytes, status: int) -> None:
+        answer = client.post("/ocr/stream", content=data)
+        assert answer.status_code == status and answer.json().keys() == {"detail"}
+
+    def test_a_score_that_is_none(self, client: httpx.Client) -> None:
+        answer = client.post("/ocr/stream", params={"min_score": "high"}, content=TINY.path.read_bytes())
+        assert answer.status_code == 422
+        assert answer.json()["detail"][0]["loc"] == ["query", "min_score"]
 
 
 class TestRefusals:
@@ -111,3 +170,13 @@ class TestAround:
         assert "multipart/form-data" in operation["requestBody"]["content"]
         assert {"200", "413", "415", "422"} <= set(operation["responses"])
         assert [parameter["name"] for parameter in operation["parameters"]] == ["min_score"]
+
+    def test_the_documentation_describes_the_events(self, client: httpx.Client) -> None:
+        schema = client.get("/openapi.json").json()
+        operation = schema["paths"]["/ocr/stream"]["post"]
+        assert {"200", "413", "415", "422"} <= set(operation["responses"])
+        event = operation["responses"]["200"]["content"]["text/event-stream"]["itemSchema"]["properties"]["data"]
+        names = {option["$ref"].rpartition("/")[2] for option in event["contentSchema"]["anyOf"]}
+        assert names == {"ReadLine", "Summary"}
+        line = schema["components"]["schemas"]["ReadLine"]
+        assert set(line["required"]) == {"text", "score", "box", "number", "of"}
