@@ -84,7 +84,6 @@ class WorkerHandle:
         self.launched_at = time.monotonic()
         self.ready_at = 0.0
         self._handle_timeout = step.handle_timeout
-        self._is_watched = step.handle_timeout is not None or step.places > 0
         self._unread_since = math.inf
         self._call_of = call_of
         self._start_timeout = 0.0
@@ -94,6 +93,8 @@ class WorkerHandle:
         self._on_exit = on_exit
         self.busy_poll = BusyPoll(step.busy_poll, self.in_flight)
         self._channel = Channel(sock, self._receive, self._on_channel_end, self.distrust, frame_timeout)
+        is_watched = step.handle_timeout is not None or step.places > 0
+        self._send = self._send_watched if is_watched else self._channel.send  # for every task: no test, no further call
         self.sentinel = Sentinel(self._exited)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.trace_fd = create_trace()  # nothing that can fail comes after it, or it would stay open
@@ -144,8 +145,8 @@ class WorkerHandle:
         # It is in no call: its streams are paused, or it has none. It waits for frames, so it must read them.
         return self._unread_since if self._channel.is_behind() else math.inf
 
-    def _send(self, frames: bytes) -> None:
-        if self._is_watched and (self._call_of(self.region) < math.inf or not self._channel.is_behind()):
+    def _send_watched(self, frames: bytes) -> None:
+        if self._call_of(self.region) < math.inf or not self._channel.is_behind():
             self._unread_since = time.monotonic()
         self._channel.send(frames)
 
