@@ -16,7 +16,7 @@ from .fields import forget_shared
 from .params import no_parameter
 from .reports import StepMetrics, TaskMetrics
 from .runtime import RUNTIME, drop_runtime, runtime_of, set_runtime, task_hosts
-from .travel import check_class, check_shareable
+from .travel import check_class, check_field_names, check_shareable
 
 
 class SharedMemory(Protocol):
@@ -93,6 +93,7 @@ class BaseTask:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_class(cls, BaseTask)
+        check_field_names(cls, BaseTask)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:

@@ -1,7 +1,8 @@
-"""Checks that the class of a task, and a value that it shares, can be rebuilt in another process."""
+"""Checks of classes of tasks, and of shared values: whether they can be rebuilt in another process."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import Any
 
@@ -34,6 +35,29 @@ def check_class(cls: type, root: type) -> None:
                 raise ConfigurationError(
                     f"{cls.__qualname__}: a task cannot have {name}{owner}: its fields are sent, and are set in the "
                     "caller's own task; define __getstate__ and __setstate__ to choose what is sent"
+                )
+
+
+def check_field_names(cls: type, root: type) -> None:
+    """Refuse a field without a default that has the name of a method: a dataclass would take the method as its default.
+
+    One with a default replaces the method and is refused only where the method is needed, so that a new method of
+    tasks does not break classes that have a field of its name.
+
+    Args:
+        cls: The class.
+        root: The base class of all tasks.
+
+    Raises:
+        ConfigurationError: The field.
+    """
+    for name in cls.__dict__.get("__annotations__", ()):
+        hidden = root.__dict__.get(name)
+        if name not in cls.__dict__ and (callable(hidden) or isinstance(hidden, property)):
+            if inspect.getattr_static(cls, name) is hidden:
+                raise ConfigurationError(
+                    f"{cls.__qualname__}: a field cannot have the name `{name}`, which is that of "
+                    f"{root.__name__}.{name}: rename it"
                 )
 
 

@@ -15,6 +15,7 @@ from ..logger import log
 from ..step import FlowStep
 from ..task import BaseTask, shared_memories
 from .child.importing import check_not_importing
+from .loops.event_loop import in_event_loop
 from .loops.owner import Guard, Owner
 from .memory.arrivals import Arrival
 from .memory.banker import ArrivalCap
@@ -162,12 +163,18 @@ class LocalEngine:
         """Return the items of a task; see `Caller.stream`.
 
         Raises:
-            UsageError: The event loop of another thread drives the engine.
+            UsageError: No event loop runs in this thread, or that of another thread drives the engine.
         """
+        if not in_event_loop():
+            raise UsageError(
+                f"flow.stream() of flow {self.name} was called where no asyncio event loop runs: call it, and iterate, "
+                "in a coroutine; `flow.process_blocking(task)` works without an event loop"
+            )
         if self.loop is not asyncio.get_running_loop() and not self.adopt():
             raise UsageError(
-                f"flow {self.name} runs in another thread's event loop: iterate over its streams there, for example "
-                "with asyncio.run_coroutine_threadsafe(...)"
+                f"the event loop of another thread drives flow {self.name}, and its streams are read there: pass the "
+                "coroutine that iterates to that loop with asyncio.run_coroutine_threadsafe(coroutine, loop); "
+                "`await flow.process(task)` works in any event loop"
             )
         return self.caller.stream(task, timeout, item_timeout, guard)
 

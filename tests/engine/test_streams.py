@@ -183,6 +183,20 @@ async def test_a_task_with_a_field_that_hides_a_method_cannot_be_streamed(name: 
             flow.stream(hiding())
 
 
+async def test_a_field_that_hides_a_method_fails_its_task_only() -> None:
+    async with running(Flow(FlowStep(Emitting(), batch_size=2, batch_timeout=5))) as flow:
+        hiding, plain = Job(count=2, emit="text"), Job(count=2)
+        error, _ = await asyncio.gather(outcome(flow.process(hiding)), flow.process(plain))
+        assert isinstance(error, TypeError)
+        assert plain.total == 2
+        with pytest.raises(InvalidArgument, match="an attribute `emit`, which hides BaseTask.emit, .*: rename it"):
+            flow.stream(hiding)
+    async with running(Flow(STEPS["plain"]())) as flow:
+        stream = flow.stream(Job(count=2, act="unpicklable", at=0, fail="text"))
+        assert isinstance((await items_before(stream))[1], TaskNotPicklable)
+        assert flow.statistics().steps[0].restarts == 0
+
+
 async def test_what_is_no_task_is_refused_at_once() -> None:
     async with running(Flow(STEPS["plain"]())) as flow:
         with pytest.raises(ConfigurationError):

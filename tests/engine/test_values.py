@@ -46,6 +46,15 @@ def test_a_class_of_which_something_would_be_lost_is_refused(bases: Any, namespa
         type("Made", bases, namespace)
 
 
+@pytest.mark.parametrize("name", ["emit", "finish", "is_cancelled", "fail", "metrics"])
+def test_a_field_that_would_get_a_method_as_its_default_is_refused(name: str) -> None:
+    message = f"Made: a field cannot have the name `{name}`, which is that of BaseTask.{name}: rename it"
+    with pytest.raises(ConfigurationError, match=message):
+        type("Made", (BaseTask,), {"__annotations__": {name: str}})
+    made = type("Made", (BaseTask,), {"__annotations__": {name: str}, name: ""})  # as before there was such a method
+    type("Derived", (made,), {"__annotations__": {name: str}})
+
+
 def test_classes_that_lose_nothing_are_accepted() -> None:
     class Empty:
         __slots__ = ()

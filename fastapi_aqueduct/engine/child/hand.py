@@ -58,7 +58,7 @@ class Entry:
 
     def fail(self, error: Exception) -> None:
         """Fail the task, whatever its handler does further."""
-        self.task.fail(error)
+        BaseTask.fail(self.task, error)  # a field may hide the method
         self.has_failed = True
 
 

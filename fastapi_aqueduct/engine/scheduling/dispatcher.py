@@ -355,4 +355,7 @@ class Dispatcher:
 
     def _end_late(self, ticket: Ticket, where: str, now: float) -> None:
         message = f"timeout of a task after {now - ticket.started_at:.3f} s in flow {self.name}: it was {where}"
+        item_age = ticket.item_age(now)
+        if item_age is not None:
+            message += f"; no item has come for {item_age:.3f} s"
         self._settle(ticket, "timed_out", TaskTimeout(message))

@@ -136,6 +136,11 @@ class StreamTicket(Ticket):
         outlet = self.outlet
         return outlet is not None and outlet.has_items
 
+    def item_age(self, now: float) -> float | None:
+        """Return the seconds since its last item, or since its consumer has caught up; None if there was none."""
+        outlet = self.outlet
+        return now - outlet.last_at if outlet is not None and outlet.has_items else None
+
     def is_late(self, now: float) -> bool:
         """Tell whether the next item, or the end, is overdue, and move the deadline if it is not."""
         outlet = self.outlet

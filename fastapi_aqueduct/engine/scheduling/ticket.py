@@ -76,6 +76,10 @@ class Ticket:
         """Whether its caller has received a part of its result, so it must not run again."""
         return False
 
+    def item_age(self, now: float) -> float | None:
+        """Return the seconds since its last item; None if there was none."""
+        return None
+
     def is_late(self, now: float) -> bool:
         """Tell whether its deadline has passed."""
         return now >= self.deadline

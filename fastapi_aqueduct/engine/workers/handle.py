@@ -94,7 +94,7 @@ class WorkerHandle:
         self.busy_poll = BusyPoll(step.busy_poll, self.in_flight)
         self._channel = Channel(sock, self._receive, self._on_channel_end, self.distrust, frame_timeout)
         is_watched = step.handle_timeout is not None or step.places > 0
-        self._send = self._send_watched if is_watched else self._channel.send  # for every task: no test, no further call
+        self._send = self._send_watched if is_watched else self._channel.send  # no test for every task
         self.sentinel = Sentinel(self._exited)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.trace_fd = create_trace()  # nothing that can fail comes after it, or it would stay open
