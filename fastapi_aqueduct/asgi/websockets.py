@@ -52,7 +52,7 @@ async def cancel_on_disconnect(socket: WebSocket) -> AsyncIterator[None]:
         inbox = Inbox(socket)
     with inbox:
         try:
-            with DisconnectWatch(inbox.wait_for_disconnect):
+            with DisconnectWatch(inbox.wait_for_disconnect, at_once=True):
                 yield
         except ClientDisconnect:
             raise inbox.error() from None

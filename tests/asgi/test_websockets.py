@@ -16,13 +16,15 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep, cancel_on_disconnect
-from fastapi_aqueduct.asgi.disconnect import ARM_DELAY
 from fastapi_aqueduct.asgi.websockets import READ_AHEAD
 
 from ..handlers import Gate, notes
 from ..support import DEADLINE, eventually
 from .handlers import Tick, Ticks
 from .support import serving
+
+PAUSE = 0.1
+"""Seconds in which messages arrive, in any order that could go wrong."""
 
 SOON = 1.0
 """Seconds in which a task ends when its client leaves; on a quiet machine it takes milliseconds."""
@@ -70,7 +72,6 @@ async def test_clients_that_leave(tmp_path: Path, at: int) -> None:
                 await eventually(Gate(tmp_path, name).is_entered)
             else:
                 await clients[name].receive()
-        await asyncio.sleep(2 * ARM_DELAY)  # the watches listen by then
         begun = time.monotonic()
         clients["is lost"]._response.connection.transport.abort()
         await clients["closes"].close()
@@ -104,7 +105,7 @@ async def test_messages_are_kept() -> None:
         await has_begun.wait()
         for number in range(4):
             await client.send_str(str(number))
-        await asyncio.sleep(3 * ARM_DELAY)  # the watch has read them by then
+        await asyncio.sleep(PAUSE)  # the watch has read them by then
         may_read.set()
         for number in range(4, 9):
             await client.send_str(str(number))
@@ -130,7 +131,7 @@ async def test_a_client_that_sends_and_sends() -> None:
     async with connections(endpoint) as connect:
         client = await connect()
         sending = asyncio.gather(*[client.send_str(f"{number:1000}") for number in range(count)])
-        await asyncio.sleep(3 * ARM_DELAY)
+        await asyncio.sleep(PAUSE)
         may_read.set()
         await sending
         await asyncio.wait_for(has_read.wait(), DEADLINE)
@@ -153,7 +154,7 @@ async def test_an_endpoint_that_reads_beside_the_stream(tmp_path: Path) -> None:
                         return
 
             reading = asyncio.create_task(read())
-            await asyncio.sleep(3 * ARM_DELAY)
+            await asyncio.sleep(PAUSE)
             async for line in stream:
                 await socket.send_text(line)
             await reading
@@ -177,7 +178,7 @@ async def test_other_ends_of_the_context() -> None:
     async def endpoint(socket: WebSocket) -> None:
         await socket.accept()
         try:
-            async with asyncio.timeout(3 * ARM_DELAY), cancel_on_disconnect(socket):
+            async with asyncio.timeout(PAUSE), cancel_on_disconnect(socket):
                 await asyncio.Event().wait()
         except TimeoutError:
             errors.append("timeout")

@@ -5,18 +5,30 @@ from __future__ import annotations
 import functools
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi.responses import EventSourceResponse, StreamingResponse
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fastapi_aqueduct import Aqueduct, Flow, FlowStep, SharedResponse, UploadLimits, flow_endpoint
+from fastapi_aqueduct import (
+    Aqueduct,
+    Flow,
+    FlowStep,
+    FlowStream,
+    SharedResponse,
+    UploadLimits,
+    cancel_on_disconnect,
+    flow_endpoint,
+)
 
 from ..asgi.edge_handlers import Pair, Pixels
-from ..asgi.handlers import Held, HeldPicture, Text
+from ..asgi.handlers import Held, HeldPicture, Text, Tick, Ticks
 from ..asgi.support import taken
 from ..support import blocks
 from .pipeline import Everything, Parcel
@@ -34,7 +46,8 @@ QUEUE_SIZE = 4
 logging.basicConfig(level=logging.INFO)
 
 flow = Flow(FlowStep(Everything()), queue_size=QUEUE_SIZE, memory_limit=256 << 20)
-aqueduct = Aqueduct(flow, server_timing=True)
+ticking = Flow(FlowStep(Tick(), concurrency=8), name="ticking")
+aqueduct = Aqueduct(flow, ticking, server_timing=True)
 app = FastAPI(lifespan=aqueduct.lifespan, max_body_size=LIMIT)
 plain = Starlette(lifespan=aqueduct.lifespan)
 
@@ -67,14 +80,28 @@ async def stalled(task: Pixels) -> SharedResponse:
     return SharedResponse(task.array, stall_timeout=STALL)
 
 
+async def ticks(task: Ticks, lines: FlowStream[str]) -> AsyncIterator[str]:
+    async for line in lines:
+        yield line
+
+
+async def ticks_to_socket(socket: WebSocket) -> None:
+    await socket.accept()
+    gate, name, at = (socket.query_params[key] for key in ("gate", "name", "at"))
+    with suppress(WebSocketDisconnect):
+        async with cancel_on_disconnect(socket):
+            async for line in ticking.stream(Ticks(Path(gate), name, at=int(at)), 30):
+                await socket.send_text(line)
+
+
 async def figures(request: Request) -> JSONResponse:
-    """Tell what the flow holds and has done."""
+    """Tell what the flow holds and has done, and how many streams are open."""
     statistics = flow.statistics()
     names = ("in_flight", "completed", "cancelled", "timed_out")
     counts = {name: getattr(statistics, name) for name in names}
     queued = statistics.steps[0].queued
     memory = {"blocks": blocks(flow), "taken": taken(flow), "receiving": statistics.arena.receiving}
-    return JSONResponse({**counts, "queued": queued, **memory})
+    return JSONResponse({**counts, "queued": queued, **memory, "streams": ticking.statistics().in_flight})
 
 
 def answering(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,6 +131,10 @@ add(["POST"], "/late", hold, timeout_sec=0.1)
 add(["GET"], "/wait", wait, timeout_sec=30)
 add(["GET", "HEAD"], "/pixels", pixels)
 add(["GET", "HEAD"], "/stalled", stalled)
+for path, kind in {"/events": EventSourceResponse, "/lines": None, "/pieces": StreamingResponse}.items():
+    options: dict[str, Any] = {} if kind is None else {"response_class": kind}
+    app.get(path, **options)(flow_endpoint(ticking, timeout_sec=30)(ticks))
+app.websocket("/socket")(ticks_to_socket)
 for application in (app, plain):
     application.add_route("/figures", figures)
 

@@ -101,8 +101,8 @@ class EdgeService(Service):
         return self.probe() == 200
 
     def is_idle(self) -> bool:
-        """Tell whether no task is in the flow and no memory is taken."""
-        return not any(self.figures()[name] for name in ("in_flight", "blocks", "taken", "receiving"))
+        """Tell whether no task is in the flows and no memory is taken."""
+        return not any(self.figures()[name] for name in ("in_flight", "blocks", "taken", "receiving", "streams"))
 
     def figures(self) -> dict[str, Any]:
         """Ask what the flow holds and has done, in a connection of its own."""
