@@ -1,19 +1,119 @@
-"""How far a stream may run ahead of its consumer."""
+"""Consumers that are slow: how far a stream may run ahead of them, and how much memory it keeps."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastapi_aqueduct import Flow, FlowStep
+from fastapi_aqueduct import Flow, FlowStep, SlowConsumer
 
 from .. import handlers
-from ..handlers import Emitting, Job, Yielding
-from ..support import engine_of, running
+from ..handlers import Emitting, Job, Rounds, Yielding
+from ..support import blocks, engine_of, eventually, running
+from .streaming import STEPS, in_rounds, items_before, items_of
+
+
+async def test_a_slow_consumer_pauses_its_own_stream_only() -> None:
+    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever), handle_timeout=0.5, concurrency=2))) as flow:
+        slow = flow.stream(Job(), 60)
+        assert await anext(slow) == 0
+        fast = flow.stream(Job(), 60)
+        numbers = []
+        started = time.monotonic()
+        async for number in fast:
+            numbers.append(number)
+            if len(numbers) >= 2000 and time.monotonic() - started > 1.2:
+                break
+        assert numbers == list(range(len(numbers)))
+        del fast
+        await asyncio.sleep(0.8)  # longer than handle_timeout: a paused stream does not hang
+        assert len(slow._outlet) < 1000
+        assert flow.statistics().steps[0].restarts == 0
+        assert [await anext(slow) for _ in range(3000)] == list(range(1, 3001))
+        await slow.aclose()
+        await eventually(lambda: flow.statistics().in_flight == 0)
+
+
+async def test_a_plain_handler_of_one_task_waits_for_its_consumer() -> None:
+    async with running(Flow(FlowStep(Emitting(), handle_timeout=0.5))) as flow:
+        stream = flow.stream(Job(count=20_000), 60)
+        assert await anext(stream) == 0
+        await asyncio.sleep(1.0)  # longer than handle_timeout
+        assert len(stream._outlet) < 1000
+        assert await items_of(stream) == list(range(1, 20_000))
+        assert flow.statistics().steps[0].restarts == 0
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda: FlowStep(Rounds(), batch_size=2, batch_timeout=10),
+        lambda: FlowStep(Rounds(), batch_size=2, continuous=True),
+    ],
+    ids=["rounds", "continuous"],
+)
+async def test_a_consumer_in_a_batch_that_is_too_slow_loses_its_stream_only(step: Any) -> None:
+    async with running(Flow(step())) as flow:
+        slow, fast = flow.stream(Job(count=10**9), 60), flow.stream(Job(count=6000), 60)
+        reader = asyncio.create_task(items_of(fast))
+        assert await anext(slow) == 0
+        assert await reader == list(range(6000))
+        items, error = await items_before(slow)
+        assert items == []
+        assert isinstance(error, SlowConsumer)
+        assert flow.statistics().steps[0].restarts == 0
+
+
+async def test_an_endless_generator_without_a_consumer_is_bounded() -> None:
+    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
+        stream = flow.stream(Job(), 60)
+        assert await anext(stream) == 0
+        waiting = -1
+        while waiting != len(stream._outlet):  # until it stands still
+            waiting = len(stream._outlet)
+            await asyncio.sleep(0.2)
+        assert 64 <= waiting < 1000
+        await stream.aclose()
+
+
+# Large items
+
+
+@pytest.mark.parametrize("is_slice", [False, True])
+async def test_large_items_keep_little_memory(is_slice: bool) -> None:
+    async with running(Flow(FlowStep(Yielding(handlers.repeat_payload)))) as flow:
+        payload: Any = np.zeros(1_000_000, np.uint8) if is_slice else bytes(1_000_000)
+        job = Job(count=200, payload=payload, is_slice=is_slice)
+        async for item in flow.stream(job, 60):
+            assert len(item) > 999_000
+        # Not looked at before: statistics end the leases of items that are gone, which the stream must do by itself.
+        assert flow.statistics().arena.touched <= 32 << 20
+        del item, job
+        gc.collect()
+        await eventually(lambda: blocks(flow) == 0)
+
+
+@in_rounds
+async def test_a_task_that_has_left_a_batch_keeps_no_blocks(form: str, tmp_path: Path) -> None:
+    async with running(Flow(STEPS[form]())) as flow:
+        stream = flow.stream(Job(count=10**9), 60)
+        assert await anext(stream) == 0
+        if form == "continuous":
+            job = Job(count=2, payload=np.ones(20_000))
+            assert len(await items_of(flow.stream(job, 60))) == 2
+            del job
+            gc.collect()
+            await eventually(lambda: blocks(flow) == 0)
+        await stream.aclose()
+        await eventually(lambda: not flow.statistics().steps[0].workers[0].in_flight)
+        assert blocks(flow) == 0
 
 
 @pytest.mark.parametrize("step", [lambda: FlowStep(Yielding(handlers.count_up)), lambda: FlowStep(Emitting())])

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
-import signal
-import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from fastapi_aqueduct import (
@@ -21,44 +16,14 @@ from fastapi_aqueduct import (
     HandlerError,
     InvalidArgument,
     NotRunningError,
-    SlowConsumer,
     TaskNotPicklable,
-    TaskTimeout,
     UsageError,
-    WorkerDied,
 )
 
 from .. import handlers
-from ..handlers import AsyncYielding, Awaiting, Each, Emitting, Gate, Job, Rounds, Yielding, notes
-from ..support import blocks, contenders, eventually, outcome, pids, run_script, running
-
-STEPS = {
-    "generator": lambda: FlowStep(Yielding(handlers.count_up), concurrency=32),
-    "plain": lambda: FlowStep(Emitting()),
-    "batch": lambda: FlowStep(Emitting(), batch_size=8),
-    "rounds": lambda: FlowStep(Rounds(), batch_size=8),
-    "continuous": lambda: FlowStep(Rounds(), batch_size=8, continuous=True),
-    "coroutine": lambda: FlowStep(Awaiting()),
-    "async generator": lambda: FlowStep(AsyncYielding(handlers.count_up_in_loop)),
-}
-
-every_form = pytest.mark.parametrize("form", STEPS)
-in_rounds = pytest.mark.parametrize("form", ["rounds", "continuous"])
-
-
-async def items_of(stream: Any) -> list[Any]:
-    return [item async for item in stream]
-
-
-async def items_before(stream: Any) -> tuple[list[Any], BaseException | None]:
-    """Collect items, and the error that ends them."""
-    items = []
-    try:
-        async for item in stream:
-            items.append(item)
-    except Exception as exc:
-        return items, exc
-    return items, None
+from ..handlers import Each, Emitting, Gate, Job, Rounds, Yielding
+from ..support import eventually, outcome, running
+from .streaming import STEPS, every_form, in_rounds, items_before, items_of
 
 
 @every_form
@@ -219,6 +184,17 @@ def test_a_generator_for_batches_is_refused() -> None:
         FlowStep(Rounds(), batch_size=4, continuous=True, batch_timeout=0.1)
 
 
+async def test_a_result_that_cannot_be_rebuilt_ends_the_stream() -> None:
+    async with running(Flow(FlowStep(Yielding(handlers.yield_not_rebuildable)))) as flow:
+        items, error = await items_before(flow.stream(Job(count=1, caller=os.getpid()), 60))
+        assert items == [0]
+        assert isinstance(error, HandlerError)
+        await eventually(lambda: flow.statistics().in_flight == 0)
+
+
+# Reading
+
+
 async def test_a_stream_can_be_read_once() -> None:
     async with running(Flow(STEPS["generator"]())) as flow:
         stream = flow.stream(Job(count=3))
@@ -317,230 +293,6 @@ async def test_a_stream_that_is_closed_before_it_begins_submits_nothing() -> Non
         assert flow.statistics().in_flight == flow.statistics().cancelled == flow.statistics().completed == 0
 
 
-# Deadlines
-
-
-@every_form
-async def test_the_first_item_is_late(form: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    async with running(Flow(STEPS[form]())) as flow:
-        job = Job(count=3, act="gate", at=0, gate=gate)
-        items, error = await items_before(flow.stream(job, 0.3, 60))
-        gate.open()
-        assert items == []
-        assert isinstance(error, TaskTimeout)
-        await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight == 0)
-        assert flow.statistics().timed_out == 1
-
-
-@every_form
-async def test_a_later_item_is_late(form: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    async with running(Flow(STEPS[form]())) as flow:
-        job = Job(count=5, act="gate", at=3, gate=gate)
-        started = time.monotonic()
-        items, error = await items_before(flow.stream(job, 60, 0.3))
-        gate.open()
-        assert items == [0, 1, 2]
-        assert isinstance(error, TaskTimeout)
-        assert 0.25 < time.monotonic() - started < 10
-
-
-async def test_items_in_time_keep_a_stream_alive_beyond_its_first_deadline() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.take_turns)))) as flow:
-        assert await items_of(flow.stream(Job(count=12, seconds=0.1), 0.5)) == list(range(12))
-
-
-async def test_the_clock_stands_still_while_the_consumer_is_behind() -> None:
-    async with running(Flow(STEPS["generator"]())) as flow:
-        stream = flow.stream(Job(count=500), 60, 0.3)
-        assert await anext(stream) == 0
-        await asyncio.sleep(1.0)  # what is tested is that nothing happens in a time
-        assert await items_of(stream) == list(range(1, 500))
-
-
-# Consumers that are slow, or leave
-
-
-async def test_a_slow_consumer_pauses_its_own_stream_only() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever), handle_timeout=0.5, concurrency=2))) as flow:
-        slow = flow.stream(Job(), 60)
-        assert await anext(slow) == 0
-        fast = flow.stream(Job(), 60)
-        numbers = []
-        started = time.monotonic()
-        async for number in fast:
-            numbers.append(number)
-            if len(numbers) >= 2000 and time.monotonic() - started > 1.2:
-                break
-        assert numbers == list(range(len(numbers)))
-        del fast
-        await asyncio.sleep(0.8)  # longer than handle_timeout: a paused stream does not hang
-        assert len(slow._outlet) < 1000
-        assert flow.statistics().steps[0].restarts == 0
-        assert [await anext(slow) for _ in range(3000)] == list(range(1, 3001))
-        await slow.aclose()
-        await eventually(lambda: flow.statistics().in_flight == 0)
-
-
-async def test_a_plain_handler_of_one_task_waits_for_its_consumer() -> None:
-    async with running(Flow(FlowStep(Emitting(), handle_timeout=0.5))) as flow:
-        stream = flow.stream(Job(count=20_000), 60)
-        assert await anext(stream) == 0
-        await asyncio.sleep(1.0)  # longer than handle_timeout
-        assert len(stream._outlet) < 1000
-        assert await items_of(stream) == list(range(1, 20_000))
-        assert flow.statistics().steps[0].restarts == 0
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        lambda: FlowStep(Rounds(), batch_size=2, batch_timeout=10),
-        lambda: FlowStep(Rounds(), batch_size=2, continuous=True),
-    ],
-    ids=["rounds", "continuous"],
-)
-async def test_a_consumer_in_a_batch_that_is_too_slow_loses_its_stream_only(step: Any) -> None:
-    async with running(Flow(step())) as flow:
-        slow, fast = flow.stream(Job(count=10**9), 60), flow.stream(Job(count=6000), 60)
-        reader = asyncio.create_task(items_of(fast))
-        assert await anext(slow) == 0
-        assert await reader == list(range(6000))
-        items, error = await items_before(slow)
-        assert items == []
-        assert isinstance(error, SlowConsumer)
-        assert flow.statistics().steps[0].restarts == 0
-
-
-@pytest.mark.parametrize("form", ["generator", "rounds", "continuous"])
-async def test_a_break_ends_the_task(form: str) -> None:
-    async with running(Flow(STEPS[form]())) as flow:
-        job = Job(count=10**9, payload=np.ones(20_000))
-        async for _ in flow.stream(job, 60):
-            break
-        del job
-        await eventually(lambda: flow.statistics().in_flight == 0)
-        assert flow.statistics().cancelled == 1
-        await eventually(lambda: blocks(flow) == 0 and not flow.statistics().steps[0].workers[0].in_flight)
-        assert (await flow.process(Job(count=3), 60)).total == 3
-
-
-async def leave_by_break(flow: Flow, job: Job) -> None:
-    async for _ in flow.stream(job, 60):
-        break
-
-
-async def leave_by_cancellation(flow: Flow, job: Job) -> None:
-    has_begun = asyncio.Event()
-
-    async def read() -> None:
-        async for _ in flow.stream(job, 60):
-            has_begun.set()
-
-    reader = asyncio.create_task(read())
-    await has_begun.wait()
-    reader.cancel()
-    await asyncio.wait([reader])
-    assert reader.cancelled()
-
-
-async def leave_by_context(flow: Flow, job: Job) -> None:
-    async with flow.stream(job, 60) as stream:
-        await anext(stream)
-
-
-async def leave_in_a_cycle(flow: Flow, job: Job) -> None:
-    stream: Any = flow.stream(job, 60)
-    await anext(stream)
-    stream.itself = stream
-    del stream
-    gc.collect()
-
-
-@pytest.mark.parametrize("leave", [leave_by_break, leave_by_cancellation, leave_by_context, leave_in_a_cycle])
-async def test_leaving_closes_the_generator_soon(leave: Any, tmp_path: Path) -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
-        path = tmp_path / "notes"
-        await leave(flow, Job(path=path, payload=np.ones(20_000)))
-        started = time.monotonic()
-        await eventually(lambda: notes(path) == ["closed"])
-        assert time.monotonic() - started < 1.0
-        await eventually(lambda: blocks(flow) == 0)
-        assert flow.statistics().cancelled == 1
-        assert flow.statistics().in_flight == 0
-
-
-async def test_leaving_while_the_task_waits_in_the_queue(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever), concurrency=1))) as flow:
-        first = asyncio.create_task(anext(flow.stream(Job(gate=gate), 60)))
-        await eventually(gate.is_entered)
-        path = tmp_path / "notes"
-        second = asyncio.create_task(items_of(flow.stream(Job(path=path, payload=np.ones(20_000)), 60)))
-        await eventually(lambda: flow.statistics().steps[0].queued == 1)
-        second.cancel()
-        await eventually(lambda: flow.statistics().steps[0].queued == 0)
-        gate.open()
-        assert await first == 0
-        await eventually(lambda: blocks(flow) == 0)
-        assert notes(path) == []
-
-
-async def test_leaving_a_stream_that_was_never_begun_does_nothing() -> None:
-    async with running(Flow(STEPS["generator"]())) as flow:
-        stream = flow.stream(Job(count=3))
-        await stream.aclose()
-        del stream
-        flow.stream(Job(count=3))
-        assert flow.statistics().cancelled == 0
-
-
-async def test_an_endless_generator_without_a_consumer_is_bounded() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
-        stream = flow.stream(Job(), 60)
-        assert await anext(stream) == 0
-        waiting = -1
-        while waiting != len(stream._outlet):  # until it stands still
-            waiting = len(stream._outlet)
-            await asyncio.sleep(0.2)
-        assert 64 <= waiting < 1000
-        await stream.aclose()
-
-
-# Large items
-
-
-@pytest.mark.parametrize("is_slice", [False, True])
-async def test_large_items_keep_little_memory(is_slice: bool) -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.repeat_payload)))) as flow:
-        payload: Any = np.zeros(1_000_000, np.uint8) if is_slice else bytes(1_000_000)
-        job = Job(count=200, payload=payload, is_slice=is_slice)
-        async for item in flow.stream(job, 60):
-            assert len(item) > 999_000
-        # Not looked at before: statistics end the leases of items that are gone, which the stream must do by itself.
-        assert flow.statistics().arena.touched <= 32 << 20
-        del item, job
-        gc.collect()
-        await eventually(lambda: blocks(flow) == 0)
-
-
-@in_rounds
-async def test_a_task_that_has_left_a_batch_keeps_no_blocks(form: str, tmp_path: Path) -> None:
-    async with running(Flow(STEPS[form]())) as flow:
-        stream = flow.stream(Job(count=10**9), 60)
-        assert await anext(stream) == 0
-        if form == "continuous":
-            job = Job(count=2, payload=np.ones(20_000))
-            assert len(await items_of(flow.stream(job, 60))) == 2
-            del job
-            gc.collect()
-            await eventually(lambda: blocks(flow) == 0)
-        await stream.aclose()
-        await eventually(lambda: not flow.statistics().steps[0].workers[0].in_flight)
-        assert blocks(flow) == 0
-
-
 # Continuous batching
 
 
@@ -559,188 +311,3 @@ async def test_a_continuous_call_ends_when_it_has_no_tasks() -> None:
         for count in (3, 1, 2):
             assert await items_of(flow.stream(Job(count=count))) == list(range(count))
         await flow.stop()
-
-
-# Deaths
-
-
-@every_form
-async def test_a_task_whose_worker_dies_before_its_first_item_is_tried_again(form: str, tmp_path: Path) -> None:
-    async with running(Flow(STEPS[form]())) as flow:
-        job = Job(count=5, act="die once", at=0, mark=tmp_path / "mark")
-        assert await items_of(flow.stream(job, 60)) == [0, 1, 2, 3, 4]
-        assert flow.statistics().steps[0].retries == 1
-
-
-@every_form
-async def test_a_task_whose_worker_dies_after_its_first_item_fails(form: str) -> None:
-    async with running(Flow(STEPS[form]())) as flow:
-        stream = flow.stream(Job(count=10**9), 60)
-        assert [await anext(stream) for _ in range(2)] == [0, 1]
-        os.kill(pids(flow)[0], signal.SIGKILL)
-        items, error = await items_before(stream)
-        assert items == list(range(2, len(items) + 2))
-        assert isinstance(error, WorkerDied)
-        assert flow.statistics().steps[0].retries == 0
-        assert blocks(flow) == 0
-
-
-async def test_of_many_generators_the_one_whose_turn_it_was_is_to_blame(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    gate.open()
-    async with running(Flow(FlowStep(Yielding(handlers.take_turns_or_die), concurrency=8))) as flow:
-        innocent = [Job(count=3, seconds=0.02, is_deadly=False) for _ in range(4)]
-        calls = [asyncio.create_task(outcome(flow.process(job, 60))) for job in innocent]
-        deadly = await items_before(flow.stream(Job(count=3, seconds=0.02, is_deadly=True), 60))
-        assert isinstance(deadly[1], WorkerDied)
-        assert [await call for call in calls] == innocent
-        assert [job.total for job in innocent] == [3] * 4
-
-
-async def test_a_deadly_task_of_a_continuous_batch_does_not_take_the_others_with_it(tmp_path: Path) -> None:
-    async with running(Flow(STEPS["continuous"]())) as flow:
-        innocent = [Job(count=30) for _ in range(4)]
-        calls = [asyncio.create_task(outcome(flow.process(job, 60))) for job in innocent]
-        assert isinstance(await outcome(flow.process(Job(count=30, act="die", at=5), 60)), WorkerDied)
-        assert [await call for call in calls] == innocent
-
-
-async def test_a_turn_that_hangs_is_killed_and_replaced() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.count_up), handle_timeout=0.3))) as flow:
-        items, error = await items_before(flow.stream(Job(count=5, act="wait", at=2, seconds=60), 60))
-        assert items == [0, 1]
-        assert isinstance(error, WorkerDied)
-        assert "handle_timeout" in str(error)
-
-
-async def test_many_turns_may_take_longer_than_handle_timeout() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.take_turns), handle_timeout=0.4))) as flow:
-        assert await items_of(flow.stream(Job(count=10, seconds=0.1), 60)) == list(range(10))
-        await asyncio.sleep(0.6)  # an idle worker does not hang
-        assert flow.statistics().steps[0].restarts == 0
-
-
-# Stop
-
-
-@every_form
-async def test_a_stop_ends_open_streams(form: str, tmp_path: Path) -> None:
-    async with running(Flow(STEPS[form](), stop_timeout=0.3)) as flow:
-        job = Job(count=10**9)
-        if form == "coroutine":  # it cannot be paused: on a slow machine its consumer would be behind
-            job = Job(count=10**9, act="gate", at=3, gate=Gate(tmp_path))
-        stream = flow.stream(job, 60)
-        assert await anext(stream) == 0
-        stopping = asyncio.create_task(flow.stop())
-        _, error = await items_before(stream)
-        assert isinstance(error, NotRunningError)
-        await stopping
-
-
-@every_form
-async def test_a_graceful_stop_waits_for_streams(form: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    async with running(Flow(STEPS[form]())) as flow:
-        stream = flow.stream(Job(count=5, act="gate", at=3, gate=gate), 60)
-        assert await anext(stream) == 0
-        stopping = asyncio.create_task(flow.stop())
-        await eventually(gate.is_entered)
-        gate.open()
-        assert await items_of(stream) == [1, 2, 3, 4]
-        await stopping
-
-
-@pytest.mark.parametrize("form", ["generator", "rounds", "continuous"])
-async def test_the_end_of_all_streams(form: str) -> None:
-    """The items that have come are read first; other tasks go on, and new streams are refused until a new start."""
-    async with running(Flow(FlowStep(Each(handlers.enter_gate_if_any)), STEPS[form]())) as flow:
-        other = flow.stream(Job(count=1))
-        stream = flow.stream(Job(count=10**9), 60)
-        assert await anext(stream) == 0
-        await eventually(lambda: len(stream._outlet) >= 64)
-        flow.end_streams()
-        items, error = await items_before(stream)
-        assert items == list(range(1, len(items) + 1)) and len(items) >= 64
-        assert isinstance(error, NotRunningError)
-        for refused in other, flow.stream(Job(count=1)):
-            with pytest.raises(NotRunningError, match="has ended its streams"):
-                await anext(refused)
-        assert (await flow.process(Job(count=5))).total == 5
-        await flow.stop()
-        await flow.start_async()
-        assert await items_of(flow.stream(Job(count=2))) == [0, 1]
-
-
-async def test_the_end_of_a_stream_that_waits_for_a_place(tmp_path: Path) -> None:
-    """It is not in the flow yet; it ends when it would be."""
-    gate = Gate(tmp_path)
-    async with running(Flow(FlowStep(Each(handlers.enter_gate_if_any)), queue_size=1)) as flow:
-        tasks = [Job(gate=gate), Job(), Job()]
-        held = []
-        for task in tasks:
-            held.append(asyncio.create_task(flow.process(task, 60)))
-            await eventually(gate.is_entered)
-        await eventually(lambda: contenders(flow))
-        waiting = asyncio.create_task(items_before(flow.stream(Job(), 60)))
-        await eventually(lambda: contenders(flow) == 2)
-        flow.end_streams()
-        gate.open()
-        _, error = await waiting
-        assert isinstance(error, NotRunningError)
-        await asyncio.gather(*held)
-
-
-def test_streams_end_with_a_flow_that_stops(tmp_path: Path) -> None:
-    """In a plain script, and within the stop timeout: one that ends by then is whole."""
-    printed = run_script(tmp_path, STOPPED)
-    assert printed.split() == ["whole", "NotRunningError", "in", "time"]
-
-
-STOPPED = """
-    import asyncio
-    import logging
-    import time
-
-    from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, NotRunningError
-
-    class Count(BaseTask):
-        def __init__(self, count):
-            self.count = count
-
-    class Counter(BaseTaskHandler):
-        def handle(self, task):
-            for number in range(task.count):
-                yield number
-                time.sleep(0.005)
-
-    async def read(stream):
-        items = []
-        try:
-            async for item in stream:
-                items.append(item)
-        except NotRunningError as exc:
-            return type(exc).__name__
-        return "whole" if items == list(range(20)) else items
-
-    async def main():
-        logging.disable(logging.WARNING)  # of the task that is not finished
-        flow = Flow(FlowStep(Counter(), concurrency=2), stop_timeout=1)
-        async with flow:
-            streams = [flow.stream(Count(count), 60) for count in (20, 10**9)]
-            reading = [asyncio.create_task(read(stream)) for stream in streams]
-            while flow.statistics().in_flight < 2:
-                await asyncio.sleep(0)
-            begun = time.monotonic()
-        print(*await asyncio.gather(*reading), "in time" if time.monotonic() - begun < 5 else "late")
-
-    if __name__ == "__main__":
-        asyncio.run(main())
-"""
-
-
-async def test_a_result_that_cannot_be_rebuilt_ends_the_stream() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.yield_not_rebuildable)))) as flow:
-        items, error = await items_before(flow.stream(Job(count=1, caller=os.getpid()), 60))
-        assert items == [0]
-        assert isinstance(error, HandlerError)
-        await eventually(lambda: flow.statistics().in_flight == 0)
