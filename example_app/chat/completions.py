@@ -24,7 +24,7 @@ from example_app.chat.schema import (
     ProblemBody,
     Usage,
 )
-from fastapi_aqueduct import FlowDep, FlowStream
+from fastapi_aqueduct import AqueductError, FlowDep, FlowStream
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +132,10 @@ class Completion:
             if with_usage:
                 yield _event(self._piece([], self._usage()))
             yield b"data: [DONE]\n\n"
-        except Exception:
+        except Exception as exc:
+            # The errors of a flow describe themselves; for others the traceback is needed.
+            log.warning("an answer was cut off: %s", exc, exc_info=not isinstance(exc, AqueductError))
             # The head was sent with status 200. An event with an error makes OpenAI's clients raise one.
-            log.exception("an answer was cut off")
             yield _event(ProblemBody(error=Problem(message=BROKEN, type="server_error")))
 
     def _chunk(self, delta: dict[str, str], reason: FinishReason | None = None) -> bytes:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +14,7 @@ from example_app.chat.model import CONTEXT, Message, PromptTooLong, Sampling
 from example_app.chat.pipeline import Question, build_flow
 from example_app.chat.settings import Settings
 
-from ..support import eventually, running
+from ..support import eventually, pids, running
 
 TIMEOUT = 50.0
 MAX_TOKENS = 16
@@ -40,8 +44,21 @@ async def test_a_language_model_answers() -> None:
             assert flow.statistics().in_flight == 1  # the story goes on
         await eventually(lambda: flow.statistics().in_flight == 0)
         assert flow.statistics().cancelled == 1
+        check_process(pids(flow)[0])
         # Both places of llama.cpp are free again.
         async with flow.stream(asked(COUNT), TIMEOUT) as one, flow.stream(asked(COUNT), TIMEOUT) as other:
             await asyncio.gather(anext(one), anext(other))
             assert flow.statistics().in_flight == 2
         await eventually(lambda: flow.statistics().in_flight == 0)
+
+
+def check_process(pid: int) -> None:
+    """SIGTERM ends the worker, though llama.cpp handles it, and its HTTP server cannot be reached."""
+    caught = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[0]
+    assert not int(caught, 16) >> (signal.SIGTERM - 1) & 1
+    sockets = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    for connection in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        assert f"socket:[{connection.split()[9]}]" not in sockets
+    for connection in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        _, _, _, _, _, _, inode, *names = connection.split()
+        assert not names or f"socket:[{inode}]" not in sockets or not Path(names[0]).exists()
