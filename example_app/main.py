@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from example_app.pictures import NotAPicture, PictureError, PictureTooLarge
 from example_app.pipeline import Line, OcrTask, ReadLine, flow
-from fastapi_aqueduct import Aqueduct, FlowStream, flow_endpoint
+from fastapi_aqueduct import Aqueduct, FlowStream, Progress, flow_endpoint
 
 HERE = Path(__file__).parent
 TIMEOUT = 60.0
@@ -37,6 +37,14 @@ class OcrResult(BaseModel):
     height: int
     lines: list[Line]
     steps: list[StepTime]
+
+
+class ReadingProgress(BaseModel):
+    """How many of the lines are read, also of those that are left out."""
+
+    event: Literal["progress"] = "progress"
+    done: int
+    of: int
 
 
 class Summary(BaseModel):
@@ -86,10 +94,12 @@ async def ocr(task: OcrTask) -> OcrResult:
 
 @app.post("/ocr/stream", response_class=EventSourceResponse, responses=REFUSALS)
 @flow_endpoint(flow, timeout_sec=TIMEOUT)
-async def ocr_stream(task: OcrTask, lines: FlowStream[ReadLine]) -> AsyncIterable[ReadLine | Summary]:
+async def ocr_stream(
+    task: OcrTask, items: FlowStream[ReadLine | Progress]
+) -> AsyncIterable[ReadLine | ReadingProgress | Summary]:
     """Read the text of a picture; each line is sent as soon as it is read."""
-    async for line in lines:
-        yield line
+    async for item in items:
+        yield ReadingProgress(done=int(item.done), of=int(item.of)) if isinstance(item, Progress) else item
     yield Summary(width=task.width, height=task.height, steps=step_times(task))
 
 

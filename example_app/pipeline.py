@@ -154,6 +154,7 @@ class Recognise(BaseTaskHandler):
                 box = [(float(x), float(y)) for x, y in task.strips[index].corners]
                 task.lines.append(Line(text, score, box))
                 task.emit(ReadLine(text, score, box, index + 1, len(task.strips)))
+            task.progress(index + 1, len(task.strips))  # also where the line is left out
         for task in tasks:
             if index + 1 >= len(task.strips):
                 task.strips = []

@@ -25,6 +25,8 @@ async function start(picture, name) {
         firstAt ??= age();
         addLine(line);
         showProgress(line.number, line.of);
+      } else if (event.event === "progress") {
+        showProgress(event.done, event.of);
       } else {
         if (!line) addNoLines();
         showTimes(event.steps, age(), firstAt);

@@ -1,6 +1,7 @@
 """A real Chromium, driven by the commands of the WebDriver standard."""
 
 import base64
+import re
 import shutil
 import subprocess
 import tempfile
@@ -106,13 +107,17 @@ def open_browser() -> Iterator[Browser]:
 @contextmanager
 def running_driver(chromedriver: str) -> Iterator[str]:
     """Start the driver on a port of its choice and yield its address."""
-    with subprocess.Popen([chromedriver, "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
-        assert driver.stdout is not None
-        try:
-            yield next(
-                f"http://127.0.0.1:{line.rstrip().rstrip('.').rpartition(' ')[2]}"
-                for line in driver.stdout
-                if "started successfully on port" in line
-            )
-        finally:
-            driver.terminate()
+    output = ""
+    # It ends at once when the port that it chooses for IPv4 is in use for IPv6.
+    for _ in range(5):
+        with subprocess.Popen([chromedriver, "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout is not None
+            try:
+                for line in driver.stdout:
+                    output += line
+                    if found := re.search(r"started successfully on port (\d+)", line):
+                        yield f"http://127.0.0.1:{found[1]}"
+                        return
+            finally:
+                driver.terminate()
+    raise AssertionError(f"{chromedriver} does not start:\n{output}")

@@ -23,7 +23,7 @@ from example_app.pictures import (
     UnreadablePicture,
     read_picture,
 )
-from example_app.pipeline import Decode, Detect, Line, OcrTask, Recognise
+from example_app.pipeline import Decode, Detect, Line, OcrTask, ReadLine, Recognise
 from example_app.reader import LineReader
 from example_app.service import ROOT
 from fastapi_aqueduct import Flow, FlowStep
@@ -187,7 +187,7 @@ async def test_lines_come_when_they_are_read_and_leaving_ends_the_reading(detect
         stream = flow.stream(sign, timeout_sec=30)
         first = await anext(stream)
         assert (first.number, first.of, sign.lines) == (1, 3, [])
-        lines = [first, *[line async for line in stream]]
+        lines = [first, *[item async for item in stream if isinstance(item, ReadLine)]]
         assert [line.number for line in lines] == [1, 2, 3]
         assert [Line(line.text, line.score, line.box) for line in lines] == sign.lines
 

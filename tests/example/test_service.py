@@ -74,26 +74,31 @@ class TestReading:
 class TestStream:
     def test_lines_come_in_their_order_and_then_the_times(self, client: httpx.Client, short_page: bytes) -> None:
         with client.stream("POST", "/ocr/stream", content=short_page) as response:
-            *lines, summary = events(response)
+            *items, summary = events(response)
+        lines = [item for item in items if item["event"] == "line"]
+        progress = [item for item in items if item["event"] == "progress"]
         result = client.post("/ocr", content=short_page).json()
         assert [(line["event"], line["number"], line["of"]) for line in lines] == [("line", n, 3) for n in (1, 2, 3)]
         assert [{name: line[name] for name in ("text", "score", "box")} for line in lines] == result["lines"]
+        assert items[0] == lines[0] and progress[-1] == {"event": "progress", "done": 3, "of": 3}
         assert summary.keys() == {"event", "width", "height", "steps"} and summary["event"] == "summary"
         assert (summary["width"], summary["height"]) == (640, 100)
         assert [step["step"] for step in summary["steps"]] == [step["step"] for step in result["steps"]]
 
     def test_lines_that_are_left_out_have_a_number(self, client: httpx.Client, short_page: bytes) -> None:
         with client.stream("POST", "/ocr/stream", content=short_page) as response:
-            *lines, _ = events(response)
+            lines = [event for event in events(response) if event["event"] == "line"]
         scores = sorted(line["score"] for line in lines)
         with client.stream("POST", "/ocr/stream", params={"min_score": scores[1]}, content=short_page) as response:
-            *sure, _ = events(response)
+            found = list(events(response))
+        assert found[-2] == {"event": "progress", "done": 3, "of": 3}
+        sure = [event for event in found if event["event"] == "line"]
         assert sure == [line for line in lines if line["score"] > scores[0]] and len(sure) == 2
 
     def test_a_part_of_a_form(self, client: httpx.Client) -> None:
         part = ("tiny.png", TINY.path.read_bytes(), "image/png")
         with client.stream("POST", "/ocr/stream", files={"image": part}) as response:
-            line, _ = events(response)
+            line, *_ = events(response)
         assert line["text"].split() == TINY.words
 
     def test_a_picture_without_text_has_only_the_times(self, client: httpx.Client, blank_picture: bytes) -> None:
@@ -177,6 +182,6 @@ class TestAround:
         assert {"200", "413", "415", "422"} <= set(operation["responses"])
         event = operation["responses"]["200"]["content"]["text/event-stream"]["itemSchema"]["properties"]["data"]
         names = {option["$ref"].rpartition("/")[2] for option in event["contentSchema"]["anyOf"]}
-        assert names == {"ReadLine", "Summary"}
+        assert names == {"ReadLine", "ReadingProgress", "Summary"}
         line = schema["components"]["schemas"]["ReadLine"]
         assert set(line["required"]) == {"text", "score", "box", "number", "of"}
