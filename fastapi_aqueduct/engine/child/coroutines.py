@@ -69,8 +69,11 @@ class LoopHand(Hand):
         self._runner = runner
 
     def send_items(self, entry: Entry) -> None:
-        """Send the items that a task has emitted."""
-        self._runner.attend_soon()
+        """Send the items that a task has emitted: at once if the coroutine does not let the event loop come round."""
+        if time.monotonic() - self._worker.flushed_at > FRAME_BUDGET:
+            self._worker.flush()
+        else:
+            self._runner.attend_soon()
 
     def send_answer(self, entry: Entry) -> None:
         """Answer a finished task when its coroutine next waits: until then an item after `finish` fails it."""
