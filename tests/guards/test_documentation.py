@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import textwrap
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -84,9 +87,33 @@ def test_the_endpoint_and_the_script_of_the_page_on_calls(tmp_path: Path) -> Non
     assert "1 passed" in run(tmp_path, "-m", "pytest", "-q", "test_main.py")
 
 
-def test_the_script_of_the_page_on_streaming(tmp_path: Path) -> None:
+class Answers(BaseHTTPRequestHandler):
+    """Answers a question with its text in capitals."""
+
+    def do_POST(self) -> None:
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.dumps({"text": question["text"].upper()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Write nothing."""
+
+
+def test_the_scripts_of_the_page_on_streaming(tmp_path: Path) -> None:
     write_modules("docs/streaming.md", tmp_path)
     assert run(tmp_path, "script.py") == "one\nat\na\ntime\n4\n"
+    assert run(tmp_path, "llm.py") == "[['the', 'first', 'text'], ['another']]\n"
+    assert run(tmp_path, "convert.py") == "50%\n100%\n['ONE', 'TWO']\n"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert run(tmp_path, "ask.py", ANSWERS_URL=url) == "['WHY?', 'WHEN?']\n"
+        server.shutdown()
+        thread.join()
     assert run(tmp_path, "-c", textwrap.dedent(SOCKET)) == "one two\n"
 
 
@@ -100,12 +127,12 @@ SOCKET = """
 """
 
 
-def run(directory: Path, *arguments: str) -> str:
+def run(directory: Path, *arguments: str, **environment: str) -> str:
     """Run a script and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         cwd=directory,
-        env=script_environment(),
+        env={**script_environment(), **environment},
         capture_output=True,
         text=True,
         timeout=DEADLINE,
