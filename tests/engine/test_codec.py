@@ -25,7 +25,7 @@ from fastapi_aqueduct import ArenaFull, TaskNotPicklable
 from fastapi_aqueduct.engine.memory.arena import THRESHOLD, Arena
 from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
-from fastapi_aqueduct.engine.wire.codec import Codec
+from fastapi_aqueduct.engine.wire.codec import Codec, Encoded
 from fastapi_aqueduct.runtime import runtime_of, set_runtime
 
 from .. import handlers
@@ -85,6 +85,18 @@ def test_fields_come_out_as_they_went_in(arena: Arena, fields: dict[str, Any]) -
     again = travel(arena, arrived)
     assert {name: getattr(again, name) for name in fields} == fields
     del arrived, again
+    assert used(arena) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(item=st.recursive(plain | large | large.map(bytearray), lambda inner: st.tuples(inner, inner), max_leaves=4))
+def test_items_come_out_as_they_went_in(arena: Arena, item: Any) -> None:
+    codec = Codec(arena)
+    body, blocks = codec.encode_item(item)
+    arrived = codec.decode_item(Encoded(b"", body, blocks))
+    assert arrived == item
+    assert type(arrived) is type(item)
+    del arrived
     assert used(arena) == 0
 
 

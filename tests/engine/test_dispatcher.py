@@ -119,6 +119,10 @@ class Peer:
         """Begin a call of the handler as a worker."""
         StatusPage(self._mapping.writable, self._layout, 1 + step).note_call(id, 0.0)
 
+    def held_blocks(self) -> list[int]:
+        """Return the offsets of the blocks that are held."""
+        return self._memory.ledger.held_blocks()
+
     def lose(self, step: int = 0) -> None:
         """Have a worker die."""
         worker = self.workers[step]

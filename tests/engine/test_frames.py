@@ -21,6 +21,7 @@ from fastapi_aqueduct.engine.wire.frames import (
     FrameReader,
     Kind,
     ProtocolError,
+    Status,
     pack,
     pack_batches,
     pack_offsets,
@@ -42,7 +43,7 @@ envelopes = st.builds(
     st.integers(0, 2**64 - 1),
     st.floats(allow_nan=False),
     st.integers(FINISHED, 1000),
-    st.integers(0, 2),
+    st.sampled_from(Status),
     contents,
 )
 batches = st.lists(

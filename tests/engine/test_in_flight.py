@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastapi_aqueduct.engine.wire.frames import ProtocolError
 from fastapi_aqueduct.engine.workers.in_flight import NUMBERS, PREFETCH, InFlight
@@ -171,6 +173,35 @@ def test_a_worker_is_abandoned_whose_oldest_batch_has_ended_without_it(table: In
     for item in items:
         item.is_settled = True
     assert table.is_abandoned()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 5), st.data())
+def test_of_calls_side_by_side_none_is_lost_or_counted_twice(places: int, data: st.DataObject) -> None:
+    """Batches are put in, answered in parts and in any order, until the worker dies in the turn of one of them."""
+    table: InFlight[Item] = InFlight(1, places)
+    left: dict[int, list[Item]] = {}
+    for _ in range(data.draw(st.integers(0, 12))):
+        is_answer = data.draw(st.booleans())
+        if left and is_answer:
+            number = data.draw(st.sampled_from(sorted(left)))
+            answered = data.draw(st.lists(st.sampled_from(left[number]), unique_by=id, min_size=1))
+            tickets, _ = table.complete(number, answered, 0.001, 1.0)
+            assert tickets == answered
+            left[number] = [item for item in left[number] if item not in answered]
+            if not left[number]:
+                del left[number]
+        else:
+            items = [Item(next(IDS)) for _ in range(data.draw(st.integers(1, 3)))]
+            left[table.put(items, PID, 0.0)[3]] = items
+        assert len(table) == table.calls == sum(map(len, left.values()))
+    outstanding = [item for items in left.values() for item in items]
+    current = data.draw(st.sampled_from([0, *[item.id for item in outstanding]]))
+    begun, in_hand, untouched = table.take_all(current)
+    assert sorted(item.id for item in begun + in_hand) == sorted(item.id for item in outstanding)
+    assert not untouched
+    assert [item.id for item in in_hand] == ([current] if current else [item.id for item in outstanding])
+    assert len(table) == table.calls == 0
 
 
 def test_numbers_fit_into_four_bytes() -> None:

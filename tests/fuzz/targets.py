@@ -27,6 +27,7 @@ from fastapi_aqueduct.engine.wire.frames import (
 from ..asgi.test_edge_multipart import ours, outcome, starlettes
 from .application import UploadTarget
 from .attempt import Attempt, pieces
+from .streaming import StreamTarget
 
 PARTS = {"image": UploadPart("image", True, False, (), None)}
 
@@ -46,6 +47,7 @@ def all_targets() -> Iterator[Target]:
             b"H": headers,
             b"M": multipart,
             b"F": frames,
+            b"S": StreamTarget(loop).receive,
             b"T": timing,
         }
 
