@@ -89,12 +89,12 @@ def test_batches_are_answered_in_any_order_and_in_parts(table: InFlight[Item]) -
     first, one = put(table, count=2 * BATCH)
     second, two = put(table, count=2)
     assert (len(table), table.calls) == (10, 3)
-    assert table.complete(two, second[::-1], 0.1, 1.0) == (second[::-1], 0.1)
+    assert table.complete(two, second[::-1], 0.1, 1.0) == (second[::-1], 0.1, len(second))
     assert (len(table), table.calls) == (8, 2)
-    assert table.complete(one, [first[5], first[0]], 0.1, 2.0) == ([first[5], first[0]], 0.1)
+    assert table.complete(one, [first[5], first[0]], 0.1, 2.0) == ([first[5], first[0]], 0.1, BATCH)
     assert (len(table), table.calls) == (6, 2)
     rest = [item for item in first if item not in (first[0], first[5])]
-    assert table.complete(one, rest, 0.4, 3.0) == (rest, 0.2)  # for each of its two calls
+    assert table.complete(one, rest, 0.4, 3.0) == (rest, 0.2, BATCH)  # for each of its two calls
     assert (len(table), table.calls, table.handled, table.head_since) == (0, 0, 10, 3.0)
     assert not table
 

@@ -70,6 +70,13 @@ async def test_any_step_may_emit() -> None:
         assert len(task.metrics.steps) == 4
 
 
+async def test_a_task_that_leaves_its_batch_early_has_its_size_in_its_metrics() -> None:
+    async with running(Flow(FlowStep(Rounds(), batch_size=3, batch_timeout=60))) as flow:
+        tasks = [Job(count=count) for count in (1, 5, 9)]
+        await asyncio.gather(*[flow.process(task) for task in tasks])
+        assert [task.metrics.steps[0].batch_size for task in tasks] == [3, 3, 3]
+
+
 async def test_a_task_that_visits_no_step_has_no_items() -> None:
     async with running(Flow(FlowStep(Emitting(), handle_condition=handlers.is_wanted))) as flow:
         assert await items_of(flow.stream(Job(count=3, wanted=False))) == []

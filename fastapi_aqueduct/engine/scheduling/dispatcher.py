@@ -248,11 +248,9 @@ class Dispatcher:
         envelopes, duration, _, number = batch
         now = time.monotonic()
         has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
-        tickets, duration = worker.in_flight.complete(number, envelopes, duration, now, has_run)
+        tickets, duration, size = worker.in_flight.complete(number, envelopes, duration, now, has_run)
         stage = self.stages[worker.step]
-        count = len(tickets)
-        size = min(count, stage.queue.batch_size)
-        is_first = worker.in_flight.handled == count  # which may be slower by far
+        is_first = worker.in_flight.handled == len(tickets)  # which may be slower by far
         if stage.batch_delay is not None and has_run and not is_first:
             stage.batch_delay.note_call(size, duration)
         try:

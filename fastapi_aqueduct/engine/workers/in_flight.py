@@ -130,7 +130,7 @@ class InFlight(Generic[T]):
 
     def complete(
         self, number: int, answers: Sequence[Answer], duration: float, now: float, has_run: bool = True
-    ) -> tuple[list[T], float]:
+    ) -> tuple[list[T], float, int]:
         """Remove the tasks that have been answered.
 
         Args:
@@ -142,7 +142,8 @@ class InFlight(Generic[T]):
                 make a slow worker look like one that may be given dozens of tasks ahead.
 
         Returns:
-            The tasks in the order of the answers, and the seconds of work for one call of the handler.
+            The tasks in the order of the answers, the seconds of work for one call of the handler, and the number of
+            tasks of one call, which others may be part of that were answered before or are not yet.
 
         Raises:
             ProtocolError: There is no such batch, or no such task in it; nothing is removed.
@@ -150,6 +151,7 @@ class InFlight(Generic[T]):
         tickets = self._batches.get(number)
         if tickets is None:
             raise ProtocolError(f"an answer to batch {number}, which it does not have")
+        size = min(len(tickets), self._batch_size)
         if number not in self._left and _are_whole(tickets, answers):
             del self._batches[number]
             calls = self._calls(tickets)
@@ -166,7 +168,7 @@ class InFlight(Generic[T]):
         if has_run:
             # Of calls under way at once the worker measures the handler's time, and not that until a place is free.
             self._note_call(now - tickets[0].sent_at if self.places else duration)
-        return tickets, duration
+        return tickets, duration, size
 
     def _pick(self, number: int, answers: Sequence[Answer]) -> list[T]:
         """Remove some tasks of a batch."""
