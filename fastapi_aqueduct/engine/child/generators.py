@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -12,10 +11,8 @@ from ...handler import BaseTaskHandler
 from ..wire.failures import encode_error
 from ..wire.frames import FRAME_BUDGET
 from .hand import Entry, Hand, log_unheard
+from .pace import Pace
 from .worker import Worker
-
-_LONG_TURN = 16 * FRAME_BUDGET
-"""Seconds of a turn that is forgotten after about 40 short ones."""
 
 
 class _Call:
@@ -26,7 +23,7 @@ class _Call:
 
     Attributes:
         generator: The generator; None before the first turn, and after the last.
-        pace: Seconds that its slowest recent turns took; unknown at first, so the first item leaves at once.
+        pace: How long its turns take.
     """
 
     __slots__ = ("entry", "generator", "pace")
@@ -34,7 +31,7 @@ class _Call:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.generator: Any = None
-        self.pace = math.inf
+        self.pace = Pace()
 
 
 class GeneratorRunner:
@@ -89,10 +86,8 @@ class GeneratorRunner:
             self._run_turn(id, call, started)
             has_run = True
             now = time.monotonic()
-            duration = now - started
-            # An item does not wait for a turn that may take long. The slowest turn counts, and is forgotten slowly.
-            call.pace = max(duration, min(call.pace, _LONG_TURN) * 15 / 16)
-            if call.pace > FRAME_BUDGET or now - worker.flushed_at > FRAME_BUDGET:
+            call.pace.note(now - started)
+            if call.pace.is_slow or now - worker.flushed_at > FRAME_BUDGET:
                 worker.flush()
                 worker.look()
         return has_run

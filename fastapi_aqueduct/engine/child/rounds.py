@@ -8,8 +8,9 @@ from typing import Any
 
 from ...runtime import runtime_of
 from ...task import BaseTask
-from ..wire.frames import Envelope
+from ..wire.frames import FRAME_BUDGET, Envelope
 from .hand import Entry, Hand
+from .pace import Pace
 from .worker import Worker
 
 
@@ -108,29 +109,36 @@ class BatchHand(Hand):
         """Iterate over the tasks that are not answered yet.
 
         Between two rounds what was emitted is sent, and tasks that are finished, failed or cancelled are answered. In a
-        continuous call new tasks join.
+        continuous call new tasks join. What cheap rounds emit within `FRAME_BUDGET` is sent together.
         """
         self._check_thread("self.rounds")
         worker = self._worker
         live = [entry for task in tasks if (entry := self._find(task)) is not None]
         first = self.envelopes[0].id if self.tasks else 0
+        pace = Pace()
         self._is_in_rounds = True
         while True:
             live = [entry for entry in live if not self._leave(entry)]
-            if worker.items or worker.answers:
-                worker.flush()
-            worker.look()
-            if self.is_open:
-                live += self.begin_pending()
-            if not live:
-                break
-            if any(entry.envelope.id in worker.cancelled for entry in live):
-                continue  # also of paused tasks: one that was paused and cancelled in this look gets no further frame
-            if all(entry.envelope.id in worker.paused for entry in live):
+            is_paused = all(entry.envelope.id in worker.paused for entry in live)
+            if is_paused or worker.answers or pace.is_slow or time.monotonic() - worker.flushed_at > FRAME_BUDGET:
+                # Both, or none: a task that joins may make the next round a slow one, for which no item may wait.
+                if worker.items or worker.answers:
+                    worker.flush()
+                worker.look()
+                if self.is_open:
+                    live += self.begin_pending()
+                if not live:
+                    break
+                if any(entry.envelope.id in worker.cancelled for entry in live):
+                    continue  # also of paused tasks: one paused and cancelled in this look gets no further frame
+                is_paused = all(entry.envelope.id in worker.paused for entry in live)
+            if is_paused:
                 self.wait(first)
-            else:
-                worker.note_call(first, time.monotonic())
-                yield [entry.task for entry in live]
+                continue
+            started = time.monotonic()
+            worker.note_call(first, started)
+            yield [entry.task for entry in live]
+            pace.note(time.monotonic() - started)
         self._is_in_rounds = False
 
     def _leave(self, entry: Entry) -> bool:
