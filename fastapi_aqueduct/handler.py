@@ -13,8 +13,8 @@ from .runtime import runtime_of, task_hosts
 T = TypeVar("T")
 
 
-class Form(Enum):
-    """The forms of ``handle``; each has a runner of its own in `engine/child`.
+class HandlerForm(Enum):
+    """How ``handle`` is defined, which decides how a worker runs it.
 
     Attributes:
         yields: Whether its values are the items of a stream.
@@ -106,6 +106,9 @@ class BaseTaskHandler:
 
         Returns:
             An iterator of lists of tasks.
+
+        Raises:
+            UsageError: ``handle`` is a generator or ``async def``.
         """
         for host in task_hosts:
             return host.rounds(tasks)
@@ -131,14 +134,14 @@ def _rounds_without_worker(tasks: Sequence[T]) -> Iterator[list[T]]:
         yield live
 
 
-def form_of(handler: BaseTaskHandler) -> Form:
+def form_of(handler: BaseTaskHandler) -> HandlerForm:
     """Return the form of a handler's ``handle``."""
     # Not unwrapped: a wrapper decides what it returns, and the worker checks that.
     if inspect.iscoroutinefunction(handler.handle):
-        return Form.COROUTINE
+        return HandlerForm.COROUTINE
     if inspect.isasyncgenfunction(handler.handle):
-        return Form.ASYNC_GENERATOR
-    return Form.GENERATOR if inspect.isgeneratorfunction(handler.handle) else Form.PLAIN
+        return HandlerForm.ASYNC_GENERATOR
+    return HandlerForm.GENERATOR if inspect.isgeneratorfunction(handler.handle) else HandlerForm.PLAIN
 
 
 def check_methods(name: str, owner: object) -> None:

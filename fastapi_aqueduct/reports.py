@@ -26,7 +26,7 @@ class StepMetrics(NamedTuple):
         step: Name of the step.
         queue_time: Seconds from the arrival at the step to the answer, without `handle_time`: waiting in the queue, in
             the worker behind other tasks and for the batch to fill, and the transport to and from the worker.
-        handle_time: Seconds that the handler took for the task's batch.
+        handle_time: Seconds that the handler took for the task's batch; of a generator the sum of its own turns.
         batch_size: Number of tasks in that batch.
     """
 

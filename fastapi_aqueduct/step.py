@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import re
 from collections.abc import Callable
 from typing import Any, Literal
 
 from .exceptions import ConfigurationError, got
-from .handler import BaseTaskHandler, Form, check_methods, form_of
+from .handler import BaseTaskHandler, HandlerForm, check_methods, form_of
 
 # Valid in a label of a metric, a token of an HTTP header and a line of a log without quotes.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -33,7 +34,7 @@ class FlowStep:
             as long as that has paid lately: when a further task saves more time than the waiting tasks lose. The
             policy learns from the times of the handler's calls and from the arrivals of tasks, with and without other
             tasks known to be uploading or in an earlier step. A handler whose call costs little beside its tasks
-            never waits.
+            never waits, and neither does one whose calls run side by side (``concurrency``).
         on_start_wait: Accepted for users of the package ``aqueduct`` and ignored.
         max_retries: How often a task runs again, alone, after the death of the worker that held it; 0 for a step that
             must run at most once. With 0, an exception from a batch fails the whole batch; otherwise the batch runs
@@ -120,7 +121,7 @@ class FlowStep:
         if self.continuous:
             return self.batch_size
         form = form_of(self.handler)
-        if form is Form.PLAIN:
+        if form is HandlerForm.PLAIN:
             return 0
         return self.concurrency or (DEFAULT_CONCURRENCY if form.is_async else 1)
 
@@ -138,6 +139,11 @@ class FlowStep:
         self._check_form(name, form_of(self.handler))
         if not callable(self.handle_condition):
             raise ConfigurationError(f"handle_condition of the step with {name} is not callable")
+        if inspect.iscoroutinefunction(self.handle_condition):
+            raise ConfigurationError(
+                f"handle_condition of the step with {name} is declared with `async def`, but it is called as an "
+                "ordinary function, so it would be true for every task; write `def`"
+            )
         local = _local(self.handle_condition)
         if local:
             raise ConfigurationError(
@@ -165,14 +171,14 @@ class FlowStep:
             if value is not None and value <= 0:
                 raise ConfigurationError(f"the step with {name} needs {parameter} > 0, got {value}")
 
-    def _check_form(self, name: str, form: Form) -> None:
+    def _check_form(self, name: str, form: HandlerForm) -> None:
         """Refuse options that the form of ``handle`` cannot have."""
         if form.yields and self.batch_size != 1:
             raise ConfigurationError(
                 f"{name}.handle has a `yield`, which needs batch_size=1, got {self.batch_size}: of a batch it would "
                 "not be known to which task a value belongs; send its items with task.emit(item)"
             )
-        if self.continuous and form is not Form.PLAIN:
+        if self.continuous and form is not HandlerForm.PLAIN:
             raise ConfigurationError(
                 f"continuous=True needs a plain `def handle(self, *tasks)` with self.rounds(tasks), and {name}.handle "
                 f"{'has a `yield`' if form.yields else 'is declared with `async def`'}: its calls run side by side "
@@ -187,7 +193,7 @@ class FlowStep:
             raise ConfigurationError(
                 f"the step with {name} is continuous, so a task never waits for a batch: leave out batch_timeout"
             )
-        if form is Form.PLAIN and (self.concurrency or 1) != 1:
+        if form is HandlerForm.PLAIN and (self.concurrency or 1) != 1:
             raise ConfigurationError(
                 f"concurrency={self.concurrency} needs a generator or `async def`, and {name}.handle is neither: "
                 + (

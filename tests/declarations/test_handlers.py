@@ -62,6 +62,17 @@ def test_a_method_that_comes_from_elsewhere() -> None:
         Flow(handler)
 
 
+async def is_wanted(task: Any) -> bool:
+    return False
+
+
+def test_a_coroutine_function_as_condition() -> None:
+    words = "but it is called as an ordinary function, so it would be true for every task; write `def`"
+    for condition in (is_wanted, functools.partial(is_wanted)):
+        with refused(f"handle_condition of the step with Each is declared with `async def`, {words}"):
+            FlowStep(Each(), handle_condition=condition)
+
+
 class Generator(BaseTaskHandler):
     """Yields in turns."""
 

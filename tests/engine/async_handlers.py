@@ -133,6 +133,11 @@ async def sleep_and_note_end(task: Any) -> None:
         note(task.path, "finally")
 
 
+async def sleep_and_note_path(task: Any) -> None:
+    Path(task.path).touch()
+    await asyncio.sleep(60)
+
+
 async def raise_when_cancelled(task: Any) -> None:
     note(task.path, "begun")
     try:

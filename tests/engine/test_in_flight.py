@@ -208,3 +208,19 @@ def test_numbers_fit_into_four_bytes() -> None:
     table: InFlight[Item] = InFlight(BATCH)
     table._number = NUMBERS - 2
     assert [put(table)[1] for _ in range(3)] == [NUMBERS - 1, 0, 1]
+
+
+def test_the_pace_of_calls_side_by_side_is_the_time_until_a_place_is_free() -> None:
+    """The worker measures only the turns of a generator, without those of the others and without its pauses."""
+    table: InFlight[Item] = InFlight(1, places=2)
+    (first, number), (second, other) = put_one(table, 1.0), put_one(table, 2.0)
+    assert (table.prefetch, table.calls) == (2, 2)
+    assert table.complete(other, [second], 0.01, 5.0) == ([second], 0.01)
+    assert table.pace == 3.0
+    assert table.complete(number, [first], 0.01, 9.0) == ([first], 0.01)
+    assert table.pace == 3.0 + (8.0 - 3.0) / 8
+
+
+def put_one(table: InFlight[Item], now: float) -> tuple[Item, int]:
+    item = Item(next(IDS))
+    return item, table.put([item], PID, now)[3]

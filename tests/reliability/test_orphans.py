@@ -26,11 +26,13 @@ SERVER = """
     from pathlib import Path
     from fastapi_aqueduct import Flow, FlowStep
     from tests import handlers as common
-    from tests.handlers import Each, Job
+    from tests.engine import async_handlers
+    from tests.engine.async_handlers import Life
+    from tests.handlers import Each, InLoop, Job
     from tests.reliability import handlers
 
     async def main():
-        async with Flow(FlowStep(Each({function}), nprocs=2), mp_start_method="{method}") as flow:
+        async with Flow(FlowStep({handler}, nprocs=2), mp_start_method="{method}") as flow:
             calls = [asyncio.create_task(flow.process(Job(path=Path("begun"), rounds={rounds}), 300))
                      for _ in range({calls})]
             while {calls} and not Path("begun").exists():
@@ -59,18 +61,31 @@ def server(directory: Path, **settings: Any) -> Iterator[tuple[subprocess.Popen[
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 @pytest.mark.parametrize(
-    ("function", "calls"),
-    [("handlers.work", 0), ("common.spin", 2), ("handlers.fork_and_spin", 2)],
-    ids=["idle", "busy in Python", "with a child that holds its channel"],
+    ("handler", "calls"),
+    [
+        ("Each(handlers.work)", 0),
+        ("Each(common.spin)", 2),
+        ("Each(handlers.fork_and_spin)", 2),
+        ("InLoop(async_handlers.sleep_and_note_path)", 2),
+    ],
+    ids=["idle", "busy in Python", "with a child that holds its channel", "in a coroutine that waits"],
 )
 def test_a_second_after_the_server_was_killed_no_worker_is_alive(
-    tmp_path: Path, method: str, function: str, calls: int
+    tmp_path: Path, method: str, handler: str, calls: int
 ) -> None:
-    with server(tmp_path, function=function, calls=calls, method=method) as (process, workers):
+    with server(tmp_path, handler=handler, calls=calls, method=method) as (process, workers):
         children = [int(child) for child in notes(tmp_path / "begun")]
         with Ends([*workers, *children]) as ends:
             process.kill()
             assert ends.wait(1.0) == set()
+
+
+def test_an_idle_worker_with_an_event_loop_runs_on_stop_when_the_server_was_killed(tmp_path: Path) -> None:
+    with server(tmp_path, handler='Life(Path("stopped"))', calls=0) as (process, workers):
+        with Ends(workers) as ends:
+            process.kill()
+            assert ends.wait(1.0) == set()
+    assert notes(tmp_path / "stopped") == ["stopped-True"] * 2
 
 
 async def test_a_worker_may_start_processes_of_its_own() -> None:

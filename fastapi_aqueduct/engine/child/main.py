@@ -11,7 +11,7 @@ import socket
 import sys
 from typing import Protocol
 
-from ...handler import BaseTaskHandler, Form, form_of
+from ...handler import BaseTaskHandler, HandlerForm, form_of
 from ...runtime import task_hosts
 from ...task import shared_memories
 from ..memory.mapping import Mapping
@@ -126,7 +126,7 @@ def _make_runner(worker: Worker, handler: BaseTaskHandler, check: ReturnCheck, h
         from .coroutines import CoroutineRunner  # imports asyncio, which other workers do not need
 
         return CoroutineRunner(worker, handler, check, hooks.event_loop, form.yields)
-    if form is Form.GENERATOR:
+    if form is HandlerForm.GENERATOR:
         return GeneratorRunner(worker, handler)
     if worker.setup.is_continuous:
         return ContinuousRunner(worker, handler, check)
