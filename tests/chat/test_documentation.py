@@ -22,7 +22,7 @@ def test_the_client_of_the_page(service: Service, tmp_path: Path) -> None:
     write_modules(PAGE, tmp_path)
     command = [sys.executable, "-W", "error", "ask.py", f"{service.url}/v1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE)
-    expected, _ = answer_to(Sampling(seed=1, max_tokens=100), "Tell me about the Cheshire Cat")
+    expected, _ = answer_to(Sampling(seed=1, max_tokens=40), "Tell me about the Cheshire Cat")
     assert done.stdout == expected, done.stderr
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +86,18 @@ def test_a_busy_service_is_reported_and_the_question_can_be_sent_again(browser: 
     browser.click("#send")
     browser.wait_for(ANSWER)
     assert not is_shown(browser, "#problem")
+
+
+def test_an_answer_that_is_cut_off_is_reported_and_kept(browser: Browser, service: Service) -> None:
+    write(browser, f"Tell me a long story.{ENTER}")
+    browser.wait_for(f"{BUSY} && {ANSWER}")
+    threads = Path(f"/proc/{service.process.pid}/task").iterdir()
+    (worker,) = [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+    os.kill(worker, signal.SIGKILL)
+    assert browser.wait_for(NOTE) == "Cut off."
+    assert "could not complete" in browser.run("return document.getElementById('problem').textContent")
+    assert is_shown(browser, "#send") and browser.run(f"return {ANSWER}")
+    service.wait_until_ready()
 
 
 def test_everything_fits_a_small_screen_and_has_a_name(browser: Browser) -> None:

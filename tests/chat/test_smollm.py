@@ -22,6 +22,7 @@ GREEDY = Sampling(temperature=0, max_tokens=MAX_TOKENS)
 
 
 COUNT = "Count to ten: one, two"
+LONG = "Write a very long story.", Sampling(seed=1)
 
 
 def asked(text: str, sampling: Sampling = GREEDY) -> Question:
@@ -37,7 +38,7 @@ async def test_a_language_model_answers() -> None:
         assert question.prompt_tokens > 10
         with pytest.raises(PromptTooLong, match="context"):
             await flow.process(asked("word " * CONTEXT * 2), TIMEOUT)
-        async with flow.stream(asked("Write a very long story.", Sampling(seed=1)), TIMEOUT) as story:
+        async with flow.stream(asked(*LONG), TIMEOUT) as story:
             await anext(story)
             stopped = await flow.process(asked(COUNT, Sampling(temperature=0, stop=("four",))), TIMEOUT)
             assert (stopped.finish_reason, stopped.answer) == ("stop", question.answer.partition("four")[0])
@@ -46,7 +47,7 @@ async def test_a_language_model_answers() -> None:
         assert flow.statistics().cancelled == 1
         check_process(pids(flow)[0])
         # Both places of llama.cpp are free again.
-        async with flow.stream(asked(COUNT), TIMEOUT) as one, flow.stream(asked(COUNT), TIMEOUT) as other:
+        async with flow.stream(asked(*LONG), TIMEOUT) as one, flow.stream(asked(*LONG), TIMEOUT) as other:
             await asyncio.gather(anext(one), anext(other))
             assert flow.statistics().in_flight == 2
         await eventually(lambda: flow.statistics().in_flight == 0)
