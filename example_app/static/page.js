@@ -62,13 +62,14 @@ function sentence(text) {
 }
 
 function setBusy(isBusy) {
-  if (document.activeElement === element("cancel")) element("file").focus();
+  const hadFocus = [element("cancel"), element("again")].includes(document.activeElement);
   element("result").ariaBusy = String(isBusy);
   element("working").hidden = !isBusy;
   element("progress").removeAttribute("value");
   element("progress-text").textContent = "";
   element("again").hidden = true;
   clearInterval(countdown);
+  if (hadFocus) element(isBusy ? "cancel" : "file").focus();  // what had it is hidden now
 }
 
 function showProgress(done, of) {

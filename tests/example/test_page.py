@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from example_app.demo import Sample, load_samples
 from example_app.service import Service
@@ -114,6 +115,7 @@ def test_a_chosen_picture_shows_its_boxes_and_text(browser: Browser) -> None:
     check_boxes(browser, SAMPLES["receipt.jpg"])
     scores = browser.run("return [...document.querySelectorAll('#lines data')].map((n) => parseInt(n.textContent))")
     assert len(scores) == 22 and min(scores) > 50
+    assert browser.run(STATUS) == "receipt.jpg: 22 lines, 1200 × 1600 pixels."
 
 
 def test_lines_appear_while_others_are_read_until_that_is_cancelled(
@@ -141,10 +143,26 @@ def test_lines_appear_while_others_are_read_until_that_is_cancelled(
         browser.wait_for(IDLE)
         assert re.search(r"cancelled after \d+ of 90 lines", browser.run(STATUS))
         assert not is_displayed(browser, "#working")
+        assert browser.run("return document.activeElement.id") == "file"  # where the next picture is chosen
         assert wait_until(lambda: count_tasks(client, "cancelled") == cancelled + 1, 10)
     browser.click("#samples li:nth-child(7) button")
     browser.wait_for(FINISHED)
     check_boxes(browser, SAMPLES["tiny.png"])
+
+
+def test_a_reading_can_be_cancelled_before_the_first_line(
+    browser: Browser, service: Service, tmp_path: Path, long_page: bytes
+) -> None:
+    page = tmp_path / "page.png"
+    page.write_bytes(long_page)
+    (worker,) = workers(service, "Recognise")
+    with suspended(worker):
+        browser.choose_file("#file", page)
+        browser.wait_for("document.getElementById('working').checkVisibility()")
+        browser.click("#cancel")
+        browser.wait_for(IDLE)
+    assert browser.run(STATUS) == "page.png: cancelled."
+    assert not is_displayed(browser, "#result")
 
 
 @pytest.mark.timeout(120)  # a new worker loads its models
@@ -245,6 +263,16 @@ def test_a_picture_without_text_says_so(browser: Browser, tmp_path: Path, blank_
     browser.choose_file("#file", blank)
     browser.wait_for(FINISHED)
     assert "No text" in browser.run("return document.getElementById('lines').textContent")
+
+
+def test_a_picture_that_the_browser_cannot_show_is_read_too(browser: Browser, tmp_path: Path) -> None:
+    sample = SAMPLES["tiny.png"]
+    with Image.open(sample.path) as image:
+        image.convert("RGB").save(tmp_path / "tiny.tiff")
+    browser.choose_file("#file", tmp_path / "tiny.tiff")
+    browser.wait_for(FINISHED)
+    assert listed(browser).split() == sample.words
+    assert is_displayed(browser, "#unseen") and not is_displayed(browser, "#stage")
 
 
 def test_nothing_sticks_out_on_any_screen(browser: Browser) -> None:
