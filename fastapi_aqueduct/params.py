@@ -83,3 +83,10 @@ def no_parameter(name: str) -> str:
         f"above the function, below @app.post(...), or declare the parameter as `Annotated[{name}, FlowTask()]`; to "
         "respond with fields of a task, return a model that has them"
     )
+
+
+NO_STREAM = (
+    "a FlowStream is no ordinary parameter or response model of an endpoint: put @flow_endpoint(flow) directly above "
+    "the function, below @app.post(...), or call flow.stream(task) in the function"
+)
+"""The message of the error for a stream that FastAPI would have to make."""

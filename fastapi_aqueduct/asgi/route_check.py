@@ -55,10 +55,11 @@ class RouteCheck:
 
     def _check_function(self, route: BaseRoute, path: str, function: Any, overrides: dict[Any, Any]) -> None:
         name = getattr(function, "__qualname__", repr(function))
-        if isinstance(route, WebSocketRoute) and hasattr(function, "__aqueduct__"):
+        is_ours = hasattr(function, "__aqueduct__") or hasattr(function, "__flow_endpoint__")
+        if isinstance(route, WebSocketRoute) and is_ours:
             raise ConfigurationError(
                 f"{name} at {path}: an endpoint of a websocket cannot get a task of its request; use FlowDep: take "
-                "`flow: FlowDep` and call `await flow.process(task)`"
+                "`flow: FlowDep` and call `await flow.process(task)`, or iterate over `flow.stream(task)`"
             )
         endpoint, _ = getattr(function, "__flow_endpoint__", (None, None))
         flow = function.flow if isinstance(function, GivenFlow) else endpoint.flow if endpoint is not None else None

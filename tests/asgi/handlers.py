@@ -242,3 +242,24 @@ def speak(task: Speech) -> Iterator[str]:
         act_in_round(task, number)
         yield f"word {number}"
     act_in_round(task, task.count)
+
+
+class Recital(BaseTask):
+    """A text that is recited, and perhaps not to its end."""
+
+    def __init__(self, text: Upload, act: str = "") -> None:
+        super().__init__()
+        self.text = text
+        self.act = act
+        self.total = self.count = 0
+
+
+def recite(task: Recital) -> Iterator[bytes | memoryview]:
+    """Yield a text in pieces, for `Yielding`: slices of the upload, and copies."""
+    if task.act == "raise at once":
+        raise ValueError("at once")
+    for start in range(0, len(task.text), 100_000):
+        piece = task.text[start : start + 100_000]
+        yield piece if start % 200_000 else bytes(piece)
+    if task.act == "raise":
+        raise ValueError("at the end")

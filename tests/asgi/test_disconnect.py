@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ async def test_a_stream_is_watched_from_its_begin() -> None:
     """A client that leaves soon must not cost the work of the time until a watch is armed."""
     made = 0
 
-    async def values() -> AsyncIterator[int]:
+    async def make_values() -> AsyncGenerator[int, None]:
         nonlocal made
         while True:
             made += 1
@@ -137,7 +137,8 @@ async def test_a_stream_is_watched_from_its_begin() -> None:
     async def send(message: Message) -> None:
         pass
 
-    response = ItemResponse(Primed(values(), None), JSONLines(dump_any))
+    values = make_values()
+    response = ItemResponse(Primed(values, values, None), JSONLines(dump_any))
     await response({"type": "http", "method": "GET", "path": "/"}, receive, send)
     assert made < 50
 

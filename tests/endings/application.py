@@ -14,7 +14,17 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_aqueduct import Aqueduct, Flow, FlowDep, FlowStep, FlowTask, SharedResponse, UploadLimits, flow_endpoint
+from fastapi_aqueduct import (
+    Aqueduct,
+    Flow,
+    FlowDep,
+    FlowStep,
+    FlowStream,
+    FlowTask,
+    SharedResponse,
+    UploadLimits,
+    flow_endpoint,
+)
 
 from ..asgi.support import taken
 from .pipeline import Mapped, Picture, Suffer
@@ -97,6 +107,16 @@ async def plain(task: Picture, end: str = "", strict: int = 0) -> Any:
     return await result(task, end)
 
 
+async def streamed(task: Picture, items: FlowStream[Any], end: str = "", strict: int = 0) -> AsyncIterator[Any]:
+    async for _ in items:
+        pass
+    if end == "broken":
+        yield len(task.image)
+        raise ZeroDivisionError
+    found = await result(task, end)
+    yield bytes(task.array).hex() if isinstance(found, SharedResponse) else found
+
+
 def by_hand(timeout: float) -> Any:
     async def dependent(task: Annotated[Picture, FlowTask()], flow: FlowDep, end: str = "", strict: int = 0) -> Any:
         await flow.process(task, timeout)
@@ -132,16 +152,18 @@ async def _make(request: Request) -> Picture:
     return Picture(body, query.get("fate", "answer"), gate, query.get("name", "gate"))  # type: ignore[arg-type]
 
 
-KINDS = ("short", "long", "plain", "dependent", "own", "bare")
+KINDS = ("short", "long", "plain", "streamed", "dependent", "own", "bare")
 """The kinds of endpoint: `flow_endpoint` on the fast path, by FastAPI's own handler (there is a dependency),
-and on a plain Starlette route; `FlowTask` with `FlowDep`; `FlowDep` with a task that the endpoint makes; and a plain
-Starlette route that calls the flow and has nothing else of the package."""
+on a plain Starlette route, and with a stream; `FlowTask` with `FlowDep`; `FlowDep` with a task that the endpoint makes;
+and a plain Starlette route that calls the flow and has nothing else of the package."""
+
 
 for prefix, timeout in (("", 30.0), ("/late", LATE)):
     decorated = flow_endpoint(flow, timeout_sec=timeout, accept_gzip=True)
     app.post(f"{prefix}/short", response_model=int)(decorated(short))
     app.post(f"{prefix}/long", response_model=int)(decorated(long))
     app.router.routes.append(Route(f"{prefix}/plain", decorated(plain), methods=["POST"]))
+    app.post(f"{prefix}/streamed")(decorated(streamed))
     app.post(f"{prefix}/dependent", response_model=int)(by_hand(timeout))
     app.post(f"{prefix}/own", response_model=int)(own_task(timeout))
     app.router.routes.append(Route(f"{prefix}/bare", bare(timeout), methods=["POST"]))

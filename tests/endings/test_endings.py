@@ -36,10 +36,10 @@ SERVERS = {
     "granian": ["granian", "tests.endings.application:app", "--interface=asgi", "--port={port}"],
 }
 
-STREAMED = ("short", "long", "plain", "dependent")
+STREAMED = ("short", "long", "plain", "streamed", "dependent")
 """Kinds of endpoint whose body goes straight into shared memory."""
 
-MADE = ("short", "long", "dependent", "own")
+MADE = ("short", "long", "streamed", "dependent", "own")
 """Kinds of endpoint that FastAPI knows."""
 
 
@@ -229,7 +229,7 @@ ENDINGS = (
     Ending("wrong parameter", posted(422, strict="none"), (*MADE, "plain")),
     Ending("wrong field", form, STREAMED),
     Ending("malformed form", malformed_form, STREAMED),
-    Ending("malformed gzip", malformed_gzip, ("short", "long", "plain")),
+    Ending("malformed gzip", malformed_gzip, ("short", "long", "plain", "streamed")),
     Ending("too large", too_large, STREAMED),
     Ending("idle", idle, STREAMED),
     Ending("timed out", timed_out),

@@ -101,9 +101,9 @@ class StreamEndpoint(FlowEndpoint):
         except Exception as exc:
             raise_http_error(request.scope, exc)
         function = self._function(**others, **fields, **{self._task_name: task, self._stream_name: stream})
-        async with aclosing(stream), aclosing(function):
+        async with aclosing(Primed(function, stream, self._limits.deadline())) as values:
             try:
-                values = await self._begin(request, stream, function)
+                await self._begin(request, stream, values)
             except Exception as exc:
                 raise_http_error(request.scope, exc)
             if self._is_timed(request.scope):
@@ -115,9 +115,8 @@ class StreamEndpoint(FlowEndpoint):
                 untangle(exc)
                 raise
 
-    async def _begin(self, request: Request, stream: FlowStream[Any], function: AsyncIterator[Any]) -> Primed:
-        values = Primed(function, self._limits.deadline())
+    async def _begin(self, request: Request, stream: FlowStream[Any], values: Primed) -> None:
+        # A frame of its own, as in `FlowEndpoint`.
         async with guarded_wait(request, values.deadline):
             await stream.wait()
             await values.begin()
-        return values

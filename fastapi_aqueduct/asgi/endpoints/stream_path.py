@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi.datastructures import Default
-from fastapi.exceptions import ResponseValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse
 from starlette.requests import Request
@@ -16,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..binding.injection import REQUEST, RESPONSE, Injected
-from ..streaming.formats import Dump, Format, JSONLines, Pieces, ServerSentEvents, dump_any
+from ..streaming.formats import Dump, Format, JSONLines, Pieces, ServerSentEvents, dump_any, dump_as
 from ..streaming.primed import Primed
 from ..streaming.response import ItemResponse
 from .fastapi_parts import FastAPIParts, has_usual_body, own_handler
@@ -118,16 +117,7 @@ def _format_of(route: Any, parts: FastAPIParts) -> Format:
 
 
 def _dump_of(route: Any, parts: FastAPIParts) -> Dump:
-    field = route.stream_item_field
-    if field is None:
+    if route.stream_item_type is None:
         return dump_any
-    context: Any = {**parts.describe(route.endpoint), "path": f"{', '.join(sorted(route.methods))} {route.path}"}
-
-    def dump(value: Any) -> bytes:
-        valid, errors = field.validate(value, {}, loc=("response",))
-        if errors:
-            raise ResponseValidationError(errors=errors, body=value, endpoint_ctx=context)
-        text: bytes = field.serialize_json(valid)
-        return text
-
-    return dump
+    context = {**parts.describe(route.endpoint), "path": f"{', '.join(sorted(route.methods))} {route.path}"}
+    return dump_as(route.stream_item_type, context)

@@ -31,45 +31,44 @@ class ChunkSender:
         self._chunks: list[bytes] = []
         self._size = 0
         self._has_ended = False
-        self._is_complete = False
+        self._has_failed = False
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def is_full(self) -> bool:
-        """Whether `drain` must be awaited before the next chunk."""
-        return self._size >= FULL
+    def put(self, chunk: bytes) -> bool:
+        """Add a chunk; return whether `drain` must be awaited before the next one.
 
-    def put(self, chunk: bytes) -> None:
-        """Add a chunk."""
+        Raises:
+            ClientDisconnect: The chunks before it could not be sent.
+        """
+        if self._has_failed:
+            raise ClientDisconnect
         self._chunks.append(chunk)
         self._size += len(chunk)
-        _wake(self._reader)
+        if self._reader is not None:
+            _wake(self._reader)
+        return self._size >= FULL
 
     async def drain(self) -> None:
         """Wait until the next chunk may be added."""
-        while self.is_full:
+        while self._size >= FULL and not self._has_failed:
             self._writer = self._loop.create_future()
             await self._writer
 
-    def end(self, is_complete: bool) -> None:
-        """Note that there are no more chunks.
-
-        Args:
-            is_complete: Whether the body is complete, and may get its end.
-        """
+    def end(self) -> None:
+        """Note that there are no more chunks."""
         self._has_ended = True
-        self._is_complete = is_complete
         _wake(self._reader)
 
-    async def run(self) -> None:
-        """Send all chunks until the end.
+    async def run(self) -> Exception | None:
+        """Send all chunks until `end`.
 
-        Raises:
-            ClientDisconnect: The server says that the client has gone.
+        Returns:
+            The error of the server or of a middleware: ``ClientDisconnect`` for an ``OSError``. It is not kept here, to
+            which its frames refer.
         """
         if self._keep_alive:
             self._timer = self._loop.call_later(self._interval, self._tick)
@@ -81,11 +80,15 @@ class ChunkSender:
                     self._reader = self._loop.create_future()
                     await self._reader
                     self._reader = None
-            if self._is_complete:
-                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        except OSError as exc:
-            raise ClientDisconnect from exc
+        except OSError:
+            return ClientDisconnect()
+        except Exception as exc:
+            return exc
+        else:
+            return None
         finally:
+            self._has_failed = not self._has_ended
+            _wake(self._writer)
             if self._timer is not None:
                 self._timer.cancel()
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, Protocol
+
+
+class Closing(Protocol):
+    """An object that can be closed."""
+
+    async def aclose(self) -> object:
+        """Close it."""
 
 
 class Primed:
     """The values of an asynchronous iterator, of which the first is there before it is asked for.
 
     Args:
-        values: The iterator.
+        values: The iterator, an async generator.
+        source: What it reads, which ends with it.
         deadline: When the iteration must have ended, on the clock of the event loop; None: at no time.
 
     Attributes:
@@ -20,9 +28,10 @@ class Primed:
         deadline: As given.
     """
 
-    def __init__(self, values: AsyncIterator[Any], deadline: float | None) -> None:
+    def __init__(self, values: AsyncGenerator[Any, None], source: Closing, deadline: float | None) -> None:
         self.first: list[Any] = []
         self.rest = values
+        self._source = source
         self.deadline = deadline
 
     async def begin(self) -> None:
@@ -34,6 +43,13 @@ class Primed:
         async for value in self.rest:
             self.first.append(value)
             return
+
+    async def aclose(self) -> None:
+        """End the iterator, and what it reads. May be called more than once."""
+        try:
+            await self.rest.aclose()
+        finally:
+            await self._source.aclose()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over all values.

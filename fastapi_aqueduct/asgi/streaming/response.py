@@ -70,24 +70,30 @@ class ItemResponse(Response):
             Exception: Of the iteration.
         """
         try:
-            with suppress(ClientDisconnect), DisconnectWatch(receive, at_once=True):
-                await self._send_in_time(send)
+            try:
+                with suppress(ClientDisconnect):
+                    await self._send_in_time(receive, send)
+            finally:
+                await self._values.aclose()  # not later: the client, or a background task, may take its time
         except Exception as exc:
             if not self._has_begun:
                 raise_http_error(scope, exc)
+            await _cut(scope, receive, send, exc)
             if find_answer(exc) is None:
                 untangle(exc)
                 raise
-            log.info("%s %s: the response was cut: %s", scope["method"], scope["path"], exc)
-            await _close(receive)
+            return
         if self.background is not None:
             await self.background()
 
-    async def _send_in_time(self, send: Send) -> None:
+    async def _send_in_time(self, receive: Receive, send: Send) -> None:
         limit = asyncio.timeout_at(self._values.deadline)
         try:
             async with limit:
-                await self._send(send)
+                with DisconnectWatch(receive, at_once=True):
+                    await self._send(send)
+                # Without the watch: servers announce the end of a complete response as they do a client that has left.
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             if limit.expired():
                 raise TaskTimeout("it did not end within its total_timeout") from None
@@ -107,39 +113,70 @@ class ItemResponse(Response):
         finally:
             del error  # it refers to this frame; as a cycle both would keep the memory of the task
 
-    async def _exchange(self, sender: ChunkSender) -> BaseException | None:
+    async def _exchange(self, sender: ChunkSender) -> Exception | None:
         """Send all values; return what has failed, which gets no reference to this frame."""
+        # Not in a TaskGroup: it makes a cycle of a cancellation and its own frame, up to Python 3.12.
+        sending = asyncio.create_task(sender.run())
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(sender.run())
-                error = await self._fill(sender)
-                sender.end(is_complete=error is None)
-        except BaseExceptionGroup as exc:
-            return exc.exceptions[0]
-        return error
+            error = await self._fill(sender)
+            sender.end()
+            await asyncio.wait([sending])
+        finally:
+            if not sending.done():
+                sending.cancel()
+                await asyncio.wait([sending])
+        return sending.result() or error
 
     async def _fill(self, sender: ChunkSender) -> Exception | None:
         """Pass all values to the sender; return the exception that ends them, which must not overtake them."""
         encode = self._format.encode
         try:
             async for value in self._values.rest:
-                sender.put(encode(value))
-                if sender.is_full:
+                if sender.put(encode(value)):
                     await sender.drain()
         except Exception as exc:
             return exc
         return None
 
 
-async def _close(receive: Receive) -> None:
-    """Close the connection of a response that has no end, after what was written."""
+async def _cut(scope: Scope, receive: Receive, send: Send, exc: Exception) -> None:
+    """Cut the connection of a response that has failed, after what was written, so that the client sees the failure.
+
+    A server does it when its application returns or raises. It logs both, so where the connection is known, it is
+    closed before the application returns because of an error of a flow.
+    """
     transport = transport_of(receive)
+    is_expected = find_answer(exc) is not None
+    if is_expected:
+        log.info("%s %s: the response was cut: %s", scope["method"], scope["path"], str(exc))
     if transport is None:
-        return  # the server sees an incomplete answer and closes the connection
-    transport.close()
-    with suppress(TimeoutError):
+        if await _spoil(send) and not is_expected:
+            log.error("%s %s: the response was cut", scope["method"], scope["path"], exc_info=exc)
+    elif is_expected:
+        transport.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                return
+        transport.abort()
+
+
+async def _spoil(send: Send) -> bool:
+    """Make a middleware fail that would end the response.
+
+    ``BaseHTTPMiddleware`` ends a response when the application returns, and before it raises what the application has
+    raised. It fails at a message that is none; and so does every server.
+
+    Args:
+        send: Of the request.
+
+    Returns:
+        Whether there is such a middleware. It fails before it raises what the application raises.
+    """
+    try:
         async with asyncio.timeout(CLOSE_TIMEOUT):
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            return
-    transport.abort()
+            await send({"type": "http.response.cut"})
+    except Exception:
+        return False
+    return True

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
-from ...exceptions import UsageError
+from ...exceptions import ConfigurationError, UsageError
+from ...params import NO_STREAM
 from .outlet import Outlet
 from .streams import Streams
 
@@ -46,6 +47,15 @@ class FlowStream(Generic[T]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_waiting = False
         self._has_ended = False
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
+        """Refuse a schema; FastAPI asks for one where a stream is an ordinary parameter.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        raise ConfigurationError(NO_STREAM)
 
     def __aiter__(self) -> Self:
         """Return the stream itself.
