@@ -88,3 +88,13 @@ def test_the_next_owner_of_a_region_adopts_what_is_in_use(account: Account) -> N
 )
 def test_a_block_lies_in_one_region(offset: int, size: int, exists: bool) -> None:
     assert LAYOUT.has_block(offset, size) is exists
+
+
+def test_a_worker_cannot_have_a_block_of_another_region_that_nothing_holds(account: Account) -> None:
+    ledger = account.ledger
+    assert ledger.find_unknown([FIRST, OWN], 1) == OWN
+    assert ledger.find_unknown([FIRST], 2) == FIRST
+    ledger.hold([OWN])
+    ledger.hold_block(FIRST.offset)
+    assert ledger.find_unknown([FIRST, OWN, SECOND], 2) is None
+    assert ledger.find_unknown([Ref(LAYOUT.start(2), LAYOUT.region_size + 1)], 2) is not None

@@ -40,6 +40,17 @@ class Ledger:
                 self._foreign[region][offset] = size
             holds[offset] = holds.get(offset, 0) + 1
 
+    def find_unknown(self, refs: Iterable[Ref], region: int) -> Ref | None:
+        """Return the first block that the worker of a region cannot have; None if there is none.
+
+        It makes blocks in its own region. All others are held: by the tasks that it has in hand, or for its code.
+        """
+        for ref in refs:
+            is_known = ref.offset in self._holds or self._layout.region_of(ref.offset) == region
+            if not is_known or not self._layout.has_block(ref.offset, ref.size):
+                return ref
+        return None
+
     def drop(self, refs: Iterable[Ref]) -> None:
         """End a task's holds."""
         for ref in refs:

@@ -90,7 +90,7 @@ class Dispatcher:
         memory.waiters.on_shortage = self._reclaimer.reclaim
         self._retries = Retries(memory.ledger, memory.arena.status, self._settle)
         self.streams = Streams(name, self.stages, memory, self._tickets, self._deadlines, self._settle)
-        self._retention = Retention(memory.ledger, memory.arena.layout)
+        self._retention = Retention(memory.ledger)
 
     @property
     def in_flight(self) -> int:
@@ -258,7 +258,7 @@ class Dispatcher:
                 _, _, step, status, content = envelope
                 if not status:
                     if content.blocks != ticket.content.blocks:
-                        self._replace_blocks(ticket, content.blocks)
+                        self._replace_blocks(worker, ticket, content.blocks)
                     ticket.content = content
                 ticket.holder = 0
                 ticket.metrics += ((worker.name, now - ticket.arrived_at - duration, duration, size),)
@@ -287,10 +287,10 @@ class Dispatcher:
         where = f"step {worker.name} of flow {self.name} (pid {worker.pid})"
         self._settle(ticket, "failed", decode_error(envelope.content.body, where))
 
-    def _replace_blocks(self, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
-        for ref in blocks:
-            if not self._arena.layout.has_block(ref.offset, ref.size):
-                raise ProtocolError(f"there is no block of {ref.size} bytes at {ref.offset}")
+    def _replace_blocks(self, worker: WorkerHandle, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
+        unknown = self._ledger.find_unknown(blocks, worker.region)
+        if unknown is not None:
+            raise ProtocolError(f"there is no block of {unknown.size} bytes at {unknown.offset}")
         # In this order: a block that is in both must not become free between the two.
         self._ledger.hold(blocks)
         self._ledger.drop(ticket.content.blocks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..memory.layout import Layout
+from ..memory.layout import Ref
 from ..memory.ledger import Ledger
 from ..wire.frames import ProtocolError
 from ..workers.handle import WorkerHandle
@@ -15,12 +15,10 @@ class Retention:
 
     Args:
         ledger: The holds on blocks.
-        layout: The division of the shared memory.
     """
 
-    def __init__(self, ledger: Ledger, layout: Layout) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._layout = layout
 
     def hold(self, worker: WorkerHandle, offsets: Iterable[int]) -> None:
         """Hold blocks for a worker.
@@ -30,7 +28,7 @@ class Retention:
         """
         for offset in offsets:
             if offset not in worker.retained:
-                if not self._layout.has_block(offset):
+                if self._ledger.find_unknown([Ref(offset, 1)], worker.region) is not None:
                     raise ProtocolError(f"there is no block at {offset}")
                 worker.retained.add(offset)
                 self._ledger.hold_block(offset)

@@ -70,7 +70,7 @@ class Streams:
                 item = envelope.content
                 if item.blocks:
                     has_blocks = True
-                    self._hold(item)
+                    self._hold(worker, item)
                 ticket = self._tickets.get(envelope.id)
                 if ticket is None:  # it has ended while the item was on its way
                     self._ledger.drop(item.blocks)
@@ -181,10 +181,10 @@ class Streams:
             self._arena.collect()  # the items that the consumer has dropped
         return self._ledger.pop_released(worker.region)
 
-    def _hold(self, item: Encoded) -> None:
-        for ref in item.blocks:
-            if not self._arena.layout.has_block(ref.offset, ref.size):
-                raise ProtocolError(f"there is no block of {ref.size} bytes at {ref.offset}")
+    def _hold(self, worker: WorkerHandle, item: Encoded) -> None:
+        unknown = self._ledger.find_unknown(item.blocks, worker.region)
+        if unknown is not None:
+            raise ProtocolError(f"there is no block of {unknown.size} bytes at {unknown.offset}")
         self._ledger.hold(item.blocks)
 
 
