@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -17,8 +18,10 @@ from fastapi_aqueduct.engine.memory.status_page import StatusPage
 from fastapi_aqueduct.engine.route import FINISHED
 from fastapi_aqueduct.engine.scheduling.caller import Caller
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
+from fastapi_aqueduct.engine.scheduling.stream import FlowStream
 from fastapi_aqueduct.engine.statistics import WorkerState
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
+from fastapi_aqueduct.engine.wire.codec import Encoded
 from fastapi_aqueduct.engine.wire.frames import (
     Batch,
     Envelope,
@@ -28,6 +31,7 @@ from fastapi_aqueduct.engine.wire.frames import (
     pack_offsets,
     unpack_batches,
 )
+from fastapi_aqueduct.engine.wire.window import GRANT, item_weight
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
 from fastapi_aqueduct.engine.workers.pool import Pool
 from fastapi_aqueduct.engine.workers.spec import make_specs
@@ -71,7 +75,7 @@ class Peer:
         ours, theirs = make_pair()
         call_of = self._memory.arena.status.call_of
         worker = WorkerHandle(step, pool.name, pool.step, 1 + step, ours, call_of, print, print)
-        worker.pid = PID
+        worker.pid = PID + step
         worker.state = WorkerState.READY
         pool.add(pool.slots[0], worker)
         pool.note_ready(worker)
@@ -95,6 +99,19 @@ class Peer:
         await asyncio.sleep(0)  # the callers' turn, in which their tasks are queued
         await asyncio.sleep(0)  # the scheduler's
         return calls
+
+    async def stream(self) -> tuple[FlowStream[int], asyncio.Task[int]]:
+        """Begin a stream, and wait for its first item; its task is with the first worker when this returns."""
+        stream = self._caller.stream(Job(number=0), 60, 60, contextlib.nullcontext)
+        reader = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return stream, reader
+
+    def send_items(self, envelope: Envelope, *numbers: int, step: int = 0) -> None:
+        """Send items of a task as a worker."""
+        items = [envelope._replace(content=Encoded(b"", pickle.dumps(number, 5), ())) for number in numbers]
+        self.dispatcher.receive(self.workers[step], Kind.ITEMS, pack_batches([Batch(items)]))
 
     def receive(self, step: int = 0, count: int = 1) -> list[Batch]:
         """Return the next ``count`` batches that a worker was sent, at least."""
@@ -133,7 +150,7 @@ class Peer:
 
 def finished(envelope: Envelope) -> Envelope:
     """Answer to a task that has no further step."""
-    return envelope._replace(step=FINISHED)
+    return envelope._replace(step=FINISHED, status=0)
 
 
 async def test_batches_are_answered_in_any_order_and_in_parts() -> None:
@@ -239,6 +256,50 @@ async def test_items_of_a_task_that_is_no_stream_or_is_not_there_are_refused() -
             peer.dispatcher.receive(peer.workers[0], Kind.ITEMS, pack_batches([Batch([with_block(task)])]))
         peer.answer(batch.number, map(finished, batch.envelopes))
         await call
+
+
+async def test_items_of_a_task_that_another_worker_has_are_refused() -> None:
+    with contextlib.closing(Peer(FlowStep(Each(print)), FlowStep(Each(print)))) as peer:
+        stream, reader = await peer.stream()
+        (batch,) = peer.receive(0)
+        (task,) = batch.envelopes
+        peer.send_items(task, 1)
+        assert await reader == 1
+        peer.answer(batch.number, [task._replace(step=1, status=0)])
+        (batch,) = peer.receive(1)
+        with pytest.raises(ProtocolError, match=f"an item of task {task.id}, which has none or is not there"):
+            peer.send_items(task, 2, step=0)
+        with pytest.raises(ProtocolError, match="an item of task"):
+            nothing = pack_batches([Batch([task._replace(content=Encoded(b"", b"", ()))])])
+            peer.dispatcher.receive(peer.workers[1], Kind.ITEMS, nothing)
+        peer.send_items(task, 3, step=1)
+        peer.answer(batch.number, map(finished, batch.envelopes), step=1)
+        assert [item async for item in stream] == [3]
+
+
+async def test_a_worker_may_send_more_when_the_consumer_has_taken_half_a_window() -> None:
+    """Whichever worker has the task then, and none when it is answered."""
+    with contextlib.closing(Peer(FlowStep(Each(print)), FlowStep(Each(print)))) as peer:
+        stream, reader = await peer.stream()
+        (batch,) = peer.receive(0)
+        (task,) = batch.envelopes
+        weight = item_weight(Encoded(b"", pickle.dumps(1, 5), ()), task.content)
+        half = -(-GRANT // weight)
+        peer.send_items(task, *[1] * 3 * half)
+        assert await reader == 1
+        for _ in range(half - 1):
+            assert await anext(stream) == 1
+        assert peer.frames(0) == [(Kind.GRANT, pack_offsets([task.id, half * weight]))]
+        peer.answer(batch.number, [task._replace(step=1, status=0)])
+        (batch,) = peer.receive(1)
+        for _ in range(half):
+            assert await anext(stream) == 1
+        assert peer.frames(1) == [(Kind.GRANT, pack_offsets([task.id, half * weight]))]
+        peer.answer(batch.number, map(finished, batch.envelopes), step=1)
+        assert [item async for item in stream] == [1] * half
+        (call,) = await peer.submit(1)
+        assert [kind for kind, _ in peer.frames(0)] == [Kind.TASKS]
+        call.cancel()
 
 
 async def test_a_task_that_is_settled_is_cancelled_in_the_hands_of_its_worker() -> None:

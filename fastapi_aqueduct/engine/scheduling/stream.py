@@ -40,7 +40,7 @@ class FlowStream(Generic[T]):
         guard: Callable[[], Guarded],
     ) -> None:
         self._outlet = outlet
-        self._submit = submit
+        self._submit: Callable[[Outlet], Awaitable[int]] | None = submit
         self._streams = streams
         self._guard = guard
         self._number = 0
@@ -130,8 +130,11 @@ class FlowStream(Generic[T]):
             await self._outlet.wait()
             return
         self._loop = loop
+        submit, self._submit = self._submit, None  # it refers to the task, which the caller may drop before the stream
+        assert submit is not None
         with self._guard():
-            self._number = await self._submit(self._outlet)
+            self._number = await submit(self._outlet)
+            del submit
             if self._has_ended:  # another asyncio task has closed it, while this one waited for a place in the queue
                 self._leave()
             else:
