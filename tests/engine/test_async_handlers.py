@@ -224,7 +224,7 @@ async def test_an_item_that_takes_too_long_fails_its_stream() -> None:
         assert await items_of(flow.stream(Job(count=5, seconds=0.1, at=3), 60)) == [0, 1, 2, 3, 4]
         stream = flow.stream(Job(count=5, seconds=60, at=3), 60)
         assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(HandlerTimeout):
+        with pytest.raises(HandlerTimeout, match="its next item took longer"):
             await anext(stream)
         assert flow.statistics().steps[0].restarts == 0
 

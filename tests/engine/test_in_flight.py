@@ -215,9 +215,9 @@ def test_the_pace_of_calls_side_by_side_is_the_time_until_a_place_is_free() -> N
     table: InFlight[Item] = InFlight(1, places=2)
     (first, number), (second, other) = put_one(table, 1.0), put_one(table, 2.0)
     assert (table.prefetch, table.calls) == (2, 2)
-    assert table.complete(other, [second], 0.01, 5.0) == ([second], 0.01)
+    assert table.complete(other, [second], 0.01, 5.0) == ([second], 0.01, 1)
     assert table.pace == 3.0
-    assert table.complete(number, [first], 0.01, 9.0) == ([first], 0.01)
+    assert table.complete(number, [first], 0.01, 9.0) == ([first], 0.01, 1)
     assert table.pace == 3.0 + (8.0 - 3.0) / 8
 
 

@@ -15,11 +15,9 @@ from ..wire.failures import encode_error
 from ..wire.frames import FRAME_BUDGET, Envelope
 from .event_loop import EventLoop, end_fork
 from .hand import Entry, Hand, log_unheard
+from .heartbeat import Heartbeat
 from .return_check import ReturnCheck
-from .worker import IDLE_AFTER, Worker
-
-BEAT = 5.0
-"""Seconds between two notes that the event loop is alive, for a handler without `handle_timeout`."""
+from .worker import Worker
 
 
 class _Call:
@@ -46,6 +44,12 @@ class _Call:
         self.has_begun = False
         self.is_late = False
         self.is_left = False
+
+    def cancel_late(self) -> None:
+        """Cancel it because it takes too long."""
+        self.is_late = True
+        self.turn_at = math.inf
+        self.running.cancel()
 
     def leave(self) -> None:
         """Cancel it because no caller waits for it any more."""
@@ -111,18 +115,15 @@ class CoroutineRunner:
         self._check = check
         self._event_loop = event_loop
         self._yields = yields
-        self._limit = worker.setup.handle_timeout or math.inf
-        self._beat_time = min(self._limit / 4, BEAT)
         self._waiting: deque[tuple[list[Envelope], int]] = deque()  # calls that have not begun: tasks, and their batch
         self._running: set[_Call] = set()
         self._calls: dict[int, _Call] = {}  # those that run, by the id of each of their tasks
         self._paused: dict[int, asyncio.Future[None]] = {}  # what those wait for whose consumers are behind
         self._is_attending_soon = False
-        self._timer: asyncio.TimerHandle | None = None  # the next beat, or that there is nothing to do
-        self._beat_at = math.inf
         # That of `on_start`. Each call has a copy, and callbacks must keep no variable of a call.
         self._context = contextvars.Context()
         self._loop: asyncio.AbstractEventLoop
+        self._heartbeat: Heartbeat
         self._ended: asyncio.Future[None]
 
     def run(self) -> None:
@@ -137,7 +138,7 @@ class CoroutineRunner:
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         self._context = contextvars.copy_context()
-        self._worker.parent_death_signal.disarm()
+        self._heartbeat = Heartbeat(self._worker, self._running, self._loop, self._context)
         fd = self._worker.channel.fileno()
         self._loop.add_reader(fd, self._receive)
         try:
@@ -145,9 +146,7 @@ class CoroutineRunner:
             await self._ended
         finally:
             self._loop.remove_reader(fd)
-            if self._timer is not None:
-                self._timer.cancel()
-        self._worker.note_call(0, math.inf)  # on_stop is no call
+            self._heartbeat.close()
 
     def attend_soon(self) -> None:
         """Answer, send, begin and end what is to be, once for all calls that run in this turn of the event loop."""
@@ -198,22 +197,25 @@ class CoroutineRunner:
             self.hand.answer(entry)
         self.finished.clear()
         self._worker.flush()
-        if not self._running:
-            self._rest()
+        if self._running:
+            return
+        if not self._worker.is_stopping:
+            self._heartbeat.rest()
+        elif not self._ended.done():
+            self._ended.set_result(None)
 
     def _begin(self, envelopes: list[Envelope], number: int) -> None:
         entries = [entry for envelope in envelopes if (entry := self.hand.add(envelope, number)) is not None]
         if not entries:
             return
         if not self._running:
-            self._wake()
+            self._heartbeat.start()
         call = _Call(entries)
         self._running.add(call)
         for entry in entries:
             self._calls[entry.envelope.id] = call
         call.running = self._loop.create_task(self._run_call(call), context=self._context.copy())
-        # Not the last task that was decoded: from here on any call may be the one that ends the process.
-        self._worker.note_call(0, self._beat_at)
+        self._heartbeat.note()
 
     async def _run_call(self, call: _Call) -> None:
         call.has_begun = True
@@ -267,16 +269,19 @@ class CoroutineRunner:
             del self._paused[id]
 
     def _failure_of(self, call: _Call, error: BaseException) -> bytes:
-        if call.is_late and isinstance(error, asyncio.CancelledError):
+        is_cancelled = isinstance(error, asyncio.CancelledError)
+        if call.is_left or all(entry.is_finished for entry in call.entries):
+            if not is_cancelled:
+                log_unheard(self._handler, error)
+            return b""
+        if call.is_late and is_cancelled:
             timeout = HandlerTimeout(
-                f"a call of the handler of step {self._worker.setup.name} was cancelled: it took longer than "
-                f"handle_timeout={self._limit:g} s"
+                f"a call of the handler of step {self._worker.setup.name} was cancelled: "
+                f"{'its next item' if self._yields else 'it'} took longer than "
+                f"handle_timeout={self._heartbeat.limit:g} s"
             )
             timeout.__cause__ = error
             return encode_error(timeout)
-        is_heard = not call.is_left and not all(entry.is_finished for entry in call.entries)
-        if not is_heard and not isinstance(error, asyncio.CancelledError):
-            log_unheard(self._handler, error)
         return encode_error(error)
 
     def _end(self, call: _Call, failure: bytes) -> None:
@@ -311,42 +316,3 @@ class CoroutineRunner:
             call = self._calls[id]
             if all(entry.envelope.id in worker.cancelled for entry in call.entries):
                 call.leave()
-
-    def _wake(self) -> None:
-        if self._timer is None:  # it was idle
-            self._worker.parent_death_signal.arm()
-        else:
-            self._timer.cancel()
-        self._beat()
-
-    def _beat(self) -> None:
-        """Note that the event loop is alive: a coroutine that blocks it hangs. Cancel the calls that take too long."""
-        now = time.monotonic()
-        due_at = math.inf
-        for call in self._running:
-            due_at = min(due_at, call.turn_at + self._limit)
-            if call.turn_at + self._limit <= now:
-                call.is_late, call.turn_at = True, math.inf
-                call.running.cancel()
-        # The note has the time of the next one, so that only a block of at least `handle_timeout` counts.
-        self._beat_at = now + self._beat_time
-        self._worker.note_call(0, self._beat_at)
-        delay = max(min(self._beat_at, due_at) - now, 0.0)
-        self._timer = self._loop.call_later(delay, self._beat, context=self._context)
-
-    def _rest(self) -> None:
-        """End the worker's run, or note that it is idle."""
-        if self._worker.is_stopping:
-            if not self._ended.done():
-                self._ended.set_result(None)
-            return
-        self._worker.note_call(0, math.inf)
-        if self._timer is not None:
-            self._timer.cancel()
-            # Not for each pause between two tasks: this costs two system calls.
-            self._timer = self._loop.call_later(IDLE_AFTER, self._become_idle, context=self._context)
-
-    def _become_idle(self) -> None:
-        self._timer = None
-        self._worker.flush()  # blocks that the context of an asyncio task has kept longer than its call
-        self._worker.parent_death_signal.disarm()
