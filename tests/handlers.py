@@ -419,6 +419,17 @@ def count_up(task: Any) -> Any:
     act_in_round(task, task.count)
 
 
+def count_up_after_gate(task: Any) -> Any:
+    enter_gate_if_any(task)
+    yield from count_up(task)
+
+
+def yield_deadline(task: Any) -> Any:
+    seen = task.expiration_time, task.is_expired()
+    task.seen = [seen]
+    yield seen
+
+
 def count_up_with_pauses(task: Any) -> Any:
     for number in range(task.count):
         yield number
