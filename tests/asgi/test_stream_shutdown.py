@@ -26,20 +26,22 @@ AT_ONCE = 10.0
 """Seconds; what waits for the stop timeout takes 60 here."""
 
 SOURCE = """
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
     from fastapi import FastAPI
-    from starlette.responses import StreamingResponse
+    from fastapi.responses import EventSourceResponse
 
-    from fastapi_aqueduct import Aqueduct, Flow, FlowStep
+    from fastapi_aqueduct import Aqueduct, Flow, FlowStep, FlowStream, flow_endpoint
     from tests.asgi.handlers import Tick, Ticks
 
     flow = Flow(FlowStep(Tick(), concurrency=8), stop_timeout={stop_timeout})
     app = FastAPI(lifespan=Aqueduct(flow, drain_delay={delay}).lifespan)
 
-    @app.get("/ticks")
-    async def ticks(gate: Path, name: str, count: int = 10**9, at: int = -1) -> StreamingResponse:
-        return StreamingResponse(flow.stream(Ticks(gate, name, count, at), 60))
+    @app.get("/ticks", response_class=EventSourceResponse)
+    @flow_endpoint(flow, timeout_sec=60)
+    async def ticks(task: Ticks, lines: FlowStream[str]) -> AsyncIterator[str]:
+        async for line in lines:
+            yield line
 """
 
 OPTIONS = {"hypercorn-alone": ["--graceful-timeout=60"]}
@@ -76,8 +78,8 @@ class Streams:
         count = 0
         try:
             async with self._http.stream("GET", path) as response:
-                async for _ in response.aiter_lines():
-                    count += 1
+                async for line in response.aiter_lines():
+                    count += bool(line)
                     has_begun.set()
         except httpx.RemoteProtocolError:
             return count, False
@@ -118,6 +120,7 @@ async def test_sigterm(tmp_path: Path) -> None:
             assert not is_whole and count > 5
             assert time.monotonic() - begun >= STOP_TIMEOUT
             assert await streams.exits(AT_ONCE) in (0, -signal.SIGTERM)
+            assert "Traceback" not in streams.service.log()
 
     async with asyncio.TaskGroup() as group:  # together: each of them waits for seconds
         for server in ("uvicorn", "hypercorn-alone", "granian"):
@@ -134,3 +137,4 @@ async def test_ctrl_c(tmp_path: Path, server: str) -> None:
         streams.service.interrupt()
         assert (await asyncio.wait_for(endless, AT_ONCE))[1] is False
         assert await streams.exits(AT_ONCE) in (0, -signal.SIGINT)
+        assert "Traceback" not in streams.service.log()
