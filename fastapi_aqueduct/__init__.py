@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .asgi.dependencies import FlowDep, FlowTask
     from .asgi.endpoints.decorator import flow_endpoint
+    from .asgi.endpoints.stream_response import stream_response
     from .asgi.errors import (
         BodyError,
         BodyLengthMismatch,
@@ -114,6 +115,7 @@ __all__ = [
     "flow_endpoint",
     "freeze_support",
     "log",
+    "stream_response",
 ]
 
 # Loaded on first access (PEP 562): workers import this package, and must not load a web framework.
@@ -121,6 +123,7 @@ _MODULES = {
     "FlowDep": "asgi.dependencies",
     "FlowTask": "asgi.dependencies",
     "flow_endpoint": "asgi.endpoints.decorator",
+    "stream_response": "asgi.endpoints.stream_response",
     "BodyError": "asgi.errors",
     "BodyLengthMismatch": "asgi.errors",
     "BodyTooLarge": "asgi.errors",

@@ -114,16 +114,19 @@ def test_the_scripts_of_the_page_on_streaming(tmp_path: Path) -> None:
         assert run(tmp_path, "ask.py", ANSWERS_URL=url) == "['WHY?', 'WHEN?']\n"
         server.shutdown()
         thread.join()
-    assert run(tmp_path, "-c", textwrap.dedent(SOCKET)) == "one two\n"
+    assert run(tmp_path, "-c", textwrap.dedent(SERVED)) == 'one two\n2 data: "three"\n\n\n'
 
 
-SOCKET = """
+SERVED = """
+    from plain import app as plain
     from sockets import app
     from starlette.testclient import TestClient
 
     with TestClient(app) as client, client.websocket_connect("/echo") as socket:
         socket.send_text("one two")
         print(socket.receive_text(), socket.receive_text())
+    with TestClient(plain) as client:
+        print(client.post("/echo", content="one two").json(), client.post("/echo?stream", content="three").text)
 """
 
 
