@@ -154,6 +154,16 @@ async def test_an_exception_in_one_of_several_generators() -> None:
         assert [type(end) for end in ends] == [list, ValueError, list, list]
 
 
+async def test_a_stop_closes_generators(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever), concurrency=2), stop_timeout=0.2)) as flow:
+        streams = [flow.stream(Job(path=path), 60) for _ in range(2)]
+        for stream in streams:
+            assert await anext(stream) == 0
+        await flow.stop()
+        assert notes(path) == ["closed", "closed"]
+
+
 async def test_a_value_that_is_yielded_after_the_finish() -> None:
     async with running(Flow(forms.YieldingLate())) as flow:
         task = Job(item=None)

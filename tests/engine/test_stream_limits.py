@@ -15,7 +15,7 @@ import pytest
 from fastapi_aqueduct import Flow, FlowStep, SlowConsumer
 
 from .. import handlers
-from ..handlers import Emitting, Job, Rounds, Yielding
+from ..handlers import Awaiting, Emitting, Job, Rounds, Yielding
 from ..support import blocks, engine_of, eventually, running
 from .streaming import STEPS, in_rounds, items_before, items_of
 
@@ -56,8 +56,9 @@ async def test_a_plain_handler_of_one_task_waits_for_its_consumer() -> None:
     [
         lambda: FlowStep(Rounds(), batch_size=2, batch_timeout=10),
         lambda: FlowStep(Rounds(), batch_size=2, continuous=True),
+        lambda: FlowStep(Awaiting()),
     ],
-    ids=["rounds", "continuous"],
+    ids=["rounds", "continuous", "coroutine"],
 )
 async def test_a_consumer_in_a_batch_that_is_too_slow_loses_its_stream_only(step: Any) -> None:
     async with running(Flow(step())) as flow:

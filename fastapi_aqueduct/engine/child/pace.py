@@ -28,5 +28,5 @@ class Pace:
         return self._slowest > FRAME_BUDGET
 
     def note(self, duration: float) -> None:
-        """Note a turn that took so many seconds."""
+        """Note the duration of a turn, in seconds."""
         self._slowest = max(duration, min(self._slowest, _LONG_TURN) * 15 / 16)
