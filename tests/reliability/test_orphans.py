@@ -45,10 +45,46 @@ SERVER = """
 """
 
 
+STREAMS = """
+    import asyncio
+    from fastapi_aqueduct import Flow
+    from tests.handlers import Job
+    from tests.reliability.test_stream_matrix import FORMS, until_paused
+
+    async def main():
+        forms = [form for name, form in FORMS.items() if name != "coroutine"]  # which does not pause
+        flows = [Flow(form(), mp_start_method="forkserver") for form in forms]
+        await asyncio.gather(*[flow.start_async() for flow in flows])
+        streams = [flow.stream(Job(count=10**9), 60) for flow in flows]
+        for stream in streams:
+            await anext(stream)
+        if {is_read}:
+            readers = [asyncio.create_task(read(stream)) for stream in streams]
+        else:
+            await asyncio.gather(*map(until_paused, streams))
+        print(*[flow.statistics().steps[0].workers[0].pid for flow in flows], flush=True)
+        await asyncio.Event().wait()
+
+    async def read(stream):
+        async for item in stream:
+            pass
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+"""
+
+
 @contextlib.contextmanager
 def server(directory: Path, **settings: Any) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Run a server in a process of its own; give the process and its workers."""
-    script = write_script(directory, SERVER.format(**{"method": "spawn", "rounds": 0, "calls": 2, **settings}))
+    with running_script(directory, SERVER.format(**{"method": "spawn", "rounds": 0, "calls": 2, **settings})) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def running_script(directory: Path, source: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Run a script that prints its workers; give its process and them."""
+    script = write_script(directory, source)
     with subprocess.Popen(
         [sys.executable, script.name], cwd=directory, env=script_environment(), stdout=subprocess.PIPE, text=True
     ) as process:
@@ -86,6 +122,15 @@ def test_an_idle_worker_with_an_event_loop_runs_on_stop_when_the_server_was_kill
             process.kill()
             assert ends.wait(1.0) == set()
     assert notes(tmp_path / "stopped") == ["stopped-True"] * 2
+
+
+@pytest.mark.parametrize("is_read", [False, pytest.param(True, marks=pytest.mark.long)], ids=["paused", "read"])
+def test_a_second_after_the_server_was_killed_no_worker_with_streams_is_alive(tmp_path: Path, is_read: bool) -> None:
+    with running_script(tmp_path, STREAMS.format(is_read=is_read)) as (process, workers):
+        assert len(workers) == 5
+        with Ends(workers) as ends:
+            process.kill()
+            assert ends.wait(1.0) == set()
 
 
 async def test_a_worker_may_start_processes_of_its_own() -> None:

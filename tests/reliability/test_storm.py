@@ -115,6 +115,21 @@ async def test_a_storm_over_streams_doubles_no_item(seeded: random.Random) -> No
 
 
 @pytest.mark.long
+async def test_a_long_storm_over_streams_and_default_settings(seeded: random.Random, note_figure: Note) -> None:
+    """Without `handle_timeout` nothing would end a stopped worker, so all are killed."""
+    storm = StreamStorm(interval=(0.1, 0.4), stops=0.0, leaves=0.2, pause=0.05, timeout=5.0)
+    async with running(Flow(*make_steps(nprocs=3))) as flow:
+        await storm.rage(flow, 100.0, seeded)
+        for index in range(3):
+            await complete(flow, 3, index)
+        assert lacking(flow) == 0
+    note_figure("storm of 100 s over streams, default settings", f"{storm.share:.1%} answered; {storm}")
+    assert set(storm.calls) <= {"answered", "refused", "cancelled", "hung", "TaskTimeout", "StepUnavailable"}, storm
+    assert storm.calls["hung"] == 0
+    assert storm.calls["answered"] >= CLIENTS
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 async def test_a_long_storm_over_streams(seeded: random.Random, note_figure: Note, method: str) -> None:
     storm = StreamStorm(interval=(0.05, 0.25), leaves=0.2)
