@@ -124,7 +124,7 @@ async def test_a_stream_is_watched_from_its_begin() -> None:
     """A client that leaves soon must not cost the work of the time until a watch is armed."""
     made = 0
 
-    async def make_values() -> AsyncGenerator[int, None]:
+    async def values() -> AsyncGenerator[int, None]:
         nonlocal made
         while True:
             made += 1
@@ -137,8 +137,7 @@ async def test_a_stream_is_watched_from_its_begin() -> None:
     async def send(message: Message) -> None:
         pass
 
-    values = make_values()
-    response = ItemResponse(Primed(values, values, None), JSONLines(dump_any))
+    response = ItemResponse(Primed(values(), None), JSONLines(dump_any))
     await response({"type": "http", "method": "GET", "path": "/"}, receive, send)
     assert made < 50
 

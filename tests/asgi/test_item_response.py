@@ -26,7 +26,7 @@ from .support import serving
 
 async def primed(values: AsyncGenerator[Any, None]) -> Primed:
     """Make the first step of an iteration."""
-    found = Primed(values, values, None)
+    found = Primed(values, None)
     await found.begin()
     return found
 

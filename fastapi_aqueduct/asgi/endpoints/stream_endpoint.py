@@ -101,7 +101,7 @@ class StreamEndpoint(FlowEndpoint):
         except Exception as exc:
             raise_http_error(request.scope, exc)
         function = self._function(**others, **fields, **{self._task_name: task, self._stream_name: stream})
-        async with aclosing(Primed(function, stream, self._limits.deadline())) as values:
+        async with aclosing(Primed(function, self._limits.deadline(), stream)) as values:
             try:
                 await self._begin(request, stream, values)
             except Exception as exc:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import Any, Protocol
 
 
 class Closing(Protocol):
-    """An object that can be closed."""
+    """An object that can be closed, more than once."""
 
-    async def aclose(self) -> object:
+    async def aclose(self) -> None:
         """Close it."""
+
+
+class Values(AsyncIterable[Any], Closing, Protocol):
+    """An async generator, or another asynchronous iterator that can be closed."""
+
+    async def __anext__(self) -> Any:
+        """Return the next value."""
 
 
 class Primed:
     """The values of an asynchronous iterator, of which the first is there before it is asked for.
 
     Args:
-        values: The iterator, an async generator.
-        source: What it reads, which ends with it.
+        values: The iterator.
         deadline: When the iteration must have ended, on the clock of the event loop; None: at no time.
+        source: What the iterator reads, which is closed after it; None: nothing.
 
     Attributes:
         first: The first value, or nothing if there is none.
@@ -28,11 +35,11 @@ class Primed:
         deadline: As given.
     """
 
-    def __init__(self, values: AsyncGenerator[Any, None], source: Closing, deadline: float | None) -> None:
+    def __init__(self, values: Values, deadline: float | None, source: Closing | None = None) -> None:
         self.first: list[Any] = []
         self.rest = values
-        self._source = source
         self.deadline = deadline
+        self._source = source
 
     async def begin(self) -> None:
         """Make the first step.
@@ -43,13 +50,15 @@ class Primed:
         async for value in self.rest:
             self.first.append(value)
             return
+        self.rest = _nothing()  # the iteration of a stream that has ended cannot begin again
 
     async def aclose(self) -> None:
         """End the iterator, and what it reads. May be called more than once."""
         try:
             await self.rest.aclose()
         finally:
-            await self._source.aclose()
+            if self._source is not None:
+                await self._source.aclose()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over all values.
@@ -62,7 +71,12 @@ class Primed:
         while True:
             async with asyncio.timeout_at(self.deadline):
                 try:
-                    value = await anext(self.rest)
+                    value = await self.rest.__anext__()
                 except StopAsyncIteration:
                     return
             yield value
+
+
+async def _nothing() -> AsyncGenerator[Any, None]:
+    return
+    yield
