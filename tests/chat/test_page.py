@@ -19,6 +19,9 @@ ENTER = "\ue007"
 
 ANSWER = "[...document.querySelectorAll('.assistant .text')].at(-1)?.textContent"
 NOTE = "[...document.querySelectorAll('.assistant .note')].at(-1)?.textContent"
+BOX = "document.getElementById('scroll')"
+OVERFLOW = f"({BOX}.scrollHeight - {BOX}.clientHeight)"
+BELOW = f"({OVERFLOW} - {BOX}.scrollTop)"
 BUSY = "document.querySelector('[aria-busy=true]')"
 
 
@@ -98,6 +101,17 @@ def test_an_answer_that_is_cut_off_is_reported_and_kept(browser: Browser, servic
     assert "could not complete" in browser.run("return document.getElementById('problem').textContent")
     assert is_shown(browser, "#send") and browser.run(f"return {ANSWER}")
     service.wait_until_ready()
+
+
+def test_the_page_follows_the_answer_unless_the_reader_scrolls_up(browser: Browser) -> None:
+    browser.resize(320, 400)
+    browser.click("#ideas li:first-child button")
+    browser.wait_for(f"{BUSY} && {OVERFLOW} > 100 && {BELOW} < 2")
+    browser.run("document.getElementById('scroll').scrollTop = 0")
+    browser.wait_for(NOTE)
+    assert browser.run("return document.getElementById('scroll').scrollTop") == 0
+    write(browser, f"And then?{ENTER}")
+    browser.wait_for(f"document.querySelectorAll('.assistant').length === 2 && {ANSWER} && {BELOW} < 2")
 
 
 def test_everything_fits_a_small_screen_and_has_a_name(browser: Browser) -> None:

@@ -13,8 +13,15 @@ function add(role, text) {
   element("conversation").append(item);
   element("welcome").hidden = true;
   element("new").disabled = false;
-  item.scrollIntoView({ block: "end" });
   return item;
+}
+
+// The page follows the answer as long as the reader has not scrolled up.
+function follow(change) {
+  const box = element("scroll");
+  const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
+  change();
+  if (isAtEnd) box.scrollTop = box.scrollHeight;
 }
 
 function report(problem) {
@@ -38,29 +45,25 @@ async function ask(text) {
   const item = add("assistant", "");
   const conversation = [...messages, { role: "user", content: text.trim() }];
   setBusy(item, true);
+  element("scroll").scrollTop = element("scroll").scrollHeight;
   const begun = performance.now();
   let usage = null, reason = null, problem = "";
   try {
     for await (const chunk of stream(conversation, request.signal)) {
       usage = chunk.usage ?? usage;
       reason = chunk.choices[0]?.finish_reason ?? reason;
-      append(item, chunk.choices[0]?.delta.content ?? "");
+      follow(() => item.querySelector(".text").append(chunk.choices[0]?.delta.content ?? ""));
     }
   } catch (error) {
     if (!request.signal.aborted) problem = error.message;
   }
   if (answering !== request) return;  // a new conversation has begun
   answering = null;
-  setBusy(item, false);
-  finish(item, { conversation, question, usage, reason, problem, seconds: (performance.now() - begun) / 1000 });
-}
-
-function append(item, text) {
-  const box = element("scroll");
-  // The page follows the answer as long as the reader has not scrolled up.
-  const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
-  item.querySelector(".text").append(text);
-  if (isAtEnd) box.scrollTop = box.scrollHeight;
+  const seconds = (performance.now() - begun) / 1000;
+  follow(() => {
+    setBusy(item, false);
+    finish(item, { conversation, question, usage, reason, problem, seconds });
+  });
 }
 
 function finish(item, { conversation, question, usage, reason, problem, seconds }) {
