@@ -48,5 +48,8 @@ async def test_a_cancelled_task_does_not_disturb_the_others_of_its_batch(tmp_pat
         assert [job.was_cancelled for job in done] == [False, False]
 
 
-async def test_a_task_outside_a_worker_is_not_cancelled() -> None:
-    assert not Job().is_cancelled
+async def test_a_task_outside_a_worker_is_not_cancelled_and_sends_nothing() -> None:
+    task = Job()
+    task.emit(1)
+    task.progress(1, 2)
+    assert not task.is_cancelled

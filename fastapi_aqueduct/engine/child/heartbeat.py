@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
 import time
@@ -101,5 +102,6 @@ class Heartbeat:
 
     def _become_idle(self) -> None:
         self._timer = None
-        self._worker.flush()  # blocks that the context of an asyncio task has kept longer than its call
+        with contextlib.suppress(OSError):  # the API process has ended, which the reader of the channel notices
+            self._worker.flush()  # blocks that the context of an asyncio task has kept longer than its call
         self._worker.parent_death_signal.disarm()
