@@ -21,6 +21,9 @@ BEAT = 0.02
 TEMPERATURE, TOP_P = 0.2, 0.9
 """What the makers of the model recommend."""
 
+REPEAT_PENALTY = 1.1
+"""Without it such a small model often repeats a line until the context is full."""
+
 
 @dataclass(slots=True)
 class SmolAnswer(Answer):
@@ -142,6 +145,7 @@ def _request(messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         "messages": [{"role": message.role, "content": message.content} for message in messages],
         "temperature": TEMPERATURE if sampling.temperature is None else sampling.temperature,
         "top_p": TOP_P if sampling.top_p is None else sampling.top_p,
+        "repeat_penalty": REPEAT_PENALTY if sampling.temperature is None else 1.0,
         "stop": list(sampling.stop),
         "stream": True,
         "stream_options": {"include_usage": True},

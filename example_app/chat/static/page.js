@@ -1,6 +1,9 @@
 const element = (id) => document.getElementById(id);
 const hint = element("status").textContent;
 
+// Tokens of an answer: a small model may repeat itself without an end.
+const LIMIT = 400;
+
 let messages = [];
 let answering = null;
 const model = findModel();
@@ -90,7 +93,8 @@ function note(usage, reason, problem, seconds) {
 }
 
 async function* stream(conversation, signal) {
-  const body = { model: await model, messages: conversation, stream: true, stream_options: { include_usage: true } };
+  const options = { max_tokens: LIMIT, stream: true, stream_options: { include_usage: true } };
+  const body = { model: await model, messages: conversation, ...options };
   const headers = { "Content-Type": "application/json" };
   const response = await fetch("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(body), signal })
     .catch((error) => { throw signal.aborted ? error : new Error("The service cannot be reached."); });
