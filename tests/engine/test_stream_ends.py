@@ -16,8 +16,11 @@ from ..handlers import Each, Gate, Job, Yielding
 from ..support import blocks, contenders, eventually, outcome, pids, run_script, running
 from .streaming import STEPS, every_form, items_before, items_of
 
+some_forms = pytest.mark.parametrize("form", ["generator", "coroutine"])
+"""With default settings; tests/reliability/test_stream_matrix.py has every form at every point."""
 
-@every_form
+
+@some_forms
 async def test_a_task_whose_worker_dies_before_its_first_item_is_tried_again(form: str, tmp_path: Path) -> None:
     async with running(Flow(STEPS[form]())) as flow:
         job = Job(count=5, act="die once", at=0, mark=tmp_path / "mark")
@@ -25,7 +28,7 @@ async def test_a_task_whose_worker_dies_before_its_first_item_is_tried_again(for
         assert flow.statistics().steps[0].retries == 1
 
 
-@every_form
+@some_forms
 async def test_a_task_whose_worker_dies_after_its_first_item_fails(form: str) -> None:
     async with running(Flow(STEPS[form]())) as flow:
         stream = flow.stream(Job(count=10**9), 60)

@@ -221,6 +221,20 @@ class Dying(BaseTaskHandler):
             task.pid = os.getpid()
 
 
+class YieldingArrays(BaseTaskHandler):
+    """Yields arrays of the size of the task, each filled with its number."""
+
+    def on_start(self) -> None:
+        import numpy  # noqa: F401  # as in `Pictures`
+
+    def handle(self, task: Any) -> Any:
+        import numpy as np
+
+        for number in range(task.count):
+            yield np.full(task.size, number, np.uint8)
+        task.total = task.count
+
+
 class Reciting(BaseTaskHandler):
     """Yields lines of a task, each with the name of this part: the caller sees one that is not in its place.
 
@@ -312,13 +326,6 @@ def work(task: Any) -> None:
     """Take as long as the task says."""
     time.sleep(task.seconds)
     task.pid = os.getpid()
-
-
-def yield_arrays(task: Any) -> Any:
-    import numpy as np
-
-    for number in range(task.count):
-        yield np.full(task.size, number, np.uint8)
 
 
 def meet_fate(task: Any) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from fastapi_aqueduct import ArenaFull, Flow, FlowStep
 
-from ..handlers import Job, Yielding
+from ..handlers import Job
 from ..support import eventually, running
-from .handlers import yield_arrays
+from .handlers import YieldingArrays
 
 SIZE = 1_000_000
 COUNT = 30
@@ -19,7 +19,7 @@ COUNT = 30
 
 def make_flow() -> Flow:
     """Make a flow with memory for three items; a wait for memory is longer than a turn of the handler may take."""
-    step = FlowStep(Yielding(yield_arrays), concurrency=2, handle_timeout=0.5)
+    step = FlowStep(YieldingArrays(), concurrency=2, handle_timeout=0.5)
     return Flow(step, memory_limit=4 << 20)
 
 
