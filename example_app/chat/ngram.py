@@ -1,4 +1,4 @@
-"""A trigram model of a book, which needs no weights: it is trained when its worker starts, in a tenth of a second."""
+"""A trigram model of a book, which needs no weights: it is trained when its worker starts."""
 
 import re
 import time

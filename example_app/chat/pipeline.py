@@ -12,6 +12,9 @@ from example_app.chat.model import Answer, FinishReason, LanguageModel, Message,
 from example_app.chat.settings import Settings
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep
 
+STOP_TIMEOUT = 10.0
+"""Seconds that answers have to end when the service stops: less than `example_app.service` waits for it."""
+
 
 @dataclass
 class Question(BaseTask):
@@ -98,4 +101,4 @@ class Reply(BaseTaskHandler):
 def build_flow(settings: Settings) -> Flow:
     """Make the flow of the chat."""
     step = FlowStep(Reply(settings), batch_size=settings.answers, continuous=True, name="reply")
-    return Flow(step, queue_size=settings.queue_size, name="chat")
+    return Flow(step, queue_size=settings.queue_size, stop_timeout=STOP_TIMEOUT, name="chat")
