@@ -177,7 +177,7 @@ class Flow:
             Exception: An exception of a handler, with the worker's traceback as its cause.
 
         While the queue of the first step is full, the call waits for a place. A cancellation withdraws the task: it
-        does not run unless a worker has it already.
+        does not run unless a worker has begun it, and then the handler can ask `BaseTask.is_cancelled`.
         """
         if not isinstance(task, BaseTask):
             raise not_a_task(task)

@@ -46,6 +46,12 @@ async def test_a_caller_who_wants_no_items_gets_the_task(form: str) -> None:
         assert [task.total for task in tasks] == list(range(20))
 
 
+async def test_items_that_no_caller_wants_are_not_encoded() -> None:
+    async with running(Flow(STEPS["generator"](), STEPS["rounds"]())) as flow:
+        first, second = Job(count=3, act="yield lock", at=1), Job(count=3, act="unpicklable", at=1)
+        assert (await flow.process(first)).total == (await flow.process(second)).total == 3
+
+
 @every_form
 async def test_many_streams_at_once_do_not_mix(form: str) -> None:
     async with running(Flow(STEPS[form]())) as flow:

@@ -53,7 +53,7 @@ class Caller:
     async def process(self, task: BaseTask, timeout: float) -> None:
         """Take a task through the flow and fill it in.
 
-        A cancellation removes the task from the queue; a worker that has it already goes on, and its answer is dropped.
+        A cancellation removes the task from the queue; a worker that has it gets CANCEL, and its answer is dropped.
 
         Args:
             task: The task.
