@@ -55,7 +55,8 @@ class Aqueduct:
         adjust_malloc: Whether glibc keeps up to 16 MiB of freed memory in the server's process, which makes uploads
             cheaper. Skipped where the environment has its own settings of malloc.
         adjust_gc: Whether Python's garbage collector runs less often while the flows run.
-        fast_path: Whether endpoints without dependencies skip most of FastAPI's handler.
+        fast_path: Whether endpoints without dependencies skip most of FastAPI's handler, and endpoints that stream its
+            streamed responses.
         handle_signals: Whether SIGTERM and SIGINT are handled here before the server handles them. Without it there is
             no ``drain_delay``, ``/ready`` does not show that the server stops, and open streams can hold up its stop.
         register_metrics: Whether the flows are in the default registry of prometheus_client, if that is installed.

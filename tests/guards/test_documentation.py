@@ -115,6 +115,15 @@ def test_the_scripts_of_the_page_on_streaming(tmp_path: Path) -> None:
         server.shutdown()
         thread.join()
     assert run(tmp_path, "-c", textwrap.dedent(SERVED)) == 'one two\n2 data: "three"\n\n\n'
+    assert run(tmp_path, "-c", textwrap.dedent(EVENTS)).split("\n\n") == [
+        'data: {"text":"one"}',
+        'data: {"text":"two"}',
+        '\nevent: word\ndata: "one"',
+        "event: end\ndata: 1",
+        '\ndata: "two"\nid: 2\nretry: 1000',
+        "event: end",
+        "\n",
+    ]
 
 
 SERVED = """
@@ -127,6 +136,19 @@ SERVED = """
         print(socket.receive_text(), socket.receive_text())
     with TestClient(plain) as client:
         print(client.post("/echo", content="one two").json(), client.post("/echo?stream", content="three").text)
+"""
+
+
+EVENTS = """
+    import failures
+    import resuming
+    from events import app
+    from starlette.testclient import TestClient
+
+    with TestClient(app) as client:
+        print(client.post("/echo?text=one+two").text)
+        print(client.post("/safe?text=one").text)
+        print(client.get("/numbered?text=one+two", headers={"last-event-id": "1"}).text)
 """
 
 
