@@ -52,10 +52,11 @@ PRESENT = ("in_flight", "queue_length")
 
 
 class Tally:
-    """The tasks of a service, as its metrics count them."""
+    """The tasks of an idle service, as its metrics count them."""
 
     def __init__(self, url: str) -> None:
         self._url = url
+        assert wait_until(lambda: self.read()["in_flight"] == 0, DEADLINE)
         self._before = self.read()
 
     def wait_until(self, condition: Callable[[dict[str, int]], bool]) -> bool:
@@ -94,10 +95,9 @@ def long_answers(url: str, count: int) -> Iterator[None]:
     head = f"Host: test\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     address = httpx.URL(url)
     with ExitStack() as clients:
-        for number in range(count):
+        for number in range(1, count + 1):
             # One after the other: of several at once the queue would refuse some before any reaches the worker.
-            assert tally.wait_until(in_flight(number))
             client = clients.enter_context(socket.create_connection((address.host, address.port or 80)))
             client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n" + head.encode() + content)
-        assert tally.wait_until(in_flight(count))
+            assert tally.wait_until(in_flight(number))
         yield

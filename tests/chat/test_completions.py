@@ -198,12 +198,17 @@ class TestLeaving:
                     break
         assert tally.wait_until(was_cancelled)
 
-    def test_before_a_whole_answer(self, client: openai.OpenAI, service: Service) -> None:
+    async def test_before_a_whole_answer(self, service: Service) -> None:
         tally = Tally(service.url)
-        with pytest.raises(openai.APITimeoutError):
-            client.chat.completions.create(
-                model=MODEL, messages=MESSAGES, seed=LONG_SEED, temperature=LONG_TEMPERATURE, timeout=0.5
+        async with openai.AsyncOpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0) as client:
+            asking = client.chat.completions.create(
+                model=MODEL, messages=MESSAGES, seed=LONG_SEED, temperature=LONG_TEMPERATURE
             )
+            task = asyncio.create_task(asking)
+            await eventually(lambda: tally.read()["in_flight"] == 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
         assert tally.wait_until(was_cancelled)
 
 
