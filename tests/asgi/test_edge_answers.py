@@ -20,6 +20,7 @@ from fastapi_aqueduct import (
     ArenaFull,
     DeadlineUnreachable,
     Flow,
+    HandlerTimeout,
     NotRunningError,
     Overloaded,
     QueueFull,
@@ -243,6 +244,7 @@ ROWS: list[tuple[Callable[[], Exception], int, bool]] = [
     (lambda: NotRunningError("stopped"), 503, False),
     (lambda: WorkerDied("step", 1, -9), 503, False),
     (lambda: TaskTimeout("late"), 504, False),
+    (lambda: HandlerTimeout("late"), 504, False),
 ]
 
 
