@@ -19,6 +19,9 @@ class Item:
         self.deadline = deadline
         self.span: dict[int, Any]
 
+    def postpone(self, seconds: float) -> None:
+        self.deadline += seconds
+
 
 class Expired:
     """Collects who has expired, and when."""

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterable
 
 import pytest
 
-from fastapi_aqueduct import FlowStep, WorkerDied
+from fastapi_aqueduct import FlowStep, TaskTimeout, WorkerDied
 from fastapi_aqueduct.engine.memory.flow_memory import FlowMemory
 from fastapi_aqueduct.engine.memory.layout import Layout, Ref
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
@@ -100,9 +101,9 @@ class Peer:
         await asyncio.sleep(0)  # the scheduler's
         return calls
 
-    async def stream(self) -> tuple[FlowStream[int], asyncio.Task[int]]:
+    async def stream(self, item_timeout: float = 60.0) -> tuple[FlowStream[int], asyncio.Task[int]]:
         """Begin a stream, and wait for its first item; its task is with the first worker when this returns."""
-        stream = self._caller.stream(Job(number=0), 60, 60, contextlib.nullcontext)
+        stream = self._caller.stream(Job(number=0), 60, item_timeout, contextlib.nullcontext)
         reader = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -311,3 +312,22 @@ async def test_a_task_that_is_settled_is_cancelled_in_the_hands_of_its_worker() 
         assert peer.frames() == [(Kind.CANCEL, pack_offsets([batch.envelopes[0].id]))]
         peer.answer(batch.number, map(finished, batch.envelopes))
         assert not peer.workers[0].in_flight
+
+
+async def test_a_pause_of_the_process_is_not_charged_to_a_stream() -> None:
+    """Its deadline moves with each item, which the timer learns when it fires."""
+    with contextlib.closing(Peer(FlowStep(Each(print)))) as peer:
+        stream, reader = await peer.stream(item_timeout=0.6)
+        (batch,) = peer.receive()
+        (task,) = batch.envelopes
+        peer.send_items(task, 1)
+        assert await reader == 1
+        await asyncio.sleep(0.5)  # the deadline is near that was set with the first item
+        peer.send_items(task, 2)
+        assert await anext(stream) == 2
+        began = time.monotonic()
+        time.sleep(0.8)
+        with pytest.raises(TaskTimeout):
+            await anext(stream)
+        assert time.monotonic() - began >= 0.6 + 0.8
+        peer.answer(batch.number, map(finished, batch.envelopes))

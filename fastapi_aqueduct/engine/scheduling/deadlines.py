@@ -38,6 +38,9 @@ class Expiring(Protocol):
     deadline: float
     span: dict[int, Any]
 
+    def postpone(self, seconds: float) -> None:
+        """Move the deadline by a pause of the process."""
+
 
 T = TypeVar("T", bound=Expiring)
 
@@ -115,7 +118,7 @@ class Deadlines(Generic[T]):
         items = [item for span in self._spans.values() for item in span.values()]
         self.clear()
         for item in items:
-            item.deadline += pause
+            item.postpone(pause)
             self.add(item, loop)
         return True
 

@@ -141,6 +141,13 @@ class StreamTicket(Ticket):
         outlet = self.outlet
         return now - outlet.last_at if outlet is not None and outlet.has_items else None
 
+    def postpone(self, seconds: float) -> None:
+        """Move the deadline by a pause of the process, and that of the next item, which may be another one by now."""
+        self.deadline += seconds
+        outlet = self.outlet
+        if outlet is not None:
+            outlet.last_at += seconds
+
     def is_late(self, now: float) -> bool:
         """Tell whether the next item, or the end, is overdue, and move the deadline if it is not."""
         outlet = self.outlet

@@ -80,6 +80,10 @@ class Ticket:
         """Return the seconds since its last item; None if there was none."""
         return None
 
+    def postpone(self, seconds: float) -> None:
+        """Move the deadline by a pause of the process."""
+        self.deadline += seconds
+
     def is_late(self, now: float) -> bool:
         """Tell whether its deadline has passed."""
         return now >= self.deadline

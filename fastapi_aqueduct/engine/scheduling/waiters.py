@@ -25,6 +25,10 @@ class _Caller:
         self.turn = turn
         self.span: dict[int, _Caller]
 
+    def postpone(self, seconds: float) -> None:
+        """Move the deadline by a pause of the process."""
+        self.deadline += seconds
+
 
 class Waiters:
     """The callers that wait for a place in one queue.
