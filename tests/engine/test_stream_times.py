@@ -86,11 +86,10 @@ async def test_streams_for_which_there_is_a_place_are_admitted(tmp_path: Path) -
     async with running(Flow(FlowStep(Yielding(handlers.count_up_after_gate), concurrency=4))) as flow:
         await items_of(flow.stream(Job(count=3, act="wait", at=1, seconds=0.5), 60))
         readers = [asyncio.create_task(items_of(flow.stream(Job(count=1, gate=gate), 60)))]
-        for count in range(2, 5):
+        for _ in range(3):
             flow.check_entry(0, 0.01)
             readers.append(asyncio.create_task(items_of(flow.stream(Job(count=1), 60))))
-            while flow.statistics().steps[0].workers[0].in_flight < count:
-                await asyncio.sleep(0)
+            await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight == len(readers))
         with pytest.raises(DeadlineUnreachable):
             flow.check_entry(0, 0.01)
         gate.open()
@@ -105,14 +104,14 @@ async def test_the_error_of_a_late_item_says_for_how_long_none_has_come(form: st
         items, error = await items_before(stream)
         gate.open()
         assert items == [0]
-        assert re.search(r"it was in the hands of step step1_\w+ .*; no item has come for 0\.[3-9]", str(error))
+        assert re.search(r"it was in the hands of step step1_\w+ .*; no item has come for \d+\.\d+ s", str(error))
 
 
 async def test_the_clock_stands_still_while_the_consumer_is_behind() -> None:
     """It is paused for longer than `item_timeout`, and a later item comes in time after that."""
     async with running(Flow(STEPS["generator"]())) as flow:
-        stream = flow.stream(Job(count=400, act="wait", at=300, seconds=0.4), 60, 0.8)
+        stream = flow.stream(Job(count=400, act="wait", at=300, seconds=0.1), 60, 1.5)
         await stream.wait()
         await eventually(lambda: len(stream._outlet) == 256)
-        await asyncio.sleep(1.0)  # what is tested is that nothing happens in a time
+        await asyncio.sleep(1.8)  # what is tested is that nothing happens in a time
         assert await items_of(stream) == list(range(400))
