@@ -21,6 +21,7 @@ from ..params import no_parameter
 from ..task import BaseTask
 from .binding.task_factory import TaskBinding
 from .dependencies import GivenFlow
+from .endpoints.stream_endpoint import StreamEndpoint
 
 
 class RouteCheck:
@@ -62,6 +63,12 @@ class RouteCheck:
                 "`flow: FlowDep` and call `await flow.process(task)`, or iterate over `flow.stream(task)`"
             )
         endpoint, _ = getattr(function, "__flow_endpoint__", (None, None))
+        if isinstance(endpoint, StreamEndpoint) and not hasattr(route, "dependant"):
+            raise ConfigurationError(
+                f"{name} at {path}: flow_endpoint makes streamed responses on routes of FastAPI only; on a plain "
+                "Starlette route make the task in the function, and return "
+                "`await stream_response(request, flow.stream(task))`"
+            )
         flow = function.flow if isinstance(function, GivenFlow) else endpoint.flow if endpoint is not None else None
         if flow is None or flow in self._known or flow.is_running or GivenFlow(flow) in overrides:
             return

@@ -18,6 +18,8 @@ from fastapi.responses import EventSourceResponse, JSONResponse, StreamingRespon
 from fastapi.security import APIKeyQuery
 from fastapi.sse import ServerSentEvent
 from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from fastapi_aqueduct import (
@@ -480,6 +482,11 @@ async def streamed(task: Speech, items: FlowStream[str]) -> list[str]:
     return []
 
 
+async def words(task: Speech, items: FlowStream[str]) -> AsyncIterator[str]:
+    async for text in items:
+        yield text
+
+
 @pytest.mark.parametrize(
     ("function", "limits", "words"),
     [
@@ -502,4 +509,14 @@ def test_a_stream_without_flow_endpoint_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="put @flow_endpoint"):
 
         @app.post("/words")
-        async def words(items: FlowStream[str]) -> None: ...
+        async def no_task(items: FlowStream[str]) -> None: ...
+
+
+@pytest.mark.parametrize("kind", [Route, WebSocketRoute])
+async def test_a_route_that_cannot_stream_is_refused_at_the_start(kind: Any) -> None:
+    flow = make_flow()
+    endpoint = flow_endpoint(flow)(words)
+    app = Starlette(routes=[kind("/words", endpoint)])
+    with pytest.raises(ConfigurationError, match="words at /words: .*stream"):
+        async with Aqueduct(flow).run(app):
+            pass

@@ -56,14 +56,7 @@ async def stream_response(
             await primed.begin()
     except Exception as exc:
         raise_http_error(request.scope, exc)
-    if not primed.first:
-        primed.rest = _nothing()  # the iteration has ended, and that of a stream cannot begin again
     return ItemResponse(primed, _FORMATS[response_class])
-
-
-async def _nothing() -> AsyncIterator[Any]:
-    return
-    yield
 
 
 _FORMATS: dict[type[Response] | None, Format] = {

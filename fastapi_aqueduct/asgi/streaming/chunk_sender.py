@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Send
+from starlette.types import Message, Send
 
 FULL = 64 << 10
 """Bytes of chunks that wait to be sent at which their source must wait."""
@@ -20,12 +20,14 @@ class ChunkSender:
 
     Args:
         send: ASGI channel to send to.
+        head: The message before the first chunk.
         keep_alive: What is sent after ``interval`` without a chunk; empty: nothing.
         interval: Seconds.
     """
 
-    def __init__(self, send: Send, keep_alive: bytes, interval: float) -> None:
+    def __init__(self, send: Send, head: Message, keep_alive: bytes, interval: float) -> None:
         self._send = send
+        self._head = head
         self._keep_alive = keep_alive
         self._interval = interval
         self._chunks: list[bytes] = []
@@ -49,7 +51,7 @@ class ChunkSender:
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._reader is not None:
-            _wake(self._reader)
+            self._wake_reader()
         return self._size >= FULL
 
     async def drain(self) -> None:
@@ -61,10 +63,10 @@ class ChunkSender:
     def end(self) -> None:
         """Note that there are no more chunks."""
         self._has_ended = True
-        _wake(self._reader)
+        self._wake_reader()
 
     async def run(self) -> Exception | None:
-        """Send all chunks until `end`.
+        """Send the head, and all chunks until `end`.
 
         Returns:
             The error of the server or of a middleware: ``ClientDisconnect`` for an ``OSError``. It is not kept here, to
@@ -73,13 +75,13 @@ class ChunkSender:
         if self._keep_alive:
             self._timer = self._loop.call_later(self._interval, self._tick)
         try:
+            await self._send(self._head)
             while self._chunks or not self._has_ended:
                 if self._chunks:
                     await self._send_chunks()
                 else:
                     self._reader = self._loop.create_future()
                     await self._reader
-                    self._reader = None
         except OSError:
             return ClientDisconnect()
         except Exception as exc:
@@ -88,7 +90,7 @@ class ChunkSender:
             return None
         finally:
             self._has_failed = not self._has_ended
-            _wake(self._writer)
+            self._wake_writer()
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -96,7 +98,7 @@ class ChunkSender:
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._size = 0
-        _wake(self._writer)
+        self._wake_writer()
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         self._sent_at = self._loop.time()
 
@@ -109,7 +111,12 @@ class ChunkSender:
                 self.put(self._keep_alive)
         self._timer = self._loop.call_later(due_in, self._tick)
 
+    def _wake_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.done():
+            reader.set_result(None)
 
-def _wake(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)
+    def _wake_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():
+            writer.set_result(None)

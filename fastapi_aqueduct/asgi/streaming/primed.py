@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Closing(Protocol):
-    """An object that can be closed, more than once."""
+    """An object that can be closed, more than once, as async generators and streams can."""
 
     async def aclose(self) -> None:
         """Close it."""
-
-
-class Values(AsyncIterable[Any], Closing, Protocol):
-    """An async generator, or another asynchronous iterator that can be closed."""
-
-    async def __anext__(self) -> Any:
-        """Return the next value."""
 
 
 class Primed:
@@ -35,7 +29,7 @@ class Primed:
         deadline: As given.
     """
 
-    def __init__(self, values: Values, deadline: float | None, source: Closing | None = None) -> None:
+    def __init__(self, values: AsyncIterator[Any], deadline: float | None, source: Closing | None = None) -> None:
         self.first: list[Any] = []
         self.rest = values
         self.deadline = deadline
@@ -55,7 +49,8 @@ class Primed:
     async def aclose(self) -> None:
         """End the iterator, and what it reads. May be called more than once."""
         try:
-            await self.rest.aclose()
+            if isinstance(self.rest, Closing):
+                await self.rest.aclose()
         finally:
             if self._source is not None:
                 await self._source.aclose()
@@ -71,12 +66,12 @@ class Primed:
         while True:
             async with asyncio.timeout_at(self.deadline):
                 try:
-                    value = await self.rest.__anext__()
+                    value = await anext(self.rest)
                 except StopAsyncIteration:
                     return
             yield value
 
 
-async def _nothing() -> AsyncGenerator[Any, None]:
+async def _nothing() -> AsyncIterator[Any]:
     return
     yield

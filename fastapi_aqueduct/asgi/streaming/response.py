@@ -93,18 +93,19 @@ class ItemResponse(Response):
                 with DisconnectWatch(receive, at_once=True):
                     await self._send(send)
                 # Without the watch: servers announce the end of a complete response as they do a client that has left.
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                with suppress(OSError):  # it has left
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             if limit.expired():
                 raise TaskTimeout("it did not end within its total_timeout") from None
             raise
 
     async def _send(self, send: Send) -> None:
-        sender = ChunkSender(send, self._format.keep_alive, self._interval)
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        sender = ChunkSender(send, head, self._format.keep_alive, self._interval)
         for value in self._values.first:
             sender.put(self._format.encode(value))
         self._values.first.clear()
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._has_begun = True
         error = await self._exchange(sender)
         try:
