@@ -219,7 +219,7 @@ async def test_a_step_without_a_worker_is_not_ready() -> None:
         assert await statuses(http) == [200, 200, 200]
 
 
-@pytest.mark.parametrize(("quick_load", "ready", "status"), [(5.0, 200, "ready"), (0.0, 503, "broken")])
+@pytest.mark.parametrize(("quick_load", "ready", "status"), [(60.0, 200, "ready"), (0.0, 503, "broken")])
 async def test_workers_that_die_again_and_again(quick_load: float, ready: int, status: str) -> None:
     """Those that load quickly are there again; those that do not leave too few who serve, but need no restart yet."""
     timing = Timing(quick_load=quick_load, longest_wait=1.0)
