@@ -72,7 +72,7 @@ def test_an_outlet_is_over_with_too_many_items_and_never_with_one(weight: int, c
     assert outlet.is_over
     outlet.pop(0.0)
     assert not outlet.is_over
-    assert outlet.taken == weight
+    assert outlet.consumed == weight
 
 
 def test_the_clock_of_an_outlet_stands_still_while_an_item_waits() -> None:

@@ -55,13 +55,13 @@ class Flow(RuleBasedStateMachine):
     @rule(count=st.integers(1, 300))
     def take(self, count: int) -> None:
         for _ in range(min(count, len(self.outlet))):
-            before = self.outlet.taken
+            before = self.outlet.consumed
             assert int(self.outlet.pop(0.0).body) == self.taken
             self.taken += 1
-            self.weight -= self.outlet.taken - before
-            if self.outlet.taken >= GRANT:
-                self.grants.append(self.outlet.taken)
-                self.outlet.taken = 0
+            self.weight -= self.outlet.consumed - before
+            if self.outlet.consumed >= GRANT:
+                self.grants.append(self.outlet.consumed)
+                self.outlet.consumed = 0
 
     @precondition(lambda self: self.grants)
     @rule()

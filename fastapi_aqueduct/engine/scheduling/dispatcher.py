@@ -100,7 +100,7 @@ class Dispatcher:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in an event loop, also on tasks that other threads have handed to an earlier one."""
         self.detach("its event loop has ended", handed=False)
-        self.streams.end_left()
+        self.streams.end_abandoned()
         self.loop = loop
         for ticket in self._tickets.values():
             self._deadlines.add(ticket, loop)

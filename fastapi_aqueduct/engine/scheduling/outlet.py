@@ -24,14 +24,14 @@ class Outlet:
 
     Attributes:
         item_timeout: As given.
-        taken: Weight of the items that the consumer has taken and that are not granted again to a worker.
+        consumed: Weight of the items that the consumer has taken and that are not granted again to a worker.
         has_items: Whether an item has come, so the task must not run again.
         last_at: When the last item came, or when the consumer took the last one that was there.
     """
 
     def __init__(self, item_timeout: float) -> None:
         self.item_timeout = item_timeout
-        self.taken = 0
+        self.consumed = 0
         self.has_items = False
         self.last_at = 0.0
         self._items: deque[tuple[Encoded, int]] = deque()
@@ -72,7 +72,7 @@ class Outlet:
         """Remove and return the oldest item."""
         item, weight = self._items.popleft()
         self._weight -= weight
-        self.taken += weight
+        self.consumed += weight
         self.last_at = now
         return item
 

@@ -79,7 +79,7 @@ class FlowStream(Generic[T]):
             self._has_ended = True
             raise StopAsyncIteration
         try:
-            item: T = self._streams.take(self._number, self._outlet)
+            item: T = self._streams.pop_item(self._number, self._outlet)
         except BaseException:
             self._leave()
             raise

@@ -54,7 +54,7 @@ class Streams:
         self._tickets = tickets
         self._deadlines = deadlines
         self._settle = settle
-        self._left: deque[tuple[int, Outlet]] = deque()
+        self._abandoned: deque[tuple[int, Outlet]] = deque()
         self.has_ended = False
 
     def receive(self, worker: WorkerHandle, payload: bytes) -> None:
@@ -83,8 +83,8 @@ class Streams:
             # Until its stream ends no other frame may go to this worker, which needs the memory again.
             worker.send_released(self._pop_released(worker))
 
-    def take(self, number: int, outlet: Outlet) -> Any:
-        """Return the oldest item of an outlet, for its consumer.
+    def pop_item(self, number: int, outlet: Outlet) -> Any:
+        """Remove the oldest item of an outlet and return it, for its consumer.
 
         Args:
             number: Id of the task.
@@ -100,7 +100,7 @@ class Streams:
             raise unreadable(self._name, exc) from exc
         finally:
             self._ledger.drop(item.blocks)
-            if outlet.taken >= GRANT:
+            if outlet.consumed >= GRANT:
                 self._grant(number, outlet)
 
     def end(self, number: int, outlet: Outlet) -> None:
@@ -123,14 +123,14 @@ class Streams:
             outlet: Its outlet.
             loop: The event loop in which the stream was read. If it is closed, the next loop of the engine does it.
         """
-        self._left.append((number, outlet))
+        self._abandoned.append((number, outlet))
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self.end_left)
+            loop.call_soon_threadsafe(self.end_abandoned)
 
-    def end_left(self) -> None:
+    def end_abandoned(self) -> None:
         """End the streams of `end_later`."""
-        while self._left:
-            self.end(*self._left.popleft())
+        while self._abandoned:
+            self.end(*self._abandoned.popleft())
 
     def _discard(self, outlet: Outlet) -> None:
         for item in outlet.pop_all():
@@ -168,7 +168,7 @@ class Streams:
             self._settle(ticket, "failed", SlowConsumer(_too_slow(self._name, worker.name, waiting)))
 
     def _grant(self, number: int, outlet: Outlet) -> None:
-        weight, outlet.taken = outlet.taken, 0
+        weight, outlet.consumed = outlet.consumed, 0
         ticket = self._tickets.get(number)
         if ticket is None or not ticket.holder:  # its next worker begins with a whole window
             return

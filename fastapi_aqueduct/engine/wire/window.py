@@ -42,22 +42,22 @@ class Windows:
 
     def __init__(self) -> None:
         self.paused: set[int] = set()
-        self._left: dict[int, int] = {}
+        self._remaining: dict[int, int] = {}
 
     def spend(self, id: int, weight: int) -> None:
         """Note that an item of a task is sent; the last one of a window may be larger than what is left."""
-        left = self._left[id] = self._left.get(id, WINDOW) - weight
-        if left <= 0:
+        remaining = self._remaining[id] = self._remaining.get(id, WINDOW) - weight
+        if remaining <= 0:
             self.paused.add(id)
 
     def grant(self, id: int, weight: int) -> None:
         """Note that the consumer of a task has taken items, perhaps of an earlier step."""
-        if id in self._left:  # else the grant has crossed the answer
-            left = self._left[id] = min(WINDOW, self._left[id] + weight)
-            if left > 0:
+        if id in self._remaining:  # else the grant has crossed the answer
+            remaining = self._remaining[id] = min(WINDOW, self._remaining[id] + weight)
+            if remaining > 0:
                 self.paused.discard(id)
 
     def close(self, id: int) -> None:
         """Forget a task that is answered."""
-        self._left.pop(id, None)
+        self._remaining.pop(id, None)
         self.paused.discard(id)
