@@ -183,6 +183,26 @@ async def test_a_worker_that_was_stopped_while_it_was_idle_is_a_hang() -> None:
     await asyncio.gather(*map(stop_and_process, FORMS))
 
 
+async def test_a_worker_that_is_paused_or_idle_is_no_hang() -> None:
+    async def pause(form: str) -> None:
+        async with running(prompt_flow(form)) as flow:
+            before = pids(flow)
+            stream = flow.stream(Job(count=0 if form == "coroutine" else 1000), 60)  # the `emit` of one does not wait
+            items: list[int] = []
+            if form != "coroutine":
+                items.append(await anext(stream))
+                await until_paused(stream)
+            await asyncio.sleep(1.5 * HANDLE_TIMEOUT)  # what is tested is that nothing happens in a time
+            assert await read(stream, items) is None
+            assert len(items) in (0, 1000)
+            assert (await flow.process(Job(count=3), 60)).total == 3
+            await asyncio.sleep(1.5 * HANDLE_TIMEOUT)
+            assert (await flow.process(Job(count=3), 60)).total == 3
+            assert pids(flow) == before
+
+    await asyncio.gather(*map(pause, FORMS))
+
+
 @side_by_side
 async def test_of_many_in_one_worker_those_without_items_are_tried_again(form: str) -> None:
     options: dict[str, Any] = {"batch_timeout": 10.0} if form == "rounds" else {}
