@@ -109,7 +109,7 @@ class Hand:
 
     def emit(self, task: BaseTask, item: Any) -> None:
         """Send an item of a task, if its caller wants items."""
-        entry = self._open_entry("emit", task)
+        entry = self._open_entry("task.emit", task)
         if entry is not None:
             self.emit_of(entry, item)
             self.send_items(entry)
@@ -137,7 +137,7 @@ class Hand:
 
     def progress(self, task: BaseTask, done: float, of: float) -> None:
         """Send a report of a task's progress at once, unless it comes too soon after the last one."""
-        entry = self._open_entry("progress", task)
+        entry = self._open_entry("task.progress", task)
         if entry is None or entry.envelope.status != Status.STREAM:
             return
         now = time.monotonic()
@@ -151,7 +151,7 @@ class Hand:
 
     def finish(self, task: BaseTask) -> None:
         """Answer a task before its call returns."""
-        entry = self._open_entry("finish", task)
+        entry = self._open_entry("task.finish", task)
         if entry is not None:
             entry.is_finished = True
             self.send_answer(entry)
@@ -236,14 +236,14 @@ class Hand:
 
     def _open_entry(self, method: str, task: BaseTask) -> Entry | None:
         """Return the entry of a task that is neither finished nor answered."""
-        self._check_thread(f"task.{method}")
+        self._check_thread(method)
         entry = self._find(task)
         if entry is None or entry.is_answered:
             self._warn(method)
         elif not entry.is_finished:
             return entry
-        elif method != "finish":
-            entry.fail(UsageError(f"task.{method}() was called after task.finish(): a finished task has no items"))
+        elif method != "task.finish":
+            entry.fail(UsageError(f"{method}() was called after task.finish(): a finished task has no items"))
         return None
 
     def _find(self, task: Any) -> Entry | None:
@@ -264,4 +264,4 @@ class Hand:
     def _warn(self, method: str) -> None:
         if not self._has_warned:
             self._has_warned = True
-            log.warning("task.%s() was called after the task was answered; it has no effect", method)
+            log.warning("%s() was called after the task was answered; it has no effect", method)

@@ -162,8 +162,8 @@ class BatchHand(Hand):
         return len(self.tasks) == 1
 
     def _find(self, task: Any) -> Entry | None:
-        entry = self._peek(task)
-        if entry is not None:
+        entry = self.entries.get(id(task))
+        if entry is None and (entry := self._peek(task)) is not None:
             self.entries[id(task)] = entry
         return entry
 
