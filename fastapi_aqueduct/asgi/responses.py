@@ -112,7 +112,7 @@ class SharedResponse(Response):
                 await self._send(view, transport_of(receive), send)
             except Stalled as exc:
                 log.info("%s %s: %s", scope["method"], scope["path"], exc)
-                await _close_connection(receive)
+                await close_connection(receive)
         del view
         if self.background is not None:
             await self.background()
@@ -134,7 +134,8 @@ class SharedResponse(Response):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _close_connection(receive: Receive) -> None:
+async def close_connection(receive: Receive) -> None:
+    """Close the connection of a client that reads nothing, and drop what it was not sent."""
     transport = transport_of(receive)
     if transport is None:
         return  # the server sees an incomplete answer and closes the connection

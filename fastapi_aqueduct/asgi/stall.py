@@ -29,12 +29,16 @@ class StallTimeout:
         seconds: The limit; None: there is none.
         transport: The connection, if it is known.
 
+    Attributes:
+        is_idle: Whether there is nothing to send, which is no stall.
+
     Raises:
         Stalled: From the context.
     """
 
     def __init__(self, seconds: float | None, transport: asyncio.Transport | None) -> None:
         self._seconds = math.inf if seconds is None else seconds
+        self.is_idle = False
         self._transport = transport
         self._timeout = asyncio.timeout(None)
         self._timer: asyncio.TimerHandle | None = None
@@ -67,7 +71,7 @@ class StallTimeout:
 
     def _check(self) -> None:
         before, self._unsent = self._unsent, _unsent(self._transport)
-        if self._unsent < before:
+        if self.is_idle or self._unsent < before:
             self.note()
         if self._loop.time() - self._last < self._seconds:
             self._wait()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,13 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import EventSourceResponse, StreamingResponse
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep, FlowStream, flow_endpoint
+from fastapi_aqueduct.asgi.streaming.formats import Pieces
+from fastapi_aqueduct.asgi.streaming.primed import Primed
+from fastapi_aqueduct.asgi.streaming.response import ItemResponse
 from fastapi_aqueduct.engine.scheduling.outlet import Outlet
 from fastapi_aqueduct.engine.wire.window import ITEM_WEIGHT, WINDOW
 
@@ -24,6 +30,9 @@ from ..handlers import Gate, notes
 from ..support import DEADLINE, engine_of, eventually
 from .handlers import Tick, Ticks
 from .support import serving
+
+STALL_TIMEOUT = 0.2
+"""Seconds in which a client must read something."""
 
 FORMATS: dict[str, Any] = {"/events": EventSourceResponse, "/lines": None, "/pieces": StreamingResponse}
 """The class of response of each endpoint."""
@@ -99,3 +108,31 @@ async def test_a_silent_client_beside_one_that_reads(tmp_path: Path) -> None:
                 assert len(outlet) <= WINDOW // ITEM_WEIGHT
             await eventually(partial(is_closed, tmp_path, silent))
         await eventually(lambda: flow.statistics().in_flight == 0)
+
+
+@pytest.mark.parametrize("has_items", [True, False], ids=["silent client", "silent stream"])
+async def test_the_stall_timeout(caplog: pytest.LogCaptureFixture, has_items: bool) -> None:
+    """A client that reads nothing of what waits for it is given up; one that nothing waits for is not."""
+    has_closed = asyncio.Event()
+
+    async def values() -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"first"
+            while has_items:
+                yield bytes(10_000)
+            await asyncio.sleep(4 * STALL_TIMEOUT)
+            yield b"last"
+        finally:
+            has_closed.set()
+
+    async def endpoint(request: Request) -> ItemResponse:
+        return ItemResponse(Primed(values(), None), Pieces(), stall_timeout=STALL_TIMEOUT)
+
+    async with serving(Starlette(routes=[Route("/", endpoint)])) as http:
+        if has_items:
+            with caplog.at_level(logging.INFO), silent_client(http, "/"):
+                await asyncio.wait_for(has_closed.wait(), DEADLINE)
+            await eventually(lambda: "read nothing of its answer" in caplog.text)
+            assert not any(record.exc_info for record in caplog.records)
+        else:
+            assert (await http.get("/")).content == b"firstlast"

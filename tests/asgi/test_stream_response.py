@@ -91,6 +91,26 @@ async def test_a_client_that_leaves(tmp_path: Path, at: int) -> None:
         await eventually(lambda: flow.statistics().in_flight == 0)
 
 
+async def test_an_iterator_that_cannot_be_closed(tmp_path: Path) -> None:
+    class Words:
+        def __init__(self) -> None:
+            self._words = iter(("one", "two"))
+
+        def __aiter__(self) -> Words:
+            return self
+
+        async def __anext__(self) -> str:
+            for word in self._words:
+                return word
+            raise StopAsyncIteration
+
+    async def words(request: Request) -> Response:
+        return await stream_response(request, Words())
+
+    async with client(Starlette(routes=[Route("/", words)])) as http:
+        assert (await http.get("/")).content == b'"one"\n"two"\n'
+
+
 async def test_another_class_of_response() -> None:
     async def nothing() -> AsyncIterator[str]:
         yield ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from fastapi_aqueduct.asgi.streaming.response import STALL_TIMEOUT
 
 from ..handlers import Gate
 from ..support import DEADLINE, Ends, eventually, write_script
@@ -138,3 +141,17 @@ async def test_ctrl_c(tmp_path: Path, server: str) -> None:
         assert (await asyncio.wait_for(endless, AT_ONCE))[1] is False
         assert await streams.exits(AT_ONCE) in (0, -signal.SIGINT)
         assert "Traceback" not in streams.service.log()
+
+
+@pytest.mark.long
+async def test_ctrl_c_and_a_client_that_reads_nothing(tmp_path: Path) -> None:
+    """It is given up after the stall timeout, and the server ends."""
+    async with streaming(tmp_path, "uvicorn", 60) as streams:
+        url = httpx.URL(streams.service.url)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+            client.connect((url.host, url.port))
+            client.sendall(f"GET /ticks?gate={tmp_path}&pace=0&size=10000 HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            await asyncio.sleep(1.0)  # the buffers are full by then
+            streams.service.interrupt()
+            assert await streams.exits(STALL_TIMEOUT + AT_ONCE) in (0, -signal.SIGINT)

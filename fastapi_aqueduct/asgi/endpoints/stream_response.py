@@ -1,4 +1,4 @@
-"""`stream_response`: streams the values of any asynchronous iterator, for endpoints without `flow_endpoint`."""
+"""`stream_response`: streams the values of an asynchronous iterator, for endpoints without `flow_endpoint`."""
 
 from __future__ import annotations
 

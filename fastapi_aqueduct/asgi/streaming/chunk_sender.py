@@ -7,6 +7,8 @@ import asyncio
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Send
 
+from ..stall import StallTimeout
+
 FULL = 64 << 10
 """Bytes of chunks that wait to be sent at which their source must wait."""
 
@@ -23,13 +25,15 @@ class ChunkSender:
         head: The message before the first chunk.
         keep_alive: What is sent after ``interval`` without a chunk; empty: nothing.
         interval: Seconds.
+        stall: Gives up a client that reads nothing; used as a context by `run`.
     """
 
-    def __init__(self, send: Send, head: Message, keep_alive: bytes, interval: float) -> None:
+    def __init__(self, send: Send, head: Message, keep_alive: bytes, interval: float, stall: StallTimeout) -> None:
         self._send = send
         self._head = head
         self._keep_alive = keep_alive
         self._interval = interval
+        self._stall = stall
         self._chunks: list[bytes] = []
         self._size = 0
         self._has_ended = False
@@ -69,19 +73,14 @@ class ChunkSender:
         """Send the head, and all chunks until `end`.
 
         Returns:
-            The error of the server or of a middleware: ``ClientDisconnect`` for an ``OSError``. It is not kept here, to
-            which its frames refer.
+            The error of the server or of a middleware: ``ClientDisconnect`` for an ``OSError``; or that the client has
+            stalled. It is not kept here, to which its frames refer.
         """
         if self._keep_alive:
             self._timer = self._loop.call_later(self._interval, self._tick)
         try:
-            await self._send(self._head)
-            while self._chunks or not self._has_ended:
-                if self._chunks:
-                    await self._send_chunks()
-                else:
-                    self._reader = self._loop.create_future()
-                    await self._reader
+            async with self._stall:
+                await self._send_all()
         except OSError:
             return ClientDisconnect()
         except Exception as exc:
@@ -94,6 +93,17 @@ class ChunkSender:
             if self._timer is not None:
                 self._timer.cancel()
 
+    async def _send_all(self) -> None:
+        await self._send(self._head)
+        while self._chunks or not self._has_ended:
+            if self._chunks:
+                await self._send_chunks()
+            else:
+                self._reader = self._loop.create_future()
+                self._stall.is_idle = True
+                await self._reader
+                self._stall.is_idle = False
+
     async def _send_chunks(self) -> None:
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
@@ -101,6 +111,7 @@ class ChunkSender:
         self._wake_writer()
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
         self._sent_at = self._loop.time()
+        self._stall.note()
 
     def _tick(self) -> None:
         # One timer for the whole response, which is late after a chunk: a new one for each would cost more than it.

@@ -15,11 +15,16 @@ from ...exceptions import TaskTimeout
 from ...logger import log
 from ..disconnect import DisconnectWatch
 from ..errors import find_answer, raise_http_error
+from ..responses import close_connection
+from ..stall import Stalled, StallTimeout
 from ..traceback import untangle
 from ..uvicorn import transport_of
 from .chunk_sender import ChunkSender
 from .formats import Format
 from .primed import Primed
+
+STALL_TIMEOUT = 20.0
+"""Seconds in which a client must read something of what waits for it."""
 
 KEEP_ALIVE_INTERVAL = 15.0
 """Seconds of silence after which a response sends what keeps the connection open; FastAPI's number."""
@@ -44,6 +49,8 @@ class ItemResponse(Response):
         status_code: The HTTP status.
         headers: Additional headers.
         keep_alive_interval: Seconds of silence after which the keep-alive of the format is sent.
+        stall_timeout: Seconds in which the client must read something of what waits for it. Otherwise the connection is
+            closed: its stream would keep a place of the handler, and hold up the stop of the server.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class ItemResponse(Response):
         status_code: int = 200,
         headers: Iterable[tuple[bytes, bytes]] = (),
         keep_alive_interval: float = KEEP_ALIVE_INTERVAL,
+        stall_timeout: float = STALL_TIMEOUT,
     ) -> None:
         self.status_code = status_code
         self.background: BackgroundTask | None = None
@@ -60,6 +68,7 @@ class ItemResponse(Response):
         self._values = values
         self._format = format
         self._interval = keep_alive_interval
+        self._stall_timeout = stall_timeout
         self._has_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +88,7 @@ class ItemResponse(Response):
             if not self._has_begun:
                 raise_http_error(scope, exc)
             await _cut(scope, receive, send, exc)
-            if find_answer(exc) is None:
+            if not _is_expected(exc):
                 untangle(exc)
                 raise
             return
@@ -91,7 +100,7 @@ class ItemResponse(Response):
         try:
             async with limit:
                 with DisconnectWatch(receive, at_once=True):
-                    await self._send(send)
+                    await self._send(send, StallTimeout(self._stall_timeout, transport_of(receive)))
                 # Without the watch: servers announce the end of a complete response as they do a client that has left.
                 with suppress(OSError):  # it has left
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -100,9 +109,9 @@ class ItemResponse(Response):
                 raise TaskTimeout("it did not end within its total_timeout") from None
             raise
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send, stall: StallTimeout) -> None:
         head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        sender = ChunkSender(send, head, self._format.keep_alive, self._interval)
+        sender = ChunkSender(send, head, self._format.keep_alive, self._interval, stall)
         for value in self._values.first:
             sender.put(self._format.encode(value))
         self._values.first.clear()
@@ -140,6 +149,11 @@ class ItemResponse(Response):
         return None
 
 
+def _is_expected(exc: Exception) -> bool:
+    """Return whether an exception is no error of the application, so the server need not log it."""
+    return isinstance(exc, Stalled) or find_answer(exc) is not None
+
+
 async def _cut(scope: Scope, receive: Receive, send: Send, exc: Exception) -> None:
     """Cut the connection of a response that has failed, after what was written, so that the client sees the failure.
 
@@ -147,12 +161,14 @@ async def _cut(scope: Scope, receive: Receive, send: Send, exc: Exception) -> No
     closed before the application returns because of an error of a flow.
     """
     transport = transport_of(receive)
-    is_expected = find_answer(exc) is not None
+    is_expected = _is_expected(exc)
     if is_expected:
         log.info("%s %s: the response was cut: %s", scope["method"], scope["path"], str(exc))
     if transport is None:
         if await _spoil(send) and not is_expected:
             log.error("%s %s: the response was cut", scope["method"], scope["path"], exc_info=exc)
+    elif isinstance(exc, Stalled):
+        await close_connection(receive)
     elif is_expected:
         transport.close()
         with suppress(TimeoutError):
