@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -80,7 +80,9 @@ class Flow(RuleBasedStateMachine):
 
 
 TestWindow = Flow.TestCase
-TestWindow.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
+TestWindow.settings = settings(
+    max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def test_a_grant_that_crosses_the_answer_is_forgotten() -> None:
