@@ -39,6 +39,13 @@ ANSWER_TIMEOUT = 600.0
 
 OWNER = "fastapi_aqueduct"
 
+EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chunk as JSON, an error as JSON, or [DONE]."}},
+    "required": ["data"],
+}
+"""The JSON schema of an event of a streamed answer."""
+
 
 class Completions:
     """The routes of the API.
@@ -59,7 +66,7 @@ class Completions:
             "/chat/completions",
             response_model=ChatCompletion,
             responses={
-                200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+                200: {"content": {"text/event-stream": {"itemSchema": EVENT}}},
                 "4XX": {"model": ProblemBody, "description": "The request cannot be served."},
                 "5XX": {"model": ProblemBody, "description": "Busy (503, with Retry-After), or too slow (504)."},
             },

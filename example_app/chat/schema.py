@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from example_app.chat.model import FinishReason, Message, Sampling
 
@@ -12,10 +12,20 @@ MAX_CHARACTERS = 32_000
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
 
+def _checked_number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("the value must be a number")
+    return value
+
+
+NUMBER = BeforeValidator(_checked_number)
+"""Makes an integer one as JSON Schema defines it: also 1.0, which strict validation refuses, but not true."""
+
+
 class TextPart(BaseModel):
     """A part of a message; parts of other types, such as images, are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text"]
     text: Text
@@ -24,7 +34,7 @@ class TextPart(BaseModel):
 class ChatMessage(BaseModel):
     """A message of a conversation."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=100)]
@@ -39,7 +49,7 @@ class ChatMessage(BaseModel):
 class StreamOptions(BaseModel):
     """Options of a streamed answer."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
 
@@ -47,12 +57,12 @@ class StreamOptions(BaseModel):
 class ChatRequest(BaseModel):
     """A request for a completion. What this service cannot do, such as tools, is refused and not ignored."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=200)]
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, strict=False), NUMBER] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, strict=False), NUMBER] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     stop: (
@@ -60,10 +70,10 @@ class ChatRequest(BaseModel):
         | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
         | None
     ) = None
-    seed: int | None = None
+    seed: Annotated[int, Field(strict=False), NUMBER] | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(ge=1, le=1, strict=False), NUMBER] | None = None
     user: str | None = None
 
     def sampling(self) -> Sampling:
