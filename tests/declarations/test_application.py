@@ -138,7 +138,7 @@ async def test_a_flow_of_another_aqueduct_or_that_runs_already() -> None:
 async def sums(socket: WebSocket, task: Sum) -> None: ...
 
 
-USE = "use FlowDep: take `flow: FlowDep` and call `await flow.process(task)`"
+USE = "use FlowDep: take `flow: FlowDep` and call `await flow.process(task)`, or iterate over `flow.stream(task)`"
 
 
 def test_flow_endpoint_with_a_websocket() -> None:

@@ -139,7 +139,7 @@ def _checked_signature(function: Callable[..., Any], local_names: Mapping[str, A
     if any(_is_websocket(parameter.annotation) for parameter in signature.parameters.values()):
         raise InvalidArgument(
             f"{function.__qualname__} takes a WebSocket, but flow_endpoint is for HTTP requests; use FlowDep: take "
-            "`flow: FlowDep` and call `await flow.process(task)`"
+            "`flow: FlowDep` and call `await flow.process(task)`, or iterate over `flow.stream(task)`"
         )
     return signature
 
