@@ -1,9 +1,10 @@
-"""A worker's end of a channel: any of its threads may send."""
+"""A worker's end of a channel: any of its threads may send, and the other end sees what it has not read."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from contextlib import closing
 
 import pytest
 
-from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
-from fastapi_aqueduct.engine.wire.frames import FrameReader, Kind
+from fastapi_aqueduct.engine.wire.channel import Channel, WorkerChannel, make_pair
+from fastapi_aqueduct.engine.wire.frames import FrameReader, Kind, pack
 
 SIZE = 3 << 20
 """Bytes of a frame that does not fit into the socket: its sender sleeps in the middle of it."""
@@ -70,3 +71,19 @@ def test_a_fork_in_the_middle_of_a_frame_can_close_its_end(ends: tuple[int, Work
     while not reader.feed(read):
         read = os.read(fd, 1 << 20)
     thread.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+@pytest.mark.parametrize("size", [10, SIZE])
+def test_a_worker_is_behind_until_it_has_read_all(size: int) -> None:
+    ours, theirs = make_pair()
+    with closing(Channel(ours, print, print, print)) as channel, closing(WorkerChannel(theirs)) as worker:
+        assert not channel.is_behind()
+        channel.send(pack(Kind.TASKS, bytes(size)))
+        assert channel.is_behind()
+        if size < SIZE:
+            worker.receive()
+            assert not channel.is_behind()
+        else:  # a part of it waits for an event loop
+            assert worker.receive(timeout=0.1) == []
+            assert channel.is_behind()
