@@ -65,6 +65,7 @@ class GeneratorRunner:
                 worker.flush()
                 if self._calls or not worker.is_stopping:
                     self.hand.wait(0)
+        worker.flush()
 
     def _begin_calls(self) -> None:
         for entry in self.hand.begin_pending():

@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
 
-from fastapi_aqueduct import BaseTask, FlowStep
+from fastapi_aqueduct import BaseTask, BaseTaskHandler, FlowStep
+from fastapi_aqueduct.engine.child.continuous import ContinuousRunner
+from fastapi_aqueduct.engine.child.generators import GeneratorRunner
+from fastapi_aqueduct.engine.child.main import Runner
 from fastapi_aqueduct.engine.child.parent_death import ParentDeathSignal
 from fastapi_aqueduct.engine.child.program import Program
 from fastapi_aqueduct.engine.child.return_check import ReturnCheck
@@ -20,11 +26,13 @@ from fastapi_aqueduct.engine.memory.tenant import Tenant
 from fastapi_aqueduct.engine.route import Route
 from fastapi_aqueduct.engine.scheduling.caller import Caller
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
+from fastapi_aqueduct.engine.scheduling.stream import FlowStream
 from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
 from fastapi_aqueduct.engine.workers.pool import Pool
 from fastapi_aqueduct.engine.workers.spec import make_specs
+from fastapi_aqueduct.runtime import task_hosts
 
 MEMORY_LIMIT = 64 << 20
 QUEUE_SIZE = 1024
@@ -48,7 +56,7 @@ class LocalWorker:
         lifeline, _ = os.pipe()
         tenant = Tenant(Mapping(memory_fd, setup.layout.size), setup.layout, setup.region, setup.blocks)
         self._worker = Worker(setup, Route(program.conditions), self.channel, tenant, ParentDeathSignal(lifeline))
-        self._runner = PlainRunner(self._worker, program.handler, ReturnCheck(setup.name, "handler"))
+        self._runner = self._make_runner(setup, program.handler)
         # After STOP the runner returns when all that has arrived is answered, and may run again.
         self._worker.process([(Kind.STOP, b"")])
 
@@ -57,15 +65,37 @@ class LocalWorker:
         self._worker.process(self.channel.receive())
         self._runner.run()
 
+    def _make_runner(self, setup: Setup, handler: BaseTaskHandler) -> Runner:
+        return PlainRunner(self._worker, handler, ReturnCheck(setup.name, "handler"))
+
+
+class LocalStreamWorker(LocalWorker):
+    """The same for handlers whose tasks send items.
+
+    It must not send more than the window of a stream: a worker whose consumers are behind waits, and so would they.
+    """
+
+    def serve(self) -> None:
+        """Work on what has arrived; something must have."""
+        task_hosts[:] = [self._runner.hand]  # a process has one worker otherwise
+        super().serve()
+
+    def _make_runner(self, setup: Setup, handler: BaseTaskHandler) -> Runner:
+        if setup.is_continuous:
+            return ContinuousRunner(self._worker, handler, ReturnCheck(setup.name, "handler"))
+        return GeneratorRunner(self._worker, handler)
+
 
 class LocalFlow:
     """A dispatcher, one worker for each step, and the workers at the other ends of them.
 
     Args:
         *steps: The stages.
+        worker_class: Makes their workers.
     """
 
-    def __init__(self, *steps: FlowStep) -> None:
+    def __init__(self, *steps: FlowStep, worker_class: type[LocalWorker] = LocalWorker) -> None:
+        self._worker_class = worker_class
         self._loop = asyncio.get_running_loop()
         self._layout = Layout(1 + len(steps), MEMORY_LIMIT)
         self._memory_fd = create_memory("local", self._layout.size)
@@ -79,7 +109,8 @@ class LocalFlow:
         self._dispatcher.attach(self._loop)
         for index in range(len(steps)):
             program = make_program(steps, index)
-            self._add(make_setup(self._layout, index), program, memory)
+            setup = replace(make_setup(self._layout, index), is_continuous=steps[index].continuous)
+            self._add(setup, program, memory)
 
     async def start(self) -> None:
         """Wait until the dispatcher has heard from all workers."""
@@ -90,8 +121,12 @@ class LocalFlow:
         """Take a task through the steps."""
         await self._caller.process(task, 60.0)
 
+    def stream(self, task: BaseTask) -> FlowStream[Any]:
+        """Return the items of a task."""
+        return self._caller.stream(task, 60.0, 60.0, nullcontext)
+
     def _add(self, setup: Setup, program: Program, memory: FlowMemory) -> None:
-        local = LocalWorker(setup, program, self._memory_fd)
+        local = self._worker_class(setup, program, self._memory_fd)
         pool = self._pools[setup.step]
         call_of = memory.arena.status.call_of
         worker = WorkerHandle(

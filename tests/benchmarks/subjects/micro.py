@@ -19,7 +19,7 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, FlowStep
@@ -32,11 +32,21 @@ from fastapi_aqueduct.engine.wire.codec import Codec
 from fastapi_aqueduct.engine.wire.frames import Batch, Envelope, FrameReader, Kind, pack, pack_batches, unpack_batches
 
 from ..subject import say
-from .inprocess import MEMORY_LIMIT, LocalFlow, LocalWorker, make_program, make_setup
+from .inprocess import (
+    MEMORY_LIMIT,
+    LocalFlow,
+    LocalStreamWorker,
+    LocalWorker,
+    make_program,
+    make_setup,
+)
 from .raw_upload import RawUploadBench
 
 TOGETHER = 32
 """Tasks that are on their way at the same time, where there are several."""
+
+ITEMS = 50
+"""Items of a stream: fewer than fill its window, or the buffer of a socket together with those of the others."""
 
 LARGE = 16 * 1024
 """Bytes of a payload that moves to shared memory: no more, because the machine decides what copying costs."""
@@ -61,6 +71,22 @@ class Copy(BaseTaskHandler):
     def handle(self, *tasks: Task) -> None:
         for task in tasks:
             task.result = task.number
+
+
+class Generate(BaseTaskHandler):
+    def handle(self, task: Task) -> Iterator[str]:
+        for _ in range(task.number):
+            yield "an item"
+
+
+class Rounds(BaseTaskHandler):
+    def handle(self, *tasks: Task) -> None:
+        for live in self.rounds(tasks):
+            for task in live:
+                task.emit("an item")
+                task.number -= 1
+                if not task.number:
+                    task.finish()
 
 
 class Item:
@@ -217,6 +243,41 @@ class TripBench:
                 raise RuntimeError(f"{number} came back as {task.result}")
 
 
+class StreamBench:
+    """Streams through the whole engine: each item from the handler to the consumer.
+
+    Args:
+        runner: Runs the event loop.
+        step: The step.
+        streams: How many are read at the same time.
+    """
+
+    def __init__(self, runner: asyncio.Runner, step: FlowStep, streams: int) -> None:
+        self._runner = runner
+        self._streams = streams
+        self._flow = runner.run(_start_streams(step))
+
+    def run(self, count: int) -> None:
+        self._runner.run(self._drive(count))
+
+    async def _drive(self, count: int) -> None:
+        for _ in range(count):
+            await asyncio.gather(*[self._read() for _ in range(self._streams)])
+
+    async def _read(self) -> None:
+        read = 0
+        async for _ in self._flow.stream(Task(ITEMS)):
+            read += 1
+        if read != ITEMS:
+            raise RuntimeError(f"{read} of {ITEMS} items came")
+
+
+async def _start_streams(step: FlowStep) -> LocalFlow:
+    flow = LocalFlow(step, worker_class=LocalStreamWorker)
+    await flow.start()
+    return flow
+
+
 async def _start(steps: int) -> LocalFlow:
     flow = LocalFlow(*[FlowStep(Copy()) for _ in range(steps)])
     await flow.start()
@@ -230,6 +291,7 @@ Piece = tuple[Callable[[int], None], int]
 def make_pieces(runner: asyncio.Runner) -> dict[str, Piece]:
     """Set up everything, the reference first."""
     large = bytes(LARGE)
+    continuous = FlowStep(Rounds(), batch_size=TOGETHER, continuous=True)
     return {
         "reference": (Reference().run, 30),
         "a task to bytes and back": (CodecBench().run, 1000),
@@ -241,6 +303,9 @@ def make_pieces(runner: asyncio.Runner) -> dict[str, Piece]:
         "the trips of 32 tasks": (TripBench(runner, 1, TOGETHER).run, 10),
         "the trips of 32 tasks through three steps": (TripBench(runner, 3, TOGETHER).run, 5),
         "the trips of 32 tasks of 16 KiB": (TripBench(runner, 1, TOGETHER, large).run, 3),
+        "50 items of a generator": (StreamBench(runner, FlowStep(Generate()), 1).run, 10),
+        "50 items of each of 32 generators": (StreamBench(runner, FlowStep(Generate()), TOGETHER).run, 1),
+        "50 items of each of 32 tasks in rounds": (StreamBench(runner, continuous, TOGETHER).run, 1),
         "a raw upload of 1 MiB": (RawUploadBench(runner).run, 10),
     }
 
