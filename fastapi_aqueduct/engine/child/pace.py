@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from ..wire.frames import FRAME_BUDGET
 
 _LONG_TURN = 16 * FRAME_BUDGET
@@ -20,7 +18,7 @@ class Pace:
     __slots__ = ("_slowest",)
 
     def __init__(self) -> None:
-        self._slowest = math.inf  # unknown at first, so the first item leaves at once
+        self._slowest = 2 * FRAME_BUDGET  # unknown at first, so the first items leave at once
 
     @property
     def is_slow(self) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...runtime import runtime_of
+from ...runtime import RUNTIME, runtime_of
 from ...task import BaseTask
 from ..wire.frames import FRAME_BUDGET, Envelope
 from .hand import Entry, Hand
@@ -119,7 +119,7 @@ class BatchHand(Hand):
         self._is_in_rounds = True
         while True:
             live = [entry for entry in live if not self._leave(entry)]
-            is_paused = all(entry.envelope.id in worker.paused for entry in live)
+            is_paused = self._are_paused(live)
             if is_paused or worker.answers or pace.is_slow or time.monotonic() - worker.flushed_at > FRAME_BUDGET:
                 # Both, or none: a task that joins may make the next round a slow one, for which no item may wait.
                 if worker.items or worker.answers:
@@ -129,9 +129,9 @@ class BatchHand(Hand):
                     live += self.begin_pending()
                 if not live:
                     break
-                if any(entry.envelope.id in worker.cancelled for entry in live):
+                if worker.cancelled and any(entry.envelope.id in worker.cancelled for entry in live):
                     continue  # also of paused tasks: one paused and cancelled in this look gets no further frame
-                is_paused = all(entry.envelope.id in worker.paused for entry in live)
+                is_paused = self._are_paused(live)
             if is_paused:
                 self.wait(first)
                 continue
@@ -143,10 +143,10 @@ class BatchHand(Hand):
 
     def _leave(self, entry: Entry) -> bool:
         """Answer a task after a round, if it is finished, failed or cancelled."""
-        has_failed = entry.has_failed or "failure" in runtime_of(entry.task)
+        task = entry.task
+        has_failed = entry.has_failed or (RUNTIME in task.__dict__ and "failure" in runtime_of(task))
         if not (entry.is_finished or has_failed or entry.envelope.id in self._worker.cancelled):
             return False
-        task = entry.task
         answers = self.answer(entry)
         if self._is_continuous:
             self.drop(entry)
@@ -157,6 +157,11 @@ class BatchHand(Hand):
         self._worker.windows.close(entry.envelope.id)
         self._worker.cancelled.discard(entry.envelope.id)
         return True
+
+    def _are_paused(self, live: list[Entry]) -> bool:
+        """Tell whether the consumers of all tasks are behind."""
+        paused = self._worker.paused
+        return not live or (bool(paused) and all(entry.envelope.id in paused for entry in live))
 
     def _is_alone(self) -> bool:
         return len(self.tasks) == 1

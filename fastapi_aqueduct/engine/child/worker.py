@@ -231,7 +231,10 @@ class Worker:
         Raises:
             TaskNotPicklable, ArenaFull: The item cannot be sent.
         """
-        body, blocks = self._encode(self._codec.encode_item, item)
+        try:
+            body, blocks = self._codec.encode_item(item)
+        except ArenaFull:
+            body, blocks = self._encode(self._codec.encode_item, item)
         if blocks:
             self.flushed_at = 0.0  # items in blocks do not wait for others: they fill the memory until they are taken
             self._tenant.publish(blocks)

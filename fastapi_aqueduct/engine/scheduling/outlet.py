@@ -25,6 +25,7 @@ class Outlet:
     Attributes:
         item_timeout: As given.
         consumed: Weight of the items that the consumer has taken and that are not granted again to a worker.
+        items: The items that wait for the consumer, with their weights; only methods of this class change them.
         has_items: Whether an item has come, so the task must not run again.
         last_at: When the last item came, or when the consumer took the last one that was there.
     """
@@ -34,7 +35,7 @@ class Outlet:
         self.consumed = 0
         self.has_items = False
         self.last_at = 0.0
-        self._items: deque[tuple[Encoded, int]] = deque()
+        self.items: deque[tuple[Encoded, int]] = deque()
         self._weight = 0
         self._waiter: asyncio.Future[None] | None = None
         self._has_ended = False
@@ -42,16 +43,16 @@ class Outlet:
 
     def __len__(self) -> int:
         """Return the number of items that wait for the consumer."""
-        return len(self._items)
+        return len(self.items)
 
     @property
     def is_over(self) -> bool:
         """Whether the consumer is so far behind that the stream must end; not because of a single item."""
-        return self._weight >= MOST and len(self._items) > 1
+        return self._weight >= MOST and len(self.items) > 1
 
     def due_at(self, now: float) -> float:
         """Return when the next item must be there. The clock stands still while an item waits for the consumer."""
-        return (now if self._items else self.last_at) + self.item_timeout
+        return (now if self.items else self.last_at) + self.item_timeout
 
     def put(self, item: Encoded, weight: int, now: float) -> None:
         """Add an item.
@@ -61,7 +62,7 @@ class Outlet:
             weight: What it takes of the window.
             now: The time on the clock of ``time.monotonic``.
         """
-        self._items.append((item, weight))
+        self.items.append((item, weight))
         self._weight += weight
         self.has_items = True
         self.last_at = now
@@ -70,7 +71,7 @@ class Outlet:
 
     def pop(self, now: float) -> Encoded:
         """Remove and return the oldest item."""
-        item, weight = self._items.popleft()
+        item, weight = self.items.popleft()
         self._weight -= weight
         self.consumed += weight
         self.last_at = now
@@ -78,17 +79,17 @@ class Outlet:
 
     def pop_all(self) -> list[Encoded]:
         """Remove and return all items."""
-        items = [item for item, _ in self._items]
-        self._items.clear()
+        items = [item for item, _ in self.items]
+        self.items.clear()
         self._weight = 0
         return items
 
     async def wait(self) -> None:
         """Wait until there is an item, or the end."""
-        while not self._items and not self._has_ended:
-            self._waiter = asyncio.get_running_loop().create_future()
+        while not self.items and not self._has_ended:
+            self._waiter = waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
                 self._waiter = None
 
@@ -115,8 +116,9 @@ class Outlet:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None  # the next items find it awake
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
 
 class StreamTicket(Ticket):

@@ -73,9 +73,10 @@ class FlowStream(Generic[T]):
         Raises:
             UsageError, Exception: As for `wait`.
         """
-        if self._is_waiting or not self._outlet:
+        items = self._outlet.items
+        if self._is_waiting or not items:
             await self.wait()
-        if not self._outlet:
+        if not items:
             self._has_ended = True
             raise StopAsyncIteration
         try:
@@ -88,7 +89,7 @@ class FlowStream(Generic[T]):
     @property
     def is_ready(self) -> bool:
         """Whether the next item, or the end, has come: then the next step of the iteration does not wait."""
-        return bool(self._outlet) or self._outlet.done() or self._has_ended
+        return bool(self._outlet.items) or self._outlet.done() or self._has_ended
 
     async def wait(self) -> None:
         """Wait until the stream is ready. The first call begins the task.
@@ -117,7 +118,7 @@ class FlowStream(Generic[T]):
                 raise
             finally:
                 self._is_waiting = False
-        error = None if self._outlet else self._outlet.pop_error()
+        error = None if self._outlet.items else self._outlet.pop_error()
         if error is not None:
             self._has_ended = True
             try:

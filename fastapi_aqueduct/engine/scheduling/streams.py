@@ -99,7 +99,8 @@ class Streams:
         except Exception as exc:
             raise unreadable(self._name, exc) from exc
         finally:
-            self._ledger.drop(item.blocks)
+            if item.blocks:
+                self._ledger.drop(item.blocks)
             if outlet.consumed >= GRANT:
                 self._grant(number, outlet)
 
@@ -156,12 +157,11 @@ class Streams:
         return NotRunningError(f"flow {self._name} has ended its streams: its server stops")
 
     def _deliver(self, worker: WorkerHandle, ticket: StreamTicket, item: Encoded, now: float) -> None:
-        outlet = ticket.outlet
-        assert outlet is not None
-        is_first = not outlet.has_items
-        outlet.put(item, item_weight(item, ticket.content), now)
-        if is_first:
+        outlet = ticket.receiver
+        assert isinstance(outlet, Outlet)
+        if not outlet.has_items:
             self._deadlines.move(ticket, now + outlet.item_timeout)
+        outlet.put(item, item_weight(item, ticket.content), now)
         if outlet.is_over:
             waiting = len(outlet)
             self._discard(outlet)
