@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 
-@runtime_checkable
 class Closing(Protocol):
-    """An object that can be closed, more than once, as async generators and streams can."""
+    """An object that can be closed, more than once."""
 
     async def aclose(self) -> None:
         """Close it."""
@@ -49,8 +48,9 @@ class Primed:
     async def aclose(self) -> None:
         """End the iterator, and what it reads. May be called more than once."""
         try:
-            if isinstance(self.rest, Closing):
-                await self.rest.aclose()
+            close = getattr(self.rest, "aclose", None)  # async generators and streams have it
+            if close is not None:
+                await close()
         finally:
             if self._source is not None:
                 await self._source.aclose()
