@@ -4,9 +4,9 @@ import logging
 import time
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel
+from fastapi import APIRouter, Request
+from fastapi.responses import EventSourceResponse, JSONResponse, Response
+from fastapi.sse import ServerSentEvent
 
 from example_app.chat.model import FinishReason
 from example_app.chat.pipeline import Question
@@ -24,7 +24,7 @@ from example_app.chat.schema import (
     ProblemBody,
     Usage,
 )
-from fastapi_aqueduct import AqueductError, FlowDep, FlowStream
+from fastapi_aqueduct import AqueductError, FlowDep, FlowStream, stream_response
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Completions:
             raise unknown_model(model)
         return self._model
 
-    async def complete(self, body: ChatRequest, flow: FlowDep) -> Response:
+    async def complete(self, body: ChatRequest, flow: FlowDep, request: Request) -> Response:
         """Answer a conversation, at once or as a stream of chunks."""
         if body.model != self._model.id:
             raise unknown_model(body.model)
@@ -95,9 +95,8 @@ class Completions:
             await flow.process(question, ANSWER_TIMEOUT)
             return JSONResponse(completion.whole().model_dump())
         stream = flow.stream(question, FIRST_TIMEOUT, TOKEN_TIMEOUT)
-        await stream.wait()  # what fails until the first token has a status of its own
         events = completion.events(stream, body.wants_usage())
-        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        return await stream_response(request, events, EventSourceResponse)
 
 
 class Completion:
@@ -123,30 +122,36 @@ class Completion:
             id=self._id, created=self._created, model=self._model, choices=[choice], usage=self._usage()
         )
 
-    async def events(self, stream: FlowStream[str], with_usage: bool) -> AsyncIterator[bytes]:
-        """Yield the server-sent events of a streamed answer. Its end ends the stream.
+    async def events(
+        self, stream: FlowStream[str], with_usage: bool
+    ) -> AsyncIterator[ChatCompletionChunk | ProblemBody | ServerSentEvent]:
+        """Yield the data of the events of a streamed answer. Its end ends the stream.
 
         Args:
             stream: The texts.
             with_usage: Whether a chunk with the numbers of tokens comes at the end.
+
+        Raises:
+            Exception: What has failed before the first text.
         """
-        try:
-            async with stream:
+        async with stream:
+            await stream.wait()
+            try:
                 yield self._chunk({"role": "assistant", "content": ""})
                 async for text in stream:
                     yield self._chunk({"content": text})
-            yield self._chunk({}, self._question.finish_reason)
-            if with_usage:
-                yield _event(self._piece([], self._usage()))
-            yield b"data: [DONE]\n\n"
-        except Exception as exc:
-            # The errors of a flow describe themselves; for others the traceback is needed.
-            log.warning("an answer was cut off: %s", exc, exc_info=not isinstance(exc, AqueductError))
-            # The head was sent with status 200. An event with an error makes OpenAI's clients raise one.
-            yield _event(ProblemBody(error=Problem(message=BROKEN, type="server_error")))
+                yield self._chunk({}, self._question.finish_reason)
+                if with_usage:
+                    yield self._piece([], self._usage())
+                yield ServerSentEvent(raw_data="[DONE]")
+            except Exception as exc:
+                # The errors of a flow describe themselves; for others the traceback is needed.
+                log.warning("an answer was cut off: %s", exc, exc_info=not isinstance(exc, AqueductError))
+                # The head was sent with status 200. An event with an error makes OpenAI's clients raise one.
+                yield ProblemBody(error=Problem(message=BROKEN, type="server_error"))
 
-    def _chunk(self, delta: dict[str, str], reason: FinishReason | None = None) -> bytes:
-        return _event(self._piece([ChunkChoice(delta=delta, finish_reason=reason)]))
+    def _chunk(self, delta: dict[str, str], reason: FinishReason | None = None) -> ChatCompletionChunk:
+        return self._piece([ChunkChoice(delta=delta, finish_reason=reason)])
 
     def _piece(self, choices: list[ChunkChoice], usage: Usage | None = None) -> ChatCompletionChunk:
         return ChatCompletionChunk(
@@ -157,6 +162,3 @@ class Completion:
         prompt, completion = self._question.prompt_tokens, self._question.completion_tokens
         return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
-
-def _event(content: BaseModel) -> bytes:
-    return b"data: " + content.model_dump_json().encode() + b"\n\n"
