@@ -17,6 +17,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPEx
 from fastapi.responses import EventSourceResponse, JSONResponse, StreamingResponse
 from fastapi.security import APIKeyQuery
 from fastapi.sse import ServerSentEvent
+from fastapi.telemetry import get_telemetry_data
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Route, WebSocketRoute
@@ -32,12 +33,14 @@ from fastapi_aqueduct import (
     flow_endpoint,
 )
 from fastapi_aqueduct.asgi.dependencies import GivenFlow
+from fastapi_aqueduct.asgi.endpoints.stream_endpoint import VALUES
 from fastapi_aqueduct.asgi.endpoints.stream_path import StreamPath
 
 from ..handlers import Gate, Rounds, Yielding, notes
 from ..support import blocks, eventually, pids
 from .handlers import Recital, Speech, recite, speak
 from .support import Connection, serving
+from .test_fast_path import Provider
 
 
 class Word(BaseModel):
@@ -388,6 +391,27 @@ async def test_the_flow_and_the_router_of_an_endpoint(tmp_path: Path) -> None:
         for path in ("/in/lines", "/alone/lines"):
             assert (await http.post(path, params=params_of(tmp_path))).content == body_of("lines", 3)
         assert (flow.statistics().completed, other.statistics().completed) == (2, 2)
+
+
+async def test_telemetry_that_listens(tmp_path: Path) -> None:
+    """It sees the parameters that FastAPI has found, though the response is our own."""
+    flow = make_flow()
+    app = FastAPI(lifespan=Aqueduct(flow).lifespan, telemetry={"tracer_provider": Provider()})
+    seen: list[Any] = []
+
+    @app.post("/lines")
+    @flow_endpoint(flow)
+    async def lines(task: Speech, items: FlowStream[str]) -> AsyncIterator[Word]:
+        async for text in items:
+            yield Word(text=text)
+        data = get_telemetry_data()
+        assert data is not None and data.values is not None
+        seen.extend(data.values)
+
+    async with served(app, flow) as http:
+        assert stream_paths(app) == {"/lines"}
+        assert (await http.post("/lines", params=params_of(tmp_path))).content == body_of("lines", 3)
+    assert VALUES in seen
 
 
 async def test_a_function_may_collect_the_items(tmp_path: Path) -> None:
