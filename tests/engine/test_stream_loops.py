@@ -54,7 +54,8 @@ def test_a_stream_ends_with_its_event_loop(run: Any, tmp_path: Path) -> None:
     run(go_on())
 
 
-def test_items_that_garbage_leaves_in_an_ended_event_loop_are_released_in_the_next_one() -> None:
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_items_that_garbage_leaves_in_an_ended_event_loop_are_released_in_the_next_one(is_closed: bool) -> None:
     flow = Flow(FlowStep(Yielding(handlers.repeat_payload)))
     flow.start()
     kept: list[Any] = []
@@ -68,9 +69,15 @@ def test_items_that_garbage_leaves_in_an_ended_event_loop_are_released_in_the_ne
         assert flow.statistics().arena.blocks == 3
         await end(flow)
 
-    asyncio.run(begin())
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    if is_closed:
+        loop.close()
     kept.clear()
     asyncio.run(go_on())
+    if not is_closed:
+        loop.run_until_complete(asyncio.sleep(0))  # it does nothing to the flow any more
+        loop.close()
 
 
 async def test_a_stream_is_made_and_read_in_the_event_loop_that_drives_the_flow() -> None:

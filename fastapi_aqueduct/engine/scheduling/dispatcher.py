@@ -100,8 +100,8 @@ class Dispatcher:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in an event loop, also on tasks that other threads have handed to an earlier one."""
         self.detach("its event loop has ended", handed=False)
-        self.streams.end_abandoned()
         self.loop = loop
+        self.streams.attach(loop)
         for ticket in self._tickets.values():
             self._deadlines.add(ticket, loop)
         self._sender.attach(loop)
@@ -109,6 +109,7 @@ class Dispatcher:
     def detach(self, reason: str, handed: bool = True) -> None:
         """Stop working in an event loop, and end tasks as `abandon` does."""
         self.loop = None
+        self.streams.detach()
         self._sender.detach()
         self.abandon(reason, handed)
         self._deadlines.clear()

@@ -154,20 +154,14 @@ class FlowStream(Generic[T]):
         self._leave()
 
     def _leave(self) -> None:
-        try:
-            is_here = self._loop is asyncio.get_running_loop()
-        except RuntimeError:
-            is_here = False
-        if not is_here:
-            self._leave_later()
-            return
         self._has_ended = True
-        self._streams.end(self._number, self._outlet)
+        if self._loop is not None:
+            self._streams.end(self._number, self._outlet)
 
     def _leave_later(self) -> None:
         # Garbage may be collected in any thread, and in the middle of any function of the engine.
         if self._loop is not None and not self._has_ended:
-            self._streams.end_later(self._number, self._outlet, self._loop)
+            self._streams.end_later(self._number, self._outlet)
         self._has_ended = True
 
     __del__ = _leave_later

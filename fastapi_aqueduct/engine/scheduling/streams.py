@@ -55,6 +55,7 @@ class Streams:
         self._deadlines = deadlines
         self._settle = settle
         self._abandoned: deque[tuple[int, Outlet]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.has_ended = False
 
     def receive(self, worker: WorkerHandle, payload: bytes) -> None:
@@ -104,34 +105,52 @@ class Streams:
             if outlet.consumed >= GRANT:
                 self._grant(number, outlet)
 
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Work in an event loop."""
+        self._loop = loop
+        self._end_abandoned()
+
+    def detach(self) -> None:
+        """Stop working in an event loop."""
+        self._loop = None
+
     def end(self, number: int, outlet: Outlet) -> None:
-        """End a stream whose consumer has left, and release its items.
+        """End a stream whose consumer has left, and release its items; as `end_later` in another thread.
 
         Args:
             number: Id of the task; 0 if it was not submitted.
             outlet: Its outlet.
         """
+        if not self._is_here():
+            self.end_later(number, outlet)
+            return
         ticket = self._tickets.get(number)
         if ticket is not None:
             self._settle(ticket, "cancelled", None)
         self._discard(outlet)
 
-    def end_later(self, number: int, outlet: Outlet, loop: asyncio.AbstractEventLoop) -> None:
-        """As `end`, from any thread and at any moment: when the event loop has its next turn.
+    def end_later(self, number: int, outlet: Outlet) -> None:
+        """As `end`, from any thread and at any moment: in the next turn of the event loop, if need be of the next one.
 
         Args:
             number: Id of the task; 0 if it was not submitted.
             outlet: Its outlet.
-            loop: The event loop in which the stream was read. If it is closed, the next loop of the engine does it.
         """
         self._abandoned.append((number, outlet))
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self.end_abandoned)
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(self._end_abandoned)
 
-    def end_abandoned(self) -> None:
-        """End the streams of `end_later`."""
-        while self._abandoned:
+    def _end_abandoned(self) -> None:
+        while self._abandoned and self._is_here():  # a loop that was stopped may run again when another one drives
             self.end(*self._abandoned.popleft())
+
+    def _is_here(self) -> bool:
+        try:
+            return self._loop is asyncio.get_running_loop()
+        except RuntimeError:
+            return False
 
     def _discard(self, outlet: Outlet) -> None:
         for item in outlet.pop_all():
