@@ -44,6 +44,9 @@ def make_app(flow: Flow, directory: Path) -> Starlette:
             return JSONResponse("done")
         stream = flow.stream(task, float(query.get("timeout", 60)))
 
+        if query["kind"] == "starlette":
+            return StreamingResponse(stream)
+
         async def values() -> AsyncIterator[Any]:
             async for line in stream:
                 yield {"line": line}
@@ -79,10 +82,10 @@ def is_closed(directory: Path, name: str) -> bool:
 
 @pytest.mark.parametrize("at", [0, 3], ids=["before the first item", "between two items"])
 async def test_a_client_that_leaves(tmp_path: Path, at: int) -> None:
-    """The generator of its stream is closed."""
+    """The generator of its stream is closed, also with Starlette's own response."""
     flow = Flow(FlowStep(Tick(), concurrency=8))
     async with serving(make_app(flow, tmp_path)) as http:
-        for kind in CLASSES:
+        for kind in (*CLASSES, "starlette"):
             async with httpx.AsyncClient(base_url=http.base_url, verify=False) as leaving:
                 request = asyncio.create_task(leaving.get(f"/?kind={kind}&at={at}"))
                 await eventually(Gate(tmp_path, kind).is_entered)
