@@ -16,7 +16,7 @@ import uvloop
 from fastapi_aqueduct import Flow, FlowStep, NotRunningError, UsageError
 
 from .. import handlers
-from ..handlers import Job, Yielding, notes
+from ..handlers import Gate, Job, Yielding, notes
 from ..support import blocks, eventually, running
 from .streaming import STEPS, items_before, items_of
 
@@ -80,19 +80,20 @@ def test_items_that_garbage_leaves_in_an_ended_event_loop_are_released_in_the_ne
         loop.close()
 
 
-async def test_a_stream_is_made_and_read_in_the_event_loop_that_drives_the_flow() -> None:
+async def test_a_stream_is_made_and_read_in_the_event_loop_that_drives_the_flow(tmp_path: Path) -> None:
     async with running(Flow(STEPS["generator"]())) as flow:
-        loop = asyncio.get_running_loop()
+        loop, gate = asyncio.get_running_loop(), Gate(tmp_path)
         begun, fresh = flow.stream(Job(count=500), 60), flow.stream(Job(count=2), 60)
-        assert await anext(begun) == 0
+        waiting = flow.stream(Job(count=1, act="gate", at=1, gate=gate), 60)
+        assert await anext(begun) == await anext(waiting) == 0
+        await begun.wait()
 
         async def make() -> None:
             flow.stream(Job(count=1))
 
         async def read(stream: Any) -> None:
             async with stream:
-                for _ in range(600):
-                    await anext(stream)
+                await anext(stream)
 
         async def read_all() -> list[Any]:
             return await items_of(flow.stream(Job(count=3), 60))
@@ -108,8 +109,10 @@ async def test_a_stream_is_made_and_read_in_the_event_loop_that_drives_the_flow(
                 await elsewhere(flow.stream, Job(count=1))
             with pytest.raises(UsageError, match="is of another event loop: read it there"):
                 await elsewhere(asyncio.run, read(fresh))
-            with pytest.raises(UsageError, match="has begun in another event loop: read it there"):
-                await elsewhere(asyncio.run, read(begun))
+            for stream in begun, waiting:
+                with pytest.raises(UsageError, match="has begun in another event loop.*: read it there"):
+                    await elsewhere(asyncio.run, read(stream))
+            gate.open()
             done = await elsewhere(asyncio.run_coroutine_threadsafe, read_all(), loop)
             assert await asyncio.wrap_future(done) == [0, 1, 2]
         await eventually(lambda: flow.statistics().in_flight == 0)  # the error has ended the stream that had begun

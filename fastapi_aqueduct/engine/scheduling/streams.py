@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ...exceptions import NotRunningError, SlowConsumer
+from ...exceptions import NotRunningError, SlowConsumer, UsageError
 from ..memory.flow_memory import FlowMemory
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import unreadable
@@ -92,8 +92,11 @@ class Streams:
             outlet: Its outlet, which has an item.
 
         Raises:
+            UsageError: Another event loop drives the flow.
             HandlerError: It cannot be rebuilt in this process.
         """
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise UsageError(f"this stream has begun in another event loop, that of flow {self._name}: read it there")
         item = outlet.pop(time.monotonic())
         try:
             return self._codec.decode_item(item)
