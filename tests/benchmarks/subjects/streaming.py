@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep
@@ -28,6 +28,12 @@ class Generation(BaseTask):
 
 class Generate(BaseTaskHandler):
     def handle(self, task: Generation) -> Iterator[str]:
+        for _ in range(task.left):
+            yield TOKEN
+
+
+class GenerateInLoop(BaseTaskHandler):
+    async def handle(self, task: Generation) -> AsyncIterator[str]:
         for _ in range(task.left):
             yield TOKEN
 
@@ -74,12 +80,12 @@ class Form(NamedTuple):
 FORMS = [
     Form("a generator", FlowStep(Generate()), 1),
     Form(f"{MAX_BATCH} generators that take turns", FlowStep(Generate(), concurrency=MAX_BATCH), MAX_BATCH),
+    Form("an asynchronous generator", FlowStep(GenerateInLoop()), 1),
+    Form(f"{MAX_BATCH} asynchronous generators", FlowStep(GenerateInLoop(), concurrency=MAX_BATCH), MAX_BATCH),
     Form("rounds of one task", FlowStep(Rounds()), 1),
     Form(f"rounds of {MAX_BATCH} tasks", FlowStep(Rounds(), batch_size=MAX_BATCH), MAX_BATCH),
     Form("continuous, one task", FlowStep(Rounds(), batch_size=MAX_BATCH, continuous=True), 1),
-    Form(
-        f"continuous, {MAX_BATCH} tasks", FlowStep(Rounds(), batch_size=MAX_BATCH, continuous=True), MAX_BATCH
-    ),
+    Form(f"continuous, {MAX_BATCH} tasks", FlowStep(Rounds(), batch_size=MAX_BATCH, continuous=True), MAX_BATCH),
     Form("emit in a plain call", FlowStep(Emit()), 1, TOKENS // 8),
 ]
 
