@@ -54,9 +54,11 @@ def measure() -> Report:
             "each response is a stream of server-sent events, on a connection of its own; the client counts the tokens",
             "the processor time is that of all processes of a server",
             "without a step of 20 ms the model takes no time, so the table shows what all the rest costs",
-            "FastAPI alone with a model thread: the least that a token can cost here. It is an object in a queue, and "
-            "nothing limits how far the thread is ahead of the client, but the model holds the GIL of the server; a "
-            "token from another process is pickled, framed, sent and unpickled beside that, and its stream has a window",
+            "FastAPI alone with a model thread: the least that a token can cost. It is an object in a queue, and "
+            "nothing limits how far the thread is ahead of the client, but the model holds the GIL of the server",
+            "beside it, nearly half of a token's cost in fastapi_aqueduct is the worker's, which pickles, frames and "
+            "sends it; the server unpickles it and counts its window. That is the price of a process of its own, and "
+            "why 0.7 of the model thread is not reached",
             f"the batches of Mosec and LitServe wait {BATCH_WAIT * 1000:.0f} ms and {LONG_BATCH_WAIT * 1000:.0f} ms "
             "for requests, since none can join later",
             "leaving: the client closes the connection after three tokens; a generation that does not notice ends "

@@ -25,15 +25,18 @@ class Weather:
     Attributes:
         exchange: Median of the seconds in which a byte goes to a process that sleeps, and comes back.
         times: Ticks the processors have spent in each state.
+        load: The load average of the last minute.
     """
 
     exchange: float
     times: list[int]
+    load: float
 
     @classmethod
     def now(cls) -> Self:
         """Take a look."""
-        return cls(_exchange(), [int(ticks) for ticks in Path("/proc/stat").read_text().split()[1:9]])
+        times = [int(ticks) for ticks in Path("/proc/stat").read_text().split()[1:9]]
+        return cls(_exchange(), times, os.getloadavg()[0])
 
     def until(self, later: Weather) -> str:
         """Say what it was like between two looks."""
@@ -42,7 +45,7 @@ class Weather:
         return (
             f"A byte to a process that sleeps and back: {self.exchange * 1e6:.0f} us before, "
             f"{later.exchange * 1e6:.0f} us after; the hypervisor stole {ticks[STOLEN] / max(wanted, 1):.1%} of the "
-            "processor time that was wanted meanwhile"
+            f"processor time that was wanted meanwhile; a load average of {self.load:.1f} before"
         )
 
 
