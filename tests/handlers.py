@@ -392,6 +392,10 @@ async def act_in_loop(task: Any, number: int) -> None:
 # Functions of tasks
 
 
+async def sleep_in_loop(task: Any) -> None:
+    await pause(task.seconds)
+
+
 async def enter_gate_in_loop(task: Any) -> None:
     task.gate.note_entry()
     while not task.gate.is_open():

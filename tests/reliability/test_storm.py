@@ -109,8 +109,8 @@ async def test_a_long_storm(seeded: random.Random, note_figure: Note, method: st
 
 
 async def test_a_storm_over_streams_doubles_no_item(seeded: random.Random) -> None:
-    storm = StreamStorm(interval=(0.05, 0.2), leaves=0.2, answered=CLIENTS // 2)
-    await weather(storm, make_steps(handle_timeout=0.5), 2.0, seeded, "forkserver")
+    storm = StreamStorm(interval=(0.08, 0.25), leaves=0.2, answered=CLIENTS // 2, longest=60)
+    await weather(storm, make_steps(handle_timeout=0.5), 2.5, seeded, "forkserver")
     judge(storm)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from fastapi_aqueduct import Flow, FlowStep, NotRunningError, TaskTimeout, Worke
 from fastapi_aqueduct.engine.timing import Timing
 
 from .. import handlers
-from ..handlers import AsyncYielding, Awaiting, Emitting, Gate, Job, Rounds, Yielding, notes
+from ..handlers import AsyncYielding, Awaiting, Emitting, Gate, InLoop, Job, Rounds, Yielding, notes
 from ..support import DEADLINE, eventually, outcome, pids, running
 from .support import complete, is_stopped
 
@@ -257,6 +258,20 @@ async def test_a_stream_of_a_stopped_worker_without_handle_timeout_is_late() -> 
         assert items == list(range(len(items)))
         os.kill(pid, signal.SIGCONT)
         await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight == 0)
+        assert pids(flow) == [pid]
+
+
+async def test_a_pause_of_server_and_worker_is_not_charged_to_coroutines() -> None:
+    """As when a container is frozen."""
+    async with running(Flow(FlowStep(InLoop(handlers.sleep_in_loop), handle_timeout=0.5))) as flow:
+        (pid,) = pids(flow)
+        calls = [asyncio.create_task(outcome(flow.process(Job(seconds=0.4), 60))) for _ in range(3)]
+        await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight == 3)
+        await strike(pid, signal.SIGSTOP)
+        time.sleep(1.2)
+        os.kill(pid, signal.SIGCONT)
+        ends = await asyncio.gather(*calls)
+        assert [type(end) for end in ends] == [Job] * 3, ends
         assert pids(flow) == [pid]
 
 

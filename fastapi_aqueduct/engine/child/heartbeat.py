@@ -32,8 +32,9 @@ class Timed(Protocol):
 class Heartbeat:
     """Notes on the status page when the next note is due, from the event loop itself: one that is blocked makes none.
 
-    One timer serves all calls, and runs only while there are any. The API process kills a worker whose note is older
-    than `handle_timeout`; because the note is that of the next beat, a loop is never killed that was blocked for less.
+    One timer serves all calls, and runs only while there are any. If it fires late, no call is charged for that time.
+    The API process kills a worker whose note is older than `handle_timeout`; because the note is that of the next beat,
+    a loop is never killed that was blocked for less.
 
     Args:
         worker: The worker.
@@ -59,6 +60,7 @@ class Heartbeat:
         self._loop = loop
         self._context = context
         self._due_at = math.inf
+        self._next_at = 0.0  # when the timer should fire
         self._timer: asyncio.TimerHandle | None = None  # the next beat, or the end of `IDLE_AFTER`
         worker.parent_death_signal.disarm()
 
@@ -68,6 +70,7 @@ class Heartbeat:
             self._worker.parent_death_signal.arm()
         else:
             self._timer.cancel()
+        self._next_at = math.inf
         self._beat()
 
     def note(self) -> None:
@@ -90,14 +93,19 @@ class Heartbeat:
 
     def _beat(self) -> None:
         now = time.monotonic()
+        # The process has paused, or a call has blocked the loop: the others could not run. They may do so now, before
+        # their time is over.
+        pause = max(0.0, now - self._next_at)
         next_at = self._due_at = now + self._interval
         for call in self._calls:
+            call.turn_at += pause
             late_at = call.turn_at + self.limit
             if late_at <= now:
                 call.cancel_late()
             else:
                 next_at = min(next_at, late_at)
         self.note()
+        self._next_at = next_at
         self._timer = self._loop.call_later(next_at - now, self._beat, context=self._context)
 
     def _become_idle(self) -> None:
