@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -250,11 +252,24 @@ async def test_many_turns_of_a_generator_may_take_longer_than_the_limit() -> Non
 # Ends
 
 
-async def test_of_many_coroutines_each_is_tried_again_alone() -> None:
+async def test_of_many_coroutines_the_one_that_kills_workers_fails() -> None:
     async with running(Flow(InLoop(async_handlers.die_or_sleep))) as flow:
         jobs = [Job(is_deadly=number == 2) for number in range(5)]
         ends = await asyncio.gather(*[outcome(flow.process(job, 60)) for job in jobs])
         assert [type(end) for end in ends] == [Job, Job, WorkerDied, Job, Job]
+        assert flow.statistics().steps[0].restarts == 3  # twice beside others, then alone
+
+
+async def test_coroutines_whose_worker_has_died_run_side_by_side_again(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    async with running(Flow(InLoop(async_handlers.wait_for_gate))) as flow:
+        calls = [asyncio.create_task(flow.process(Job(is_bad=False, gate=gate), 60)) for _ in range(20)]
+        await eventually(lambda: len(gate.entrants()) == 20)
+        os.kill(gate.entrants()[0], signal.SIGKILL)
+        await eventually(lambda: len(gate.entrants()) == 40)  # one after the other they would never be
+        gate.open()
+        await asyncio.gather(*calls)
+        assert flow.statistics().steps[0].retries == 20
 
 
 async def test_a_request_cannot_end_its_worker() -> None:

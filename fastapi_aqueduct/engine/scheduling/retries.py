@@ -42,11 +42,23 @@ class Retries:
         begun, in_hand, untouched = worker.in_flight.take_all(self._status_page.task_of(worker.region))
         for ticket in reversed(untouched):
             self._put_back(stage, ticket)
-        for ticket in in_hand:
-            ticket.deaths += 1  # those of other calls did not kill it
-        for ticket in begun + in_hand:
-            self._retry(stage, ticket, error)
-        return any(ticket.deaths > 1 for ticket in in_hand)
+        is_repeated = any(ticket.is_suspect for ticket in in_hand)
+        self._blame(stage, in_hand)
+        for ticket in reversed([ticket for ticket in begun + in_hand if self._retry(stage, ticket, error)]):
+            stage.queue.push_front(ticket)
+        return is_repeated
+
+    def _blame(self, stage: Stage, tickets: list[Ticket]) -> None:
+        """Count a death for the tasks with which a worker has died.
+
+        Of many calls side by side each is tried again together with the others first: one after the other, alone, they
+        would keep the step busy for as long as all of them take.
+        """
+        is_known = not stage.places or len(tickets) == 1
+        for ticket in tickets:
+            if is_known or ticket.is_suspect:
+                ticket.deaths += 1
+            ticket.is_suspect = True
 
     def _put_back(self, stage: Stage, ticket: Ticket) -> None:
         ticket.holder = 0
@@ -59,7 +71,8 @@ class Retries:
         else:
             stage.queue.push_front(ticket)
 
-    def _retry(self, stage: Stage, ticket: Ticket, error: WorkerDied) -> None:
+    def _retry(self, stage: Stage, ticket: Ticket, error: WorkerDied) -> bool:
+        """Let a task fail, or queue it to be tried again alone; return whether it may be tried together with others."""
         ticket.holder = 0
         if ticket.is_settled:
             self._ledger.drop(ticket.content.blocks)
@@ -68,10 +81,10 @@ class Retries:
         else:
             stage.retries += 1
             ticket.is_waiting = True
-            if stage.places and not ticket.deaths:  # another call had its turn when the worker died
-                stage.queue.push_front(ticket)
-            else:
-                stage.queue.push_alone(ticket)
+            if stage.places and not ticket.deaths:
+                return True
+            stage.queue.push_alone(ticket)
+        return False
 
     def _may_run_again(self, stage: Stage, ticket: Ticket) -> bool:
         return stage.max_retries > 0 and not ticket.has_items and not any(ref.shared for ref in ticket.content.blocks)

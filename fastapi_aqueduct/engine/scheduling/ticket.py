@@ -46,7 +46,8 @@ class Ticket:
         started_at: When it arrived at the flow.
         is_handed: Whether its caller is in another thread, and outlives the event loop of the dispatcher.
         holder: Process id of the worker that holds it; 0 while none does.
-        deaths: How many workers have died with it in hand.
+        deaths: How many of these deaths count as its own: not the first one if other tasks were in the same hands.
+        is_suspect: Whether a worker has died with it in hand.
         metrics: The times of the steps so far, as for `StepMetrics`.
         is_waiting: Whether it is in the queue of its step.
         is_settled: Whether the caller has its answer; a worker may still hold the task then.
@@ -65,6 +66,7 @@ class Ticket:
     sent_at: float = 0.0
     holder: int = 0
     deaths: int = 0
+    is_suspect: bool = False
     metrics: tuple[tuple[str, float, float, int], ...] = ()
     is_waiting: bool = False
     is_settled: bool = False
