@@ -18,7 +18,7 @@ import pytest
 from fastapi_aqueduct import Flow, FlowStep, WorkerDied
 
 from ..handlers import Each, Job, notes
-from ..support import Ends, outcome, pids, running, script_environment, write_script
+from ..support import DEADLINE, Ends, outcome, pids, running, script_environment, wait_until, write_script
 from . import handlers
 
 SERVER = """
@@ -116,8 +116,15 @@ def test_a_second_after_the_server_was_killed_no_worker_is_alive(
             assert ends.wait(1.0) == set()
 
 
+def is_armed(pid: int) -> bool:
+    """Tell whether the kernel would kill a worker with its server: until it has been idle for a moment."""
+    flags = [path.read_text().split()[3] for path in Path(f"/proc/{pid}/fdinfo").iterdir()]
+    return any(int(flag, 8) & os.O_ASYNC for flag in flags)
+
+
 def test_an_idle_worker_with_an_event_loop_runs_on_stop_when_the_server_was_killed(tmp_path: Path) -> None:
     with server(tmp_path, handler='Life(Path("stopped"))', calls=0) as (process, workers):
+        assert wait_until(lambda: not any(map(is_armed, workers)), DEADLINE)
         with Ends(workers) as ends:
             process.kill()
             assert ends.wait(1.0) == set()
