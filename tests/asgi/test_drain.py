@@ -38,7 +38,7 @@ AT_ONCE = 10.0
 """Seconds; whatever is not at once would take 60 here."""
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", [long(name) if name == "uvicorn-reload" else name for name in SERVERS])
 def test_sigterm_answers_what_is_in_flight(tmp_path: Path, server: str) -> None:
     """Then the server ends, and every process with it."""
     with serving(tmp_path, server) as service, Ends(service.processes()) as ends:
@@ -51,7 +51,7 @@ def test_sigterm_answers_what_is_in_flight(tmp_path: Path, server: str) -> None:
         assert ends.wait(1.0) == set()
 
 
-@pytest.mark.parametrize("server", ["uvicorn", long("uvicorn-reload"), "uvicorn-workers", long("granian")])
+@pytest.mark.parametrize("server", ["uvicorn", long("uvicorn-reload"), long("uvicorn-workers"), long("granian")])
 def test_ctrl_c_answers_what_is_in_flight(tmp_path: Path, server: str) -> None:
     """Also where a supervisor passes Ctrl-C, which the terminal sends to every process, on as SIGTERM."""
     with serving(tmp_path, server) as service, Ends(service.processes()) as ends:

@@ -53,6 +53,7 @@ def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(170)  # all that two cores can do for twenty seconds, and other tests run beside it
 def test_it_reads_every_sample_and_stops() -> None:
     finished = run(ROOT, "--once")

@@ -48,7 +48,7 @@ WORDS = {
 
 WORKERS = pytest.mark.parametrize(
     ("nprocs", "method"),
-    [(1, "spawn"), (4, "spawn"), pytest.param(4, "forkserver", marks=pytest.mark.long)],
+    [(1, "spawn"), *(pytest.param(4, method, marks=pytest.mark.long) for method in ("spawn", "forkserver"))],
 )
 
 HANDLE_TIMEOUT = 0.3
