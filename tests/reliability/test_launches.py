@@ -159,11 +159,13 @@ async def test_whatever_system_call_fails_in_the_first_start_fails_the_start(met
     for call in calls:
         if call.name != "memfd_create" and call.number and call != last[call.name]:
             continue
-        if call.name == "start_new_thread" and call.number:  # made only while the first thread is busy
-            continue
         with Injection(call) as injection:
             flow = make()
             error = await outcome(flow.start_async(DEADLINE))
+        if call.number and not injection.has_failed:  # made in some runs only, such as while a first thread is busy
+            assert error is None
+            await flow.stop()
+            continue
         assert injection.has_failed, call
         if call.name == "send":  # it is sent a little later
             assert error is None
