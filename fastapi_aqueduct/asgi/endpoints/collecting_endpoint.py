@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -14,37 +12,16 @@ from starlette.responses import Response
 from ...flow import Flow
 from ...task import BaseTask
 from ..binding.injection import Injected
-from ..binding.parameters import streams_in
-from ..body.limits import BodyRules
 from ..errors import raise_http_error
 from .endpoint import FlowEndpoint
 from .guarded_wait import guarded_wait
-from .time_limits import TimeLimits
 
 
 class CollectingEndpoint(FlowEndpoint):
     """An endpoint whose function gets a task and the stream of its items, and returns a value.
 
-    Args:
-        function: Gets the task and the stream.
-        signature: As for `FlowEndpoint`.
-        flow: The flow.
-        rules: Rules for the body.
-        limits: Its time limits.
-        server_timing: As for `FlowEndpoint`.
+    The arguments are those of `FlowEndpoint`.
     """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        signature: inspect.Signature,
-        flow: Flow,
-        rules: BodyRules,
-        limits: TimeLimits,
-        server_timing: bool | None,
-    ) -> None:
-        super().__init__(function, signature, flow, rules, limits, server_timing)
-        (self._stream_name,) = streams_in(signature)
 
     async def answer(self, injected: Injected, flow: Flow) -> Any:
         """Make the task, and call the function with the stream of its items; see `FlowEndpoint.answer`."""

@@ -76,7 +76,9 @@ class FlowEndpoint:
         self._factory = TaskFactory(task_type, rules, limits.first)
         self.guard = HeapGuard(rules, flow)
         self.task_names = tuple(self._factory.signature.parameters)
-        ours = {self._task_name, *streams_in(signature)}
+        streams = streams_in(signature)
+        self._stream_name = streams[0] if streams else ""
+        ours = {self._task_name, *streams}
         others = [parameter for parameter in signature.parameters.values() if parameter.name not in ours]
         self._signature = signature.replace(parameters=others)
         self._fields: FormFields | None = None

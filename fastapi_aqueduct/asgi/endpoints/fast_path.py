@@ -28,7 +28,7 @@ from ..dependencies import watch_stream
 from ..responses import JSONContent
 from ..versions import unknown
 from .endpoint import FlowEndpoint, find_endpoint
-from .fastapi_parts import FastAPIParts, find_parts, has_usual_body, own_handler
+from .fastapi_parts import FastAPIParts, context_of, find_parts, has_usual_body, own_handler
 from .request_reader import RequestReader, is_plain
 from .stream_endpoint import StreamEndpoint
 from .stream_path import StreamPath, is_usual_stream
@@ -110,7 +110,7 @@ class FastPath:
             exclude_unset=route.response_model_exclude_unset,
             exclude_defaults=route.response_model_exclude_defaults,
             exclude_none=route.response_model_exclude_none,
-            endpoint_ctx={**parts.describe(route.endpoint), "path": _name_of(route)},
+            endpoint_ctx=context_of(route, parts),
             dump_json=self._is_dumped,
         )
         self._status_code: int | None = route.status_code
@@ -167,7 +167,3 @@ def _observed() -> str | None:
 
 def _is_plain(route: Any) -> bool:
     return is_plain(route.dependant) and not route._embed_body_fields and has_usual_body(route)
-
-
-def _name_of(route: Any) -> str:
-    return f"{', '.join(sorted(route.methods))} {route.path}"

@@ -71,6 +71,16 @@ def own_handler(route: Any, parts: FastAPIParts) -> Callable[[Request], Awaitabl
     return handler
 
 
+def context_of(route: Any, parts: FastAPIParts) -> dict[str, Any]:
+    """Return what FastAPI says of a route in the errors of its responses.
+
+    Args:
+        route: The route, or FastAPI's effective route where its router is included.
+        parts: The parts of FastAPI that are used.
+    """
+    return {**parts.describe(route.endpoint), "path": f"{', '.join(sorted(route.methods))} {route.path}"}
+
+
 def has_usual_body(route: Any) -> bool:
     """Return whether the endpoint of a route is FastAPI's, without a wrapper, and its responses have a body."""
     # A response without a body has no Content-Length either. FastAPI's own handler makes it.

@@ -13,15 +13,12 @@ from starlette.requests import Request
 
 from ...flow import Flow, FlowStream
 from ..binding.injection import PREFIX, Injected, Injection
-from ..binding.parameters import streams_in
-from ..body.limits import BodyRules
 from ..errors import raise_http_error
 from ..server_timing import stream_timing
 from ..streaming.primed import Primed
 from ..traceback import untangle
 from .endpoint import FlowEndpoint
 from .guarded_wait import guarded_wait
-from .time_limits import TimeLimits
 
 VALUES = PREFIX + "values"
 """Name of the one parameter that FastAPI sees of such an endpoint."""
@@ -35,26 +32,8 @@ class StreamEndpoint(FlowEndpoint):
     FastAPI calls it last, and only if all of them are valid, whereas it would call an ordinary dependency before it
     validates the parameters of the endpoint.
 
-    Args:
-        function: An async generator function that gets the task and the stream.
-        signature: As for `FlowEndpoint`.
-        flow: The flow.
-        rules: Rules for the body.
-        limits: Its time limits.
-        server_timing: As for `FlowEndpoint`.
+    The arguments are those of `FlowEndpoint`.
     """
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        signature: inspect.Signature,
-        flow: Flow,
-        rules: BodyRules,
-        limits: TimeLimits,
-        server_timing: bool | None,
-    ) -> None:
-        super().__init__(function, signature, flow, rules, limits, server_timing)
-        (self._stream_name,) = streams_in(signature)
 
     def wrapper(self) -> Callable[..., Any]:
         """Return the endpoint for FastAPI: an async generator function, with the return annotation of the user's."""

@@ -18,7 +18,7 @@ from ..binding.injection import REQUEST, RESPONSE, Injected
 from ..streaming.formats import Dump, Format, JSONLines, Pieces, ServerSentEvents, dump_any, dump_as
 from ..streaming.primed import Primed
 from ..streaming.response import ItemResponse
-from .fastapi_parts import FastAPIParts, has_usual_body, own_handler
+from .fastapi_parts import FastAPIParts, context_of, has_usual_body, own_handler
 from .request_reader import RequestReader, is_plain
 from .stream_endpoint import VALUES, StreamEndpoint
 
@@ -119,5 +119,5 @@ def _format_of(route: Any, parts: FastAPIParts) -> Format:
 def _dump_of(route: Any, parts: FastAPIParts) -> Dump:
     if route.stream_item_type is None:
         return dump_any
-    context = {**parts.describe(route.endpoint), "path": f"{', '.join(sorted(route.methods))} {route.path}"}
+    context: Any = context_of(route, parts)
     return dump_as(route.stream_item_type, context)
