@@ -1,0 +1,120 @@
+"""The spans of the tasks that are traced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from ...exceptions import NotRunningError, TaskTimeout, WorkerDied
+from ...logger import log
+from ..tracer import BeginSpans, TaskSpans
+from ..wire.extras import pack_extras, unpack_extras
+from ..workers.handle import WorkerHandle
+from ..workers.in_flight import Outgoing
+from .ticket import Ticket
+
+T = TypeVar("T")
+
+
+class Spans:
+    """Reports what happens to traced tasks to their spans.
+
+    What a tracing system raises is logged, and the task goes on without spans.
+
+    Args:
+        begin: Returns the spans of a task; None if no task is traced.
+        steps: Names of the steps.
+
+    Attributes:
+        begin: As given.
+        open: The spans of the tasks that are not settled, by id. A task that is not traced costs the check whether it
+            is empty.
+    """
+
+    def __init__(self, begin: BeginSpans | None, steps: Sequence[str]) -> None:
+        self.begin = begin
+        self.open: dict[int, TaskSpans] = {}
+        self._steps = steps
+
+    def add(self, task: int) -> None:
+        """Begin the spans of a task that is submitted in the present context, if it is traced."""
+        spans = self._begin()
+        if spans is not None:
+            self.open[task] = spans
+
+    def note_refusal(self, step: int, waiting_since: float, error: BaseException) -> None:
+        """Note a task that has ended before it was submitted: it has waited for a place in the queue, or for memory.
+
+        Args:
+            step: Its first step.
+            waiting_since: When it began to wait.
+            error: Why it has ended.
+        """
+        spans = self._begin()
+        if spans is not None:
+            is_cancelled = isinstance(error, (asyncio.CancelledError, NotRunningError))
+            outcome = "timed_out" if isinstance(error, TaskTimeout) else "cancelled" if is_cancelled else "failed"
+            self._report(0, spans.end, self._steps[step], waiting_since, outcome, error)
+
+    def note_sent(self, worker: WorkerHandle, batches: Iterable[Outgoing[Ticket]]) -> None:
+        """Begin the spans of a step. Each task gets its own as the trace context for the worker.
+
+        Args:
+            worker: The worker.
+            batches: What it gets; not packed yet.
+        """
+        for tickets, _, size, _ in batches:
+            size = size or len(tickets)
+            for start in range(0, len(tickets), size):
+                first: TaskSpans | None = None
+                for ticket in tickets[start : start + size]:
+                    spans = self.open.get(ticket.id)
+                    if spans is not None:
+                        self._send(worker, ticket, spans, first)
+                        first = first or (spans if spans.is_recorded else None)
+
+    def note_answers(self, tickets: Iterable[Ticket], size: int, duration: float, now: float) -> None:
+        """Note the answers of a worker; see `TaskSpans.answer`."""
+        for ticket in tickets:
+            spans = self.open.get(ticket.id)
+            if spans is not None:
+                self._report(ticket.id, spans.answer, size, duration, now)
+
+    def note_death(self, tickets: Iterable[Ticket], error: WorkerDied) -> None:
+        """Note the death of a worker, for those of its tasks that it has not ended."""
+        for ticket in tickets:
+            spans = self.open.get(ticket.id)
+            if spans is not None:
+                self._report(ticket.id, spans.lose, error)
+
+    def note_item(self, ticket: Ticket) -> None:
+        """Note an item of a stream."""
+        spans = self.open.get(ticket.id)
+        if spans is not None:
+            self._report(ticket.id, spans.note_item)
+
+    def end(self, ticket: Ticket, outcome: str, error: BaseException | None) -> None:
+        """End the spans of a task; called while the ticket still tells where it is."""
+        spans = self.open.pop(ticket.id, None)
+        if spans is not None:
+            waiting_since = ticket.arrived_at if ticket.is_waiting else None
+            self._report(ticket.id, spans.end, self._steps[ticket.step], waiting_since, outcome, error)
+
+    def _begin(self) -> TaskSpans | None:
+        return None if self.begin is None else self._report(0, self.begin)
+
+    def _send(self, worker: WorkerHandle, ticket: Ticket, spans: TaskSpans, first: TaskSpans | None) -> None:
+        step = self._steps[worker.step]
+        times = ticket.arrived_at, ticket.sent_at
+        trace = self._report(ticket.id, spans.send, ticket.id, step, worker.pid, *times, first)
+        extras = pack_extras(unpack_extras(ticket.content.extras).values, trace or b"")
+        ticket.content = ticket.content._replace(extras=extras)
+
+    def _report(self, task: int, report: Callable[..., T], *arguments: object) -> T | None:
+        try:
+            return report(*arguments)
+        except Exception:  # of a sampler, a propagator or a processor of spans
+            log.exception("the spans of a task cannot be made")
+            self.open.pop(task, None)
+            return None

@@ -1,0 +1,83 @@
+"""Gives a flow another engine for the time of a test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+
+from ..engine.interface import Engine
+from ..engine.loops.event_loop import in_event_loop
+from ..engine.options import EngineOptions
+from ..flow import Flow
+
+
+class Substitute:
+    """A context in which a flow has another engine.
+
+    ``with``: what starts the flow inside the context, such as the lifespan of its application, starts it with this
+    engine. ``async with``: the context starts the flow itself, and stops it at its end.
+
+    Args:
+        flow: The flow, which must not run yet.
+        build: Makes the engine.
+        kept: Objects whose attributes are restored at the end.
+    """
+
+    def __init__(self, flow: Flow, build: Callable[[EngineOptions], Engine], kept: Iterable[object] = ()) -> None:
+        self._flow = flow
+        self._build = build
+        self._kept = kept
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Flow:
+        """Give the flow its engine.
+
+        Raises:
+            NotRunningError: The flow is not stopped.
+        """
+        self._stack.enter_context(self._flow._lifecycle.built_by(self._build))
+        self._stack.enter_context(_unchanged(self._kept))
+        return self._flow
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not in_event_loop():  # `flow.start()` in a test without an event loop
+            asyncio.run(self._flow.stop(graceful=exc is None))
+        self._stack.close()
+
+    async def __aenter__(self) -> Flow:
+        """Start the flow with its engine.
+
+        Raises:
+            NotRunningError: The flow is not stopped.
+            StartError: `on_start` of a handler has failed.
+        """
+        self.__enter__()
+        try:
+            await self._flow.start_async()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self._flow
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._flow.stop(graceful=exc is None)
+        finally:
+            self._stack.close()
+
+
+@contextmanager
+def _unchanged(objects: Iterable[object]) -> Iterator[None]:
+    before = [(vars(thing), dict(vars(thing))) for thing in objects]
+    try:
+        yield
+    finally:
+        for attributes, values in before:
+            attributes.clear()
+            attributes.update(values)
