@@ -1,0 +1,1 @@
+"""The command ``fastapi-aqueduct``."""

@@ -1,0 +1,74 @@
+"""Finds a flow by ``module:name``, as servers find applications."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from ..exceptions import ConfigurationError
+from ..flow import Flow
+from ..worker_function import WorkerFunction
+
+
+def find_flow(target: str, name: str | None) -> Flow:
+    """Import a module and return the flow in it.
+
+    Args:
+        target: ``module:name``, where the name is that of a flow, a function of `in_worker`, an `Aqueduct` or an
+            application.
+        name: Name of the flow; None if there is one only.
+
+    Raises:
+        ConfigurationError: There is no such flow, or there are several.
+        Exception: What the module has raised.
+    """
+    flows = _flows_of(target, _import(target))
+    named = [flow for flow in flows if name in (None, flow.name)]
+    if len(named) == 1:
+        return named[0]
+    names = ", ".join(sorted(flow.name for flow in flows))
+    if not named:
+        raise ConfigurationError(f"{target} has no flow {name!r}, but {names}")
+    raise ConfigurationError(f"{target} has {len(named)} flows: {names}; choose one by its own name with --flow NAME")
+
+
+def _import(target: str) -> object:
+    module_name, _, attributes = target.partition(":")
+    if not module_name or not attributes:
+        raise ConfigurationError(f"a flow is given as MODULE:NAME, such as main:flow, got {target!r}")
+    try:
+        found: Any = import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
+            raise  # the module is there, and imports another one that is not
+        raise ConfigurationError(
+            f"there is no module {exc.name} in the current directory or where Python looks for modules"
+        ) from exc
+    for attribute in attributes.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            raise ConfigurationError(f"module {module_name} has no {attributes}") from None
+    return found
+
+
+def _flows_of(target: str, found: object) -> Sequence[Flow]:
+    if isinstance(found, Flow):
+        return [found]
+    if isinstance(found, WorkerFunction):
+        return [found.flow]
+    # Not before: they take most of the time of a start, and a module with nothing but a flow does not need them.
+    from starlette.applications import Starlette
+
+    from ..asgi.extension import Aqueduct
+
+    if isinstance(found, Aqueduct):
+        return found.flows
+    # Its lifespan, which leads to the Aqueduct, may be any function: the module has made those that there are.
+    flows = list(Aqueduct._all_flows) if isinstance(found, Starlette) else []
+    if not flows:
+        raise ConfigurationError(
+            f"{target} is {found!r}: name a flow, a function of in_worker, an Aqueduct, or an application with one"
+        )
+    return flows

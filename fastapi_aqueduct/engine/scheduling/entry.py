@@ -1,0 +1,107 @@
+"""The entry of a flow: whether a task may take a place in the queue of its first step."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ...exceptions import NotRunningError, TaskTimeout
+from ...task import BaseTask
+from ..refusals import Refusals
+from ..wait import Wait
+from .dispatcher import Dispatcher
+from .stage import Stage
+from .whereabouts import outside
+
+
+class Entry(Protocol):
+    """Refuses tasks, lets them in, or has them wait."""
+
+    def check(self, priority: int, timeout: float) -> None:
+        """Refuse a task that would have to wait for a place, or would miss its deadline.
+
+        Args:
+            priority: Its priority.
+            timeout: Seconds in which its answer must come.
+
+        Raises:
+            NotRunningError: Nothing runs the tasks of the flow now.
+            StepUnavailable: A step has no ready worker.
+            QueueFull: The queue of the first step is full.
+            DeadlineUnreachable: At the measured rate it would take longer than ``timeout`` seconds.
+        """
+
+    def has_place(self, step: int, priority: int, timeout: float, task: BaseTask | None) -> bool:
+        """Tell whether a task may enter now; this runs for every task.
+
+        Args:
+            step: The step that it visits first.
+            priority: Its priority.
+            timeout: Seconds in which its answer must come.
+            task: The task, for conditions that are evaluated with it; None where it cannot be read.
+
+        Raises:
+            StepUnavailable, DeadlineUnreachable: A step will have no ready worker in time.
+        """
+
+    def wait(self, step: int, priority: int, deadline: float) -> Wait[None]:
+        """Wait for a place, which the task must take before anything else runs. A cancellation gives it up.
+
+        Args:
+            step: The step that the task visits first.
+            priority: Its priority.
+            deadline: On the clock of ``time.monotonic``.
+
+        Raises:
+            TaskTimeout: There was none in time.
+            NotRunningError: The flow was stopped meanwhile.
+        """
+
+
+class QueueEntry:
+    """The entry of a flow whose queues are in this process.
+
+    Args:
+        dispatcher: The owner of the queues.
+        queue_size: Tasks that may wait for a step, in each level.
+        refusals: Counts the tasks that are refused.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, queue_size: int, refusals: Refusals) -> None:
+        self._dispatcher = dispatcher
+        self._admission = dispatcher.admission
+        self._stages = dispatcher.stages
+        self._queue_size = queue_size
+        self._refusals = refusals
+
+    def check(self, priority: int, timeout: float) -> None:
+        """Refuse a task that would have to wait for a place, or would miss its deadline; see `Entry.check`."""
+        self._admission.check(priority, timeout, is_idle=not self._dispatcher.in_flight)
+
+    def has_place(self, step: int, priority: int, timeout: float, task: BaseTask | None) -> bool:
+        """Tell whether a task may enter now; see `Entry.has_place`."""
+        if self._admission.unavailable:
+            self._admission.check_workers(timeout, timeout, task)
+        stage = self._stages[step]
+        # The first two questions are cheap, and nearly always enough.
+        if stage.waiters.contenders or stage.queue.count >= self._queue_size:
+            return _has_place(stage, priority)
+        return True
+
+    def wait(self, step: int, priority: int, deadline: float) -> Wait[None]:
+        """Wait for a place; see `Entry.wait`."""
+        stage = self._stages[step]
+        if _has_place(stage, priority):  # the task waits for memory only
+            return
+        has_place = yield from stage.waiters.wait(stage.queue.level(priority), deadline)
+        name = self._dispatcher.name
+        if has_place is None:
+            raise self._refusals.count(
+                NotRunningError(f"flow {name} or its event loop was stopped while the task waited for a place")
+            )
+        if not has_place:
+            self._dispatcher.count("timed_out")
+            raise TaskTimeout(f"timeout of a task in flow {name}: it was {outside(stage)}")
+
+
+def _has_place(stage: Stage, priority: int) -> bool:
+    return stage.waiters.has_place(stage.queue.level(priority))

@@ -1,0 +1,1 @@
+"""One pipeline for several API processes: both ends of the connection between them."""

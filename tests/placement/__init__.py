@@ -1,0 +1,1 @@
+"""Steps whose handlers run on other machines."""
