@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import math
-from typing import SupportsFloat
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, SupportsFloat
 
-from ..exceptions import ConfigurationError, MPStartMethodValueError, got
+from ..exceptions import ConfigurationError, InvalidArgument, MPStartMethodValueError, got
 from ..handler import BaseTaskHandler
 from ..step import FlowStep
-from .workers.process import StartMethod
+from .options import EngineOptions, StartMethod
 
 LONGEST_TIMEOUT = 1e9
 """Seconds. Stands for an infinite time, which clocks and timers do not support."""
@@ -26,7 +30,7 @@ def named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, Flow
     names: list[tuple[str, FlowStep]] = []
     numbers: dict[str, int] = {}
     for number, step in enumerate(full, start=1):
-        numbered = step.handler.get_step_name(number)
+        numbered = step.numbered_name(number)
         name = step.name or numbered
         for label in {name, numbered}:
             if numbers.setdefault(label, number) != number:
@@ -54,21 +58,81 @@ def checked_method(method: str) -> StartMethod:
     )
 
 
-def check_numbers(queue_size: int, priorities: int, memory_limit: int | None, start_timeout: float) -> None:
-    """Check the numbers of a flow.
+def check_options(options: EngineOptions) -> None:
+    """Check the options of a flow.
 
     Raises:
-        ConfigurationError: A number is too small.
+        ConfigurationError: A number is too small, or another option cannot work.
     """
     for name, value, least in (
-        ("queue_size", queue_size, 1),
-        ("queue_priorities", priorities, 1),
-        ("memory_limit", memory_limit if memory_limit is not None else 1 << 20, 1 << 20),
+        ("queue_size", options.queue_size, 1),
+        ("queue_priorities", options.priorities, 1),
+        ("memory_limit", options.memory_limit if options.memory_limit is not None else 1 << 20, 1 << 20),
     ):
         if value < least:
             raise ConfigurationError(f"{name} must be at least {least}, got {value}")
-    if start_timeout <= 0:
-        raise ConfigurationError(f"start_timeout must be positive, got {start_timeout}")
+    if options.start_timeout <= 0:
+        raise ConfigurationError(f"start_timeout must be positive, got {options.start_timeout}")
+    if options.stop_timeout < 0:
+        raise ConfigurationError(f"stop_timeout must not be negative, got {options.stop_timeout}")
+    if options.timeout_sec is not None and options.timeout_sec < 0:
+        raise ConfigurationError(f"timeout_sec must not be negative, got {options.timeout_sec}")
+    _check_context(options.name, options.context)
+    _check_init(options.name, options.worker_init)
+    if options.template is not None:
+        _check_template(options.name, options.template, options)
+
+
+_RECORD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "flow", "step", "worker", "pid", "task_id"}
+"""Attributes of the log records of workers, beside the values of context variables."""
+
+
+def _check_context(flow: str, context: Sequence[ContextVar[Any]]) -> None:
+    names: set[str] = set()
+    if not isinstance(context, Sequence) or not all(isinstance(variable, ContextVar) for variable in context):
+        raise InvalidArgument(f"context of flow {flow} must be a list of ContextVars, {got(context)}")
+    for name in [variable.name for variable in context]:
+        if name in names or name in _RECORD:
+            raise ConfigurationError(
+                f"context variable {name!r} of flow {flow} needs a name of its own, ContextVar(name), since its value "
+                f"becomes an attribute of log records: {'another one' if name in names else 'a log record'} has this "
+                "name"
+            )
+        names.add(name)
+
+
+def _check_init(flow: str, worker_init: object) -> None:
+    if worker_init is not None and not callable(worker_init):
+        raise InvalidArgument(f"worker_init of flow {flow} must be a function without arguments, {got(worker_init)}")
+    if inspect.isgeneratorfunction(worker_init) or inspect.isasyncgenfunction(worker_init):
+        raise InvalidArgument(f"worker_init of flow {flow} has a `yield`, so its body would not run: leave it out")
+
+
+def _check_template(flow: str, template: object, options: EngineOptions) -> None:
+    if not callable(template):
+        raise InvalidArgument(f"template of flow {flow} must be a function without arguments, {got(template)}")
+    for is_wrong in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        if is_wrong(template):
+            raise InvalidArgument(
+                f"template of flow {flow} must be a plain function: a template has no event loop, and nothing iterates"
+            )
+    for name, step in options.steps:
+        if step.worker is not None and (step.worker.devices or step.worker.env is not None):
+            raise ConfigurationError(
+                f"step {name} of flow {flow} has WorkerOptions with devices or env, and the flow a template: libraries "
+                "read such variables when they are imported, which the template does once for all workers; leave out "
+                "one of the two"
+            )
+        if step.placement is not None:
+            raise ConfigurationError(
+                f"step {name} of flow {flow} has a placement on another machine, and the flow a template, from which "
+                "workers are forked on this one; leave out one of the two"
+            )
+    if options.start_method != "spawn":
+        raise ConfigurationError(
+            f'flow {flow} has a template and mp_start_method="{options.start_method}": its workers are forked from the '
+            "template, which is a process of the flow's own; leave mp_start_method out"
+        )
 
 
 def checked_timeout(timeout: object) -> float:

@@ -4,45 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from functools import partial
+from typing import Self
 
-from ..exceptions import NotRunningError, UsageError
+from ..exceptions import NotRunningError
+from ..handler import BaseTaskHandler
 from ..logger import log
-from ..step import FlowStep
-from ..task import BaseTask, shared_memories
-from .child.importing import check_not_importing
-from .loops.event_loop import in_event_loop
-from .loops.owner import Guard, Owner
-from .memory.arrivals import Arrival
-from .memory.banker import ArrivalCap
-from .memory.block_writer import BlockWriter
+from ..task import shared_memories
+from .loops.engine_calls import EngineCalls
+from .loops.owner import Owner
 from .memory.flow_memory import FlowMemory
 from .memory.limits import check_limits
 from .memory.mapping import Mapping, create_memory
-from .memory.regions import REPLACEMENT, make_layout
+from .memory.regions import divide_regions, make_layout
+from .options import EngineOptions
+from .reporter import Reporter
+from .scheduling.autoscaler import Autoscaler
 from .scheduling.caller import Caller
+from .scheduling.canary import CanaryTraffic
 from .scheduling.dispatcher import Dispatcher
-from .scheduling.stream import FlowStream
+from .scheduling.entry import QueueEntry
+from .scheduling.recorder import Recorder
+from .scheduling.shadow import ShadowTraffic
 from .statistics import FlowStatistics
 from .system.cpu import available_cores
 from .system.process_memory import default_memory_limit
-from .timing import DEFAULT_TIMING, Timing
-from .workers.interpreter import check_interpreter
+from .trial import OpenTrial, T
+from .wire.codec import Codec
+from .workers.launch_errors import memory_error
 from .workers.launcher import Launcher
 from .workers.lifeline import Lifeline
 from .workers.pool import Pool
-from .workers.process import StartMethod
-from .workers.spec import make_specs
-from .workers.start_errors import memory_error
+from .workers.starter import ProcessStarter, Starter
 from .workers.supervisor import Supervisor
+from .workers.worker_logs import WorkerLogs
 
 
 @dataclass
-class LocalEngine:
+class LocalEngine(EngineCalls):
     """The parts of a running flow.
 
     Attributes:
@@ -51,9 +54,13 @@ class LocalEngine:
         lifeline: The pipe by which workers detect the end of this process.
         memory: Holds and allocation of the shared memory.
         dispatcher: Owns the tasks.
+        entry: Lets tasks in, or has them wait.
         caller: Submits tasks to it.
         supervisor: Keeps the workers alive.
+        autoscaler: Decides how many workers elastic steps have.
+        reporters: Report on this object in its event loop.
         loop: The event loop that drives them; None while there is none.
+        thread: Identifier of the thread in which that loop ran when it began to drive them.
         owner: Tracks that loop and hands it the calls of other threads.
     """
 
@@ -62,9 +69,13 @@ class LocalEngine:
     lifeline: Lifeline
     memory: FlowMemory
     dispatcher: Dispatcher
+    entry: QueueEntry
     caller: Caller
     supervisor: Supervisor
+    autoscaler: Autoscaler
+    reporters: Sequence[Reporter] = ()
     loop: asyncio.AbstractEventLoop | None = None
+    thread: int = 0
     owner: Owner = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,40 +83,24 @@ class LocalEngine:
         self.memory.arena.is_here = self.owner.is_here
 
     @classmethod
-    def build(
-        cls,
-        name: str,
-        steps: list[tuple[str, FlowStep]],
-        method: StartMethod,
-        memory_limit: int | None,
-        queue_size: int,
-        priorities: int,
-        start_timeout: float,
-        timing: Timing = DEFAULT_TIMING,
-    ) -> Self:
+    def build(cls, options: EngineOptions, starter: Starter | None = None) -> Self:
         """Create the shared memory and put the parts together; nothing is started.
 
         Args:
-            name: Name of the flow.
-            steps: Its steps, each with its name.
-            method: How processes are started.
-            memory_limit: Bytes of shared memory that all processes may use; None: half of the memory.
-            queue_size: Tasks that may wait for a step, in each level.
-            priorities: Number of priority levels.
-            start_timeout: Seconds in which a worker must be ready.
-            timing: The times of the engine.
+            options: What the flow declares.
+            starter: Starts the workers; None: each in a process of its own.
 
         Raises:
-            ConfigurationError: A limit of this process does not allow the flow, a handler or condition cannot be
-                pickled, this is a worker that imports the module that starts the flow, or the application is frozen
-                and does not call `freeze_support`.
+            ConfigurationError: A limit of this process does not allow the flow, or the starter refuses it; see
+                `ProcessStarter.make_specs`.
             StartError: The system has no memory or no descriptors left; nothing is left open.
         """
-        check_interpreter()
-        check_not_importing(name)
-        nprocs = [step.nprocs for _, step in steps]
+        name, timing = options.name, options.timing
+        starter = starter or ProcessStarter(options)
+        nprocs = [step.most_workers for _, step in options.steps]
         workers = sum(nprocs)
-        layout = make_layout(nprocs, available_cores(), memory_limit or default_memory_limit())
+        cores = available_cores()
+        layout = make_layout(nprocs, cores, options.memory_limit or default_memory_limit())
         check_limits(name, workers, layout)
         with contextlib.ExitStack() as undo:
             try:
@@ -116,25 +111,37 @@ class LocalEngine:
                 undo.callback(lifeline.close)
             except OSError as exc:
                 raise memory_error(name, exc) from exc
-            specs = make_specs(name, steps)
+            specs = starter.make_specs()
             undo.pop_all()
-        memory = FlowMemory(mapping, layout)
-        regions = iter(range(1, layout.regions))
-        pools = [Pool(spec, itertools.islice(regions, spec.step.nprocs + REPLACEMENT), timing) for spec in specs]
-        dispatcher = Dispatcher(name, pools, memory, queue_size, priorities, timing)
+        memory = FlowMemory(mapping, layout, options.refusals)
+        regions = divide_regions(layout, nprocs, cores)
+        pools = [Pool(spec, regions[spec.index], timing) for spec in specs]
+        recorder = Recorder([step for _, step in options.steps]) if options.metrics_enabled else None
+        dispatcher = Dispatcher(
+            *(name, pools, memory, options.queue_size, options.priorities, timing),
+            *(recorder, options.subscribers, options.begin_spans),
+        )
         for pool in pools:
             pool.observer = dispatcher
-        launcher = Launcher(name, method, memory_fd, lifeline, memory, workers, timing)
-        supervisor = Supervisor(name, pools, launcher, start_timeout, timing)
-        caller = Caller(dispatcher, memory, queue_size)
-        return cls(name, memory_fd, lifeline, memory, dispatcher, caller, supervisor)
+        launcher = Launcher(name, starter, memory_fd, lifeline, memory, timing, options.forward_logs)
+        logs = WorkerLogs(name, options.context, timing.log_interval) if options.forward_logs else None
+        supervisor = Supervisor(name, pools, launcher, options.start_timeout, timing, logs)
+        autoscaler = Autoscaler(dispatcher.stages, supervisor.fit)
+        dispatcher.admission.wake = autoscaler.wake
+        entry = QueueEntry(dispatcher, options.queue_size, options.refusals)
+        caller = Caller(dispatcher, memory, entry, options.context)
+        parts = memory_fd, lifeline, memory, dispatcher, entry, caller, supervisor, autoscaler
+        return cls(name, *parts, options.reporters)
 
     async def start(self, timeout: float) -> None:
         """Start every worker, in the running event loop, and wait until all are ready; see `Supervisor.start`."""
-        self.loop = asyncio.get_running_loop()
+        self.loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
         self.dispatcher.attach(self.loop)
         await self.supervisor.start(timeout)
         shared_memories.append(self.memory.arena)
+        self.autoscaler.attach(self.loop)
+        for reporter in self.reporters:
+            reporter.attach(self, self.loop)
         log.info("flow %s is running: %s", self.name, ", ".join(stage.name for stage in self.dispatcher.stages))
 
     @property
@@ -147,94 +154,102 @@ class LocalEngine:
         """Number of tasks that are not settled."""
         return self.dispatcher.in_flight
 
-    def process(self, task: BaseTask, timeout: float) -> Awaitable[object]:
-        """Send a task through the steps, from any event loop; see `Caller.process`."""
-        if self.loop is asyncio.get_running_loop() or self.owner.claim():
-            return self.caller.process(task, timeout)
-        return self.owner.process(task, timeout)
-
-    def stream(
-        self,
-        task: BaseTask,
-        timeout: float,
-        item_timeout: float,
-        guard: Callable[[], contextlib.AbstractContextManager[object]],
-    ) -> FlowStream[Any]:
-        """Return the items of a task; see `Caller.stream`.
-
-        Raises:
-            UsageError: No event loop runs in this thread, or that of another thread drives the engine.
-        """
-        if not in_event_loop():
-            raise UsageError(
-                f"flow.stream() of flow {self.name} was called where no asyncio event loop runs: call it, and iterate, "
-                "in a coroutine; `flow.process_blocking(task)` works without an event loop"
-            )
-        if self.loop is not asyncio.get_running_loop() and not self.adopt():
-            raise UsageError(
-                f"the event loop of another thread drives flow {self.name}, and its streams are read there: pass the "
-                "coroutine that iterates to that loop with asyncio.run_coroutine_threadsafe(coroutine, loop); "
-                "`await flow.process(task)` works in any event loop"
-            )
-        return self.caller.stream(task, timeout, item_timeout, guard)
-
-    def process_blocking(self, task: BaseTask, timeout: float, guard: Guard | None) -> None:
-        """Send a task through the steps from a thread without an event loop; see `Owner.process_blocking`."""
-        self.owner.process_blocking(task, timeout, guard)
-
-    def check_entry(self, priority: int, timeout: float) -> None:
-        """Refuse a task that would have to wait for a place or would miss its deadline."""
-        if self.loop is not asyncio.get_running_loop():
-            self.owner.claim()
-        self.caller.check_entry(priority, timeout)
-
-    def expect(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap) -> Arrival:
-        """Expect a body; see `Arrivals.expect`.
-
-        Raises:
-            NotRunningError: The event loop of another thread drives the engine.
-        """
-        if self.loop is not asyncio.get_running_loop() and not self.adopt():
-            raise NotRunningError(f"flow {self.name} runs in another thread's event loop, where uploads must arrive")
-        return self.memory.arrivals.expect(size, most, wait_timeout, cap)
-
-    def receive(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap) -> BlockWriter:
-        """Expect a body that goes to shared memory, as `expect` does."""
-        return BlockWriter(self.memory.arena, self.memory.waiters, self.expect(size, most, wait_timeout, cap))
+    @property
+    def call_memory(self) -> FlowMemory:
+        """The shared memory that callers of this process fill; see `EngineCalls`."""
+        return self.memory
 
     def end_streams(self) -> None:
         """End the streams that are read in the running event loop; see `Flow.end_streams`."""
         if self.loop is asyncio.get_running_loop():
             self.dispatcher.streams.end_all()
 
+    async def replace(self, index: int, handler: BaseTaskHandler, is_in_place: bool) -> None:
+        """Replace the workers of a step; see `Changes.replace`.
+
+        Args:
+            index: Index of the step.
+            handler: The handler of the new ones.
+            is_in_place: Whether the old worker leaves before the new one is started.
+        """
+
+        async def run() -> None:
+            launcher, spec = self.supervisor.launcher, self.supervisor.changes.spec_of(index)
+            renewed = await launcher.call(partial(launcher.starter.renew, spec, handler))
+            await self.supervisor.changes.replace(index, renewed, is_in_place)
+
+        await self.owner.run(run)
+
+    async def restart(self, index: int, is_in_place: bool) -> None:
+        """Replace the workers of a step by fresh ones with the same handler, whatever it is by now."""
+        await self.replace(index, self.dispatcher.stages[index].pool.spec.step.handler, is_in_place)
+
+    async def canary(self, index: int, handler: BaseTaskHandler, share: float) -> OpenTrial[CanaryTraffic]:
+        """Give a share of the tasks of a step to a worker with another handler; see `Engine.canary`."""
+        stage = self.dispatcher.stages[index]
+        return await self._try_out(index, handler, lambda version: CanaryTraffic(stage, version, share))
+
+    async def shadow(self, index: int, handler: BaseTaskHandler, keep: int) -> OpenTrial[ShadowTraffic]:
+        """Give copies of the tasks of a step to a worker with another handler; see `Engine.shadow`."""
+        dispatcher, stage = self.dispatcher, self.dispatcher.stages[index]
+
+        def make(version: int) -> ShadowTraffic:
+            parts = self.memory.ledger, Codec(self.memory.arena), dispatcher, dispatcher.forget
+            return ShadowTraffic(stage, version, *parts, self.name, keep)
+
+        return await self._try_out(index, handler, make)
+
+    async def _try_out(self, index: int, handler: BaseTaskHandler, make: Callable[[int], T]) -> OpenTrial[T]:
+        trials: list[OpenTrial[T]] = []
+
+        async def run() -> None:
+            launcher, spec = self.supervisor.launcher, self.supervisor.changes.spec_of(index)
+            renewed = await launcher.call(partial(launcher.starter.renew, spec, handler))
+            traffic = make(renewed.version)
+            trial = self.supervisor.changes.trial(index, renewed, traffic)
+            await trial.run()
+            trials.append(OpenTrial(self.owner, self.supervisor.changes, index, trial, traffic))
+
+        await self.owner.run(run)
+        return trials[0]
+
+    async def resize(self, index: int, size: int) -> None:
+        """Give a step another number of workers; see `Changes.resize`."""
+        await self.owner.run(partial(self._resize, index, size))
+
+    async def _resize(self, index: int, size: int) -> None:
+        self.autoscaler.note_size(index, size)
+        try:
+            await self.supervisor.changes.resize(index, size)
+        finally:  # if that has failed, it is the number from before
+            self.autoscaler.note_size(index, self.supervisor.changes.size_of(index))
+
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no task is in flight; tell whether that was within ``timeout`` seconds."""
         return await self.dispatcher.wait_idle(timeout)
-
-    def adopt(self) -> bool:
-        """Have the running event loop drive the engine, if none does or one of the flow's own; tell whether it does."""
-        return self.owner.bring_here()
-
-    async def run(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a function in the event loop that drives the engine; see `Owner.run`."""
-        await self.owner.run(function)
-        self.owner.join()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in another event loop."""
         self.dispatcher.attach(loop)
         self.supervisor.attach(loop)
-        self.loop = loop
+        self.autoscaler.attach(loop)
+        self.loop, self.thread = loop, threading.get_ident()
+        for reporter in self.reporters:
+            reporter.attach(self, loop)
 
     def detach(self) -> None:
         """Stop watching the workers, which go on, until there is another event loop."""
         self.dispatcher.detach("its event loop has ended", handed=False)
         self.supervisor.detach()
+        self.autoscaler.detach()
+        for reporter in self.reporters:
+            reporter.detach()
         self.loop = None
 
     def abandon(self) -> None:
         """End tasks and arriving bodies with `NotRunningError`."""
         self.dispatcher.abandon("the flow was stopped")
+        self.supervisor.changes.abandon(NotRunningError(f"flow {self.name} was stopped while a step was being changed"))
         # Each its own: a raised exception refers to the frames of one request.
         self.memory.arrivals.abandon(lambda: NotRunningError(f"flow {self.name} was stopped while a body arrived"))
 
@@ -257,6 +272,8 @@ class LocalEngine:
         self.abandon()
         self.dispatcher.detach("the flow was stopped")
         self.owner.close(f"the task ended with flow {self.name}: the flow was stopped")
+        for reporter in self.reporters:
+            await reporter.finish()
         await (self.supervisor.shutdown.kill() if kill else self.supervisor.shutdown.stop())
         self.detach()
         self.supervisor.close()
@@ -298,13 +315,19 @@ class LocalEngine:
         if self.owner.is_here():
             # Only the thread of the loop may change the accounts; an endpoint for metrics may run in another thread.
             self.memory.arena.collect()
-        stages = self.dispatcher.stages
-        retained = [offset for stage in stages for worker in list(stage.workers) for offset in list(worker.retained)]
+        stages, recorder = self.dispatcher.stages, self.dispatcher.recorder
+        template = self.supervisor.launcher.template
+        workers = [worker for stage in stages for worker in stage.pool.all_workers()]
+        retained = [offset for worker in workers for offset in list(worker.retained)]
         return FlowStatistics(
             name=self.name,
             state=state,
             steps=tuple(stage.statistics() for stage in stages),
             arena=self.memory.statistics(retained),
             in_flight=self.dispatcher.in_flight,
+            uploads=len(self.memory.arrivals),
             **self.dispatcher.outcomes,
+            histograms=recorder.histograms() if recorder is not None else None,
+            refusals=self.memory.refusals.by_reason(),
+            template=template.statistics() if template is not None else None,
         )

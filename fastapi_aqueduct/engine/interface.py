@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from ..handler import BaseTaskHandler
 from ..task import BaseTask
 from .loops.owner import Guard
 from .memory.arrivals import Arrival
@@ -13,6 +14,7 @@ from .memory.banker import ArrivalCap
 from .memory.block_writer import BlockWriter
 from .scheduling.stream import FlowStream
 from .statistics import FlowStatistics
+from .trial import ShadowControl, TrialControl
 
 
 class Engine(Protocol):
@@ -91,6 +93,55 @@ class Engine(Protocol):
 
     def end_streams(self) -> None:
         """End the streams that are read in the running event loop; see `Flow.end_streams`."""
+
+    async def replace(self, index: int, handler: BaseTaskHandler, is_in_place: bool) -> None:
+        """Replace the workers of a step while it serves; see `fastapi_aqueduct.steps.Step.replace`.
+
+        Args:
+            index: Index of the step.
+            handler: The handler of the new ones.
+            is_in_place: Whether the old worker leaves before the new one is started.
+        """
+
+    async def restart(self, index: int, is_in_place: bool) -> None:
+        """Replace the workers of a step by fresh ones; see `fastapi_aqueduct.steps.Step.restart`.
+
+        Args:
+            index: Index of the step.
+            is_in_place: As for `replace`.
+        """
+
+    async def canary(self, index: int, handler: BaseTaskHandler, share: float) -> TrialControl:
+        """Give a share of the tasks of a step to one more worker; see `fastapi_aqueduct.steps.Step.canary`.
+
+        Args:
+            index: Index of the step.
+            handler: The handler of that worker.
+            share: Its part of the tasks.
+
+        Returns:
+            The trial, which has begun.
+        """
+
+    async def shadow(self, index: int, handler: BaseTaskHandler, keep: int) -> ShadowControl:
+        """Give copies of the tasks of a step to one more worker; see `fastapi_aqueduct.steps.Step.shadow`.
+
+        Args:
+            index: Index of the step.
+            handler: The handler of that worker.
+            keep: How many pairs of answers are held until they are read.
+
+        Returns:
+            The trial, which has begun.
+        """
+
+    async def resize(self, index: int, size: int) -> None:
+        """Give a step another number of workers while it serves; see `fastapi_aqueduct.steps.Step.scale`.
+
+        Args:
+            index: Index of the step.
+            size: How many workers it should have.
+        """
 
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no task is in flight.

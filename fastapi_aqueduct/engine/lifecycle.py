@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from ..exceptions import NotRunningError
 from ..logger import log
+from .configuration import Configuration, FixedConfiguration
 from .interface import Engine
 from .loops.background import run_in_thread
 from .loops.event_loop import check_asyncio, in_event_loop
+from .options import EngineOptions
 from .started import keep_for_good, note_end, note_start
 from .state import FlowState, Origin, not_running
 
@@ -19,28 +22,66 @@ class Lifecycle:
     """Owns the state of a flow and the engine that it has meanwhile.
 
     Args:
-        name: Name of the flow.
+        configuration: Has the options of the flow.
         build: Makes an engine that is not started.
-        start_timeout: Seconds in which all workers must be ready.
-        stop_timeout: Seconds that a graceful stop waits for tasks in flight.
 
     Attributes:
         state: State of the flow.
         engine: Its engine; None while the flow is stopped.
-        stop_timeout: As given.
     """
 
-    def __init__(self, name: str, build: Callable[[], Engine], start_timeout: float, stop_timeout: float) -> None:
+    def __init__(
+        self, configuration: Configuration | FixedConfiguration, build: Callable[[EngineOptions], Engine]
+    ) -> None:
         self.state = FlowState.STOPPED
         self.engine: Engine | None = None
-        self._name = name
+        self._configuration = configuration
+        self._name = configuration.options.name
         self._build = build
-        self._start_timeout = start_timeout
-        self.stop_timeout = stop_timeout
+        self._substitute: Callable[[EngineOptions], Engine] | None = None
         self._origin = Origin()
 
-    def running_engine(self) -> Engine:
+    @property
+    def options(self) -> EngineOptions:
+        """The options of the last start; as declared before the first one."""
+        return self._configuration.options
+
+    @property
+    def stop_timeout(self) -> float:
+        """Seconds that a graceful stop waits for tasks in flight."""
+        return self.options.stop_timeout
+
+    def build_by_default(self, build: Callable[[EngineOptions], Engine]) -> None:
+        """Start with another kind of engine from now on, except in a context of `built_by`.
+
+        Args:
+            build: Makes an engine that is not started.
+        """
+        self._build = build
+
+    @contextmanager
+    def built_by(self, build: Callable[[EngineOptions], Engine]) -> Iterator[None]:
+        """Start with another kind of engine, until the end of the context; `fastapi_aqueduct.testing` does this.
+
+        Args:
+            build: Makes an engine that is not started.
+
+        Raises:
+            NotRunningError: The flow is not stopped.
+        """
+        if self.state is not FlowState.STOPPED:
+            raise NotRunningError(f"flow {self._name} is {self.state}: stop it before it gets another engine")
+        before, self._substitute = self._substitute, build
+        try:
+            yield
+        finally:
+            self._substitute = before
+
+    def running_engine(self, counts: bool = True) -> Engine:
         """Return the engine of a flow that runs.
+
+        Args:
+            counts: Whether the error counts as a refusal.
 
         Raises:
             NotRunningError: The flow is not running.
@@ -48,8 +89,11 @@ class Lifecycle:
         """
         engine = self.engine
         if engine is None or self.state is not FlowState.RUNNING:
-            raise self._origin.error(self._name) if self._origin.is_forked else not_running(self._name, self.state)
+            raise self.options.refusals.count(self._not_running()) if counts else self._not_running()
         return engine
+
+    def _not_running(self) -> NotRunningError:
+        return self._origin.error(self._name) if self._origin.is_forked else not_running(self._name, self.state)
 
     def start_blocking(self, timeout: float | None) -> None:
         """Start without an event loop, or without the running one; see `Flow.start`.
@@ -73,12 +117,12 @@ class Lifecycle:
         check_asyncio()
         if self.state is not FlowState.STOPPED:
             raise NotRunningError(f"flow {self._name} cannot be started: it is {self.state}")
-        engine = self.engine = self._build()
+        engine = self.engine = (self._substitute or self._build)(self._configuration.read())
         self.state = FlowState.STARTING
         self._origin = Origin()
         note_start(self, self._end_at_exit, self._forget)
         try:
-            await engine.start(self._start_timeout if timeout is None else timeout)
+            await engine.start(self.options.start_timeout if timeout is None else timeout)
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import multiprocessing.util  # noqa: F401  # its atexit function joins processes, so it must be older than the one below
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -56,4 +55,3 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
-

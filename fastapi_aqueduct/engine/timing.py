@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..exceptions import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -25,7 +27,12 @@ class Timing:
             that a graceful stop waits for tasks by default, all ends before Kubernetes kills after 30 s.
         memory_interval: The shortest time between two readings of the memory of a worker whose growth is limited.
         frame_timeout: The longest pause inside a frame before the worker that sends it is killed.
+        busy_window: The time over which the busy share of workers is taken.
         idle_time: The time without a task after which memory that is only kept warm returns to the system.
+        log_interval: The shortest time between two reports of dropped log records.
+
+    Raises:
+        ConfigurationError: A value is negative.
     """
 
     first_wait: float = 0.5
@@ -40,7 +47,14 @@ class Timing:
     stop_time: float = 3.0
     memory_interval: float = 1.0
     frame_timeout: float = 5.0
+    busy_window: float = 30.0
     idle_time: float = 10.0
+    log_interval: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 0:
+                raise ConfigurationError(f"Timing needs {name} >= 0, got {value}")
 
 
 DEFAULT_TIMING = Timing()

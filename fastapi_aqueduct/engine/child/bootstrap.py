@@ -18,18 +18,28 @@ import socket
 import struct
 from typing import Any
 
+IMPORTED = "AQUEDUCT_IMPORTED"
+"""The variable that names libraries of the forkserver, from the fork until `forked`, which has no other way to know."""
+
 _LENGTH = struct.Struct("<I")
 _prelude: dict[str, Any] = {}
 
 
-def pack_prelude() -> bytes:
-    """Return what a worker needs to prepare its interpreter; it is sent before all frames."""
+def pack_prelude(is_template: bool = False, is_relayed: bool = False) -> bytes:
+    """Return what a worker needs to prepare its interpreter; it is sent before all frames.
+
+    Args:
+        is_template: Whether it is for a template process, which is no worker.
+        is_relayed: Whether another process than this one starts the worker, one with a forkserver of its own.
+    """
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     body = pickle.dumps(
         {
             "path": sys.path,
             "argv": sys.argv,
+            "is_template": is_template,
+            "is_relayed": is_relayed,
             "main_name": spec.name if spec is not None else None,
             "main_path": getattr(main, "__file__", None) if spec is None else None,
         }
@@ -38,47 +48,76 @@ def pack_prelude() -> bytes:
 
 
 def spawned(socket_fd: int, *descriptors: int) -> None:
-    """Run a worker in a new interpreter that leads a process group.
+    """Run a worker, or a template, in a new interpreter that leads a process group.
 
     Args:
         socket_fd: Descriptor of the worker's end of the channel.
-        *descriptors: The other descriptors, as in `fastapi_aqueduct.engine.workers.process.Descriptors`.
+        *descriptors: The other descriptors, as in `fastapi_aqueduct.engine.workers.process.Descriptors`; for a template
+            as in `fastapi_aqueduct.engine.child.template.main`.
     """
     _set_signals()
     sock = socket.socket(fileno=socket_fd)
-    _prelude.update(_read_prelude(sock))
-    sys.path[:] = _prelude["path"]
-    sys.argv[:] = _prelude["argv"]
-    # Pickles of objects from the main module have either name.
-    sys.modules["__mp_main__"] = sys.modules["__main__"]
-    from fastapi_aqueduct.engine.child.main import main
+    _follow(_read_prelude(sock))
+    if _prelude["is_template"]:
+        from fastapi_aqueduct.engine.child import template
 
-    main(sock, *descriptors)
+        template.main(prepare_fork, sock, *descriptors)
+    else:
+        from fastapi_aqueduct.engine.child.main import main
+
+        main(sock, *descriptors)
 
 
-def forked(sock: socket.socket, descriptors: list[int], environment: dict[str, str]) -> None:
+def forked(sock: socket.socket, descriptors: list[int]) -> None:
     """Run a worker in a process that the forkserver has forked, where the main module is imported.
 
     Args:
         sock: The worker's end of the channel.
         descriptors: The other descriptors, as in `fastapi_aqueduct.engine.workers.process.Descriptors`.
+    """
+    import os
+
+    imported = os.environ.pop(IMPORTED, "")
+    prelude = prepare_fork(sock, {})
+    if prelude["is_relayed"]:
+        # Else multiprocessing has done it, with the main module of the process that has the forkserver.
+        _follow(prelude)
+    from fastapi_aqueduct.engine.child.main import main
+
+    main(sock, *descriptors, imported=imported)
+
+
+def prepare_fork(sock: socket.socket, environment: dict[str, str]) -> dict[str, Any]:
+    """Prepare a forked process, where the main module is imported already, for a worker.
+
+    Args:
+        sock: The worker's end of the channel.
         environment: Environment variables to set.
+
+    Returns:
+        The prelude.
     """
     import os
 
     os.setpgid(0, 0)
     _set_signals()
     os.environ.update(environment)
-    _read_prelude(sock)
-    from fastapi_aqueduct.engine.child.main import main
-
-    main(sock, *descriptors)
+    return _read_prelude(sock)
 
 
 def detach(sent: Any) -> int:
     """Return the descriptor in a ``multiprocessing.reduction.DupFd``."""
     fd: int = sent.detach()
     return fd
+
+
+def _follow(prelude: dict[str, Any]) -> None:
+    """Make this interpreter like the one that has made the prelude."""
+    _prelude.update(prelude)
+    sys.path[:] = prelude["path"]
+    sys.argv[:] = prelude["argv"]
+    # Pickles of objects from the main module have either name; this module imports it when it is asked for one.
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = sys.modules[__name__]
 
 
 def _set_signals() -> None:

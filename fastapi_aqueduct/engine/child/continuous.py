@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from contextvars import Context
 
 from ...handler import BaseTaskHandler
 from ..wire.failures import encode_error
@@ -32,6 +33,7 @@ class ContinuousRunner:
         self._worker = worker
         self._handler = handler
         self._check = check
+        self._context: Context | None = None  # as in `PlainRunner`
         self._suspects: deque[tuple[Envelope, int]] = deque()  # tasks of a call that raised, and their batches
 
     def run(self) -> None:
@@ -41,6 +43,8 @@ class ContinuousRunner:
             EOFError: The API process has ended.
         """
         worker, hand = self._worker, self.hand
+        if worker.context is not None:
+            self._context = worker.context.base()
         while worker.pending or self._suspects or not worker.is_stopping:
             hand.is_open = not self._suspects
             if hand.is_open:
@@ -59,7 +63,7 @@ class ContinuousRunner:
         hand = self.hand
         failure = b""
         try:
-            self._handle()
+            self._handle() if self._context is None else self._context.copy().run(self._handle_in_context)
         except BaseException as exc:  # also SystemExit: a request must not end its worker
             failure = encode_error(exc)
             if all(entry.is_finished for entry in hand.entries.values()):
@@ -76,3 +80,7 @@ class ContinuousRunner:
         value = self._handler.handle(*[entry.task for entry in self.hand.entries.values()])
         if value is not None:
             self._check.note(value)
+
+    def _handle_in_context(self) -> None:
+        self.hand.set_context()
+        self._handle()

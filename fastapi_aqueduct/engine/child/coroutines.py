@@ -13,6 +13,7 @@ from ...exceptions import HandlerTimeout
 from ...handler import BaseTaskHandler
 from ..wire.failures import encode_error
 from ..wire.frames import FRAME_BUDGET, Envelope
+from .current import InHand, source
 from .event_loop import EventLoop, end_fork
 from .hand import Entry, Hand, log_unheard
 from .heartbeat import Heartbeat
@@ -44,6 +45,10 @@ class _Call:
         self.has_begun = False
         self.is_late = False
         self.is_left = False
+
+    def in_hand(self) -> list[InHand]:
+        """Return its tasks; none once it has ended."""
+        return [item for entry in self.entries for item in entry.in_hand()]
 
     def cancel_late(self) -> None:
         """Cancel it because it takes too long."""
@@ -137,7 +142,8 @@ class CoroutineRunner:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        self._context = contextvars.copy_context()
+        context = self._worker.context
+        self._context = contextvars.copy_context() if context is None else context.base()
         self._heartbeat = Heartbeat(self._worker, self._running, self._loop, self._context)
         fd = self._worker.channel.fileno()
         self._loop.add_reader(fd, self._receive)
@@ -220,9 +226,12 @@ class CoroutineRunner:
     async def _run_call(self, call: _Call) -> None:
         call.has_begun = True
         call.turn_at = time.monotonic()
+        source.set(call.in_hand)  # in the context of this call
         failure = b""
         try:
             if not call.is_left:
+                if self._worker.context is not None:
+                    self._worker.context.enter([entry.envelope for entry in call.entries])
                 await (self._iterate(call, call.entries[0]) if self._yields else self._handle(call))
         except BaseException as exc:  # also SystemExit: a request must not end its worker
             failure = self._failure_of(call, exc)

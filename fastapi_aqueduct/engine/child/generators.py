@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextvars import Context, copy_context
 from typing import Any
 
 from ...handler import BaseTaskHandler
 from ..wire.failures import encode_error
 from ..wire.frames import FRAME_BUDGET
+from .current import source
 from .hand import Entry, Hand, log_unheard
 from .pace import Pace
 from .worker import Worker
@@ -20,18 +22,22 @@ class _Call:
 
     Args:
         entry: Its task.
+        context: The context variables of its turns: what the generator sets is set in its next turn, and in no other.
 
     Attributes:
         generator: The generator; None before the first turn, and after the last.
         pace: How long its turns take.
+        context: As given.
     """
 
-    __slots__ = ("entry", "generator", "pace")
+    __slots__ = ("context", "entry", "generator", "pace")
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, context: Context) -> None:
         self.entry = entry
         self.generator: Any = None
         self.pace = Pace()
+        self.context = context
+        context.run(source.set, entry.in_hand)
 
 
 class GeneratorRunner:
@@ -50,6 +56,7 @@ class GeneratorRunner:
         self._worker = worker
         self._handler = handler
         self._calls: dict[int, _Call] = {}
+        self._context: Context  # each call has a copy
 
     def run(self) -> None:
         """Work until the API process sends STOP and all calls have ended.
@@ -58,6 +65,7 @@ class GeneratorRunner:
             EOFError: The API process has ended.
         """
         worker = self._worker
+        self._context = copy_context() if worker.context is None else worker.context.base()
         while worker.pending or self._calls or not worker.is_stopping:
             self._begin_calls()
             self._end_cancelled()
@@ -69,7 +77,7 @@ class GeneratorRunner:
 
     def _begin_calls(self) -> None:
         for entry in self.hand.begin_pending():
-            self._calls[entry.envelope.id] = _Call(entry)
+            self._calls[entry.envelope.id] = _Call(entry, self._context.copy())
 
     def _run_turns(self) -> bool:
         """Give each call that is not paused a turn.
@@ -97,8 +105,10 @@ class GeneratorRunner:
         entry, failure, has_ended, item = call.entry, b"", True, None
         try:
             if call.generator is None:
+                if self._worker.context is not None:
+                    call.context.run(self._worker.context.enter, [entry.envelope])
                 call.generator = self._handler.handle(entry.task)
-            item = next(call.generator)
+            item = call.context.run(next, call.generator)
             has_ended = False
         except StopIteration:
             pass
@@ -130,7 +140,7 @@ class GeneratorRunner:
         generator: Iterator[Any] | None = call.generator
         try:
             if generator is not None:
-                generator.close()  # type: ignore[attr-defined]
+                call.context.run(generator.close)  # type: ignore[attr-defined]
         except BaseException as exc:
             log_unheard(self._handler, exc)
         del generator

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ...exceptions import UsageError
@@ -15,6 +16,8 @@ from ...logger import log
 from ...reports import Progress
 from ...task import BaseTask
 from ..wire.frames import Batch, Envelope, Status
+from .current import InHand, source
+from .task_context import reset
 from .worker import Worker, expired, pop_failure
 
 PROGRESS_INTERVAL = 0.1
@@ -56,6 +59,11 @@ class Entry:
         self.duration: float | None = None
         self.reported_at = -math.inf
 
+    def in_hand(self) -> list[InHand]:
+        """Return the task; nothing once its call has ended."""
+        task = getattr(self, "task", None)
+        return [] if task is None else [InHand(self.envelope, task)]
+
     def fail(self, error: Exception) -> None:
         """Fail the task, whatever its handler does further."""
         BaseTask.fail(self.task, error)  # a field may hide the method
@@ -84,6 +92,10 @@ class Hand:
         self._thread = threading.get_ident()
         self._has_warned = False
 
+    def in_hand(self) -> list[InHand]:
+        """Return no tasks: these are the current ones of code that runs outside the context of a call."""
+        return []
+
     def begin_pending(self) -> list[Entry]:
         """Begin all tasks that have arrived; the API process sends no more than there are places."""
         worker = self._worker
@@ -106,6 +118,23 @@ class Hand:
             return None
         entry = self.entries[id(task)] = Entry(envelope, task, number, now)
         return entry
+
+    @contextmanager
+    def surround(self, task: BaseTask) -> Iterator[None]:
+        """Work for one task of a call; see `fastapi_aqueduct.task_context`."""
+        entry = self.peek(task)
+        if entry is None:
+            yield
+            return
+        envelope, tasks = entry.envelope, source.get()
+        del entry, task  # a context that is copied here may outlive the call
+        token = source.set(lambda: [item for item in tasks() if item.envelope is envelope])
+        values = self._worker.context.enter([envelope]) if self._worker.context is not None else []
+        try:
+            yield
+        finally:
+            reset(values)
+            source.reset(token)
 
     def emit(self, task: BaseTask, item: Any) -> None:
         """Send an item of a task, if its caller wants items."""
@@ -175,7 +204,7 @@ class Hand:
         if self._worker.channel.is_closed:
             return False
         is_here = threading.get_ident() == self._thread
-        entry = self._find(task) if is_here else self._peek(task)
+        entry = self._find(task) if is_here else self.peek(task)
         if entry is None:
             return False
         if is_here:
@@ -250,7 +279,7 @@ class Hand:
         """Return the entry of a task."""
         return self.entries.get(id(task))
 
-    def _peek(self, task: Any) -> Entry | None:
+    def peek(self, task: Any) -> Entry | None:
         """Return the entry of a task in a thread that must not change anything."""
         return self.entries.get(id(task))
 

@@ -1,8 +1,9 @@
-"""The calls of `on_start` and `on_stop`, which may be ``async def``."""
+"""The calls of ``worker_init``, `on_start` and `on_stop`, which may be ``async def``."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...handler import BaseTaskHandler, form_of
@@ -13,7 +14,7 @@ if TYPE_CHECKING:  # imported with the first coroutine: most workers need no asy
 
 
 class Hooks:
-    """Calls `on_start` and `on_stop` of a handler, in the event loop of the worker if it has one.
+    """Calls ``worker_init``, `on_start` and `on_stop`, in the event loop of the worker if it has one.
 
     Args:
         handler: The handler of the step.
@@ -34,6 +35,12 @@ class Hooks:
             self._event_loop = EventLoop()
         return self._event_loop
 
+    def init(self, function: Callable[[], Any]) -> None:
+        """Call ``worker_init``. Where it is ``async def``, the event loop is that of the handler's coroutines."""
+        value = function()
+        if inspect.isawaitable(value):
+            self.event_loop.run(_wait_for(value))
+
     def start(self) -> None:
         """Call `on_start`; in the event loop if the handler is to run in it, since clients may belong to a loop."""
         if form_of(self._handler).is_async:
@@ -43,12 +50,14 @@ class Hooks:
 
     def stop(self) -> None:
         """Call `on_stop`, and close the event loop."""
-        if self._event_loop is None:
-            self._call("on_stop")
-        else:
-            self._event_loop.run(self._call_in_loop("on_stop"))
-        if self._event_loop is not None:
-            self._event_loop.close()
+        try:
+            if self._event_loop is None:
+                self._call("on_stop")
+            else:
+                self._event_loop.run(self._call_in_loop("on_stop"))
+        finally:
+            if self._event_loop is not None:
+                self._event_loop.close()
 
     def _call(self, method: str) -> None:
         value: Any = getattr(self._handler, method)()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import pickle
 import sys
+from contextvars import ContextVar
 from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -20,7 +21,8 @@ from ...exceptions import AqueductError, ConfigurationError
 GUARD = 'put what starts the application under `if __name__ == "__main__":`'
 """The advice for a main module that cannot be imported a second time."""
 
-_MAIN = ("__main__", "__mp_main__")
+MAIN = ("__main__", "__mp_main__")
+"""The names of the main module of the application."""
 
 
 class NotImportable(AqueductError):
@@ -54,25 +56,30 @@ class ProgramUnpickler(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """Import a class or a function.
+        """Import a class or a function; see `import_name`."""
+        # Not the inherited method: it reports every AttributeError of a module as a missing name.
+        return import_name(module, name)
 
-        Raises:
-            NotImportable: The import failed, also by SystemExit, which a main module without a guard may raise.
-        """
-        _import.is_running, _import.started_flow = True, ""
-        part = ""
-        try:
-            found: Any = import_module(module)
-            # Not the inherited method: it reports every AttributeError of a module as a missing name.
-            for part in name.split("."):
-                found = getattr(found, part)
-            return found
-        except BaseException as exc:
-            is_missing = isinstance(exc, AttributeError) and bool(part) and part in (exc.name, *exc.args)
-            reason = f"it has no {name}" if is_missing else f"{type(exc).__name__}: {exc}"
-            raise NotImportable(module, name, reason, is_missing, _import.started_flow) from exc
-        finally:
-            _import.is_running = False
+
+def import_name(module: str, name: str) -> Any:
+    """Return what a module has under a qualified name.
+
+    Raises:
+        NotImportable: The import failed, also by SystemExit, which a main module without a guard may raise.
+    """
+    _import.is_running, _import.started_flow = True, ""
+    part = ""
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        return found
+    except BaseException as exc:
+        is_missing = isinstance(exc, AttributeError) and bool(part) and part in (exc.name, *exc.args)
+        reason = f"it has no {name}" if is_missing else f"{type(exc).__name__}: {exc}"
+        raise NotImportable(module, name, reason, is_missing, _import.started_flow) from exc
+    finally:
+        _import.is_running = False
 
 
 class _Import:
@@ -101,19 +108,22 @@ def check_not_importing(flow: str) -> None:
 
 def explain(failure: NotImportable) -> str:
     """Return what a worker could not import, why, and what to do. Runs in the API process."""
-    is_main = failure.module in _MAIN
+    is_main = failure.module in MAIN
     module = sys.modules.get("__main__" if is_main else failure.module)
-    source, why = _explain_main(failure, _main()) if is_main else (failure.module, _explain_module(failure, module))
+    if is_main:
+        source, why = _explain_main(failure, main_module())
+    else:
+        source, why = failure.module, _explain_module(failure, module)
     return f"the worker cannot import {_kind(module, failure.name)}{failure.name} from {source}: {why}"
 
 
 def explain_forkserver() -> str:
     """Return why a child of the forkserver may end before it reports an error. Runs in the API process."""
-    main = _main()
+    main = main_module()
     return f"if its output says that {main.source} could not be imported: {main.obstacle or GUARD}"
 
 
-class _Main(NamedTuple):
+class MainModule(NamedTuple):
     """The main module of the API process.
 
     Attributes:
@@ -124,33 +134,43 @@ class _Main(NamedTuple):
     source: str
     obstacle: str = ""
 
+    def adopt(self) -> None:
+        """Explain failures as the process that has this main module would, from now on in this process."""
+        _adopted.append(self)
 
-def _main() -> _Main:
+
+_adopted: list[MainModule] = []
+
+
+def main_module() -> MainModule:
+    """Return the main module of the application: that of this process, or one that was adopted."""
+    if _adopted:
+        return _adopted[-1]
     main = sys.modules.get("__main__")
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if hasattr(builtins, "__IPYTHON__"):
-        return _Main(
+        return MainModule(
             "the notebook",
             "what a cell defines exists in the process of the notebook only; write it to a module beside the notebook, "
             "for example with `%%writefile pipeline.py`, and import it",
         )
     if spec is not None and spec.name.rpartition(".")[2] == "__main__":
-        return _Main(
+        return MainModule(
             spec.name,
             "other processes cannot import what `python -m` runs as a package; move the definition to another module "
             "of the package and import it",
         )
     if spec is not None:
-        return _Main(spec.name)
+        return MainModule(spec.name)
     if file is None or not Path(file).is_file():
-        return _Main(
+        return MainModule(
             "the main module",
             "what is typed in or piped to Python exists in this process only; write it to a module and import it",
         )
-    return _Main(str(file))
+    return MainModule(str(file))
 
 
-def _explain_main(failure: NotImportable, main: _Main) -> tuple[str, str]:
+def _explain_main(failure: NotImportable, main: MainModule) -> tuple[str, str]:
     if main.obstacle:
         return main
     if failure.started_flow:
@@ -174,6 +194,8 @@ def _kind(module: ModuleType | None, name: str) -> str:
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
+    if isinstance(found, ContextVar):
+        return "context variable "
     return "class " if isinstance(found, type) else "function " if callable(found) else ""
 
 

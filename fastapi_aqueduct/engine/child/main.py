@@ -9,54 +9,38 @@ import os
 import signal
 import socket
 import sys
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
 
-from ...handler import BaseTaskHandler, HandlerForm, form_of
-from ...runtime import task_hosts
-from ...task import shared_memories
-from ..memory.mapping import Mapping
-from ..memory.tenant import Tenant
-from ..route import Route
-from ..system.malloc import keep_freed_memory
-from ..wire.channel import WorkerChannel
-from ..wire.failures import encode_error
-from ..wire.frames import Kind
-from .continuous import ContinuousRunner
-from .generators import GeneratorRunner
-from .hand import Hand
-from .hooks import Hooks
+from ...logger import log
+from ..system.malloc import keep_freed_memory, trims_by_itself
+from ..wire.worker_channel import WorkerChannel
+from .logs import LogForwarder
 from .parent_death import ParentDeathSignal, end_group, watch_parent
-from .program import read_program
-from .return_check import ReturnCheck
-from .runners import PlainRunner
-from .setup import Setup
+from .program import Program, read_program
+from .session import Session
+from .setup import KEPT
 from .trace import write_trace_on_faults
-from .worker import Worker
-
-START_FAILURE = 3
-"""Exit code of a worker whose `on_start` failed."""
 
 LARGE = 256 << 20
 """Bytes from which a freed buffer goes back to the system at once, whatever a worker keeps."""
 
+EARLY = (
+    "worker of %s (pid %d): the forkserver of multiprocessing, which other code has used first, had imported %s before "
+    "the variables of this worker were set; what it reads at import, such as thread counts, is not that of "
+    'WorkerOptions: use mp_start_method="spawn", or import it in on_start only'
+)
+
+SMALL = 128 << 10
+"""The same for a worker whose memory may not grow, where the heap is never trimmed."""
+
+LOG_TIME = 1.0
+"""Seconds for which a worker that ends waits until its last log records fit into the channel."""
 
 
-class Runner(Protocol):
-    """Runs the calls of a handler."""
-
-    @property
-    def hand(self) -> Hand:
-        """The tasks of the calls."""
-
-    def run(self) -> None:
-        """Work until the API process sends STOP and all calls have ended.
-
-        Raises:
-            EOFError: The API process has ended.
-        """
-
-
-def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, program_fd: int) -> None:
+def main(
+    sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, program_fd: int, *, imported: str = ""
+) -> None:
     """Run a worker until it is stopped or the API process has ended.
 
     Args:
@@ -65,6 +49,28 @@ def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, prog
         trace_fd: Descriptor of the file for its stack.
         lifeline: Descriptor of a pipe that ends with the API process.
         program_fd: Descriptor of the program.
+        imported: Libraries that were imported before the environment of the worker was set.
+    """
+    run(sock, memory_fd, trace_fd, lifeline, partial(read_program, program_fd), imported)
+
+
+def run(
+    sock: socket.socket,
+    memory_fd: int,
+    trace_fd: int,
+    lifeline: int,
+    read_program: Callable[[], Program],
+    imported: str = "",
+) -> None:
+    """Run a worker as `main`, which differs in where its program comes from.
+
+    Args:
+        sock: The worker's end of the channel.
+        memory_fd: Descriptor of the shared memory.
+        trace_fd: Descriptor of the file for its stack.
+        lifeline: Descriptor of a pipe that ends with the API process.
+        read_program: Returns the program.
+        imported: As for `main`.
     """
     write_trace_on_faults(trace_fd)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -73,13 +79,17 @@ def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, prog
     watch_parent(channel.fileno())
     parent_death_signal = ParentDeathSignal(lifeline)
     parent_death_signal.arm()
+    logs = LogForwarder(channel)
     try:
-        runner, hooks = _set_up(channel, memory_fd, program_fd, parent_death_signal)
-        try:
-            runner.run()
-        finally:
-            if not channel.is_closed:
-                hooks.stop()
+        session = Session(channel, memory_fd, parent_death_signal, logs)
+        session.prepare(read_program)
+        if imported and session.setup.has_options:
+            log.warning(EARLY, session.setup.name, os.getpid(), imported)
+        # Not before: what loading has freed is not needed again.
+        kept = session.setup.kept
+        keep_freed_memory(kept, min(kept, LARGE) if kept == KEPT or trims_by_itself() else SMALL)
+        session.run()
+        logs.finish(LOG_TIME)
         parent_death_signal.arm()  # what the handler has left behind is the API process's to end
     except (EOFError, BrokenPipeError, ConnectionResetError):
         if channel.is_closed:
@@ -89,45 +99,3 @@ def main(sock: socket.socket, memory_fd: int, trace_fd: int, lifeline: int, prog
             if stream is not None:
                 stream.flush()
         end_group()
-
-
-def _set_up(
-    channel: WorkerChannel, memory_fd: int, program_fd: int, parent_death_signal: ParentDeathSignal
-) -> tuple[Runner, Hooks]:
-    frames = channel.receive()
-    try:
-        setup = Setup.unpack(frames.pop(0)[1])
-        handler, conditions = read_program(program_fd)
-        tenant = Tenant(Mapping(memory_fd, setup.layout.size), setup.layout, setup.region, setup.blocks)
-        shared_memories.append(tenant.arena)
-        worker = Worker(setup, Route(conditions), channel, tenant, parent_death_signal)
-        worker.process(frames)
-        check = ReturnCheck(setup.name, type(handler).__qualname__)
-        hooks = Hooks(handler, check)
-        hooks.start()
-    except BaseException as exc:
-        if channel.is_closed:
-            raise
-        channel.send(Kind.FAILED, encode_error(exc))
-        sys.exit(START_FAILURE)
-    if channel.is_closed:
-        sys.exit()
-    channel.send(Kind.READY)
-    # Not before: what loading has freed is not needed again.
-    keep_freed_memory(setup.kept, min(setup.kept, LARGE))
-    runner = _make_runner(worker, handler, check, hooks)
-    task_hosts.append(runner.hand)
-    return runner, hooks
-
-
-def _make_runner(worker: Worker, handler: BaseTaskHandler, check: ReturnCheck, hooks: Hooks) -> Runner:
-    form = form_of(handler)
-    if form.is_async:
-        from .coroutines import CoroutineRunner  # imports asyncio, which other workers do not need
-
-        return CoroutineRunner(worker, handler, check, hooks.event_loop, form.yields)
-    if form is HandlerForm.GENERATOR:
-        return GeneratorRunner(worker, handler)
-    if worker.setup.is_continuous:
-        return ContinuousRunner(worker, handler, check)
-    return PlainRunner(worker, handler, check)

@@ -58,6 +58,10 @@ class ParentDeathSignal:
         if self._can_kill:
             fcntl.fcntl(self._fd, fcntl.F_SETFL, os.O_NONBLOCK)
 
+    def close(self) -> None:
+        """Close the descriptor, in a fork: the signal remains that of the process which has made this."""
+        os.close(self._fd)
+
 
 def watch_parent(fd: int) -> None:
     """Start the thread that ends this process and its children when the API process has ended.

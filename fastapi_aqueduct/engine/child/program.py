@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from ...handler import BaseTaskHandler
@@ -18,10 +19,14 @@ class Program(NamedTuple):
     Attributes:
         handler: The handler of the step.
         conditions: ``handle_condition`` of every step of the flow.
+        context: The context variables that travel with tasks.
+        worker_init: Called before `on_start`.
     """
 
     handler: BaseTaskHandler
     conditions: list[Callable[[Any], Any]]
+    context: Sequence[ContextVar[Any]] = ()
+    worker_init: Callable[[], object] | None = None
 
 
 class ProgramFile:
@@ -51,8 +56,9 @@ class ProgramFile:
             raise
 
     def close(self) -> None:
-        """Close the descriptor; the memory is freed when no worker has it open any more."""
+        """Close the descriptor, which is -1 then; the memory is freed when no worker has it open any more."""
         os.close(self.fd)
+        self.fd = -1
 
 
 def read_program(fd: int) -> Program:
@@ -61,10 +67,15 @@ def read_program(fd: int) -> Program:
     Raises:
         NotImportable: A class or function in it cannot be imported.
     """
+    program: Program = read_pickle(fd)
+    return program
+
+
+def read_pickle(fd: int) -> Any:
+    """Read what a `ProgramFile` contains, and close the descriptor; as `read_program`."""
     try:
         # Mapped, not read: all workers share the file position.
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as memory:
-            program: Program = ProgramUnpickler(memory).load()
+            return ProgramUnpickler(memory).load()
     finally:
         os.close(fd)
-    return program

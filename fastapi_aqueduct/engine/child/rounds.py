@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextvars import Token
 from typing import Any
 
 from ...runtime import RUNTIME, runtime_of
 from ...task import BaseTask
 from ..wire.frames import FRAME_BUDGET, Envelope
+from .current import InHand
 from .hand import Entry, Hand
 from .pace import Pace
+from .task_context import reset
 from .worker import Worker
 
 
@@ -38,7 +41,39 @@ class BatchHand(Hand):
         self.begun_at = 0.0
         self.is_open = is_continuous
         self._is_continuous = is_continuous
-        self._is_in_rounds = False
+        self._live: list[Entry] | None = None  # the tasks of the present round; None outside rounds
+        self._tokens: list[Token[Any]] = []  # of the context variables that are set for a call
+        self._surrounded: list[Envelope] = []  # the tasks for which they are set
+
+    def in_hand(self) -> list[InHand]:
+        """Return the tasks of the call; in rounds, those of the present round."""
+        entries = self._live
+        if entries is None and self._is_continuous:
+            entries = list(self.entries.values())
+        if entries is not None:
+            return [item for entry in entries for item in entry.in_hand()]
+        tasks, envelopes = self.tasks, self.envelopes
+        if tasks is not self.tasks:  # in another thread, and the call has just ended
+            return []
+        pairs = zip(envelopes, tasks, strict=False)
+        return [InHand(envelope, task) for envelope, task in pairs if isinstance(task, BaseTask)]
+
+    def set_context(self) -> None:
+        """Set the context variables of a call, in its new context."""
+        self._tokens = []
+        self._surrounded = []
+        if not self._is_continuous and self._worker.context is not None:
+            # Once: a span of the handler may be open across rounds.
+            self._worker.context.attach([item.envelope for item in self.in_hand()])
+        self._renew_context()
+
+    def _renew_context(self) -> None:
+        context = self._worker.context
+        envelopes = [item.envelope for item in self.in_hand()] if context is not None else []
+        if context is not None and envelopes != self._surrounded:
+            reset(self._tokens)
+            self._tokens = context.set(envelopes)
+            self._surrounded = envelopes
 
     def are_finished(self, tasks: Sequence[BaseTask]) -> bool:
         """Tell whether all tasks of a call are finished."""
@@ -63,7 +98,7 @@ class BatchHand(Hand):
             if entry.is_answered:
                 answered.add(entry.envelope.id)
         self.entries.clear()
-        self._is_in_rounds = False
+        self._live = None
         return answered
 
     def drop_untouched(self) -> list[Entry]:
@@ -86,12 +121,12 @@ class BatchHand(Hand):
         """End a continuous call: answer all tasks in it."""
         for entry in list(self.entries.values()):
             self.end(entry, failure)
-        self._is_in_rounds = False
+        self._live = None
 
     def send_items(self, entry: Entry) -> None:
         """Send the items of a task. A stream in a call of its own waits until its consumer has caught up."""
         worker = self._worker
-        if self._is_in_rounds or not worker.items:
+        if self._live is not None or not worker.items:
             return
         worker.flush()
         worker.look()
@@ -101,7 +136,7 @@ class BatchHand(Hand):
 
     def send_answer(self, entry: Entry) -> None:
         """Answer a finished task, in rounds after the round."""
-        if not self._is_in_rounds:
+        if self._live is None:
             self.answer(entry)
             self._worker.flush()
 
@@ -116,9 +151,8 @@ class BatchHand(Hand):
         live = [entry for task in tasks if (entry := self._find(task)) is not None]
         first = self.envelopes[0].id if self.tasks else 0
         pace = Pace()
-        self._is_in_rounds = True
         while True:
-            live = [entry for entry in live if not self._leave(entry)]
+            live = self._live = [entry for entry in live if not self._leave(entry)]
             is_paused = self._are_paused(live)
             if is_paused or worker.answers or pace.is_slow or time.monotonic() - worker.flushed_at > FRAME_BUDGET:
                 # Both, or none: a task that joins may make the next round a slow one, for which no item may wait.
@@ -135,11 +169,12 @@ class BatchHand(Hand):
             if is_paused:
                 self.wait(first)
                 continue
+            self._renew_context()
             started = time.monotonic()
             worker.note_call(first, started)
             yield [entry.task for entry in live]
             pace.note(time.monotonic() - started)
-        self._is_in_rounds = False
+        self._live = None
 
     def _leave(self, entry: Entry) -> bool:
         """Answer a task after a round, if it is finished, failed or cancelled."""
@@ -168,11 +203,11 @@ class BatchHand(Hand):
 
     def _find(self, task: Any) -> Entry | None:
         entry = self.entries.get(id(task))
-        if entry is None and (entry := self._peek(task)) is not None:
+        if entry is None and (entry := self.peek(task)) is not None:
             self.entries[id(task)] = entry
         return entry
 
-    def _peek(self, task: Any) -> Entry | None:
+    def peek(self, task: Any) -> Entry | None:
         entry = self.entries.get(id(task))
         if entry is not None:
             return entry

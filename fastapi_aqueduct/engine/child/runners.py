@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextvars import Context
 from typing import Any
 
 from ...handler import BaseTaskHandler
@@ -44,6 +45,7 @@ class PlainRunner:
         self._check = check
         self.hand = BatchHand(worker)
         self._has_gap = False
+        self._context: Context | None = None  # a call runs in a copy of it; None: no variables travel with tasks
 
     def run(self) -> None:
         """Work until the API process sends STOP and all batches are answered.
@@ -52,6 +54,8 @@ class PlainRunner:
             EOFError: The API process has ended.
         """
         worker = self._worker
+        if worker.context is not None:
+            self._context = worker.context.base()
         pending = worker.pending
         while pending or not worker.is_stopping:
             if pending:
@@ -137,7 +141,10 @@ class PlainRunner:
     def _handle(self, tasks: Sequence[BaseTask]) -> bytes:
         """Call the handler; return its exception, packed, or nothing."""
         try:
-            value = self._handler.handle(*tasks)
+            if self._context is None:
+                value = self._handler.handle(*tasks)
+            else:
+                value = self._context.copy().run(self._handle_in_context, tasks)
             if value is not None:
                 self._check.note(value)
         except BaseException as exc:  # also SystemExit: a request must not end its worker
@@ -149,3 +156,7 @@ class PlainRunner:
         if self._worker.channel.is_closed:
             sys.exit()  # a child that the handler has forked, which would be a second worker
         return b""
+
+    def _handle_in_context(self, tasks: Sequence[BaseTask]) -> Any:
+        self.hand.set_context()
+        return self._handler.handle(*tasks)

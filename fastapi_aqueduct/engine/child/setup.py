@@ -12,7 +12,9 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 
+from ...worker import WorkerInfo
 from ..memory.layout import Layout
+from ..wire.log_levels import LogLevels
 
 KEPT = 1 << 30
 """Bytes of freed memory that a worker keeps by default. Models allocate and free buffers of many megabytes in each
@@ -35,6 +37,9 @@ class Setup:
         places: Calls of the handler that are under way at once; 0: one after the other.
         handle_timeout: Seconds that one call of the handler may take.
         kept: Bytes of freed memory that the worker keeps for its next batch until it is idle.
+        log_levels: The levels of the loggers of the API process; None if log records are not forwarded.
+        info: What user code can know about the worker; its process id is known in the worker only.
+        has_options: Whether the step declares `WorkerOptions`.
     """
 
     step: int
@@ -43,11 +48,14 @@ class Setup:
     layout: Layout
     region: int
     blocks: dict[int, int]
+    info: WorkerInfo
     busy_poll: float = 0.0
     kept: int = KEPT
     is_continuous: bool = False
     places: int = 0
     handle_timeout: float | None = None
+    log_levels: LogLevels | None = None
+    has_options: bool = False
 
     def pack(self) -> bytes:
         """Return the payload of a frame of kind SETUP."""

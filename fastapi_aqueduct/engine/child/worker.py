@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ...exceptions import ArenaFull
 from ...runtime import RUNTIME, drop_runtime
@@ -15,7 +15,6 @@ from ..memory.layout import Ref
 from ..memory.tenant import Tenant
 from ..route import FINISHED, Route
 from ..system.malloc import trim_heap
-from ..wire.channel import WorkerChannel
 from ..wire.codec import Codec, Encoded, new_tuple
 from ..wire.failures import encode_error
 from ..wire.frames import (
@@ -29,8 +28,10 @@ from ..wire.frames import (
     unpack_offsets,
 )
 from ..wire.window import Windows, item_weight
-from .parent_death import ParentDeathSignal
+from ..wire.worker_channel import WorkerChannel
+from .logs import LogForwarder
 from .setup import Setup
+from .task_context import TaskContext, reset
 
 MEMORY_TIMEOUT = 1.0
 """Seconds to wait for shared memory to become free before a task fails with `ArenaFull`."""
@@ -41,6 +42,16 @@ IDLE_AFTER = 0.01
 T = TypeVar("T")
 
 _NOTHING = Encoded(b"", b"", ())
+
+
+class DeathSignal(Protocol):
+    """Kills this worker in the middle of a call when the API process ends; see `parent_death.ParentDeathSignal`."""
+
+    def arm(self) -> None:
+        """Kill it when the API process ends from now on."""
+
+    def disarm(self) -> None:
+        """Let the worker notice the end itself."""
 
 
 class Worker:
@@ -54,6 +65,7 @@ class Worker:
         channel: The worker's end of the channel.
         tenant: The shared memory.
         parent_death_signal: Kills this process in the middle of a call when the API process ends.
+        logs: Forwards what user code logs; None if that is not forwarded.
 
     Attributes:
         pending: Batches that have arrived and are not begun.
@@ -67,6 +79,8 @@ class Worker:
         setup: The settings of this worker.
         channel: The channel; closed in a fork of the worker, which must not go on as a second one.
         parent_death_signal: As given.
+        logs: As given.
+        context: Sets the context variables and traces of callers; None if neither travels with tasks.
         note_call: Writes to the status page with which task, and when, a call of the handler begins. Called before
             tasks are decoded, which may be fatal, too.
     """
@@ -77,7 +91,8 @@ class Worker:
         route: Route,
         channel: WorkerChannel,
         tenant: Tenant,
-        parent_death_signal: ParentDeathSignal,
+        parent_death_signal: DeathSignal,
+        logs: LogForwarder | None = None,
     ) -> None:
         self.pending: deque[Batch] = deque()
         self.cancelled: set[int] = set()
@@ -90,6 +105,8 @@ class Worker:
         self.setup = setup
         self.channel = channel
         self.parent_death_signal = parent_death_signal
+        self.logs = logs
+        self.context: TaskContext | None = None
         self.note_call = tenant.arena.status.note_call
         self._route = route
         self._tenant = tenant
@@ -143,6 +160,8 @@ class Worker:
                 self.channel.send(Kind.TRIMMED)
             elif kind is Kind.RECLAIM:
                 trim_heap()
+            elif kind is Kind.LEVELS and self.logs is not None:
+                self.logs.change_levels(payload)
             elif kind is Kind.STOP:
                 self.is_stopping = True
                 self.parent_death_signal.disarm()  # for on_stop
@@ -211,8 +230,11 @@ class Worker:
             if failure or failed is not None:
                 return _end(envelope, Status.ERROR, failure or encode_error(failed))
         try:
-            step = self._route.next(self.setup.step, task)
-            body, blocks = self._encode(self._codec.encode_fields, task)
+            if self.context is None:
+                step = self._route.next(self.setup.step, task)
+            else:
+                step = self._next_in_context(self.context, envelope, task)
+            body, blocks = self.fit(self._codec.encode_fields, task)
         except Exception as exc:
             return _end(envelope, Status.ERROR, encode_error(exc))
         if blocks:
@@ -220,6 +242,13 @@ class Worker:
         kind, extras = (b"", b"") if step == FINISHED else (envelope.content.kind, envelope.content.extras)
         content = new_tuple(Encoded, (kind, body, blocks, extras))
         return new_tuple(Envelope, (envelope.id, envelope.deadline, step, 0, content))
+
+    def _next_in_context(self, context: TaskContext, envelope: Envelope, task: BaseTask) -> int:
+        tokens = context.set([envelope])  # for conditions that read the variables
+        try:
+            return self._route.next(self.setup.step, task)
+        finally:
+            reset(tokens)
 
     def add_item(self, envelope: Envelope, item: Any) -> None:
         """Encode an item of a stream; it leaves with the next `flush`.
@@ -234,7 +263,7 @@ class Worker:
         try:
             body, blocks = self._codec.encode_item(item)
         except ArenaFull:
-            body, blocks = self._encode(self._codec.encode_item, item)
+            body, blocks = self.fit(self._codec.encode_item, item)
         if blocks:
             self.flushed_at = 0.0  # items in blocks do not wait for others: they fill the memory until they are taken
             self._tenant.publish(blocks)
@@ -244,7 +273,17 @@ class Worker:
         self.items.append(new_tuple(Envelope, (envelope.id, 0.0, FINISHED, 0, content)))
         self.windows.spend(envelope.id, item_weight(content, envelope.content))
 
-    def _encode(self, encode: Callable[[T], tuple[bytes, tuple[Ref, ...]]], value: T) -> tuple[bytes, tuple[Ref, ...]]:
+    def fit(self, encode: Callable[[T], tuple[bytes, tuple[Ref, ...]]], value: T) -> tuple[bytes, tuple[Ref, ...]]:
+        """Lay a value into shared memory; where that is full, wait a moment for some of it to be free.
+
+        Args:
+            encode: Returns the body and the blocks of the value.
+            value: The value.
+
+        Raises:
+            ArenaFull: The memory is still full.
+            Exception: Raised by ``encode``.
+        """
         deadline = 0.0
         while True:
             try:

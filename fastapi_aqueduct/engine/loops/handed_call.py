@@ -39,8 +39,7 @@ class HandedCall(ABC):
         started_at: When it was made, on the clock of ``time.monotonic``.
         deadline: On the same clock.
         context: Copy of the caller's context variables.
-        loop: The event loop in which it was begun; only for the owner's thread, like the two below.
-        admission: The asyncio task that submits it to the dispatcher, while there is one.
+        loop: The event loop in which it was begun; only for the owner's thread, like the number.
         number: Id of its task while the dispatcher owns it, else 0.
         is_cancelled: Whether it has ended by `cancel`.
     """
@@ -53,7 +52,6 @@ class HandedCall(ABC):
         self.deadline = self.started_at + timeout
         self.context = copy_context()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.admission: asyncio.Task[None] | None = None
         self.number = 0
         self.is_cancelled = False
         self._task = task

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from ..scheduling.caller import Caller
+from ..wait import DetachedWait
 from .handed_call import HandedCall
 
 
@@ -18,11 +19,20 @@ class Driven(Protocol):
         name: Name of the flow.
         caller: Submits tasks to the dispatcher.
         loop: The event loop that drives it, or has driven it last; None if there is none.
+        thread: Identifier of the thread in which that loop ran when it began to drive it.
     """
 
     name: str
-    caller: Caller
     loop: asyncio.AbstractEventLoop | None
+    thread: int
+
+    @property
+    def caller(self) -> Caller:
+        """As above.
+
+        Raises:
+            NotRunningError: The engine cannot run tasks now.
+        """
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in an event loop, from the thread of that loop."""
@@ -41,7 +51,7 @@ class HandedCalls:
     def __init__(self, engine: Driven) -> None:
         self._engine = engine
         self._calls: set[HandedCall] = set()
-        self._ending: asyncio.AbstractEventLoop | None = None
+        self._entries: dict[HandedCall, DetachedWait[int]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -67,6 +77,16 @@ class HandedCalls:
         """
         return self._deliver(self._begin, call)
 
+    def leave(self) -> None:
+        """Leave the queue of those that wait for a place or for memory, before another event loop drives the engine.
+
+        They are begun anew in that one.
+        """
+        entries, self._entries = self._entries, {}
+        for call, entry in entries.items():
+            call.loop = None
+            entry.cancel()
+
     def begin_all(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin the calls that the dispatcher does not own yet, in a new event loop of the engine."""
         for call in list(self._calls):
@@ -91,30 +111,29 @@ class HandedCalls:
 
     def _begin(self, call: HandedCall, loop: asyncio.AbstractEventLoop) -> None:
         # A loop that had stopped and runs again may still have calls to begin that another one has begun meanwhile.
-        if call.done() or call.loop is loop or self._engine.loop is not loop or self._ending is loop:
+        if call.done() or call.loop is loop or self._engine.loop is not loop:
             return
         call.loop = loop
-        call.admission = loop.create_task(self._admit(call, loop))
+        hand_in = self._engine.caller.hand_in(call.stand_in, call.timeout, call, call.started_at)
+        # No asyncio task: this may be the last turn of the loop, or one after its other tasks were cancelled.
+        entry = self._entries[call] = DetachedWait(hand_in, partial(self._enter, call), partial(self._refuse, call))
+        entry.advance()
 
-    async def _admit(self, call: HandedCall, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            call.number = await self._engine.caller.hand_in(call.stand_in, call.timeout, call, call.started_at)
-            if not call.number:
-                call.set_result(None)
-        except Exception as exc:
-            if self._engine.loop is loop:  # else it is begun anew in another one
-                call.set_exception(exc)
-        except asyncio.CancelledError:
-            if not call.done():  # not by its caller: `asyncio.run` cancels all tasks, and begun ones would be destroyed
-                self._ending = loop
-            raise
-        finally:
-            call.admission = None
+    def _enter(self, call: HandedCall, number: int) -> None:
+        del self._entries[call]
+        call.number = number
+        if not number:
+            call.set_result(None)
+
+    def _refuse(self, call: HandedCall, error: Exception) -> None:
+        del self._entries[call]
+        if self._engine.loop is call.loop:  # else it is begun anew in another one
+            call.set_exception(error)
 
     def _drop(self, call: HandedCall, loop: asyncio.AbstractEventLoop) -> None:
         if self._engine.loop is not loop:
             self._deliver(self._drop, call)
         elif call.number:
             self._engine.caller.withdraw(call.number)
-        elif call.admission is not None and call.loop is loop:
-            call.admission.cancel()
+        elif (entry := self._entries.pop(call, None)) is not None:
+            entry.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -21,6 +22,7 @@ from .background import Background
 from .event_loop import in_event_loop
 from .handed_call import GRACE, POLL_INTERVAL, AwaitedCall, BlockingCall, HandedCall
 from .handed_calls import Driven, HandedCalls
+from .loop_end import LoopEnd
 
 Guard = Callable[[Callable[[], object] | None], AbstractContextManager[object]]
 """Makes a context for a call of a flow. Gets a function that cancels the call, from any thread; None if the call is
@@ -38,6 +40,7 @@ class Owner:
         self._engine = engine
         self._lock = threading.Lock()
         self._calls = HandedCalls(engine)
+        self._loop_end = LoopEnd()
         self._background: Background | None = None
         self._end_reason = ""
 
@@ -60,7 +63,7 @@ class Owner:
             if self._calls:
                 self._go_to_background()
                 return False
-            self._engine.attach(loop)
+            self._attach(loop)
             return True
 
     def bring_here(self) -> bool:
@@ -75,12 +78,12 @@ class Owner:
             if background is None or self._engine.loop is not background.loop:
                 background = None
             else:
-                background.call(self._engine.detach)  # short: nothing but the flow runs there
-                self._engine.attach(loop)
+                background.call(self._detach)  # short: nothing but the flow runs there
+                self._attach(loop)
                 self._calls.begin_all(loop)
                 self._background = None
         if background is None:
-            return self.claim()
+            return self.claim() or (self._has_stopped() and self.claim())
         background.end()
         background.join()
         return True
@@ -123,9 +126,11 @@ class Owner:
         """
         while not self.claim():
             loop = self._engine.loop
+            if loop is None or not loop.is_running():  # it is between two runs, or has ended in this instant
+                await asyncio.sleep(POLL_INTERVAL / 10)
+                continue
             running = function()
             try:
-                assert loop is not None
                 done = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(running, loop))
             except RuntimeError:  # it was closed in this instant
                 running.close()
@@ -139,6 +144,8 @@ class Owner:
             if done.done():
                 return await done
             done.cancel()
+            if loop.is_closed() and inspect.getcoroutinestate(running) == inspect.CORO_CREATED:
+                running.close()  # it was not begun, and Python would complain
         await function()
 
     def close(self, reason: str) -> None:
@@ -175,7 +182,28 @@ class Owner:
 
     def _is_driven(self) -> bool:
         loop = self._engine.loop
-        return loop is not None and loop.is_running()
+        return loop is not None and not self._loop_end.has_come(loop, self._engine.thread)
+
+    def _has_stopped(self) -> bool:
+        """Wait until it is known whether the loop that drives the engine, and does not run, has ended.
+
+        This blocks, for an instant where the loop is between two runs and for a tenth of a second where it was left
+        without being closed. Then it has lost the engine.
+        """
+        while self._is_driven():
+            loop = self._engine.loop
+            if loop is None or loop.is_running():
+                return False
+            time.sleep(0.001)
+        return True
+
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._calls.leave()
+        self._engine.attach(loop)
+
+    def _detach(self) -> None:
+        self._calls.leave()
+        self._engine.detach()
 
     def _hand_over(self, call: HandedCall) -> None:
         with self._lock:
@@ -195,7 +223,7 @@ class Owner:
 
     def _take_over(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._engine.loop is loop and not self._end_reason:
-            self._engine.attach(loop)
+            self._attach(loop)
             self._calls.begin_all(loop)
 
     def _check(self, call: HandedCall) -> None:

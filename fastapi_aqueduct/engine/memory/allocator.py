@@ -13,7 +13,7 @@ ALIGNMENT = 64
 
 
 class RegionFull(Exception):
-    """No hole is large enough."""
+    """No hole is large enough. `Arena` catches it: a caller gets `ArenaFull`, or waits."""
 
 
 class Allocator:

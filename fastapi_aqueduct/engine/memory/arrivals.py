@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from ..refusals import Refusals
 from .arena import Arena
 from .banker import HEAD_START, Account, ArrivalCap, Banker
 from .memory_waiters import MemoryWaiters
@@ -115,13 +116,17 @@ class Arrivals:
     Args:
         arena: The shared memory.
         waiters: The callers that wait for memory.
+        refusals: Counts the bodies that are refused.
         head_start: Seconds after its first byte in which a body may have the rest to itself.
     """
 
-    def __init__(self, arena: Arena, waiters: MemoryWaiters, head_start: float = HEAD_START) -> None:
+    def __init__(
+        self, arena: Arena, waiters: MemoryWaiters, refusals: Refusals, head_start: float = HEAD_START
+    ) -> None:
         self._arena = arena
         self._waiters = waiters
-        self._banker = Banker(arena, waiters, head_start)
+        self._banker = Banker(arena, waiters, refusals, head_start)
+        self._refusals = refusals
         self._waiting: dict[Arrival, _Request] = {}
         self._ends: dict[Arrival, Callable[[Exception], object]] = {}
 
@@ -168,7 +173,7 @@ class Arrivals:
             if head_start is not None:
                 head_start.cancel()
         if not granted.done():
-            raise self._banker.refusal(arrival, size, cap)
+            raise self._refusals.count(self._banker.refusal(arrival, size, cap))
 
     def settle(self) -> None:
         """Grant what can be granted to the bodies that wait, after memory was returned."""

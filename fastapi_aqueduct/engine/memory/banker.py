@@ -29,6 +29,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from ...exceptions import Overloaded
+from ..refusals import Refusals
 from .arena import Arena
 from .memory_waiters import MemoryWaiters
 
@@ -99,6 +100,7 @@ class Banker:
     Args:
         arena: The shared memory.
         waiters: The callers that wait for memory: what they need is left to them.
+        refusals: Counts the bodies that are refused.
         head_start: Seconds after its first byte in which a body may have the rest to itself.
 
     Attributes:
@@ -106,11 +108,12 @@ class Banker:
         head_start: As given.
     """
 
-    def __init__(self, arena: Arena, waiters: MemoryWaiters, head_start: float) -> None:
+    def __init__(self, arena: Arena, waiters: MemoryWaiters, refusals: Refusals, head_start: float) -> None:
         self.held = 0
         self.head_start = head_start
         self._arena = arena
         self._waiters = waiters
+        self._refusals = refusals
         self._half = arena.layout.limit // 2
         self._begun: set[Account] = set()
         self._last_number = 0
@@ -126,7 +129,8 @@ class Banker:
             Overloaded: Too many bodies are arriving.
         """
         if cap.bodies is not None and len(self._begun) >= cap.bodies:
-            raise Overloaded(f"{len(self._begun)} uploads are arriving, and no more than {cap.bodies} may at once")
+            message = f"{len(self._begun)} uploads are arriving, and no more than {cap.bodies} may at once"
+            raise self._refusals.count(Overloaded(message))
 
     def begin(self, account: Account, cap: ArrivalCap) -> None:
         """Begin a body with its first byte.

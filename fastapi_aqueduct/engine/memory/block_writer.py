@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
+from ..wait import awaited
 from .arena import Arena
 from .arrivals import Arrival
 from .layout import Ref
@@ -140,7 +141,7 @@ class BlockWriter:
         arena = self._arena
         assert self._ref is not None
         while (target := arena.place(self._target)) is None:
-            await self._waiters.wait(arena.full(self._target), time.monotonic() + self.arrival.wait_left)
+            await awaited(self._waiters.wait(arena.full(self._target), time.monotonic() + self.arrival.wait_left))
         try:
             for start in range(0, self.received, PIECE):
                 arena.move(self._ref, target, start, min(start + PIECE, self.received))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..refusals import Refusals
 from ..statistics import ArenaStatistics
 from .arena import Arena
 from .arrivals import Arrivals
@@ -19,19 +20,55 @@ class FlowMemory:
     Args:
         mapping: The shared memory.
         layout: The division of the shared memory.
+        refusals: Counts what the flow refuses; None: another counter.
 
     Attributes:
         arena: The memory as this process uses it.
         ledger: The holds on the blocks of all regions.
         waiters: The callers that wait for memory.
         arrivals: The bodies that are arriving.
+        refusals: As given.
     """
 
-    def __init__(self, mapping: Mapping, layout: Layout) -> None:
+    def __init__(self, mapping: Mapping, layout: Layout, refusals: Refusals | None = None) -> None:
+        self.refusals = refusals or Refusals()
         self.arena = Arena(mapping, layout, 0, self._on_view_end)
-        self.waiters = MemoryWaiters(self.arena)
+        self.waiters = MemoryWaiters(self.arena, self.refusals)
         self.ledger = Ledger(layout, self.arena.leases, self._free, self.waiters.notify_freed)
-        self.arrivals = Arrivals(self.arena, self.waiters)
+        self.arrivals = Arrivals(self.arena, self.waiters, self.refusals)
+        self._vacant: dict[int, Arena] = {}
+
+    def occupy(self, region: int) -> dict[int, int]:
+        """Leave a region to a worker that is being launched.
+
+        Args:
+            region: The number of the region.
+
+        Returns:
+            Size of each block by its offset that is in use there.
+        """
+        self._vacant.pop(region, None)
+        return self.ledger.adoptable_blocks(region)
+
+    def vacate(self, region: int) -> None:
+        """Return the memory of a region to the system whose worker is gone and has no successor yet.
+
+        Blocks that are in use stay, until `trim_vacant` finds them released.
+
+        Args:
+            region: The number of the region.
+        """
+        arena = self._vacant[region] = Arena(self.arena.mapping, self.arena.layout, region, _ignore)
+        arena.adopt(self.ledger.adoptable_blocks(region))
+        self.waiters.notify()
+
+    def trim_vacant(self) -> None:
+        """Return the memory of blocks to the system that were released in regions without a worker."""
+        for region, arena in self._vacant.items():
+            if released := self.ledger.pop_released(region):
+                for offset in released:
+                    arena.free(offset)
+                arena.trim()
 
     def statistics(self, retained: Iterable[int]) -> ArenaStatistics:
         """Return a snapshot. Any thread may ask: what is counted is copied first.
@@ -62,3 +99,7 @@ class FlowMemory:
     def _free(self, offset: int) -> None:
         self.arena.free(offset)
         self.waiters.notify_freed()
+
+
+def _ignore(offset: int) -> None:
+    """Handle the end of a view in a region without a worker, where this process makes none."""

@@ -1,6 +1,6 @@
 """Where everything lies in the shared memory.
 
-    one file      | status page | region of the API process | region of worker 1 | region of worker 2 | ...
+one file      | status page | region of the API process | region of worker 1 | region of worker 2 | ...
 """
 
 from __future__ import annotations

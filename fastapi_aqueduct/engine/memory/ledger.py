@@ -18,6 +18,10 @@ class Ledger:
         leased: The blocks on which there are views in this process.
         free: Called with the offset of a free block of this process's region, which is number 0.
         on_released: Called when a block of another region is free.
+
+    Attributes:
+        listeners: Called, by the number of a region, when a block of it is free. Owners of other regions learn it
+            with their next frame.
     """
 
     def __init__(
@@ -27,6 +31,7 @@ class Ledger:
         self._leased = leased
         self._free = free
         self._on_released = on_released
+        self.listeners: dict[int, Callable[[], None]] = {}
         self._holds: dict[int, int] = {}
         self._foreign: list[dict[int, int]] = [{} for _ in range(layout.regions)]
         self._released: list[list[int]] = [[] for _ in range(layout.regions)]
@@ -55,6 +60,10 @@ class Ledger:
         """End a task's holds."""
         for ref in refs:
             self.drop_block(ref.offset)
+
+    def is_held(self, offset: int) -> bool:
+        """Tell whether a block is held, or has a view in this process."""
+        return offset in self._holds or offset in self._leased
 
     def hold_block(self, offset: int) -> None:
         """Hold a block for a worker."""
@@ -110,6 +119,8 @@ class Ledger:
         if region:
             self._foreign[region].pop(offset, None)
             self._released[region].append(offset)
+            if region in self.listeners:
+                self.listeners[region]()
             self._on_released()
         else:
             self._free(offset)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ...exceptions import ArenaFull, TaskTooLarge
+from ..refusals import Refusals
+from ..wait import Wait
 from .arena import Arena
 
 
@@ -17,20 +19,22 @@ class MemoryWaiters:
 
     Args:
         arena: The shared memory.
+        refusals: Counts the callers that get none.
 
     Attributes:
         on_shortage: Called when a caller begins to wait; it asks the workers for memory that they only keep warm.
         wanted: Bytes that tasks of this process wait for.
     """
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: Arena, refusals: Refusals) -> None:
         self.on_shortage: Callable[[], None] = lambda: None
         self.wanted = 0
         self._arena = arena
+        self._refusals = refusals
         self._sizes: dict[asyncio.Future[None], int] = {}
         self._watchers: Counter[Callable[[], None]] = Counter()
 
-    async def wait(self, full: ArenaFull, deadline: float) -> None:
+    def wait(self, full: ArenaFull, deadline: float) -> Wait[None]:
         """Wait until memory is freed or the deadline has passed.
 
         Args:
@@ -43,13 +47,15 @@ class MemoryWaiters:
         """
         limit = self._arena.layout.limit
         if full.size > limit:
-            raise TaskTooLarge(
-                f"a task needs {full.size} bytes of shared memory in one piece, "
-                f"and the flow has {limit} in all: raise memory_limit of the flow, or make tasks smaller",
-                size=full.size,
+            raise self._refusals.count(
+                TaskTooLarge(
+                    f"a task needs {full.size} bytes of shared memory in one piece, "
+                    f"and the flow has {limit} in all: raise memory_limit of the flow, or make tasks smaller",
+                    size=full.size,
+                )
             ) from full
         if time.monotonic() >= deadline:
-            raise full
+            raise self._refusals.count(full)
         self.on_shortage()
         loop = asyncio.get_running_loop()
         freed = loop.create_future()
@@ -58,7 +64,7 @@ class MemoryWaiters:
         timer = loop.call_later(deadline - time.monotonic(), _resolve, freed)
         try:
             with self.watch(self._wake):
-                await freed
+                yield freed
         finally:
             timer.cancel()
             self.wanted -= self._sizes.pop(freed)

@@ -27,7 +27,7 @@ def fewest_regions(nprocs: Sequence[int]) -> int:
     """Count the regions that a flow needs as it is started: the API process, the workers and their replacements.
 
     Args:
-        nprocs: Number of workers of each step.
+        nprocs: The most workers of each step.
     """
     return 1 + sum(workers + REPLACEMENT for workers in nprocs)
 
@@ -35,20 +35,49 @@ def fewest_regions(nprocs: Sequence[int]) -> int:
 def regions_needed(nprocs: Sequence[int], cores: int) -> int:
     """Count the regions that a flow may need while it runs.
 
-    The most workers that a step can sensibly get is one for each core, unless it has more from the start.
+    The most workers that a step can sensibly get by hand is one for each core, unless it is declared with more.
 
     Args:
-        nprocs: Number of workers of each step.
+        nprocs: The most workers of each step.
         cores: Number of cores.
     """
     return 1 + sum(max(workers, cores) + REPLACEMENT + CANARY for workers in nprocs) + GUESTS
+
+
+def divide_regions(layout: Layout, nprocs: Sequence[int], cores: int) -> list[range]:
+    """Deal the regions behind that of the API process to the steps, as many to each as `make_layout` has counted.
+
+    Args:
+        layout: The division of the shared memory.
+        nprocs: The most workers of each step.
+        cores: Number of cores.
+    """
+    is_scarce = layout.regions == fewest_regions(nprocs)
+    regions, first = [], 1
+    for workers in nprocs:
+        count = workers + REPLACEMENT if is_scarce else max(workers, cores) + REPLACEMENT + CANARY
+        regions.append(range(first, first + count))
+        first += count
+    return regions
+
+
+def guest_regions(layout: Layout, nprocs: Sequence[int], cores: int) -> range:
+    """Return the regions for other API processes: the last ones; none if addresses are scarce.
+
+    Args:
+        layout: The division of the shared memory.
+        nprocs: The most workers of each step.
+        cores: Number of cores.
+    """
+    is_scarce = layout.regions == fewest_regions(nprocs)
+    return range(layout.regions if is_scarce else regions_needed(nprocs, cores) - GUESTS, layout.regions)
 
 
 def make_layout(nprocs: Sequence[int], cores: int, limit: int) -> Layout:
     """Divide the shared memory into as many regions as may be needed, or as are needed at once if addresses are scarce.
 
     Args:
-        nprocs: Number of workers of each step.
+        nprocs: The most workers of each step.
         cores: Number of cores.
         limit: The most bytes that all processes together may use.
     """

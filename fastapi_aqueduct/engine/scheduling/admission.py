@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from ...exceptions import DeadlineUnreachable, QueueFull, StepUnavailable
+from ...task import BaseTask
+from ..refusals import Refusals
 from .stage import Stage
+from .verdicts import Absence, Verdicts, concerns
 
 
 class Admission:
@@ -15,16 +18,21 @@ class Admission:
         name: Name of the flow.
         stages: Its steps.
         queue_size: Tasks that may wait for a step, in each level.
+        refusals: Counts the tasks that are refused.
 
     Attributes:
         unavailable: Indices of the steps that have no ready worker.
+        wake: Called with the index of a step that sleeps and has a task.
+        on_change: Called after a change in the workers of a step.
     """
 
-    def __init__(self, name: str, stages: list[Stage], queue_size: int) -> None:
+    def __init__(self, name: str, stages: list[Stage], queue_size: int, refusals: Refusals) -> None:
         self.unavailable: set[int] = set()
-        self._name = name
+        self.wake: Callable[[int], None] = lambda index: None
+        self.on_change: Callable[[], None] = lambda: None
         self._stages = stages
         self._queue_size = queue_size
+        self._verdicts = Verdicts(name, refusals)
 
     def note_workers(self, index: int) -> None:
         """Note whether a step has a ready worker, after a change in its workers."""
@@ -32,25 +40,33 @@ class Admission:
             self.unavailable.discard(index)
         else:
             self.unavailable.add(index)
+        self.on_change()
 
-    def check_workers(self, timeout: float) -> None:
-        """Refuse while a step has no ready worker.
+    def check_workers(self, timeout: float, patience: float, task: BaseTask | None = None) -> None:
+        """Wake the steps that sleep, and refuse a task if a step will have no ready worker in time.
+
+        A step with a ``handle_condition`` is woken if the task meets it already. If it meets it only later, the step is
+        woken when the task gets there, by `wake_at`.
 
         Args:
-            timeout: Seconds for which the caller is prepared to wait.
+            timeout: Seconds that the task has.
+            patience: Seconds that it may wait for a worker of a step that has lost its own.
+            task: The task; None before there is one, when only steps without a condition are woken.
 
         Raises:
-            StepUnavailable: None is expected so soon.
+            DeadlineUnreachable: A step that sleeps or wakes needs longer to start. It is woken all the same.
+            StepUnavailable: No worker is expected so soon in a step that has lost its own.
         """
+        stages = [stage for index in self.unavailable if _concerns(stage := self._stages[index], task)]
+        for stage in stages:
+            self.wake_at(stage.pool.index)
         now = time.monotonic()
-        for index in self.unavailable:
-            stage = self._stages[index]
-            wait = stage.pool.expected_wait(now)
-            if wait > timeout:
-                raise StepUnavailable(
-                    f"step {stage.name} of flow {self._name} has no ready worker; one is expected in {wait:.1f} s",
-                    retry_after=wait,
-                )
+        self._verdicts.judge_absences([absence_of(stage, now) for stage in stages], timeout, patience)
+
+    def wake_at(self, index: int) -> None:
+        """Wake a step if it sleeps, as there is a task for it."""
+        if self._stages[index].pool.is_asleep:
+            self.wake(index)
 
     def check(self, priority: int, timeout: float, is_idle: bool) -> None:
         """Refuse a task that would have to wait for a place, or would miss its deadline.
@@ -62,12 +78,12 @@ class Admission:
                 would have every later task refused.
 
         Raises:
-            StepUnavailable: A step has no ready worker.
+            StepUnavailable: A step has lost its workers.
             QueueFull: The queue of the first step is full.
-            DeadlineUnreachable: At the measured rate it would take longer.
+            DeadlineUnreachable: At the measured rate it would take longer, or a step that sleeps needs longer to start.
         """
         if self.unavailable:
-            self.check_workers(0.0)
+            self.check_workers(timeout, patience=0.0)
         if is_idle:
             return
         expected = 0.0
@@ -76,16 +92,26 @@ class Admission:
         if self._stages[0].queue.count >= self._queue_size:  # of all levels: rarely full enough for a closer look
             self._check_queue(priority, expected)
         if expected > timeout:
-            raise DeadlineUnreachable(
-                f"a task of flow {self._name} would take about {expected:.1f} s now and has {timeout:g} s",
-                retry_after=max(1.0, expected - timeout),
-            )
+            raise self._verdicts.late(expected, timeout)
 
     def _check_queue(self, priority: int, expected: float) -> None:
         first = self._stages[0]
         waiting = first.queue.waiting(first.queue.level(priority))
         if waiting >= self._queue_size:
-            raise QueueFull(
-                f"{waiting} tasks wait for step {first.name} of flow {self._name}; its queue is full",
-                retry_after=max(1.0, expected),
-            )
+            raise self._verdicts.full(first.name, waiting, expected)
+
+
+def absence_of(stage: Stage, now: float) -> Absence:
+    """Return what a task has to expect of a step without a ready worker.
+
+    Args:
+        stage: The step.
+        now: The time on the clock of ``time.monotonic``.
+    """
+    pool = stage.pool
+    return Absence(stage.name, pool.expected_wait(now), pool.is_asleep or pool.is_waking)
+
+
+def _concerns(stage: Stage, task: BaseTask | None) -> bool:
+    pool = stage.pool
+    return concerns(pool.step.handle_condition, pool.is_asleep or pool.is_waking, task)

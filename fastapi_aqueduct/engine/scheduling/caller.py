@@ -4,51 +4,115 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from ...exceptions import ArenaFull, NotRunningError, TaskTimeout, UsageError
+from ...exceptions import ArenaFull, NotRunningError, UsageError
 from ...task import BaseTask
-from ..memory.flow_memory import FlowMemory
-from ..route import FINISHED, START
-from ..wire.codec import Encoded
-from .dispatcher import Dispatcher
+from ..memory.arena import Arena
+from ..memory.memory_waiters import MemoryWaiters
+from ..refusals import Refusals
+from ..route import FINISHED, START, Route
+from ..wait import Wait, awaited
+from ..wire.codec import Codec, Encoded
+from .caller_context import CallerContext
+from .entry import Entry
 from .outlet import Outlet, StreamTicket
-from .stage import Stage
 from .stream import FlowStream
-from .ticket import Receiver
-from .whereabouts import outside
+from .streams import Streams
+from .ticket import Receiver, Ticket
+
+
+class CallerSpans(Protocol):
+    """The spans of tasks that do not get in."""
+
+    def note_refusal(self, step: int, waiting_since: float, error: BaseException) -> None:
+        """Note a task that has ended before it was submitted; see `Spans.note_refusal`."""
+
+
+class Owner(Protocol):
+    """The owner of tasks: the dispatcher, or what passes them on to one in another process.
+
+    Attributes:
+        name: Name of the flow.
+        loop: The event loop that it works in; None while it works in none.
+        route: The route of tasks through the steps.
+        codec: Encodes tasks.
+        streams: Delivers the items of streams.
+        spans: The spans of the tasks that are traced.
+    """
+
+    name: str
+    loop: asyncio.AbstractEventLoop | None
+    route: Route
+    codec: Codec
+
+    @property
+    def streams(self) -> Streams:
+        """As above."""
+
+    @property
+    def spans(self) -> CallerSpans:
+        """As above."""
+
+    def submit(
+        self,
+        task: BaseTask,
+        content: Encoded,
+        receiver: Receiver,
+        step: int,
+        started_at: float,
+        deadline: float,
+        is_handed: bool = False,
+        ticket_class: type[Ticket] = Ticket,
+    ) -> int:
+        """Become the owner of a task; see `Dispatcher.submit`."""
+
+    def withdraw(self, number: int) -> None:
+        """End a task whose caller does not wait any more."""
+
+
+class CallerMemory(Protocol):
+    """The shared memory that callers fill.
+
+    Attributes:
+        arena: The memory as this process uses it.
+        waiters: The callers that wait for memory.
+        refusals: Counts what the flow refuses.
+    """
+
+    arena: Arena
+    waiters: MemoryWaiters
+    refusals: Refusals
 
 
 class Caller:
-    """Makes tickets of the tasks of callers, and submits them to the dispatcher.
+    """Encodes the tasks of callers, and submits them to their owner.
 
     Args:
-        dispatcher: The owner of the tickets.
+        owner: The owner of the tasks.
         memory: The shared memory of the flow.
-        queue_size: Tasks that may wait for a step, in each level.
+        entry: Refuses tasks, or has them wait.
+        context: The context variables that travel with tasks.
     """
 
-    def __init__(self, dispatcher: Dispatcher, memory: FlowMemory, queue_size: int) -> None:
-        self._dispatcher = dispatcher
-        self._route = dispatcher.route
-        self._admission = dispatcher.admission
+    def __init__(
+        self, owner: Owner, memory: CallerMemory, entry: Entry, context: Sequence[ContextVar[Any]] = ()
+    ) -> None:
+        self._owner = owner
+        self._route = owner.route
+        self._entry = entry
         self._memory = memory
         self._arena = memory.arena
-        self._codec = dispatcher.codec
-        self._queue_size = queue_size
+        self._codec = owner.codec
+        self._context = CallerContext(context) if context else None
 
     def check_entry(self, priority: int, timeout: float) -> None:
-        """Refuse a task that would have to wait for a place, or would miss its deadline.
-
-        Raises:
-            StepUnavailable: A step has no ready worker.
-            QueueFull: The queue of the first step is full.
-            DeadlineUnreachable: At the measured rate it would take longer than ``timeout`` seconds.
-        """
-        self._admission.check(priority, timeout, is_idle=not self._dispatcher.in_flight)
+        """Refuse a task that would have to wait for a place, or would miss its deadline; see `Entry.check`."""
+        self._entry.check(priority, timeout)
 
     async def process(self, task: BaseTask, timeout: float) -> None:
         """Take a task through the flow and fill it in.
@@ -67,24 +131,27 @@ class Caller:
             Exception: Raised by the handler.
         """
         started_at = time.monotonic()
+        extras = b"" if self._context is None else self._context.pack()
         step = self._route.next(START, task)
         if step == FINISHED:
             return
         content = self._encode_now(task, step, timeout)
         if content is None:
-            content = await self._encode_later(task, step, started_at + timeout)
+            content = await awaited(self._encode_later(task, step, started_at + timeout))
+        if extras:
+            content = content._replace(extras=extras)
         future = asyncio.get_running_loop().create_future()
-        number = self._dispatcher.submit(task, content, future, step, started_at, started_at + timeout)
+        number = self._owner.submit(task, content, future, step, started_at, started_at + timeout)
         try:
             await future
         except asyncio.CancelledError:
-            self._dispatcher.withdraw(number)
+            self._owner.withdraw(number)
             raise
         finally:
             del future  # its exception refers to this frame; as a cycle both would keep the memory of the task
 
-    async def hand_in(self, task: BaseTask, timeout: float, receiver: Receiver, started_at: float) -> int:
-        """Take a task into the flow whose caller is in another thread.
+    def hand_in(self, task: BaseTask, timeout: float, receiver: Receiver, started_at: float) -> Wait[int]:
+        """Take a task into the flow whose caller is in another thread; it enters at once if it can.
 
         Args:
             task: The task.
@@ -100,13 +167,16 @@ class Caller:
             StepUnavailable: A step has no ready worker, and will not have one before the deadline.
             NotRunningError: The flow was stopped meanwhile.
         """
+        extras = b"" if self._context is None else self._context.pack()
         step = self._route.next(START, task)
         if step == FINISHED:
             return 0
         content = self._encode_now(task, step, timeout)
         if content is None:
-            content = await self._encode_later(task, step, started_at + timeout)
-        return self._dispatcher.submit(task, content, receiver, step, started_at, started_at + timeout, is_handed=True)
+            content = yield from self._encode_later(task, step, started_at + timeout)
+        if extras:
+            content = content._replace(extras=extras)
+        return self._owner.submit(task, content, receiver, step, started_at, started_at + timeout, is_handed=True)
 
     def stream(
         self, task: BaseTask, timeout: float, item_timeout: float, guard: Callable[[], AbstractContextManager[object]]
@@ -119,14 +189,15 @@ class Caller:
             item_timeout: Seconds in which each further item, and the end, must come.
             guard: Makes a context for the wait for the first item.
         """
-        submit = partial(self._submit_stream, task, timeout)
-        return FlowStream(Outlet(item_timeout), submit, self._dispatcher.streams, guard)
+        extras = b"" if self._context is None else self._context.pack()  # here: the iteration may have another context
+        submit = partial(self._submit_stream, task, timeout, extras)
+        return FlowStream(Outlet(item_timeout), submit, self._owner.streams, guard)
 
-    async def _submit_stream(self, task: BaseTask, timeout: float, outlet: Outlet) -> int:
-        if self._dispatcher.loop not in (None, asyncio.get_running_loop()):
-            raise UsageError(f"this stream of flow {self._dispatcher.name} is of another event loop: read it there")
+    async def _submit_stream(self, task: BaseTask, timeout: float, extras: bytes, outlet: Outlet) -> int:
+        if self._owner.loop not in (None, asyncio.get_running_loop()):
+            raise UsageError(f"this stream of flow {self._owner.name} is of another event loop: read it there")
         started_at = time.monotonic()
-        streams = self._dispatcher.streams
+        streams = self._owner.streams
         streams.check()
         step = self._route.next(START, task)
         if step == FINISHED:
@@ -134,8 +205,10 @@ class Caller:
             return 0
         content = self._encode_now(task, step, timeout)
         if content is None:
-            content = await self._encode_later(task, step, started_at + timeout)
-        number = self._dispatcher.submit(
+            content = await awaited(self._encode_later(task, step, started_at + timeout))
+        if extras:
+            content = content._replace(extras=extras)
+        number = self._owner.submit(
             task, content, outlet, step, started_at, started_at + timeout, ticket_class=StreamTicket
         )
         if streams.has_ended:  # while it waited for a place; from here on its memory has an owner
@@ -144,18 +217,14 @@ class Caller:
 
     def withdraw(self, number: int) -> None:
         """End a task whose caller does not wait any more."""
-        self._dispatcher.withdraw(number)
+        self._owner.withdraw(number)
 
     def _encode_now(self, task: BaseTask, step: int, timeout: float) -> Encoded | None:
         """Encode a task, unless there is no place in the queue or no memory for it now."""
-        if self._admission.unavailable:
-            self._admission.check_workers(timeout)
-        stage = self._dispatcher.stages[step]
-        # The first two questions are cheap, and nearly always enough.
-        if (stage.waiters.contenders or stage.queue.count >= self._queue_size) and not self._has_place(stage, task):
+        if not self._entry.has_place(step, task.priority, timeout, task):
             return None
-        if self._dispatcher.loop is None:
-            raise NotRunningError(f"flow {self._dispatcher.name} was stopped")
+        if self._owner.loop is None:
+            raise self._memory.refusals.count(NotRunningError(f"flow {self._owner.name} was stopped"))
         if self._arena.mapping.dropped:
             self._arena.collect()  # the memory of results that callers have dropped is warm
         try:
@@ -163,33 +232,29 @@ class Caller:
         except ArenaFull:
             return None
 
-    async def _encode_later(self, task: BaseTask, step: int, deadline: float) -> Encoded:
+    def _encode_later(self, task: BaseTask, step: int, deadline: float) -> Wait[Encoded]:
         """Wait for a place in the queue and for memory, and encode a task."""
-        stage = self._dispatcher.stages[step]
-        if not self._has_place(stage, task):
-            await self._wait_for_place(stage, stage.queue.level(task.priority), deadline)
+        started_at = time.monotonic()
+        try:
+            return (yield from self._encode_in_time(task, step, deadline))
+        except BaseException as exc:
+            self._owner.spans.note_refusal(step, started_at, exc)
+            raise
+
+    def _encode_in_time(self, task: BaseTask, step: int, deadline: float) -> Wait[Encoded]:
+        yield from self._entry.wait(step, task.priority, deadline)
         while True:
             try:
                 return self._codec.encode(task)
             except ArenaFull as exc:
                 full = exc
             try:
-                await self._memory.waiters.wait(full, deadline)
+                yield from self._memory.waiters.wait(full, deadline)
             finally:
                 del full  # it refers to this frame; as a cycle both would keep the memory of the task
-            if self._dispatcher.loop is not asyncio.get_running_loop():
-                raise NotRunningError(
-                    f"flow {self._dispatcher.name} or its event loop was stopped while the task waited for memory"
+            if self._owner.loop is not asyncio.get_running_loop():
+                raise self._memory.refusals.count(
+                    NotRunningError(
+                        f"flow {self._owner.name} or its event loop was stopped while the task waited for memory"
+                    )
                 )
-
-    def _has_place(self, stage: Stage, task: BaseTask) -> bool:
-        return stage.waiters.has_place(stage.queue.level(task.priority))
-
-    async def _wait_for_place(self, stage: Stage, level: int, deadline: float) -> None:
-        has_place = await stage.waiters.wait(level, deadline)
-        name = self._dispatcher.name
-        if has_place is None:
-            raise NotRunningError(f"flow {name} or its event loop was stopped while the task waited for a place")
-        if not has_place:
-            self._dispatcher.count("timed_out")
-            raise TaskTimeout(f"timeout of a task in flow {name}: it was {outside(stage)}")

@@ -13,12 +13,11 @@ from ..system.fair_timer import PAUSE
 RESOLUTION = 0.001
 """Seconds by which a deadline may be noticed late: one timer finds those that pass together."""
 
-SPANS = 64
-"""Spans in a second. Deadlines that lie in the same span are kept together."""
+PERIODS = 64
+"""Periods in a second. Items whose deadlines lie in the same period are kept together."""
 
 FEWEST = 16
-"""Spans without an item that are kept before it is worth looking for them: each may hold 2 KiB."""
-
+"""Periods without an item that are kept before it is worth looking for them: each may hold 2 KiB."""
 
 TICK = 0.5
 """Seconds between two looks at the clock while there are deadlines. Only the end of a pause of the process can be seen,
@@ -31,12 +30,12 @@ class Expiring(Protocol):
     Attributes:
         id: Its number.
         deadline: On the clock of ``time.monotonic``.
-        span: Where it is noted; for `Deadlines` alone.
+        period: The items whose deadlines lie in the same period; for `Deadlines` alone.
     """
 
     id: int
     deadline: float
-    span: dict[int, Any]
+    period: dict[int, Any]
 
     def postpone(self, seconds: float) -> None:
         """Move the deadline by a pause of the process."""
@@ -61,7 +60,7 @@ class Deadlines(Generic[T]):
 
     def __init__(self, on_expired: Callable[[T], None]) -> None:
         self._on_expired = on_expired
-        self._spans: dict[int, dict[int, T]] = {}
+        self._periods: dict[int, dict[int, T]] = {}
         self._most = FEWEST
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -70,21 +69,21 @@ class Deadlines(Generic[T]):
     def add(self, item: T, loop: asyncio.AbstractEventLoop) -> None:
         """Add an item."""
         deadline = item.deadline
-        span = self._spans.get(int(deadline * SPANS))
-        if span is None:
-            span = self._open(int(deadline * SPANS))
-        span[item.id] = item
-        item.span = span
+        period = self._periods.get(int(deadline * PERIODS))
+        if period is None:
+            period = self._open(int(deadline * PERIODS))
+        period[item.id] = item
+        item.period = period
         if deadline < self._timer_at:
             self._set_timer(deadline, loop)
 
     def remove(self, item: T) -> None:
         """Remove an item, if it is present."""
-        item.span.pop(item.id, None)
+        item.period.pop(item.id, None)
 
     def move(self, item: T, deadline: float) -> None:
         """Change the deadline of a watched item."""
-        item.span.pop(item.id, None)
+        item.period.pop(item.id, None)
         item.deadline = deadline
         self.add(item, self._loop)
 
@@ -94,14 +93,14 @@ class Deadlines(Generic[T]):
             self._timer.cancel()
             self._timer = None
         self._timer_at = math.inf
-        self._spans.clear()
+        self._periods.clear()
 
     def _open(self, number: int) -> dict[int, T]:
-        if len(self._spans) >= self._most:
-            self._spans = {number: span for number, span in self._spans.items() if span}
-            self._most = FEWEST + 2 * len(self._spans)
-        span = self._spans[number] = {}
-        return span
+        if len(self._periods) >= self._most:
+            self._periods = {number: period for number, period in self._periods.items() if period}
+            self._most = FEWEST + 2 * len(self._periods)
+        period = self._periods[number] = {}
+        return period
 
     def forgive(self, now: float) -> bool:
         """Move all deadlines if the process has paused, which the timer has not seen yet.
@@ -115,7 +114,7 @@ class Deadlines(Generic[T]):
         if self._timer is None or now <= self._timer_at + PAUSE:
             return False
         loop, pause = self._loop, now - self._timer_at + TICK
-        items = [item for span in self._spans.values() for item in span.values()]
+        items = [item for period in self._periods.values() for item in period.values()]
         self.clear()
         for item in items:
             item.postpone(pause)
@@ -142,18 +141,18 @@ class Deadlines(Generic[T]):
             self._watch_next()  # also when a call has raised: the other items have deadlines, too
 
     def _call_expired(self, now: float) -> None:
-        for number in sorted(self._spans):
-            if number > now * SPANS:
+        for number in sorted(self._periods):
+            if number > now * PERIODS:
                 return
-            span = self._spans.get(number, {})
-            for item in [item for item in span.values() if item.deadline <= now]:
-                if span.pop(item.id, None) is not None:  # it may have been removed by a call before
+            period = self._periods.get(number, {})
+            for item in [item for item in period.values() if item.deadline <= now]:
+                if period.pop(item.id, None) is not None:  # it may have been removed by a call before
                     self._on_expired(item)
 
     def _watch_next(self) -> None:
-        for number in sorted(self._spans):
-            span = self._spans[number]
-            if span:
-                self._set_timer(min(item.deadline for item in span.values()), self._loop)
+        for number in sorted(self._periods):
+            period = self._periods[number]
+            if period:
+                self._set_timer(min(item.deadline for item in period.values()), self._loop)
                 return
-            del self._spans[number]
+            del self._periods[number]

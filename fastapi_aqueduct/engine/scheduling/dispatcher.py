@@ -13,14 +13,16 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections.abc import Collection
 
 from ...exceptions import NotRunningError, TaskTimeout, WorkerDied
-from ...runtime import set_runtime
+from ...reports import Subscriber
 from ...task import BaseTask
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
 from ..route import FINISHED, Route
 from ..timing import DEFAULT_TIMING, Timing
+from ..tracer import BeginSpans
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
@@ -28,14 +30,18 @@ from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .admission import Admission
 from .deadlines import Deadlines
+from .echoes import Echoes
 from .idle import Idle
-from .reclaim import Reclaimer
+from .publishing import publish
+from .reclaim import Reclaimer, Tenancy
+from .recorder import Recorder
 from .retention import Retention
 from .retries import Retries
 from .scheduler import Scheduler
 from .sender import Sender
+from .spans import Spans
 from .stage import Stage
-from .streams import Streams
+from .streams import WorkerStreams
 from .ticket import Receiver, Ticket
 from .whereabouts import late_answer, whereabouts
 
@@ -50,6 +56,9 @@ class Dispatcher:
         queue_size: Tasks that may wait for a step, in each level.
         priorities: Number of priority levels.
         timing: The times of the engine.
+        recorder: Measures the flow; None: nothing does.
+        subscribers: Get the record of each task that ends.
+        begin_spans: Returns the spans of a task; None if no task is traced.
 
     Attributes:
         name: Name of the flow.
@@ -59,7 +68,9 @@ class Dispatcher:
         admission: Refuses tasks that have no chance.
         codec: Encodes and decodes tasks; one for both directions, since it learns what a class of tasks needs.
         outcomes: How many tasks ended how.
+        recorder: As given.
         streams: Delivers the items of streams.
+        spans: The spans of the tasks that are traced.
     """
 
     def __init__(
@@ -70,9 +81,17 @@ class Dispatcher:
         queue_size: int,
         priorities: int,
         timing: Timing = DEFAULT_TIMING,
+        recorder: Recorder | None = None,
+        subscribers: Collection[Subscriber] = (),
+        begin_spans: BeginSpans | None = None,
     ) -> None:
         self.name = name
-        self.stages = [Stage(pool, queue_size, priorities) for pool in pools]
+        recorders = recorder.steps if recorder is not None else [None] * len(pools)
+        self.stages = [
+            Stage(pool, queue_size, priorities, part, timing) for pool, part in zip(pools, recorders, strict=True)
+        ]
+        self.recorder = recorder
+        self._subscribers = subscribers
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         self.route = Route([pool.step.handle_condition for pool in pools])
         self._memory = memory
@@ -83,13 +102,17 @@ class Dispatcher:
         self._tickets: dict[int, Ticket] = {}
         self._deadlines = Deadlines(self._time_out)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._sender = Sender(Scheduler(self.stages, memory.arrivals, queue_size), self.stages, memory)
-        self.admission = Admission(name, self.stages, queue_size)
+        self.spans = Spans(begin_spans, [stage.name for stage in self.stages])
+        self._scheduler = Scheduler(self.stages, memory.arrivals, queue_size)
+        self._sender = Sender(self._scheduler, self.stages, memory, self.spans)
+        self.admission = Admission(name, self.stages, queue_size, memory.refusals)
         self._reclaimer = Reclaimer(self.stages, memory)
         self._idle = Idle(self._tickets, self._reclaimer.return_to_system, timing.idle_time)
         memory.waiters.on_shortage = self._reclaimer.reclaim
-        self._retries = Retries(memory.ledger, memory.arena.status, self._settle)
-        self.streams = Streams(name, self.stages, memory, self._tickets, self._deadlines, self._settle)
+        self._retries = Retries(memory.ledger, memory.arena.status, self._settle, self.spans)
+        self.streams = WorkerStreams(
+            name, self.stages, memory, self._tickets, self._deadlines, self._settle, self.spans, recorder
+        )
         self._retention = Retention(memory.ledger)
 
     @property
@@ -141,17 +164,27 @@ class Dispatcher:
         Returns:
             Its number, for `withdraw`.
         """
-        assert self.loop is not None
         queue = self.stages[step].queue
         level = queue.level(task.priority) if task.priority != 0 else 0
         number = next(self._ids)
-        ticket = ticket_class(number, task, receiver, content, level, deadline, started_at, is_handed)
-        if content.blocks:
-            self._ledger.hold(content.blocks)
-        self._tickets[number] = ticket
-        self._deadlines.add(ticket, self.loop)
-        self._enqueue(ticket, step, started_at)
+        self.own(ticket_class(number, task, receiver, content, level, deadline, started_at, is_handed), step)
         return number
+
+    def own(self, ticket: Ticket, step: int) -> None:
+        """Become the owner of a task that has a ticket, and queue it.
+
+        Args:
+            ticket: The ticket; no other one may have its number.
+            step: The step that the task visits first.
+        """
+        assert self.loop is not None
+        if ticket.content.blocks:
+            self._ledger.hold(ticket.content.blocks)
+        self._tickets[ticket.id] = ticket
+        self._deadlines.add(ticket, self.loop)
+        if self.spans.begin is not None:
+            self.spans.add(ticket.id)
+        self._enqueue(ticket, step, ticket.started_at)
 
     def withdraw(self, number: int) -> None:
         """End a task whose caller does not wait any more."""
@@ -177,7 +210,8 @@ class Dispatcher:
         if kind is Kind.ANSWERS:
             for batch in unpack_batches(payload):
                 self._complete(worker, batch)
-            self._sender.refill(worker)
+            if self.stages[worker.step].queue.count:
+                self._sender.refill(worker)
             for stage in self.stages:
                 if stage.queue.count:
                     self._sender.schedule()
@@ -189,8 +223,7 @@ class Dispatcher:
         elif kind is Kind.RELEASED:
             self._retention.drop(worker, unpack_offsets(payload))
         elif kind is Kind.FULL:
-            self._arena.collect_garbage()
-            self._reclaimer.reclaim_for(worker)
+            self.reclaim_for(worker)
         elif kind is Kind.TRIMMED:
             self._memory.waiters.notify()
         else:
@@ -207,9 +240,34 @@ class Dispatcher:
             Whether it died with a task in hand with which another worker has died before.
         """
         is_repeated = self._retries.requeue(self.stages[worker.step], worker, error)
+        self.forget(worker)
+        return is_repeated
+
+    def forget(self, worker: WorkerHandle) -> None:
+        """Release what a worker without tasks has held, which is gone."""
         self._retention.drop_all(worker)
         self._reclaimer.forget(worker)
-        return is_repeated
+
+    @property
+    def guests(self) -> set[Tenancy]:
+        """The API processes that are served by this one; only their owner changes it."""
+        return self._reclaimer.guests
+
+    def expect_echoes(self) -> Echoes:
+        """Have batches wait for the tasks of API processes that follow their answers; see `Echoes`."""
+        if self._scheduler.echoes is None:
+            self._scheduler.echoes = Echoes()
+        return self._scheduler.echoes
+
+    def reclaim_for(self, process: Tenancy) -> None:
+        """Reclaim shared memory for a process that waits for it, and send it what becomes free."""
+        self._arena.collect_garbage()
+        self._reclaimer.reclaim_for(process)
+
+    def forget_guest(self, guest: Tenancy) -> None:
+        """Remove an API process that is gone."""
+        self._reclaimer.guests.discard(guest)
+        self._reclaimer.forget(guest)
 
     async def wait_idle(self, timeout: float) -> bool:
         """Wait until no task is left.
@@ -243,26 +301,38 @@ class Dispatcher:
         if queue.count or not self._sender.send_at_once(ticket, now):
             ticket.is_waiting = True
             queue.push(ticket)
+            if self.admission.unavailable:
+                self.admission.wake_at(step)
             self._sender.schedule()
 
     def _complete(self, worker: WorkerHandle, batch: Batch) -> None:
-        envelopes, duration, _, number = batch
+        envelopes, work, _, number = batch
         now = time.monotonic()
+        in_flight, name, pid, version = worker.in_flight, worker.name, worker.pid, worker.version
+        last_at = in_flight.head_since
         has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
-        tickets, duration, size = worker.in_flight.complete(number, envelopes, duration, now, has_run)
+        tickets, duration, size, calls = in_flight.complete(number, envelopes, work, now, has_run)
         stage = self.stages[worker.step]
-        is_first = worker.in_flight.handled == len(tickets)  # which may be slower by far
-        if stage.batch_delay is not None and has_run and not is_first:
-            stage.batch_delay.note_call(size, duration)
+        if has_run:
+            if stage.recorder is not None:
+                stage.recorder.note_answer(number, tickets[0].sent_at, last_at, work, calls, duration, now)
+            # The first call of a worker may be slower by far. An early answer is a part of a call that goes on.
+            if stage.batch_delay is not None and calls and in_flight.handled > max(size, len(tickets)):
+                stage.batch_delay.note_call(size, duration)
+        if stage.comparison is not None:
+            stage.comparison.note_answers(worker, envelopes, calls, duration)
+        if self.spans.open:
+            self.spans.note_answers(tickets, size, duration, now)
         try:
             for ticket, envelope in zip(tickets, envelopes, strict=True):
                 _, _, step, status, content = envelope
+                sent = len(ticket.content.body)
                 if not status:
                     if content.blocks != ticket.content.blocks:
                         self._replace_blocks(worker, ticket, content.blocks)
                     ticket.content = content
                 ticket.holder = 0
-                ticket.metrics += ((worker.name, now - ticket.arrived_at - duration, duration, size),)
+                ticket.metrics += ((name, pid, ticket.arrived_at, ticket.sent_at, now, duration, size, sent, version),)
                 if ticket.is_settled:
                     self._ledger.drop(ticket.content.blocks)
                 elif now >= ticket.deadline and not self._deadlines.forgive(now) and ticket.is_late(now):
@@ -297,22 +367,26 @@ class Dispatcher:
         self._ledger.drop(ticket.content.blocks)
 
     def _finish(self, ticket: Ticket, now: float) -> None:
-        task = ticket.task
-        assert task is not None
+        total_time = now - ticket.started_at
         try:
-            self.codec.decode_into(task, ticket.content)
+            ticket.fill_in(self.codec, total_time)
         except Exception as exc:
             # No local name for the error: its cause refers to this frame, and as a cycle they would keep the blocks.
             self._settle(ticket, "failed", unreadable(self.name, exc))
             return
-        set_runtime(task, "metrics", (ticket.metrics, now - ticket.started_at))
+        if self.recorder is not None:
+            self.recorder.total_time.values.append(total_time)
         self._settle(ticket, "completed", None)
 
     def _settle(self, ticket: Ticket, outcome: str, error: Exception | None) -> None:
         """End a task: the one place where its receiver gets its end and its blocks are dropped."""
         if ticket.is_settled:
             return
+        if self.spans.open:
+            self.spans.end(ticket, outcome, error)
         ticket.is_settled = True
+        if self._subscribers:
+            publish(ticket, outcome, self._subscribers, self.name)
         ticket.task = None
         self.outcomes[outcome] += 1
         del self._tickets[ticket.id]
@@ -338,7 +412,7 @@ class Dispatcher:
 
     def _cancel(self, ticket: Ticket) -> None:
         """Tell the worker that has a task in hand that its answer is not needed any more."""
-        for worker in self.stages[ticket.step].workers:
+        for worker in self.stages[ticket.step].pool.all_workers():
             if worker.pid == ticket.holder:
                 worker.cancel(ticket.id)
 

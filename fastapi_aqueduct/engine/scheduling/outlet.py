@@ -27,13 +27,15 @@ class Outlet:
         consumed: Weight of the items that the consumer has taken and that are not granted again to a worker.
         items: The items that wait for the consumer, with their weights; only methods of this class change them.
         has_items: Whether an item has come, so the task must not run again.
-        last_at: When the last item came, or when the consumer took the last one that was there.
+        arrived_at: When the last item came; 0 before.
+        last_at: When the last item came, or later, when the consumer took the last one that had come.
     """
 
     def __init__(self, item_timeout: float) -> None:
         self.item_timeout = item_timeout
         self.consumed = 0
         self.has_items = False
+        self.arrived_at = 0.0
         self.last_at = 0.0
         self.items: deque[tuple[Encoded, int]] = deque()
         self._weight = 0
@@ -65,7 +67,7 @@ class Outlet:
         self.items.append((item, weight))
         self._weight += weight
         self.has_items = True
-        self.last_at = now
+        self.arrived_at = self.last_at = now
         if self._waiter is not None:
             self._wake()
 

@@ -25,6 +25,19 @@ class Waiting(Protocol):
 T = TypeVar("T", bound=Waiting)
 
 
+def level_of(priority: int, levels: int) -> int:
+    """Return the level of a priority; one above the highest level counts as the highest.
+
+    Args:
+        priority: The priority of a task.
+        levels: Number of levels.
+
+    Raises:
+        ConfigurationError: It is not a whole number.
+    """
+    return min(max(checked_priority(priority), 0), levels - 1)
+
+
 class BatchQueue(Generic[T]):
     """The tasks that wait for one step.
 
@@ -58,7 +71,7 @@ class BatchQueue(Generic[T]):
         Raises:
             ConfigurationError: It is not a whole number.
         """
-        return min(max(checked_priority(priority), 0), len(self._levels) - 1)
+        return level_of(priority, len(self._levels))
 
     def waiting(self, level: int) -> int:
         """Count the tasks that wait in one level."""
@@ -95,6 +108,11 @@ class BatchQueue(Generic[T]):
             self._alone.clear()
             for level in self._levels:
                 level.clear()
+
+    def oldest_at(self) -> float:
+        """Return when the task arrived that has waited longest. The queue must not be empty."""
+        queues = [self._alone, *self._levels]
+        return min(queue[0].arrived_at for queue in queues if self._skip_settled(queue))
 
     def due_at(self) -> float:
         """Return when the next batch should go; a time in the past means now. The queue must not be empty."""

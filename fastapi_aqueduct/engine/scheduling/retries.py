@@ -8,6 +8,7 @@ from ...exceptions import WorkerDied
 from ..memory.ledger import Ledger
 from ..memory.status_page import StatusPage
 from ..workers.handle import WorkerHandle
+from .spans import Spans
 from .stage import Stage
 from .ticket import Ticket
 
@@ -19,14 +20,20 @@ class Retries:
         ledger: The holds on blocks.
         status_page: Tells which task a dead worker had in hand.
         settle: Ends a task with an outcome and an error.
+        spans: The spans of the tasks that are traced.
     """
 
     def __init__(
-        self, ledger: Ledger, status_page: StatusPage, settle: Callable[[Ticket, str, Exception | None], None]
+        self,
+        ledger: Ledger,
+        status_page: StatusPage,
+        settle: Callable[[Ticket, str, Exception | None], None],
+        spans: Spans,
     ) -> None:
         self._ledger = ledger
         self._status_page = status_page
         self._settle = settle
+        self._spans = spans
 
     def requeue(self, stage: Stage, worker: WorkerHandle, error: WorkerDied) -> bool:
         """Try the tasks again that a dead worker had begun, or let them fail; queue the others again.
@@ -46,6 +53,8 @@ class Retries:
         self._blame(stage, in_hand)
         for ticket in reversed([ticket for ticket in begun + in_hand if self._retry(stage, ticket, error)]):
             stage.queue.push_front(ticket)
+        if self._spans.open:
+            self._spans.note_death([*begun, *in_hand, *untouched], error)
         return is_repeated
 
     def _blame(self, stage: Stage, tickets: list[Ticket]) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Sized
 from ..workers.handle import WorkerHandle
 from ..workers.in_flight import PREFETCH, Outgoing
 from .batch_delay import BatchDelay
+from .echoes import ECHO, SHARE, Echoes
+from .split import Split
 from .stage import Stage
 from .ticket import Ticket
 
@@ -26,9 +28,13 @@ class Scheduler:
         stages: The steps.
         arrivals: The bodies of requests that arrive: tasks that are to be expected.
         queue_size: Tasks that may wait for a step, in each level.
+
+    Attributes:
+        echoes: Tells whether tasks of other API processes are expected; None while this process serves none.
     """
 
     def __init__(self, stages: list[Stage], arrivals: Sized, queue_size: int) -> None:
+        self.echoes: Echoes | None = None
         self._stages = stages
         self._arrivals = arrivals
         self._queue_size = queue_size
@@ -63,6 +69,8 @@ class Scheduler:
         worker = stage.idle_worker()
         if worker is None:
             return {}
+        if stage.split is not None:
+            stage.split.note(worker, 1)
         return {worker: [worker.in_flight.put([ticket], worker.pid, now)]}
 
     def refill(self, worker: WorkerHandle, now: float) -> Assignments:
@@ -88,7 +96,7 @@ class Scheduler:
 
     def _assign_stage(self, index: int, now: float, assignments: Assignments) -> None:
         stage = self._stages[index]
-        queue = stage.queue
+        queue, split = stage.queue, stage.split
         stage.due_at = math.inf
         if not queue.count:
             return
@@ -97,23 +105,39 @@ class Scheduler:
             delay = None
         free = places = self._free_after(index)
         if index != self._last:
-            places -= sum(len(worker.in_flight) for worker in stage.workers)  # when all that they have in hand has come
+            # When all that they have in hand has come.
+            places -= sum(len(worker.in_flight) for worker in stage.tasked_workers())
         while queue.count and free > 0:
-            worker, calls = self._choose(stage, places > 0, now)
+            if split is None:
+                worker, calls = self._choose(stage, places > 0, now)
+            else:
+                worker, calls = self._choose_with_canary(stage, split, places > 0, now)
             if worker is None:
+                stage.held_since = 0.0
                 if delay is not None:
                     delay.note_busy(queue.count, now)
                 return
+            if self.echoes is not None and index == 0 and delay is None:
+                due_at = self._echo(stage, self.echoes, worker, now)
+                if due_at:
+                    stage.due_at = due_at
+                    stage.held_since = stage.held_since or now
+                    return
             if queue.batch_timeout or delay is not None:
                 due_at = queue.due_at() if delay is None else self._due_at(index, delay, now)
                 if due_at > now:
                     stage.due_at = due_at
+                    stage.held_since = stage.held_since or now
                     return
                 calls = 1
             tickets = queue.pop_batches(now, calls)
             assignments.setdefault(worker, []).append(worker.in_flight.put(tickets, worker.pid, now))
+            if split is not None:
+                split.note(worker, len(tickets))
             if delay is not None:
                 delay.note_sent(queue.count, now)
+            if queue.batch_timeout or stage.batch_delay is not None or stage.held_since:
+                _note_delay(stage, tickets[0], now)
             places -= len(tickets)
 
     def _choose(self, stage: Stage, may_wait: bool, now: float) -> tuple[WorkerHandle | None, int]:
@@ -123,8 +147,23 @@ class Scheduler:
             return self._nearly_free_worker(stage, now), 1
         return worker, calls
 
+    def _choose_with_canary(
+        self, stage: Stage, split: Split, may_wait: bool, now: float
+    ) -> tuple[WorkerHandle | None, int]:
+        queue = stage.queue
+        if queue.has_alone:  # it may have killed a worker: one that serves decides on it
+            return self._choose(stage, may_wait, now)
+        batch = min(queue.count, queue.batch_size)
+        canary, calls = split.choose(batch, batch == queue.batch_size, may_wait, now)
+        if canary is not None:
+            return canary, calls
+        worker, calls = self._choose(stage, may_wait, now)
+        return worker, split.limit(calls, batch)
+
     def _nearly_free_worker(self, stage: Stage, now: float) -> WorkerHandle | None:
         """Choose a worker that should be free in a moment, for a full batch: it then loses no time between two."""
+        if stage.queue.has_alone and stage.pool.step.sends_ahead:
+            return None  # it may have killed a worker: it goes to one that has nothing else in hand
         worker = min(stage.pool.ready_workers(), key=_free_at, default=None)
         ready_at = _free_at(worker) - PREFETCH if worker is not None else math.inf
         if ready_at <= now:
@@ -138,10 +177,21 @@ class Scheduler:
             return now
         if index:
             earlier = self._stages[:index]
-            is_expected = any(before.queue.count or any(w.in_flight for w in before.workers) for before in earlier)
+            is_expected = any(
+                before.queue.count or any(w.in_flight for w in before.tasked_workers()) for before in earlier
+            )
         else:
-            is_expected = len(self._arrivals) > 0
+            is_expected = len(self._arrivals) > 0 or (self.echoes is not None and self.echoes.until(now) > 0)
         return delay.due_at(stage.queue.count, is_expected, stage.share(), now)
+
+    def _echo(self, stage: Stage, echoes: Echoes, worker: WorkerHandle, now: float) -> float:
+        """Return until when a batch of the first step waits for the next tasks of API processes; 0 if it does not."""
+        queue = stage.queue
+        if queue.count >= queue.batch_size or queue.has_alone or worker.in_flight.pace < SHARE * ECHO:
+            return 0.0
+        if stage.held_since and now - stage.held_since > ECHO:
+            return 0.0
+        return echoes.until(now)
 
     def _free_after(self, index: int) -> int:
         """Count the free places in the fullest queue after a step."""
@@ -149,6 +199,15 @@ class Scheduler:
             return sys.maxsize
         # A step pauses while one after it has all it may hold; the first queue then fills up and callers wait.
         return self._queue_size - max(stage.queue.count for stage in self._stages[index + 1 :])
+
+
+def _note_delay(stage: Stage, oldest: Ticket, now: float) -> None:
+    """Note for how long a batch that goes now has kept an idle worker waiting."""
+    if stage.recorder is not None:
+        # The tasks for which the wait began may all have been cancelled.
+        since = max(stage.held_since, oldest.arrived_at) if stage.held_since else now
+        stage.recorder.batch_delay.add(now - since)
+    stage.held_since = 0.0
 
 
 def _free_at(worker: WorkerHandle) -> float:

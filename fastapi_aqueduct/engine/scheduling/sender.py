@@ -13,6 +13,7 @@ import time
 from ..memory.flow_memory import FlowMemory
 from ..workers.handle import WorkerHandle
 from .scheduler import Assignments, Scheduler
+from .spans import Spans
 from .stage import Stage
 from .ticket import Ticket
 
@@ -24,13 +25,15 @@ class Sender:
         scheduler: Decides which worker gets which tasks.
         stages: The steps.
         memory: The shared memory of the flow.
+        spans: The spans of the tasks that are traced.
     """
 
-    def __init__(self, scheduler: Scheduler, stages: list[Stage], memory: FlowMemory) -> None:
+    def __init__(self, scheduler: Scheduler, stages: list[Stage], memory: FlowMemory, spans: Spans) -> None:
         self._scheduler = scheduler
         self._stages = stages
         self._arena = memory.arena
         self._ledger = memory.ledger
+        self._spans = spans
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next_turn: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -63,28 +66,43 @@ class Sender:
         """
         assignments = self._scheduler.assign_at_once(ticket, now)
         for worker, batches in assignments.items():
+            if self._spans.open:
+                self._spans.note_sent(worker, batches)
             worker.send_tasks(batches, self._ledger.pop_released(worker.region))
+            stage = self._stages[worker.step]
+            if stage.recorder is not None:
+                stage.recorder.queue_wait.values.append(0.0)
+            if stage.copier is not None:
+                stage.copier.copy(batches, now)
         return bool(assignments)
 
     def refill(self, worker: WorkerHandle) -> None:
         """Send an idle worker its next batch at once, if it should get one; see `Scheduler.refill`."""
-        self._send(self._scheduler.refill(worker, time.monotonic()))
+        now = time.monotonic()
+        self._send(self._scheduler.refill(worker, now), now)
 
     def _turn(self) -> None:
         self._next_turn = None
         self._arena.collect()
         now = time.monotonic()
-        self._send(self._scheduler.assign(now))
+        self._send(self._scheduler.assign(now), now)
         due_at = self._scheduler.due_at()
         if due_at != self._timer_at:
             self._set_timer(due_at, now)
 
-    def _send(self, assignments: Assignments) -> None:
+    def _send(self, assignments: Assignments, now: float) -> None:
         for worker, batches in assignments.items():
+            if self._spans.open:
+                self._spans.note_sent(worker, batches)
             worker.send_tasks(batches, self._ledger.pop_released(worker.region))
-            waiters = self._stages[worker.step].waiters
-            if waiters.contenders:
-                waiters.open()
+            stage = self._stages[worker.step]
+            if stage.recorder is not None:
+                for tickets, *_ in batches:
+                    stage.recorder.note_sent(tickets, now)
+            if stage.copier is not None:
+                stage.copier.copy(batches, now)
+            if stage.waiters.contenders:
+                stage.waiters.open()
 
     def _set_timer(self, due_at: float, now: float) -> None:
         if self._timer is not None:

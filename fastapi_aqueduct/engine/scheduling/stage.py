@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from typing import Protocol
 
 from ..statistics import StepStatistics, WorkerState
+from ..timing import DEFAULT_TIMING, Timing
 from ..workers.handle import WorkerHandle
-from ..workers.in_flight import MAX_PREFETCH
+from ..workers.in_flight import MAX_PREFETCH, Outgoing
 from ..workers.pool import Pool
 from .batch_delay import BatchDelay
+from .comparison import Comparison
+from .load import Load
 from .queue import BatchQueue
+from .recorder import StepRecorder
+from .split import Split
 from .ticket import Ticket
 from .waiters import Waiters
+
+
+class Copier(Protocol):
+    """Sends copies of tasks to a shadow."""
+
+    def copy(self, batches: Sequence[Outgoing[Ticket]], now: float) -> None:
+        """Copy tasks that have been sent to a worker.
+
+        Args:
+            batches: The tasks.
+            now: The time on the clock of ``time.monotonic``.
+        """
+
+    def release_pairs(self) -> None:
+        """Drop the answers that wait to be read: the flow needs their memory."""
 
 
 class Stage:
@@ -22,6 +44,8 @@ class Stage:
         pool: Its workers.
         queue_size: Tasks that may wait for it, in each level.
         priorities: Number of levels.
+        recorder: Measures it; None: nothing does.
+        timing: The times of the engine.
 
     Attributes:
         name: Name of the step.
@@ -35,9 +59,22 @@ class Stage:
         max_retries: How often a task is tried again after a worker has died with it.
         retries: Tasks that were tried again.
         places: Calls that one worker has under way at once; 0: one after the other.
+        recorder: As given.
+        load: How busy its workers are.
+        held_since: Since when a batch waits for more tasks while a worker is idle; 0 while none does.
+        split: Gives a canary its share of the tasks; None while there is no canary.
+        copier: Sends copies of tasks to a shadow; None while there is no shadow.
+        comparison: Counts what a canary or shadow answers, and the others; None while there is neither.
     """
 
-    def __init__(self, pool: Pool, queue_size: int, priorities: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        queue_size: int,
+        priorities: int,
+        recorder: StepRecorder | None = None,
+        timing: Timing = DEFAULT_TIMING,
+    ) -> None:
         step = pool.step
         self.name = pool.name
         self.pool = pool
@@ -50,6 +87,12 @@ class Stage:
         self.waiters = Waiters(self.queue, queue_size)
         self.takes_at_once = step.call_size == 1 and timeout == 0 and priorities == 1
         self.due_at = math.inf
+        self.recorder = recorder
+        self.load = Load(pool, timing.busy_window)
+        self.held_since = 0.0
+        self.split: Split | None = None
+        self.copier: Copier | None = None
+        self.comparison: Comparison | None = None
         self.max_retries = step.max_retries
         self.retries = 0
         self.places = step.places
@@ -60,8 +103,9 @@ class Stage:
         if self.places:
             return self._expected_time_of_concurrent_calls()
         waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
-        if len(self.workers) == 1:
-            worker = self.workers[0]
+        workers = self.workers[:]  # a copy: another thread may call this
+        if len(workers) == 1:
+            worker = workers[0]
             in_flight = worker.in_flight
             return in_flight.pace * (waiting + in_flight.calls) if worker.state is WorkerState.READY else 0.0
         ready = self.pool.ready_workers()
@@ -81,7 +125,14 @@ class Stage:
         return pace * ahead / (self.places * len(ready))
 
     def idle_worker(self) -> WorkerHandle | None:
-        """Return a ready worker without a task; None when there is none."""
+        """Return a ready worker without a task; None when there is none.
+
+        A canary may have some in hand: it would not keep up with its share of cheap tasks otherwise.
+        """
+        if self.split is not None:
+            canary = self.split.idle_canary()
+            if canary is not None:
+                return canary
         for worker in self.workers:
             if not worker.in_flight.calls and worker.state is WorkerState.READY:
                 return worker
@@ -119,24 +170,40 @@ class Stage:
         A task that is late waits for the worker that is free next; if another worker is idle, it does not wait.
         """
         ready = self.pool.ready_workers()
-        return 0.0 if sum(not worker.in_flight.calls for worker in ready) > 1 else 1 / len(ready)
+        return 0.0 if sum(not worker.in_flight.calls for worker in ready) > 1 else 1 / (len(ready) or 1)
+
+    def tasked_workers(self) -> list[WorkerHandle]:
+        """List the workers that may have tasks in hand, with a canary."""
+        canary = self.split.canary if self.split is not None else None
+        return self.workers if canary is None else [*self.workers, canary]
 
     def statistics(self) -> StepStatistics:
         """Return a snapshot."""
         now = time.monotonic()
         pool = self.pool
         hanging_for = pool.hanging_for(now)
+        histograms = self.recorder.histograms() if self.recorder is not None else None
         return StepStatistics(
             name=self.name,
-            workers=tuple(worker.statistics() for worker in list(self.workers)),
-            nprocs=pool.step.nprocs,
+            workers=tuple(worker.statistics() for worker in pool.all_workers()),
+            nprocs=pool.size,
+            version=pool.spec.version,
             queued=self.queue.count,
-            restarts=pool.restarts,
-            recycled=pool.recycled,
+            queued_by_priority=tuple(self.queue.waiting(level) for level in range(self.queue.levels)),
+            restarts=sum(pool.restarts.values()),
+            recycled=sum(pool.recycled.values()),
+            log_records_dropped=pool.log_records_dropped,
             retries=self.retries,
             is_broken=pool.is_broken(now),
             is_given_up=pool.is_given_up(now),
+            is_asleep=pool.is_asleep,
+            is_waking=pool.is_waking,
             expected_wait=pool.expected_wait(now),
             failed_launches=pool.failed_launches,
             hanging_for=hanging_for if hanging_for and hanging_for >= pool.hang_limit() else 0.0,
+            expected_time=self.expected_time(),
+            restarts_by_cause=dict(pool.restarts),
+            recycled_by_kind=dict(pool.recycled),
+            load=self.load.read(histograms.handle_time.sum, now) if histograms is not None else None,
+            histograms=histograms,
         )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, Protocol
 
 from ...exceptions import NotRunningError, SlowConsumer, UsageError
+from ..memory.arena import Arena
 from ..memory.flow_memory import FlowMemory
+from ..memory.layout import Ref
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import unreadable
 from ..wire.frames import ProtocolError, unpack_batches
@@ -18,20 +21,45 @@ from ..wire.window import GRANT, item_weight
 from ..workers.handle import WorkerHandle
 from .deadlines import Deadlines
 from .outlet import Outlet, StreamTicket
+from .recorder import Recorder
 from .stage import Stage
 from .ticket import Ticket
 
 
-class Streams:
-    """Delivers items, and grants workers more when the consumers have taken some.
+class Holds(Protocol):
+    """The holds on the blocks of items."""
+
+    def drop(self, refs: Iterable[Ref]) -> None:
+        """End holds."""
+
+
+class ItemSpans(Protocol):
+    """The spans of the tasks that are traced.
+
+    Attributes:
+        open: Those of the tasks that are not settled, by id.
+    """
+
+    @property
+    def open(self) -> Sized:
+        """As above."""
+
+    def note_item(self, ticket: Ticket) -> None:
+        """Note an item of a stream."""
+
+
+class Streams(ABC):
+    """Delivers items to their consumers, and grants their senders more when the consumers have taken some.
 
     Args:
         name: Name of the flow.
-        stages: Its steps.
-        memory: Its shared memory.
+        arena: Its shared memory.
+        holds: The holds on blocks.
         tickets: The tasks that are not settled, by id.
         deadlines: Their deadlines.
         settle: Ends a task with an outcome and an error.
+        spans: The spans of the tasks that are traced.
+        recorder: Measures the flow; None: nothing does.
 
     Attributes:
         has_ended: Whether `end_all` has been called.
@@ -40,49 +68,26 @@ class Streams:
     def __init__(
         self,
         name: str,
-        stages: list[Stage],
-        memory: FlowMemory,
+        arena: Arena,
+        holds: Holds,
         tickets: dict[int, Ticket],
         deadlines: Deadlines[Ticket],
         settle: Callable[[Ticket, str, Exception | None], None],
+        spans: ItemSpans,
+        recorder: Recorder | None = None,
     ) -> None:
         self._name = name
-        self._stages = stages
-        self._arena = memory.arena
-        self._ledger = memory.ledger
-        self._codec = Codec(memory.arena)
+        self._arena = arena
+        self._holds = holds
+        self._codec = Codec(arena)
         self._tickets = tickets
         self._deadlines = deadlines
         self._settle = settle
+        self._recorder = recorder
+        self._spans = spans
         self._abandoned: deque[tuple[int, Outlet]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.has_ended = False
-
-    def receive(self, worker: WorkerHandle, payload: bytes) -> None:
-        """Deliver the items of a frame.
-
-        Raises:
-            ProtocolError: The frame makes no sense.
-        """
-        now = time.monotonic()
-        has_blocks = False
-        for batch in unpack_batches(payload):
-            for envelope in batch.envelopes:
-                item = envelope.content
-                if item.blocks:
-                    has_blocks = True
-                    self._hold(worker, item)
-                ticket = self._tickets.get(envelope.id)
-                if ticket is None:  # it has ended while the item was on its way
-                    self._ledger.drop(item.blocks)
-                elif isinstance(ticket, StreamTicket) and ticket.holder == worker.pid and item.body:
-                    self._deliver(worker, ticket, item, now)
-                else:
-                    self._ledger.drop(item.blocks)
-                    raise ProtocolError(f"an item of task {envelope.id}, which has none or is not there")
-        if has_blocks:
-            # Until its stream ends no other frame may go to this worker, which needs the memory again.
-            worker.send_released(self._pop_released(worker))
 
     def pop_item(self, number: int, outlet: Outlet) -> Any:
         """Remove the oldest item of an outlet and return it, for its consumer.
@@ -104,9 +109,9 @@ class Streams:
             raise unreadable(self._name, exc) from exc
         finally:
             if item.blocks:
-                self._ledger.drop(item.blocks)
+                self._holds.drop(item.blocks)
             if outlet.consumed >= GRANT:
-                self._grant(number, outlet)
+                self.grant(number, outlet)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in an event loop."""
@@ -157,7 +162,7 @@ class Streams:
 
     def _discard(self, outlet: Outlet) -> None:
         for item in outlet.pop_all():
-            self._ledger.drop(item.blocks)
+            self._holds.drop(item.blocks)
 
     def check(self) -> None:
         """Refuse a stream after `end_all`.
@@ -178,23 +183,93 @@ class Streams:
     def _end_error(self) -> NotRunningError:
         return NotRunningError(f"flow {self._name} has ended its streams: its server stops")
 
-    def _deliver(self, worker: WorkerHandle, ticket: StreamTicket, item: Encoded, now: float) -> None:
+    def _deliver(self, sender: str, ticket: StreamTicket, item: Encoded, now: float) -> None:
         outlet = ticket.receiver
         assert isinstance(outlet, Outlet)
+        if self._recorder is not None:
+            self._recorder.note_item(ticket.started_at, outlet.arrived_at, now)
         if not outlet.has_items:
             self._deadlines.move(ticket, now + outlet.item_timeout)
+        if self._spans.open:
+            self._spans.note_item(ticket)
         outlet.put(item, item_weight(item, ticket.content), now)
         if outlet.is_over:
             waiting = len(outlet)
             self._discard(outlet)
-            self._settle(ticket, "failed", SlowConsumer(_too_slow(self._name, worker.name, waiting)))
+            self._settle(ticket, "failed", SlowConsumer(_too_slow(self._name, sender, waiting)))
 
-    def _grant(self, number: int, outlet: Outlet) -> None:
+    @abstractmethod
+    def grant(self, number: int, outlet: Outlet) -> None:
+        """Let the sender of a stream send as much more as its consumer has taken.
+
+        Args:
+            number: Id of the task.
+            outlet: Its outlet.
+        """
+
+
+class WorkerStreams(Streams):
+    """The streams of a flow whose workers answer to this process.
+
+    Args:
+        name: Name of the flow.
+        stages: Its steps.
+        memory: Its shared memory.
+        tickets: As for `Streams`, like the following.
+        deadlines: As above.
+        settle: As above.
+        spans: As above.
+        recorder: As above.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stages: list[Stage],
+        memory: FlowMemory,
+        tickets: dict[int, Ticket],
+        deadlines: Deadlines[Ticket],
+        settle: Callable[[Ticket, str, Exception | None], None],
+        spans: ItemSpans,
+        recorder: Recorder | None = None,
+    ) -> None:
+        super().__init__(name, memory.arena, memory.ledger, tickets, deadlines, settle, spans, recorder)
+        self._stages = stages
+        self._ledger = memory.ledger
+
+    def receive(self, worker: WorkerHandle, payload: bytes) -> None:
+        """Deliver the items of a frame.
+
+        Raises:
+            ProtocolError: The frame makes no sense.
+        """
+        now = time.monotonic()
+        has_blocks = False
+        for batch in unpack_batches(payload):
+            for envelope in batch.envelopes:
+                item = envelope.content
+                if item.blocks:
+                    has_blocks = True
+                    self._hold(worker, item)
+                ticket = self._tickets.get(envelope.id)
+                if ticket is None:  # it has ended while the item was on its way
+                    self._ledger.drop(item.blocks)
+                elif isinstance(ticket, StreamTicket) and ticket.holder == worker.pid and item.body:
+                    self._deliver(worker.name, ticket, item, now)
+                else:
+                    self._ledger.drop(item.blocks)
+                    raise ProtocolError(f"an item of task {envelope.id}, which has none or is not there")
+        if has_blocks:
+            # Until its stream ends no other frame may go to this worker, which needs the memory again.
+            worker.send_released(self._pop_released(worker))
+
+    def grant(self, number: int, outlet: Outlet) -> None:
+        """Let the worker of a stream send more; see `Streams.grant`."""
         weight, outlet.consumed = outlet.consumed, 0
         ticket = self._tickets.get(number)
         if ticket is None or not ticket.holder:  # its next worker begins with a whole window
             return
-        for worker in self._stages[ticket.step].workers:
+        for worker in self._stages[ticket.step].pool.all_workers():
             if worker.pid == ticket.holder:
                 worker.grant(number, weight, self._pop_released(worker))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from ...reports import RawStep
+from ...runtime import set_runtime
 from ...task import BaseTask
-from ..wire.codec import Encoded
+from ..wire.codec import Codec, Encoded
 from ..wire.frames import Status
 
 
@@ -38,7 +40,7 @@ class Ticket:
             the task.
         content: The task as it travels; its blocks are held as long as it is here.
         priority: Level of the queues.
-        span: The part of `Deadlines` in which it is.
+        period: The tickets whose deadlines lie in the same period; for `Deadlines` alone.
         deadline: On the clock of ``time.monotonic``.
         step: The step it waits for or is worked on by.
         arrived_at: When it arrived at that step.
@@ -48,7 +50,7 @@ class Ticket:
         holder: Process id of the worker that holds it; 0 while none does.
         deaths: How many of these deaths count as its own: not the first one if other tasks were in the same hands.
         is_suspect: Whether a worker has died with it in hand.
-        metrics: The times of the steps so far, as for `StepMetrics`.
+        metrics: The times of the steps so far, as for `StepRecord`.
         is_waiting: Whether it is in the queue of its step.
         is_settled: Whether the caller has its answer; a worker may still hold the task then.
     """
@@ -67,11 +69,25 @@ class Ticket:
     holder: int = 0
     deaths: int = 0
     is_suspect: bool = False
-    metrics: tuple[tuple[str, float, float, int], ...] = ()
+    metrics: tuple[RawStep, ...] = ()
     is_waiting: bool = False
     is_settled: bool = False
-    span: dict[int, Ticket] = field(init=False)
+    period: dict[int, Ticket] = field(init=False)
     status: ClassVar[int] = int(Status.OK)
+
+    def fill_in(self, codec: Codec, total_time: float) -> None:
+        """Give the caller the result, before the receiver gets the end.
+
+        Args:
+            codec: Decodes the content.
+            total_time: Seconds since the task arrived at the flow.
+
+        Raises:
+            Exception: An error of unpickling a user's object; the task is unchanged then.
+        """
+        assert self.task is not None
+        codec.decode_into(self.task, self.content)
+        set_runtime(self.task, "metrics", (self.metrics, total_time))
 
     @property
     def has_items(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections import deque
 
+from ..wait import Wait
 from .deadlines import Deadlines
 from .queue import BatchQueue
 from .ticket import Ticket
@@ -23,7 +24,7 @@ class _Caller:
         self.level = level
         self.deadline = deadline
         self.turn = turn
-        self.span: dict[int, _Caller]
+        self.period: dict[int, _Caller]
 
     def postpone(self, seconds: float) -> None:
         """Move the deadline by a pause of the process."""
@@ -58,7 +59,7 @@ class Waiters:
         """Tell whether a task may enter now, without passing a caller that waits."""
         return not self._callers[level] and self._queue.waiting(level) + self._promised[level] < self._size
 
-    async def wait(self, level: int, deadline: float) -> bool | None:
+    def wait(self, level: int, deadline: float) -> Wait[bool | None]:
         """Wait for a place, which the caller must take before anything else runs.
 
         Args:
@@ -75,14 +76,15 @@ class Waiters:
         self.contenders += 1
         promised = self._promised
         try:
-            has_place = await caller.turn
-        except BaseException:  # cancelled, or destroyed together with its event loop
+            yield caller.turn
+        except BaseException:  # cancelled, or closed together with its event loop
             self._give_up(caller, promised)
             raise
         finally:
             self.contenders -= 1
         if promised is not self._promised:
             return None
+        has_place = caller.turn.result()
         if has_place:
             promised[level] -= 1
             # The place may stay free: an idle worker gets the task at once, or the task cannot be pickled. One look is

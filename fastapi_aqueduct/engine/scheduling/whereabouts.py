@@ -21,7 +21,7 @@ def whereabouts(stage: Stage, ticket: Ticket, status_page: StatusPage, now: floa
     if not ticket.holder:
         return _waiting(stage, ticket, now)
     where = f"in the hands of step {stage.name} (pid {ticket.holder}) for {now - ticket.sent_at:.3f} s"
-    worker = next((worker for worker in stage.workers if worker.pid == ticket.holder), None)
+    worker = next((worker for worker in stage.tasked_workers() if worker.pid == ticket.holder), None)
     if worker is None or worker.in_flight.has_begun(ticket, status_page.task_of(worker.region)):
         return where
     return f"{where}, not begun: {len(worker.in_flight) - 1} other tasks were in the same hands"
@@ -50,7 +50,7 @@ def late_answer(worker: WorkerHandle, ticket: Ticket, status: int, duration: flo
 
 def _waiting(stage: Stage, ticket: Ticket, now: float) -> str:
     others = stage.queue.count - ticket.is_waiting
-    held = sum(len(worker.in_flight) for worker in stage.workers)
+    held = sum(len(worker.in_flight) for worker in stage.tasked_workers())
     return (
         f"waiting for step {stage.name} for {now - ticket.arrived_at:.3f} s, where {others} others wait and "
         f"workers have {held} tasks in hand"

@@ -35,6 +35,18 @@ def keep_freed_memory(kept: int, large: int) -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, large) or mallopt(_M_MMAP_THRESHOLD, min(large, _LARGEST_OF_OLD_GLIBC)))
 
 
+def trims_by_itself() -> bool:
+    """Tell whether the C library returns freed memory at the end of the heap when that exceeds its threshold.
+
+    Measured: glibc 2.36 does, and glibc 2.43 keeps all of it until it is asked (`trim_heap`).
+    """
+    try:
+        name, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
+    except (ValueError, OSError):  # another library
+        return True
+    return name != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 43)
+
+
 def trim_heap() -> None:
     """Return freed memory to the system now (malloc_trim(3)); nothing happens without glibc."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,32 +1,25 @@
-"""The two ends of the connection between the API process and a worker: a pair of stream sockets.
+"""The connection between the API process and a worker, a pair of stream sockets, and the API process's end of it.
 
 Each worker has a pair of its own, so a worker that is killed at any instruction affects no other one. Only this module
-uses sockets.
+and `worker_channel` use sockets.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
 import select
 import socket
 import termios
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..system.fair_timer import FairTimer
 from ..timing import DEFAULT_TIMING
-from .frames import FrameReader, Kind, ProtocolError, pack
+from .frames import READ_SIZE, FrameReader, Kind, ProtocolError
 
-if TYPE_CHECKING:  # workers import this module, and need no event loop
+if TYPE_CHECKING:
     import asyncio
-
-_READ_SIZE = 256 * 1024
-"""Bytes of the buffer that each end reads into. It is allocated once: malloc gets memory of this size from the OS and
-returns it, so a buffer for each read would cost more than the read."""
 
 _BUFFER_SIZE = 1 << 20
 
@@ -76,7 +69,7 @@ class Channel:
     ) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._buffer = memoryview(bytearray(_READ_SIZE))
+        self._buffer = memoryview(bytearray(READ_SIZE))
         self._reader = FrameReader()
         self._unsent: deque[memoryview] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,6 +114,11 @@ class Channel:
             return any(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))
         except (OSError, ValueError):
             return False
+
+    @property
+    def waiting(self) -> int:
+        """Number of pieces that wait to be sent, since the worker does not read."""
+        return len(self._unsent)
 
     def stop_reading(self) -> None:
         """Read nothing more, since the bytes that arrive are not valid."""
@@ -236,78 +234,3 @@ class Channel:
             return
         if self._loop is not None:
             self._loop.remove_writer(self._socket)
-
-
-class WorkerChannel:
-    """A worker's end. Blocks. One thread receives; any thread may send.
-
-    Args:
-        sock: The socket.
-
-    Attributes:
-        is_closed: Whether it was closed, which happens only in a fork of the worker.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(True)
-        self._socket = sock
-        self._lock = threading.Lock()  # the kernel may interleave long writes of two threads
-        self.is_closed = False
-        self._buffer = memoryview(bytearray(_READ_SIZE))
-        self._reader = FrameReader()
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-
-    def close(self) -> None:
-        """Close this copy of the end, in a fork of the worker, which must not read the worker's frames."""
-        self.is_closed = True
-        self._lock = threading.Lock()  # another thread may have held the old one at the fork
-        self._socket.close()
-
-    def fileno(self) -> int:
-        """Return the descriptor, which hangs up when the API process ends."""
-        return self._socket.fileno()
-
-    def receive(self, timeout: float | None = None, busy_poll: float = 0.0) -> list[tuple[Kind, bytes]]:
-        """Wait for frames.
-
-        Args:
-            timeout: Seconds to wait for the first bytes; None: without limit.
-            busy_poll: Seconds to poll the socket before the thread sleeps.
-
-        Returns:
-            At least one frame; none after the timeout.
-
-        Raises:
-            EOFError: The API process has ended.
-        """
-        while True:
-            is_readable = busy_poll > 0 and self._busy_poll(time.monotonic() + busy_poll)
-            # Not a sleep in the read: Linux wakes that for free write space as well (unix_write_space), so whenever the
-            # API process reads an answer, just when other processes need the core.
-            if not is_readable and not self._poll.poll(None if timeout is None else timeout * 1000):
-                return []
-            try:
-                size = self._socket.recv_into(self._buffer)
-            except ConnectionResetError:
-                size = 0
-            if not size:
-                raise EOFError("the API process has ended")
-            if frames := self._reader.feed(self._buffer[:size]):
-                return frames
-
-    def _busy_poll(self, until: float) -> bool:
-        # Not a non-blocking read: its exception costs three times as much as a poll.
-        while not (is_readable := bool(self._poll.poll(0))) and time.monotonic() < until:
-            os.sched_yield()  # on few cores the API process needs this one, to send the next task
-        return is_readable
-
-    def send(self, kind: Kind, payload: bytes = b"") -> None:
-        """Send a frame. May be called from any thread, but not from a signal handler, which may interrupt another call.
-
-        Raises:
-            OSError: The API process has ended.
-        """
-        frame = pack(kind, payload)
-        with self._lock:
-            self._socket.sendall(frame)

@@ -228,7 +228,7 @@ class TaskEncoder:
 
 
 class _RefersToTask(Exception):
-    """The fields of the task refer to the task."""
+    """The fields of the task refer to the task. `TaskEncoder` catches it, and writes them in another way."""
 
 
 class _TaskPickler(pickle.Pickler):

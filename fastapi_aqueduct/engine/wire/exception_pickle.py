@@ -12,17 +12,15 @@ import copyreg
 import functools
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from types import BuiltinFunctionType, MemberDescriptorType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ...exceptions import HandlerError
 from .arrays import buffer_reducers
+from .bounded_stream import BoundedStream
 from .tracebacks import Frames, build_traceback, list_frames
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
 
 MAX_SIZE = 1 << 20
 """Maximum bytes of a pickled exception, with all that it refers to."""
@@ -37,6 +35,29 @@ _TEXTS_OF_ARGS = (BaseException.__str__, KeyError.__str__)
 """Methods that make the text of an exception from its arguments alone."""
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+
+
+class Forwarded(HandlerError):
+    """Stands for an exception in a process that does not have the code of its class.
+
+    It is packed as what it was.
+
+    Args:
+        body: The packed exception.
+        where: Flow, step and worker, for the message of a `HandlerError`.
+        name: The qualified name of its class.
+        message: Its text.
+        unpack: Called with ``body`` and ``where`` where it arrives.
+    """
+
+    def __init__(
+        self, body: bytes, where: str, name: str, message: str, unpack: Callable[[bytes, str], Exception]
+    ) -> None:
+        super().__init__(f"{name} in {where}: {message}", type_name=name, original=message)
+        self._parts = unpack, (body, where)
+
+    def __reduce__(self) -> tuple[Callable[[bytes, str], Exception], tuple[bytes, str]]:
+        return self._parts
 
 
 class Strategy(Enum):
@@ -113,7 +134,7 @@ class _Pickler(pickle.Pickler):
         tried: BaseException | None = None,
         strategy: Strategy = Strategy.STAND_IN,
     ) -> None:
-        self._stream = _BoundedStream()
+        self._stream = BoundedStream(MAX_SIZE)
         super().__init__(self._stream, 5)
         self.dispatch_table = buffer_reducers
         self._owner = owner
@@ -128,6 +149,8 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, BaseException):
             return NotImplemented
+        if isinstance(value, Forwarded):
+            return value.__reduce__()
         strategy = self._strategy if value is self._tried else self._owner.strategy_of(value)
         links = _links(value) if self._has_links else None
         if strategy is Strategy.PARTS:
@@ -140,21 +163,6 @@ class _Pickler(pickle.Pickler):
         # A class with a __reduce__ of its own may be called with other arguments than args.
         kept = value.args if strategy is Strategy.CLASS and args is not value.args else None
         return function, args, (setter, own, kept, {}, {}, links), items, pairs, _restore
-
-
-class _BoundedStream:
-    """A file that keeps what a pickler writes, up to `MAX_SIZE` bytes."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self._size = 0
-
-    def write(self, data: Buffer) -> None:
-        with memoryview(data) as view:  # the buffer of a large array comes as it is
-            self._size += view.nbytes
-            if self._size > MAX_SIZE:
-                raise pickle.PicklingError(f"the exception takes more than {MAX_SIZE} bytes")
-            self.parts.append(view.tobytes())
 
 
 _Links: TypeAlias = tuple[Frames, BaseException | None, BaseException | None, list[str] | None]
@@ -188,6 +196,13 @@ def make_stand_in(name: str, message: str) -> HandlerError:
 def name_of(exc: BaseException) -> str:
     """Return the qualified name of an exception's class."""
     return f"{type(exc).__module__}.{type(exc).__qualname__}"
+
+
+def describe(exc: BaseException) -> str:
+    """Return the name of an exception's class, without its module, and its text."""
+    if isinstance(exc, Forwarded):
+        return f"{exc.type_name.rpartition('.')[2]}: {exc.message}"
+    return f"{type(exc).__name__}: {exc}"
 
 
 def message_of(exc: BaseException) -> str:
@@ -309,7 +324,7 @@ def _are_equal(one: Any, other: Any) -> bool:
 
 
 def _shape(value: Any) -> bytes:
-    stream = _BoundedStream()
+    stream = BoundedStream(MAX_SIZE)
     pickler = _Shape(stream, 5)
     pickler.dispatch_table = buffer_reducers
     pickler.dump(value)

@@ -8,12 +8,16 @@ keep it.
 from __future__ import annotations
 
 import contextlib
+import io
 import pickle
+import sys
 import traceback
+from typing import Any
 
 from ...exceptions import HandlerError, WorkerTraceback
 from .exception_pickle import (
     ExceptionPickler,
+    Forwarded,
     Strategy,
     chain_of,
     make_stand_in,
@@ -40,6 +44,19 @@ _READ_ONLY_NOTE = (
 )
 
 
+_forwards = False
+
+
+def forward_errors() -> None:
+    """Import no code of the user to unpack exceptions, from now on in this process, which only passes them on.
+
+    `decode_error` then returns an error that stands for an exception of a class of the user, and `encode_error` packs
+    that as what it was.
+    """
+    global _forwards
+    _forwards = True
+
+
 def encode_error(exc: BaseException) -> bytes:
     """Pack an exception with its traceback.
 
@@ -58,6 +75,27 @@ def encode_error(exc: BaseException) -> bytes:
             original = pickler.pack(exc, has_links=has_links)
             break
     return pickle.dumps((original, is_itself, name_of(exc), message_of(exc), _text(exc)), 5)
+
+
+def pack_failure(phase: str, exc: BaseException) -> bytes:
+    """Return the payload of a frame of kind FAILED.
+
+    Args:
+        phase: What the worker did when it failed.
+        exc: The exception.
+    """
+    return phase.encode() + b"\0" + encode_error(exc)
+
+
+def unpack_failure(payload: bytes, where: str) -> tuple[str, Exception]:
+    """Read the payload of a frame of kind FAILED; return the phase and the exception.
+
+    Args:
+        payload: The payload.
+        where: Flow and step, for the message of a `HandlerError`.
+    """
+    phase, _, body = payload.partition(b"\0")
+    return phase.decode(), decode_error(body, f"{phase.decode()} of {where}")
 
 
 def unreadable(flow: str, cause: Exception) -> HandlerError:
@@ -84,16 +122,53 @@ def decode_error(body: bytes, where: str) -> Exception:
         where: Flow, step and worker, for the message of a `HandlerError`.
     """
     original, is_itself, name, message, text = pickle.loads(body)
-    exc: Exception | None = None
-    with contextlib.suppress(Exception):  # its module may exist in the worker only, or its class may raise here
-        rebuilt = pickle.loads(original)
-        exc = rebuilt if isinstance(rebuilt, Exception) else None
-    if exc is None or not is_itself:
+    exc = _rebuild(original)
+    if _forwards and is_itself and exc is None:
+        exc = Forwarded(body, where, name, message, decode_error)
+    elif exc is None or not is_itself:
         exc = exc or make_stand_in(name, message)
         exc.args = (f"{name} in {where}: {message}",)
     *_, last = chain_of(exc)
     set_attribute(last, "__cause__", WorkerTraceback(text))
     return exc
+
+
+def error_name(body: bytes) -> str:
+    """Return the name of the class of an exception of `encode_error`, which is not rebuilt."""
+    _, _, name, _, _ = pickle.loads(body)
+    return str(name).removeprefix("builtins.")
+
+
+def decode_logged(body: bytes) -> tuple[Exception, str]:
+    """Unpack an exception of `encode_error` that was logged, and the text of its traceback."""
+    original, _, name, message, text = pickle.loads(body)
+    return _rebuild(original) or make_stand_in(name, message), text
+
+
+def decode_text(body: bytes) -> str:
+    """Unpack only the text of the traceback of an exception of `encode_error`."""
+    *_, text = pickle.loads(body)
+    return str(text)
+
+
+def _rebuild(original: bytes) -> Exception | None:
+    with contextlib.suppress(Exception):  # its module may exist in the worker only, or its class may raise here
+        rebuilt = _PlainUnpickler(io.BytesIO(original)).load() if _forwards else pickle.loads(original)
+        return rebuilt if isinstance(rebuilt, Exception) else None
+    return None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Unpickles what consists of types of this package and of the standard library."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        root = module.partition(".")[0]
+        if root in sys.stdlib_module_names or root == _PACKAGE:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is code of the user")
+
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 def _text(exc: BaseException) -> str:
@@ -108,4 +183,5 @@ def _explain(exc: BaseException) -> None:
     for link in chain_of(exc):
         if isinstance(link, ValueError | TypeError) and any(text in message_of(link) for text in _READ_ONLY):
             with contextlib.suppress(Exception):
-                link.add_note(_READ_ONLY_NOTE)
+                if _READ_ONLY_NOTE not in getattr(link, "__notes__", ()):  # it may be logged, then raised
+                    link.add_note(_READ_ONLY_NOTE)

@@ -18,6 +18,10 @@ from .codec import Encoded, new_tuple
 MAX_FRAME = 1 << 30
 """Bytes of the longest frame. Large payloads travel in shared memory, so a longer frame is a defect."""
 
+READ_SIZE = 256 * 1024
+"""Bytes of the buffer that each end reads into. It is allocated once: malloc gets memory of this size from the OS and
+returns it, so a buffer for each read would cost more than the read."""
+
 FRAME_BUDGET = 0.0001
 """Seconds of work that travel in one frame, to a worker and back. A larger budget costs less per task, but then the API
 process is idle while the worker is busy, and vice versa: in 0.2 ms a fast worker does the work of 32 callers."""
@@ -42,6 +46,7 @@ class Kind(IntEnum):
     RECLAIM = 13  # the flow is idle: return free heap memory to the OS, too
     CANCEL = 14  # tasks whose callers do not wait for them any more
     GRANT = 15  # a stream of which more may be sent, and the weight that is added to its window
+    LEVELS = 16  # the levels of loggers, which have changed, pickled
     STOP = 5  # answer the batches that have arrived, run on_stop, exit
     # from a worker
     READY = 6  # on_start has returned
@@ -52,6 +57,16 @@ class Kind(IntEnum):
     TRIMMED = 11  # TRIM is done
     ITEMS = 17  # items of streams; each envelope has the id of its task, and the item as its content
     FULL = 12  # it waits for shared memory
+    LOG = 18  # a log record of user code
+    DROPPED = 19  # how many log records it has dropped since the last such frame
+    # between a pipeline process and an API process, beside some of those above
+    STATUS = 20  # statistics, pickled
+    CALL = 21  # a request, pickled
+    RESULT = 22  # its answer, pickled
+    LEAVE = 23  # the API process sends no more tasks
+    STOPPING = 24  # the pipeline process takes no more tasks
+    REPLACED = 25  # what the workers of a step run from now on, pickled
+    WAKE = 26  # a step that sleeps has been asked for
 
 
 _KINDS = {int(kind): kind for kind in Kind}

@@ -52,7 +52,7 @@ class FirstStart:
     def note_ready(self) -> None:
         """Handle a worker that is ready."""
         if self._ready is not None and not self._ready.done():
-            if all(len(pool.ready_workers()) == pool.step.nprocs for pool in self._pools):
+            if all(len(pool.ready_workers()) == pool.size for pool in self._pools):
                 self._ready.set_result(None)
 
     def fail(self, error: StartError) -> None:

@@ -7,12 +7,64 @@ import contextlib
 import os
 import signal
 import time
+from typing import Protocol
 
 from ..child.process_group import kill_members, signal_members
 from .process import Process
 
 GRACE = 0.5
 """Seconds from SIGTERM to SIGKILL for the processes that remain of a group without its leader."""
+
+
+class Group(Protocol):
+    """What a worker runs in, as its sentinel sees it: a process group, or in tests a thread.
+
+    Attributes:
+        pid: Id of the process that runs the worker.
+        number: The number of the process group; 0 if there is none.
+        pidfd: Becomes readable when the worker has ended; None before `open`, and where the system has no such
+            descriptor.
+    """
+
+    pid: int
+    number: int
+    pidfd: int | None
+
+    @property
+    def status_fd(self) -> int | None:
+        """As `Process.status_fd`."""
+
+    def open(self) -> None:
+        """Open `pidfd`.
+
+        Raises:
+            OSError: No descriptor is left.
+        """
+
+    def exit_code(self) -> int | None:
+        """Return the exit status, negative for a signal; None until it has been read."""
+
+    def signal_leader(self, signum: signal.Signals) -> None:
+        """Send a signal to the worker, unless it has ended."""
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal to the worker and to what it has started."""
+
+    def end(self) -> bool:
+        """Terminate what is left of a worker that has ended, and read its exit status if that is known.
+
+        Returns:
+            Whether the exit status has been read.
+        """
+
+    def reap(self) -> None:
+        """As `end`, but wait for the exit status; the worker is killed if it has not ended after a second."""
+
+    def close(self) -> None:
+        """Close the descriptors of a worker that has ended."""
+
+    def forget(self) -> None:
+        """Close the descriptors only: in a forked child, which does not own the worker."""
 
 
 class ProcessGroup:
@@ -22,6 +74,7 @@ class ProcessGroup:
         leader: The worker; its process id is the id of the group.
 
     Attributes:
+        pid: The process id of the leader.
         number: The number of the group.
         pidfd: Becomes readable when the leader has ended; None before `open`, and where the system has no such
             descriptor.
@@ -29,7 +82,7 @@ class ProcessGroup:
 
     def __init__(self, leader: Process) -> None:
         self._leader = leader
-        self.number = leader.pid
+        self.pid = self.number = leader.pid
         self.pidfd: int | None = None
 
     def open(self) -> None:
@@ -39,7 +92,7 @@ class ProcessGroup:
             OSError: No descriptor is left.
         """
         if hasattr(os, "pidfd_open"):
-            self.pidfd = os.pidfd_open(self.number)
+            self.pidfd = self._leader.open_pidfd()
 
     def exit_code(self) -> int | None:
         """Return the leader's exit status, negative for a signal; None until it has been read."""
@@ -59,8 +112,13 @@ class ProcessGroup:
         if not self._is_reserved():
             signal_members(self.number, signum)
             return
-        with contextlib.suppress(OSError):
+        try:
             os.killpg(self.number, signum)
+        except ProcessLookupError:
+            # A fork of the forkserver that does not lead a group yet has started nothing.
+            self.signal_leader(signum)
+        except OSError:
+            pass
 
     @property
     def status_fd(self) -> int | None:
@@ -126,9 +184,9 @@ class Remains:
         """Kill what is left of a group after `GRACE`; called in the event loop.
 
         Args:
-            number: The number of the group.
+            number: The number of the group; 0 if there is none.
         """
-        if signal_members(number, 0):
+        if number and signal_members(number, 0):  # 0 stands for the group of this process
             self._killed_at = time.monotonic() + GRACE
             self._timers[number] = asyncio.get_running_loop().call_later(GRACE, self._kill, number)
 

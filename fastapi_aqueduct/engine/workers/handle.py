@@ -12,17 +12,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ...step import FlowStep
 from ..child.trace import DUMP_SIGNAL, create_trace, read_trace
-from ..statistics import WorkerState, WorkerStatistics
+from ..statistics import DeathCause, WorkerRole, WorkerState, WorkerStatistics
 from ..system.fair_timer import FairTimer
 from ..timing import DEFAULT_TIMING
 from ..wire.channel import Channel
 from ..wire.frames import Kind, pack, pack_batches, pack_offsets
 from .busy_poll import BusyPoll
-from .group import ProcessGroup
+from .environment import NO_ENVIRONMENT, WorkerEnvironment
+from .group import Group
 from .in_flight import InFlight, Outgoing
+from .level_watch import LevelWatch
 from .sentinel import Sentinel
+from .spec import WorkerSpec
 
 DUMP_TIME = 0.5
 """Seconds that a hung worker gets to write its stack before it is killed."""
@@ -32,57 +34,78 @@ class WorkerHandle:
     """A worker process, seen from the API process.
 
     Args:
-        index: Index of its step.
-        name: Name of its step.
-        step: Options of its step.
+        spec: What it runs.
+        index: Its number in the step; a worker that replaces another one has the same.
         region: The number of the region it allocates in.
         sock: The API process's end of the channel.
         call_of: Returns when the owner of a region began its last call of the handler; 0 if there was none.
         on_frames: Called with this worker and the frames that have arrived.
         on_exit: Called once with this worker when its process has ended.
         frame_timeout: Seconds within which the rest of a frame must arrive.
+        level_watch: The levels of the loggers of this process; None if log records are not forwarded.
+        environment: What it gets of its machine.
 
     Attributes:
         step: Index of its step.
         name: Name of its step.
+        index: As given.
+        version: The version of what it runs.
+        role: Whether it serves, or tries out another handler.
         region: The number of the region it allocates in.
         sentinel: Watches its process.
         busy_poll: Keeps the event loop from sleeping while it has tasks in hand.
         pid: The process id; 0 before there is a process.
+        group: The number of its process group; 0 if there is none.
         state: The state of the worker.
         trace_fd: Descriptor of the file into which it writes its stack.
         launched_at: When its launch began, on the clock of ``time.monotonic``.
-        reason: Why this process has killed it.
+        reason: Why this process has killed it, in words.
+        cause: The same as a `DeathCause`; None while it has not killed it.
         in_flight: The batches it has in hand.
         retained: Offsets of blocks that user code in the worker still looks at.
         failure: The exception with which it could not start.
+        failed_in: What it did then, such as `on_start`.
         ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
+        log_levels: The levels of loggers that it was last sent.
+        environment: As given.
+        on_unneeded: Called with this worker when it retires and a task has ended after which no caller waits for it.
     """
 
     def __init__(
         self,
+        spec: WorkerSpec,
         index: int,
-        name: str,
-        step: FlowStep,
         region: int,
         sock: socket.socket,
         call_of: Callable[[int], float],
         on_frames: Callable[[WorkerHandle, list[tuple[Kind, bytes]]], None],
         on_exit: Callable[[WorkerHandle], None],
         frame_timeout: float = DEFAULT_TIMING.frame_timeout,
+        level_watch: LevelWatch | None = None,
+        environment: WorkerEnvironment = NO_ENVIRONMENT,
     ) -> None:
-        self.step = index
-        self.name = name
+        step = spec.step
+        self.step = spec.index
+        self.name = spec.name
+        self.index = index
+        self.version = spec.version
+        self.role = WorkerRole.SERVING
         self.region = region
-        self.pid = 0
+        self.pid = self.group = 0
         self.state = WorkerState.STARTING
         # Of tickets, which belong to the dispatcher.
-        self.in_flight: InFlight[Any] = InFlight(step.call_size, step.places)
+        self.in_flight: InFlight[Any] = InFlight(step.call_size, step.places, step.sends_ahead)
         self.retained: set[int] = set()
         self.failure: BaseException | None = None
+        self.failed_in = ""
         self.reason = ""
+        self.cause: DeathCause | None = None
         self.launched_at = time.monotonic()
         self.ready_at = 0.0
+        self.environment = environment
+        self.on_unneeded: Callable[[WorkerHandle], None] = lambda worker: None
+        self._level_watch = level_watch
+        self.log_levels = None if level_watch is None else level_watch.current()
         self._handle_timeout = step.handle_timeout
         self._unread_since = math.inf
         self._call_of = call_of
@@ -99,9 +122,9 @@ class WorkerHandle:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.trace_fd = create_trace()  # nothing that can fail comes after it, or it would stay open
 
-    def adopt(self, group: ProcessGroup) -> None:
+    def adopt(self, group: Group) -> None:
         """Adopt the process that was started for this worker; as `Sentinel.adopt`."""
-        self.pid = group.number
+        self.pid, self.group = group.pid, group.number
         self.sentinel.adopt(group)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -163,7 +186,7 @@ class WorkerHandle:
         if not self.in_flight or self._handle_timeout is None:
             return
         if time.monotonic() - self._running_since() >= self._handle_timeout:
-            self.kill(f"its handler took longer than handle_timeout={self._handle_timeout:g} s")
+            self.kill(f"its handler took longer than handle_timeout={self._handle_timeout:g} s", DeathCause.HANG)
         else:
             self._watch_hang()
 
@@ -174,12 +197,24 @@ class WorkerHandle:
             batches: The batches.
             released: Blocks of the worker's region that are free again.
         """
+        if self._level_watch is not None and self._level_watch.current() is not self.log_levels:
+            self._send_levels()
         frames = pack(Kind.TASKS, pack_batches(batches))
         self._send(pack(Kind.RELEASE, pack_offsets(released)) + frames if released else frames)
         if self.busy_poll.seconds:
             self.busy_poll.start()
         if self._handle_timeout is not None:
             self._watch_hang()
+
+    def stop(self) -> None:
+        """Tell the worker to stop when it has answered its tasks."""
+        self._send_levels()
+        self._send(pack(Kind.STOP))
+
+    def _send_levels(self) -> None:
+        if self._level_watch is not None:
+            self.log_levels = self._level_watch.current()
+            self._send(pack(Kind.LEVELS, self.log_levels.pack()))
 
     def send_released(self, released: list[int]) -> None:
         """Send which blocks of the worker's region are free again, if there are any."""
@@ -193,6 +228,8 @@ class WorkerHandle:
             task: Id of the task.
         """
         self._send(pack(Kind.CANCEL, pack_offsets([task])))
+        if self.state is WorkerState.RETIRING and not self.in_flight.is_awaited():
+            self.on_unneeded(self)
 
     def grant(self, task: int, weight: int, released: list[int]) -> None:
         """Let the worker send more items of a stream.
@@ -217,15 +254,16 @@ class WorkerHandle:
         """Send a signal to the process, unless it has ended."""
         self.sentinel.signal(signum)
 
-    def kill(self, reason: str) -> None:
+    def kill(self, reason: str, cause: DeathCause) -> None:
         """Kill a worker that hangs, after it has written its stack.
 
         Args:
             reason: Why, for the log and for the errors of its tasks.
+            cause: The same, to be counted.
         """
         if self.reason or self._loop is None:
             return
-        self.reason = reason
+        self.reason, self.cause = reason, cause
         self.signal(DUMP_SIGNAL)
         self.sentinel.kill_later(DUMP_TIME)
 
@@ -237,6 +275,7 @@ class WorkerHandle:
         """
         self._channel.stop_reading()
         self.reason = self.reason or f"it sent an invalid message: {error}"
+        self.cause = self.cause or DeathCause.PROTOCOL
         self.signal(signal.SIGKILL)
 
     def trace(self) -> str:
@@ -258,16 +297,34 @@ class WorkerHandle:
         os.close(self.trace_fd)
         self.sentinel.forget()
 
+    def unanswered_time(self, now: float) -> float:
+        """Return the seconds for which it has worked on what it has not answered."""
+        return max(0.0, now - self.in_flight.head_since) if self.in_flight else 0.0
+
+    def death_cause(self) -> DeathCause:
+        """Return why its process has ended."""
+        if not self.ready_at:
+            return DeathCause.START
+        if self.cause is not None:
+            return self.cause
+        exit_code = self.sentinel.exit_code
+        return DeathCause.SIGNAL if exit_code is not None and exit_code < 0 else DeathCause.EXIT
+
     def statistics(self) -> WorkerStatistics:
         """Return a snapshot."""
-        return WorkerStatistics(self.pid or None, self.state, len(self.in_flight))
+        device_id, in_flight = self.environment.device_id, len(self.in_flight)
+        return WorkerStatistics(self.pid or None, self.state, in_flight, self.index, self.version, device_id, self.role)
 
     def _end_slow_start(self) -> None:
         if self.state is WorkerState.STARTING:
-            self.kill(f"it was not ready in start_timeout={self._start_timeout:g} s")
+            self.kill(f"it was not ready in start_timeout={self._start_timeout:g} s", DeathCause.START)
 
     def _receive(self, frames: list[tuple[Kind, bytes]]) -> None:
-        if self.state is WorkerState.STARTING and any(kind is Kind.READY for kind, _ in frames):
+        if self.reason:
+            # It goes on, only just too late: what it has done counts, but it must begin no other task now.
+            if any(kind in (Kind.READY, Kind.ANSWERS) for kind, _ in frames):
+                self.signal(signal.SIGKILL)
+        elif self.state is WorkerState.STARTING and any(kind is Kind.READY for kind, _ in frames):
             self.state = WorkerState.READY
             self.ready_at = time.monotonic()
             self._start_timer.cancel()

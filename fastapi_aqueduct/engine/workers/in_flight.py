@@ -7,6 +7,7 @@ from collections.abc import Sequence, Sized
 from typing import Generic, Protocol, TypeVar
 
 from ..wire.frames import FRAME_BUDGET, ProtocolError
+from .integral import Integral
 
 PREFETCH = 0.002
 """Seconds of work that a worker is given ahead. A batch that takes longer is handed out when the worker is free, or is
@@ -68,10 +69,13 @@ class InFlight(Generic[T]):
         batch_size: The most tasks that one call of the handler gets.
         places: Calls that the worker has under way at once; 0: one after the other, and as many tasks ahead as its pace
             allows.
+        sends_ahead: Whether the worker is on another machine and gets a full batch while it works on one; no others,
+            and only one call at a time.
 
     Attributes:
         calls: How many calls of the handler they take.
         places: As given.
+        occupied: Seconds for which calls side by side have taken places, added up over the places.
         head_since: When the last answer came, or the first batch was put into the empty table, on the clock of
             ``time.monotonic``.
         handled: Tasks that were answered.
@@ -81,7 +85,7 @@ class InFlight(Generic[T]):
         calls_per_batch: For how many calls tasks should travel together; more would wait for each other's answers.
     """
 
-    def __init__(self, batch_size: int, places: int = 0) -> None:
+    def __init__(self, batch_size: int, places: int = 0, sends_ahead: bool = False) -> None:
         self.calls = 0
         self.head_since = 0.0
         self.handled = 0
@@ -97,6 +101,9 @@ class InFlight(Generic[T]):
         self._batch_size = batch_size
         self._deviation = 8 * PREFETCH  # unknown at first
         self.places = places
+        self._sends_ahead = sends_ahead
+        self._is_suspicious = False  # whether it has a task in hand that may have killed another worker
+        self.occupied = Integral()
         self._answered = 0
 
     def __len__(self) -> int:
@@ -121,16 +128,21 @@ class InFlight(Generic[T]):
             ticket.is_waiting = False
             ticket.holder = pid
             ticket.sent_at = now
+        if self._sends_ahead and (tickets[0].deaths or not self._batches):
+            # Its answer may be lost with the worker if the next call ends that at once: it would be blamed.
+            self._is_suspicious = tickets[0].deaths > 0
         self._batches[number] = tickets
         self._tasks += len(tickets)
         self.calls += self._calls(tickets)
-        if self.places and tickets[0].deaths:
-            self.prefetch = 1  # no other task joins one that may have killed a worker
+        if self.places:
+            self.occupied.set(self.calls, now)
+            if tickets[0].deaths:
+                self.prefetch = 1  # no other task joins one that may have killed a worker
         return tickets, 0.0, self._batch_size, number
 
     def complete(
         self, number: int, answers: Sequence[Answer], duration: float, now: float, has_run: bool = True
-    ) -> tuple[list[T], float, int]:
+    ) -> tuple[list[T], float, int, int]:
         """Remove the tasks that have been answered.
 
         Args:
@@ -142,8 +154,9 @@ class InFlight(Generic[T]):
                 make a slow worker look like one that may be given dozens of tasks ahead.
 
         Returns:
-            The tasks in the order of the answers, the seconds of work for one call of the handler, and the number of
-            tasks of one call, which others may be part of that were answered before or are not yet.
+            The tasks in the order of the answers, the seconds of work for one call of the handler, the number of tasks
+            of one call, some of which may have been answered before or not yet, and the number of calls that have ended
+            with these answers.
 
         Raises:
             ProtocolError: There is no such batch, or no such task in it; nothing is removed.
@@ -152,6 +165,7 @@ class InFlight(Generic[T]):
         if tickets is None:
             raise ProtocolError(f"an answer to batch {number}, which it does not have")
         size = min(len(tickets), self._batch_size)
+        before = self.calls
         if number not in self._left and _are_whole(tickets, answers):
             del self._batches[number]
             calls = self._calls(tickets)
@@ -161,14 +175,17 @@ class InFlight(Generic[T]):
             calls = self._calls(tickets)
         self._tasks -= len(tickets)
         self.handled += len(tickets)
-        if self.places and not self._batches:
-            self.prefetch = self.places
+        if self.places:
+            self.occupied.set(self.calls, now)
+            if not self._batches:
+                self.prefetch = self.places
         self.head_since = now
         duration /= calls
-        if has_run:
+        ended = before - self.calls
+        if has_run and ended:  # an early answer is a part of a call that goes on
             # Of calls under way at once the worker measures the handler's time, and not that until a place is free.
             self._note_call(now - tickets[0].sent_at if self.places else duration)
-        return tickets, duration, size
+        return tickets, duration, size, ended
 
     def _pick(self, number: int, answers: Sequence[Answer]) -> list[T]:
         """Remove some tasks of a batch."""
@@ -267,17 +284,29 @@ class InFlight(Generic[T]):
                     return is_here
         return False
 
+    def is_awaited(self) -> bool:
+        """Tell whether a caller waits for any of its tasks."""
+        return any(
+            not ticket.is_settled
+            for number, sent in self._batches.items()
+            for ticket in (self._left[number].values() if number in self._left else sent)
+        )
+
     def is_abandoned(self) -> bool:
         """Tell whether all tasks of the oldest batch have ended without the worker; may be called in any thread."""
         batches = list(self._batches.values())  # a copy: the event loop goes on
         return bool(batches) and all(ticket.is_settled for ticket in batches[0])
 
     def free_at(self) -> float:
-        """Return when the worker should be free, if it works on one call and its calls take a steady time.
+        """Return when the worker should be free for a full batch: when its one call ends, if calls take a steady time.
+
+        A worker on another machine is free for one while it works on another one.
 
         Returns:
             The time on the clock of ``time.monotonic``; infinity when that cannot be told.
         """
+        if self._sends_ahead:
+            return -math.inf if self.calls <= 1 and not self._is_suspicious else math.inf
         is_steady = not self.places and self._deviation < PREFETCH < self.pace
         return self.head_since + self.pace if is_steady and self.calls == 1 else math.inf
 
@@ -289,8 +318,9 @@ class InFlight(Generic[T]):
         pace = self.pace = duration if self._answered == 1 else self.pace + (duration - self.pace) / 8
         if self.places:
             return
-        self.prefetch = MAX_PREFETCH if pace * MAX_PREFETCH <= PREFETCH else max(1, int(PREFETCH / pace))
-        self.calls_per_batch = max(1, int(FRAME_BUDGET / pace)) if pace else MAX_PREFETCH
+        if not self._sends_ahead:
+            self.prefetch = MAX_PREFETCH if pace * MAX_PREFETCH <= PREFETCH else max(1, int(PREFETCH / pace))
+            self.calls_per_batch = max(1, int(FRAME_BUDGET / pace)) if pace else MAX_PREFETCH
         if pace > PREFETCH:
             self._deviation += (abs(duration - pace) - self._deviation) / 8
             if duration > self.longest:

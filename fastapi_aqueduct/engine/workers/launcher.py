@@ -1,4 +1,4 @@
-"""Launches a worker: makes its channel, sends its setup, starts its process."""
+"""Launches a worker: makes its channel, sends its setup, has it started."""
 
 from __future__ import annotations
 
@@ -7,46 +7,53 @@ import contextlib
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
-from ..child.importing import explain_forkserver
+from ...worker import WorkerInfo
 from ..child.setup import KEPT, Setup
 from ..memory.flow_memory import FlowMemory
-from ..timing import DEFAULT_TIMING, Timing
+from ..timing import Timing
 from ..wire.channel import make_pair
 from ..wire.frames import Kind, pack
-from .group import ProcessGroup
 from .handle import WorkerHandle
+from .level_watch import level_watch
 from .lifeline import Lifeline
-from .process import Descriptors, StartMethod, start_process, thread_environment
 from .slot import Slot
 from .spec import WorkerSpec
+from .starter import Starter
+from .template import Template
+
+T = TypeVar("T")
 
 
 class Launcher:
     """Launches the workers of a flow.
 
     Args:
-        name: Name of the flow.
-        method: How processes are started.
+        flow: Name of the flow.
+        starter: Starts a worker.
         memory_fd: Descriptor of the shared memory.
         lifeline: Ends with this process, which workers see.
         memory: The shared memory of the flow.
-        workers: How many workers the flow has, which share the cores.
         timing: The times of the engine.
+        forward_logs: Whether workers forward what user code logs.
+
+    Attributes:
+        starter: As given.
     """
 
     def __init__(
         self,
-        name: str,
-        method: StartMethod,
+        flow: str,
+        starter: Starter,
         memory_fd: int,
         lifeline: Lifeline,
         memory: FlowMemory,
-        workers: int,
-        timing: Timing = DEFAULT_TIMING,
+        timing: Timing,
+        forward_logs: bool,
     ) -> None:
-        self._name = name
-        self._method = method
+        self.starter = starter
+        self._flow = flow
         self._memory_fd = memory_fd
         self._lifeline = lifeline
         self._memory = memory
@@ -54,15 +61,31 @@ class Launcher:
         self._threads = ThreadPoolExecutor(thread_name_prefix="aqueduct-launch")
         self._starting: set[socket.socket] = set()
         self._timing = timing
-        self._environment = thread_environment(workers)
+        self._level_watch = level_watch if forward_logs else None
+
+    @property
+    def template(self) -> Template | None:
+        """What is loaded once for all workers, if anything is."""
+        return self.starter.template
 
     def close(self) -> None:
-        """Release the threads, when no more workers are launched."""
+        """Release the threads and the template, when all workers have ended."""
         self._threads.shutdown(wait=False)
+        if self.template is not None:
+            self.template.close()
+
+    async def load(self, template: Template) -> None:
+        """Load the template, in a thread. A cancellation interrupts it.
+
+        Raises:
+            StartError: This failed, or was interrupted.
+        """
+        await self._wait(self._run(lambda: template.load(self._lifeline.read_fd)))
 
     def prepare(
         self,
         slot: Slot,
+        index: int,
         on_frames: Callable[[WorkerHandle, list[tuple[Kind, bytes]]], None],
         on_exit: Callable[[WorkerHandle], None],
     ) -> tuple[WorkerHandle, socket.socket]:
@@ -70,6 +93,7 @@ class Launcher:
 
         Args:
             slot: A free slot.
+            index: The number of the worker in its step.
             on_frames: Called with the worker and the frames that have arrived.
             on_exit: Called once with the worker when its process has ended.
 
@@ -77,29 +101,36 @@ class Launcher:
             The worker, and its end of the channel for `start`.
 
         Raises:
-            Exception: No descriptor or no memory is left; nothing is left open.
+            Exception: No descriptor or no memory is left, or the worker cannot have what its step declares; nothing is
+                left open.
         """
         spec = slot.spec
+        environment = self.starter.environment(spec, index)
         self._memory.arena.status.reset(slot.region)
         with contextlib.ExitStack() as undo:
             ours, theirs = make_pair()
             undo.callback(theirs.close)
             undo.callback(ours.close)
             worker = WorkerHandle(
-                spec.index,
-                spec.name,
-                spec.step,
+                spec,
+                index,
                 slot.region,
                 ours,
                 self._memory.arena.status.call_of,
                 on_frames,
                 on_exit,
                 self._timing.frame_timeout,
+                self._level_watch,
+                environment,
             )
             undo.callback(worker.close)
-            worker.send(spec.prelude + pack(Kind.SETUP, self._setup(slot)))
+            worker.send(spec.prelude + pack(Kind.SETUP, self._setup(slot, worker)))
             undo.pop_all()
         return worker, theirs
+
+    def vacate(self, slot: Slot) -> None:
+        """Return the shared memory of a slot to the system whose worker is gone and has no successor yet."""
+        self._memory.vacate(slot.region)
 
     async def start(self, spec: WorkerSpec, worker: WorkerHandle, theirs: socket.socket) -> None:
         """Start the process of a worker. A cancellation waits until the process is known.
@@ -112,28 +143,36 @@ class Launcher:
         Raises:
             Exception: No descriptor or no memory is left, or the forkserver cannot import the user's script.
         """
-        label = f"{self._name}:{worker.name}"
-        descriptors = Descriptors(self._memory_fd, worker.trace_fd, self._lifeline.read_fd, spec.program.fd)
         self._starting.add(theirs)
 
         def start() -> None:
             # In the thread, so that the process is adopted even if the event loop ends meanwhile.
             try:
-                process = start_process(self._method, theirs, descriptors, label, self._environment)
-                worker.adopt(ProcessGroup(process))
+                fds = self._memory_fd, worker.trace_fd, self._lifeline.read_fd
+                worker.adopt(self.starter.start(spec, worker.environment.variables, theirs, *fds))
             finally:
                 self._close(theirs)
 
         try:
-            done = asyncio.wrap_future(self._run(start))
+            done = self._run(start)
         except BaseException:
             self._close(theirs)
             raise
+        await self._wait(done)
+
+    async def _wait(self, future: Future[None]) -> None:
+        done = asyncio.wrap_future(future)
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:
+            if self.template is not None:
+                self.template.interrupt()
             await asyncio.wait([done])  # else no handle would own the process
             raise
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Call a function in a thread; a cancellation does not wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def _run(self, function: Callable[[], None]) -> Future[None]:
         """Call a function in a thread.
@@ -159,32 +198,29 @@ class Launcher:
         # The executor is left alone: its threads do not exist here, and its lock may be locked for ever.
         for theirs in self._starting:
             theirs.close()
+        if self.template is not None:
+            self.template.forget()
 
-    def hint(self, exit_code: int | None) -> str:
-        """Return what may have ended a worker that has sent no exception; an empty string if nothing is known.
-
-        Args:
-            exit_code: The exit status of its process.
-        """
-        if self._method == "forkserver" and exit_code == 1:
-            return f"; {explain_forkserver()}"
-        return ""
-
-    def _setup(self, slot: Slot) -> bytes:
+    def _setup(self, slot: Slot, worker: WorkerHandle) -> bytes:
         spec, step = slot.spec, slot.spec.step
+        threads, device, device_id = worker.environment[1:]
+        info = WorkerInfo(self._flow, spec.name, worker.index, 0, threads, spec.version, device, device_id)
         setup = Setup(
             step=spec.index,
             name=spec.name,
             may_run_again=step.max_retries > 0,
             layout=self._memory.arena.layout,
             region=slot.region,
-            blocks=self._memory.ledger.adoptable_blocks(slot.region),
+            blocks=self._memory.occupy(slot.region),
             busy_poll=step.busy_poll,
             # Memory that is kept must not look like growth.
             kept=min(KEPT, step.max_memory_growth // 2) if step.max_memory_growth else KEPT,
             is_continuous=step.continuous,
             places=step.places,
             handle_timeout=step.handle_timeout,
+            info=info,
+            has_options=step.worker is not None,
+            log_levels=worker.log_levels,
         )
         return setup.pack()
 

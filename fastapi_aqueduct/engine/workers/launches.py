@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from .handle import WorkerHandle
 from .launcher import Launcher
 from .pool import Pool
 from .slot import Slot
+from .template import Template
 
 
 class Launches:
@@ -36,10 +38,14 @@ class Launches:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work in an event loop."""
         self._loop = loop
+        if self._launcher.template is not None:
+            self._launcher.template.attach(loop)
 
     def detach(self) -> None:
         """Stop calling back: what has a process by now is found by the next event loop."""
         self._loop = None
+        if self._launcher.template is not None:
+            self._launcher.template.detach()
 
     def begin(self, pool: Pool, slot: Slot, worker: WorkerHandle, theirs: socket.socket) -> None:
         """Start the process of a worker.
@@ -50,15 +56,43 @@ class Launches:
             worker: The worker.
             theirs: Its end of the channel.
         """
+        self._run(self._start(pool, slot, worker, theirs))
+
+    def load(self, on_loaded: Callable[[], None], on_failure: Callable[[BaseException], None]) -> None:
+        """Load the template, if there is one, before the first launch.
+
+        Args:
+            on_loaded: Called in the event loop when there is none, or it has loaded.
+            on_failure: Called with the exception if it cannot be loaded.
+        """
+        template = self._launcher.template
+        if template is None:
+            on_loaded()
+        else:
+            self._run(self._load(template, on_loaded, on_failure))
+
+    async def end(self) -> None:
+        """Wait until no launch is under way; a template that is loading is killed."""
+        if self._launcher.template is not None:
+            self._launcher.template.shut()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
-        task = self._loop.create_task(self._start(pool, slot, worker, theirs))
+        task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def wait(self) -> None:
-        """Wait until no launch is under way."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+    async def _load(
+        self, template: Template, on_loaded: Callable[[], None], on_failure: Callable[[BaseException], None]
+    ) -> None:
+        try:
+            await self._launcher.load(template)
+        except Exception as exc:
+            on_failure(exc)
+        else:
+            on_loaded()
 
     async def _start(self, pool: Pool, slot: Slot, worker: WorkerHandle, theirs: socket.socket) -> None:
         try:

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import multiprocessing.util  # its atexit function joins processes, so it must be older than the one of flow
 import os
 import signal
 import socket
 import subprocess
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import forkserver
+from multiprocessing.connection import wait as wait_readable
 from multiprocessing.reduction import DupFd
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from ...exceptions import ConfigurationError
 from ..child import bootstrap
-from ..system.cpu import available_cores
 from .interpreter import worker_command
-
-StartMethod = Literal["spawn", "forkserver"]
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-"""Variables from which numeric libraries read the size of their thread pools while they are imported."""
-
 
 FORKSERVER_DESCRIPTORS = 12
 """Free descriptors with which `multiprocessing` can start a process: for a moment it uses up to nine."""
@@ -67,8 +56,18 @@ class Process(ABC):
     pid: int
 
     @abstractmethod
-    def __init__(self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, sock: socket.socket, descriptors: Descriptors, label: str, environment: Mapping[str, str]
+    ) -> None:
         pass
+
+    def open_pidfd(self) -> int:
+        """Return a descriptor that becomes readable when the process has ended; the caller closes it.
+
+        Raises:
+            OSError: No descriptor is left.
+        """
+        return os.pidfd_open(self.pid)
 
     @property
     def status_fd(self) -> int | None:
@@ -93,9 +92,11 @@ class Process(ABC):
 
 
 class SpawnedProcess(Process):
-    """A worker in a fresh interpreter; process lists show its label."""
+    """A worker, or a template, in a fresh interpreter; process lists show its label."""
 
-    def __init__(self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, sock: socket.socket, descriptors: Sequence[int], label: str, environment: Mapping[str, str]
+    ) -> None:
         inherited = (sock.fileno(), *descriptors)
         with interrupts_blocked():
             self._popen = subprocess.Popen(
@@ -123,23 +124,59 @@ class SpawnedProcess(Process):
         pass
 
 
-class ForkserverProcess(Process):
-    """A worker forked from a process that has imported the package already: the forkserver of `multiprocessing`.
+class ReportedProcess(Process):
+    """A worker that is no child of this process. Its parent reports its exit status through a pipe, `status_fd`."""
 
-    That is its parent, and reports its exit status through a pipe.
-    """
-
-    def __init__(self, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]) -> None:
+    def __init__(self) -> None:
         self._exit_code: int | None = None
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def _read_status(self, status_fd: int) -> int | None:
+        """Read the exit status from the pipe, once; None if the parent has ended without a report."""
+
+    def exit_code(self) -> int | None:
+        return self.wait(0.0)
+
+    def wait(self, timeout: float) -> int | None:
+        status_fd = self.status_fd
+        if self._exit_code is None and status_fd is not None and wait_readable([status_fd], timeout):
+            with self._lock:
+                if self._exit_code is None:
+                    self._exit_code = self._read_status(status_fd)
+        return self._exit_code
+
+    def forget(self) -> None:
+        # The pipe is shared with the process that has started it, which would lose the status.
+        self._exit_code = 0
+
+
+class ForkserverProcess(ReportedProcess):
+    """A worker forked from a process that has imported the package already: the forkserver of `multiprocessing`."""
+
+    def __init__(
+        self, sock: socket.socket, descriptors: Descriptors, label: str, environment: Mapping[str, str]
+    ) -> None:
+        super().__init__()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["fastapi_aqueduct.engine.child.main"])
         self._process = context.Process(
             target=bootstrap.forked,
-            args=(sock, [_Descriptor(fd) for fd in descriptors], environment),
-            name=label,
+            args=(sock, [_Descriptor(fd) for fd in descriptors]),
+            name=_Name(label, environment),
             daemon=False,
         )
         _check_descriptors()
+        with contextlib.ExitStack() as undo:
+            self._status_pipe = _StatusPipe()
+            undo.callback(self._status_pipe.close)
+            self._start()
+            undo.pop_all()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        self._status_pipe.take_over(self._process.sentinel)
+
+    def _start(self) -> None:
         try:
             with interrupts_blocked():
                 self._process.start()
@@ -148,35 +185,62 @@ class ForkserverProcess(Process):
                 "this process is a fork of one that has used the forkserver of multiprocessing, which serves only that "
                 'one: use mp_start_method="spawn", or start no flow before the fork'
             ) from exc
-        assert self._process.pid is not None
-        self.pid = self._process.pid
 
     @property
     def status_fd(self) -> int | None:
-        return self._process.sentinel
+        return self._status_pipe.fd
 
-    def exit_code(self) -> int | None:
-        if self._exit_code is None:
-            self._exit_code = self._process.exitcode
-        return self._exit_code
-
-    def wait(self, timeout: float) -> int | None:
-        if self._exit_code is None:
-            self._process.join(timeout)
-        return self.exit_code()
-
-    def forget(self) -> None:
-        # multiprocessing reads the status whenever it counts its children, and joins them at exit. The pipe is shared
-        # with the parent, which would lose the status.
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        os.dup2(null, self._process.sentinel, inheritable=False)
-        os.close(null)
+    def _read_status(self, status_fd: int) -> int | None:
+        try:
+            return forkserver.read_signed(status_fd)  # type: ignore[no-any-return]
+        except EOFError:
+            # The forkserver was killed, or multiprocessing has read the status before the pipe was taken over.
+            return self._process.exitcode
 
     def close(self) -> None:
-        # multiprocessing closes the pipes when the garbage collector finds the process. One whose status is not known
-        # stays: multiprocessing closes it with the next start, after the forkserver has reported.
-        if self.exit_code() is not None:
-            self._process.close()
+        self.exit_code()
+        self._status_pipe.close()
+        self._process.close()  # else multiprocessing closes its pipes when the garbage collector finds the process
+
+
+class _StatusPipe:
+    """The pipe with the exit status of a `multiprocessing` process, taken away from `multiprocessing`.
+
+    `multiprocessing` reads the status in any thread that starts a process or counts them. The second of two readers
+    finds the end of the pipe, and replaces the status that the first one has read with 255.
+
+    Attributes:
+        fd: The descriptor of the pipe; None when it is closed.
+    """
+
+    def __init__(self) -> None:
+        # Both descriptors are opened before the process starts: without them it would run, and its status would be
+        # lost.
+        self._null: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.fd: int | None = os.dup(self._null)
+        except OSError:
+            os.close(self._null)
+            raise
+
+    def take_over(self, pipe: int) -> None:
+        """Move the pipe here; its former descriptor is at its end from now on.
+
+        Args:
+            pipe: The descriptor that `multiprocessing` has.
+        """
+        assert self.fd is not None and self._null is not None
+        os.dup2(pipe, self.fd, inheritable=False)
+        os.dup2(self._null, pipe, inheritable=False)
+        os.close(self._null)
+        self._null = None
+
+    def close(self) -> None:
+        """Close the pipe."""
+        for fd in (self.fd, self._null):
+            if fd is not None:
+                os.close(fd)
+        self.fd = self._null = None
 
 
 def _check_descriptors() -> None:
@@ -192,6 +256,40 @@ def _check_descriptors() -> None:
             stack.callback(os.close, os.dup(0))
 
 
+EARLY = ("numpy", "polars", "tensorflow", "torch")
+"""Libraries that read variables while they are imported."""
+
+_SET_ENVIRONMENT = """(lambda os, sys: (
+    os.environ.update({!r}),
+    os.environ.setdefault({!r}, " ".join(name for name in {!r} if name in sys.modules)),
+    {!r},
+)[-1])(__import__("os"), __import__("sys"))"""
+"""Sets variables, notes what was imported before that, and is a name."""
+
+
+class _Name(str):
+    """The name of a process, which sets environment variables where it is unpickled.
+
+    `multiprocessing` sends the name first. Then it imports the main module, which may import the numeric libraries that
+    read the variables, and then it unpickles the arguments, which would be too late. Only the standard library can be
+    imported before the main module.
+
+    Args:
+        label: The name.
+        environment: The variables.
+    """
+
+    _environment: Mapping[str, str]
+
+    def __new__(cls, label: str, environment: Mapping[str, str]) -> Self:
+        name = super().__new__(cls, label)
+        name._environment = environment
+        return name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, (_SET_ENVIRONMENT.format(dict(self._environment), bootstrap.IMPORTED, EARLY, str(self)),)
+
+
 class _Descriptor:
     """A descriptor as an argument of a process, in which it arrives as a number."""
 
@@ -204,14 +302,6 @@ class _Descriptor:
         return bootstrap.detach, (DupFd(self._fd),)
 
 
-def start_process(
-    method: StartMethod, sock: socket.socket, descriptors: Descriptors, label: str, environment: dict[str, str]
-) -> Process:
-    """Start a worker. This blocks for some milliseconds: call it in a thread."""
-    process = SpawnedProcess if method == "spawn" else ForkserverProcess
-    return process(sock, descriptors, label, environment)
-
-
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
     """Block SIGINT in this thread; a child that is started meanwhile inherits that."""
@@ -220,16 +310,3 @@ def interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def thread_environment(workers: int) -> dict[str, str]:
-    """Divide the cores among the workers, so that numeric libraries do not start cores x workers threads.
-
-    Args:
-        workers: Number of worker processes.
-
-    Returns:
-        The variables to set, without those that the user has set.
-    """
-    threads = str(max(1, available_cores() // workers))
-    return {name: threads for name in THREAD_VARIABLES if name not in os.environ}

@@ -43,29 +43,41 @@ class Recycler:
         worker = slot.worker
         if worker is None or slot.wear is None or worker.state is not WorkerState.READY:
             return
-        reason = slot.wear.reason(worker, time.monotonic())
-        if not reason:
+        worn = slot.wear.check(worker, time.monotonic())
+        if worn is None:
             return
-        spare = next((other for other in pool.slots if other.is_free), None)
-        if spare is not None and not any(other.replaces is not None for other in pool.slots):
+        kind, reason = worn
+        spare = pool.spare()
+        if spare is not None and not pool.is_changing():
             log.info("worker of %s (pid %d) will be replaced: %s", worker.name, worker.pid, reason)
-            spare.replaces = worker
+            spare.replaces, spare.wear_kind = worker, kind
             self._launch(pool, spare)
 
     def note_ready(self, pool: Pool, slot: Slot) -> None:
         """Dismiss the worker that the one in this slot replaces, if it replaces one."""
-        worn, slot.replaces = slot.replaces, None
-        if worn is None:
+        worker, kind = slot.replaces, slot.wear_kind
+        slot.replaces = slot.wear_kind = None
+        if worker is None:
             return
-        pool.retire(worn)
-        if not worn.in_flight:
-            self.dismiss(worn)
+        if kind is not None:
+            pool.recycled[kind] += 1
+        self.retire(pool, worker)
+
+    def retire(self, pool: Pool, worker: WorkerHandle) -> None:
+        """Give no more tasks to a worker, and stop it when no caller waits for those that it has.
+
+        A worker whose handler hangs leaves when its callers have given up: what replaces it must not wait for ever.
+        """
+        pool.retire(worker)
+        worker.on_unneeded = self.dismiss
+        if not worker.in_flight.is_awaited():
+            self.dismiss(worker)
 
     def note_gone(self, pool: Pool, worker: WorkerHandle) -> None:
         """Handle the end of a worker: its replacement replaces none any more."""
         for slot in pool.slots:
             if slot.replaces is worker:
-                slot.replaces = None
+                slot.replaces = slot.wear_kind = None
 
     def check_all(self, pool: Pool) -> None:
         """Check all workers of a pool, one of which has left: another may be replaced now."""
@@ -74,7 +86,8 @@ class Recycler:
                 self.check(pool, slot)
 
     def dismiss(self, worker: WorkerHandle) -> None:
-        """Stop a worker that has no tasks."""
+        """Stop a worker whose tasks no caller waits for; it returns its memory first, and is killed if it hangs."""
         worker.state = WorkerState.STOPPING
-        worker.send(pack(Kind.STOP))
+        worker.send(pack(Kind.TRIM))  # here: to return gigabytes would hold up the event loop of this process
+        worker.stop()
         worker.sentinel.kill_later(self._stop_time)

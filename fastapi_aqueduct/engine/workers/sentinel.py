@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from .group import ProcessGroup
+from .group import Group
 
 STATUS_TIME = 1.0
 """Seconds that a forkserver has to report how a worker ended; then its exit status counts as unknown."""
@@ -23,7 +23,7 @@ class Sentinel:
 
     def __init__(self, on_end: Callable[[], None]) -> None:
         self._on_end = on_end
-        self._group: ProcessGroup | None = None
+        self._group: Group | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
         self._kill_at = math.inf
@@ -40,8 +40,8 @@ class Sentinel:
         """Whether the end of the process is seen without the end of its channel."""
         return self._group is not None and self._group.pidfd is not None
 
-    def adopt(self, group: ProcessGroup) -> None:
-        """Watch a process group from the next `attach` on.
+    def adopt(self, group: Group) -> None:
+        """Watch a worker from the next `attach` on.
 
         Raises:
             OSError: No descriptor is left to watch it; `abort` ends it.

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from ...logger import log
 from ..statistics import WorkerState
 from ..timing import Timing
-from ..wire.frames import Kind, pack
 from .group import Remains
 from .handle import WorkerHandle
 from .launches import Launches
@@ -51,7 +50,7 @@ class Shutdown:
             if worker.in_flight and not worker.in_flight.places:
                 worker.signal(signal.SIGTERM)
             else:
-                worker.send(pack(Kind.STOP))
+                worker.stop()
         for wait, signum in ((self._stop_time, signal.SIGTERM), (KILL_AFTER, signal.SIGKILL)):
             if await self._wait_gone(wait):
                 await self._remains.wait()
@@ -96,7 +95,7 @@ class Shutdown:
         for pool in self._pools:
             for slot in pool.slots:
                 slot.cancel_timers()
-        await self._launches.wait()
+        await self._launches.end()
         for worker in self._workers():
             if worker.state is WorkerState.STARTING:
                 worker.signal(signal.SIGTERM)  # it reads nothing while it loads its model, and has nothing to finish

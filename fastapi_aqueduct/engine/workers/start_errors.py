@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...exceptions import StartError, StartTimeout, describe_exit
 from ..child.importing import NotImportable, explain
 from ..statistics import WorkerState
+from ..wire.exception_pickle import describe
 from .handle import WorkerHandle
 
 
@@ -25,36 +26,8 @@ def start_error(flow: str, worker: WorkerHandle, exit_code: int | None, hint: st
     elif isinstance(failure, NotImportable):
         message = f"{where} cannot work: {explain(failure)}"
     else:
-        message = f"{where} failed in on_start: {type(failure).__name__}: {failure}"
+        message = f"{where} failed in {worker.failed_in}: {describe(failure)}"
     error = StartError(message, step=worker.name, pid=worker.pid, exit_code=exit_code)
-    error.__cause__ = failure
-    return error
-
-
-def launch_error(flow: str, step: str, failure: BaseException) -> StartError:
-    """Return the error for a worker that has no process, or none that can be watched.
-
-    Args:
-        flow: Name of the flow.
-        step: Name of the step.
-        failure: The exception.
-    """
-    message = f"a worker of {step} in flow {flow} could not be started: {type(failure).__name__}: {failure}"
-    error = StartError(message, step=step)
-    error.__cause__ = failure
-    return error
-
-
-def memory_error(flow: str, failure: OSError) -> StartError:
-    """Return the error for a flow for which the system has no shared memory or descriptors.
-
-    Args:
-        flow: Name of the flow.
-        failure: The exception.
-    """
-    error = StartError(
-        f"flow {flow} could not be started: the system gives it no shared memory or no descriptor for it: {failure}"
-    )
     error.__cause__ = failure
     return error
 
@@ -64,9 +37,14 @@ def start_timeout_error(flow: str, workers: list[WorkerHandle], timeout: float) 
 
     Args:
         flow: Name of the flow.
-        workers: All workers.
+        workers: All workers; none while the template loads.
         timeout: The time limit in seconds.
     """
+    if not workers:
+        return StartTimeout(
+            f"flow {flow} was not ready in {timeout:g} s: its template is still loading; a model that loads longer "
+            "needs a larger start_timeout"
+        )
     slow = [worker for worker in workers if worker.state is not WorkerState.READY]
     names = ", ".join(f"{worker.name} (pid {worker.pid})" for worker in slow)
     return StartTimeout(

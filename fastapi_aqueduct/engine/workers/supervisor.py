@@ -17,24 +17,30 @@ import traceback
 from collections.abc import Sequence
 from functools import partial
 
-from ...exceptions import WorkerDied, describe_exit
+from ...exceptions import StartError, WorkerDied, describe_exit
 from ...logger import log
-from ..statistics import WorkerState
+from ..statistics import DeathCause, WorkerState
 from ..system.process_memory import OutOfMemory
 from ..timing import DEFAULT_TIMING, Timing
-from ..wire.failures import decode_error
+from ..wire.failures import unpack_failure
 from ..wire.frames import Kind, ProtocolError
+from .changes import Changes
 from .first_start import FirstStart
 from .group import Remains
 from .handle import WorkerHandle
+from .launch_errors import launch_error, template_error
 from .launcher import Launcher
 from .launches import Launches
 from .pool import Pool
 from .recycler import Recycler
+from .resizing import Resizing
 from .shutdown import Shutdown
 from .slot import Slot
-from .start_errors import launch_error, start_error
+from .spec import WorkerSpec
+from .start_errors import start_error
+from .trial import Trial
 from .wear import Wear
+from .worker_logs import WorkerLogs
 
 
 class Supervisor:
@@ -46,9 +52,13 @@ class Supervisor:
         launcher: Starts a worker.
         start_timeout: Seconds in which a worker must be ready.
         timing: The times of the engine.
+        logs: Handles what user code in workers logs; None if that is not forwarded.
 
     Attributes:
+        launcher: As given.
+        changes: Changes the workers of steps while these serve.
         shutdown: Ends the workers.
+        logs: As given.
     """
 
     def __init__(
@@ -58,14 +68,17 @@ class Supervisor:
         launcher: Launcher,
         start_timeout: float,
         timing: Timing = DEFAULT_TIMING,
+        logs: WorkerLogs | None = None,
     ) -> None:
         self._name = name
         self._pools = pools
-        self._launcher = launcher
+        self.launcher = launcher
         self._start_timeout = start_timeout
         self._timing = timing
+        self.logs = logs
         self._remains = Remains()
         self._recycler = Recycler(self._launch, timing.stop_time)
+        self.changes = Changes(name, pools, self._recycler, self._launch, self._fit)
         self._launches = Launches(launcher, self._watch, self._on_failed_launch)
         self._first_start = FirstStart(name, pools)
         self.shutdown = Shutdown(pools, self._launches, self._remains, timing)
@@ -76,13 +89,15 @@ class Supervisor:
         """Start every worker and wait until all are ready.
 
         Raises:
-            StartError: A worker failed; the caller stops the others. The cause is the worker's own exception.
+            StartError: A worker or the template failed; the caller stops the others. The cause is its own exception.
             StartTimeout: They were not ready in time.
         """
         loop = self._loop = asyncio.get_running_loop()
         self._launches.attach(loop)
+        if self.logs is not None:
+            self.logs.attach(loop)
         self._first_start.begin(loop)
-        self._fill()
+        self._launches.load(self._fill, self._on_failed_load)
         await self._first_start.wait(timeout)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -90,6 +105,8 @@ class Supervisor:
         self.detach()
         self._loop = loop
         self._launches.attach(loop)
+        if self.logs is not None:
+            self.logs.attach(loop)
         for pool in self._pools:
             for slot in pool.slots:
                 if slot.worker is not None:
@@ -98,6 +115,33 @@ class Supervisor:
                     except OSError as exc:
                         self._on_failed_launch(pool, slot, exc)
         self._fill()
+        self.changes.advance()
+
+    def fit(self, pool: Pool, size: int) -> None:
+        """Give a pool another number of workers, and wait for none; none leaves while their number is changed by hand.
+
+        A replacement is waited for; the caller calls again. A trial is not: it may last for days.
+
+        Args:
+            pool: The pool.
+            size: How many workers it should have.
+        """
+        if self.shutdown.has_begun:
+            return
+        if pool.change is None or isinstance(pool.change, Trial):
+            pool.resize(size)
+            self._fit(pool)
+        elif isinstance(pool.change, Resizing):
+            pool.change.raise_to(size)  # it may be waiting for a stream to end
+
+    def _fit(self, pool: Pool) -> None:
+        """Launch the workers that a pool lacks, and have those leave that are too many."""
+        self._shed(pool)
+        self._fill()
+
+    def _shed(self, pool: Pool) -> None:
+        for worker in pool.surplus():
+            self._recycler.retire(pool, worker)
 
     def detach(self) -> None:
         """Stop watching the workers, which go on; `attach` handles what has happened meanwhile."""
@@ -108,26 +152,32 @@ class Supervisor:
                 slot.cancel_timers()
         self._remains.kill()
         self._launches.detach()
+        if self.logs is not None:
+            self.logs.detach()
         self._loop = None
 
     def close(self) -> None:
         """Release the threads and programs, when no more workers are launched."""
-        self._launcher.close()
+        self.launcher.close()
         for pool in self._pools:
-            pool.spec.close()
+            pool.close()
 
     def forget(self) -> None:
         """Close all descriptors: in a forked child, which does not own the workers."""
         self._loop = None
         for pool in self._pools:
-            for worker in pool.workers:
+            for worker in pool.all_workers():
                 worker.forget()
-            pool.spec.close()
-        self._launcher.forget()
+            pool.close()
+        self.launcher.forget()
 
     def lacking(self) -> int:
         """Count the workers that are missing and that no launch and no timer will bring; 0 unless there is a defect."""
         return sum(pool.missing() for pool in self._pools)
+
+    def _on_failed_load(self, failure: BaseException) -> None:
+        """Handle a template that has not loaded: the start fails."""
+        self._first_start.fail(failure if isinstance(failure, StartError) else template_error(self._name, failure))
 
     def _fill(self) -> None:
         """Launch the workers that are missing and not on their way."""
@@ -135,13 +185,14 @@ class Supervisor:
             for slot in pool.vacancies():
                 self._launch(pool, slot)
 
-    def _launch(self, pool: Pool, slot: Slot) -> None:
+    def _launch(self, pool: Pool, slot: Slot, spec: WorkerSpec | None = None) -> None:
         slot.restart = None
         if self.shutdown.has_begun or self._loop is None:
             return
+        slot.spec = spec or (pool.spec if slot.serves else slot.spec)
         try:
-            worker, theirs = self._launcher.prepare(
-                slot, partial(self._on_frames, pool, slot), partial(self._on_exit, pool, slot)
+            worker, theirs = self.launcher.prepare(
+                slot, pool.free_index(slot), partial(self._on_frames, pool, slot), partial(self._on_exit, pool, slot)
             )
         except Exception as exc:
             self._on_failed_launch(pool, slot, exc)
@@ -166,7 +217,7 @@ class Supervisor:
             if worker is not None:
                 worker.state = WorkerState.DEAD
                 worker.sentinel.abort()
-                self._remains.add(worker.pid)
+                self._remains.add(worker.group)
                 pool.remove(worker, WorkerDied(pool.name, worker.pid, worker.sentinel.exit_code))
                 worker.close()
         finally:
@@ -174,6 +225,10 @@ class Supervisor:
                 self.shutdown.note_gone()
             elif self._first_start.is_under_way:
                 self._first_start.fail(launch_error(self._name, pool.name, failure))
+            elif pool.change is not None and pool.change.note_failed(
+                slot, launch_error(self._name, pool.name, failure)
+            ):
+                self._go_on(pool)
             else:
                 pool.failed_launches += 1
                 delay = self._launch_later(pool, slot, pool.delay_after_failure(slot))
@@ -183,11 +238,18 @@ class Supervisor:
                 log.error(message, pool.name, self._name, what, delay)
 
     def _on_frames(self, pool: Pool, slot: Slot, worker: WorkerHandle, frames: list[tuple[Kind, bytes]]) -> None:
-        observer = pool.observer
+        observer, has_logs = pool.observer if pool.shadow_observer is None else pool.observer_of(worker), False
         try:
             for kind, payload in frames:
-                if kind is Kind.FAILED:
-                    worker.failure = decode_error(payload, f"on_start of {worker.name} in flow {self._name}")
+                if kind is Kind.ANSWERS:
+                    observer.receive(worker, kind, payload)
+                elif kind is Kind.LOG and self.logs is not None:
+                    self.logs.receive(pool, worker, payload)
+                    has_logs = True
+                elif kind is Kind.DROPPED and self.logs is not None:
+                    self.logs.note_dropped(pool, payload)
+                elif kind is Kind.FAILED:
+                    worker.failed_in, worker.failure = unpack_failure(payload, f"{worker.name} in flow {self._name}")
                 elif kind is not Kind.READY:
                     observer.receive(worker, kind, payload)
                 elif worker.state is WorkerState.READY:
@@ -200,10 +262,12 @@ class Supervisor:
             text = traceback.format_exc()
             log.error("a message from %s in flow %s (pid %d) has failed: %s", worker.name, self._name, worker.pid, text)
             worker.distrust(exc)
+        if has_logs and self.logs is not None:
+            self.logs.handle_some()
         if worker.state is WorkerState.READY:
             if pool.has_wear:
                 self._recycler.check(pool, slot)
-        elif worker.state is WorkerState.RETIRING and not worker.in_flight:
+        elif worker.state is WorkerState.RETIRING and not worker.in_flight.is_awaited():
             self._recycler.dismiss(worker)
 
     def _on_ready(self, pool: Pool, slot: Slot, worker: WorkerHandle) -> None:
@@ -212,6 +276,9 @@ class Supervisor:
             self._recycler.watch_age(pool, slot, self._loop)
         self._recycler.note_ready(pool, slot)
         self._first_start.note_ready()
+        self._shed(pool)  # it may have been a replacement of one that has left because there were too many
+        if pool.change is not None:
+            pool.change.note_ready(worker)
 
     def _on_exit(self, pool: Pool, slot: Slot, worker: WorkerHandle) -> None:
         exit_code = worker.sentinel.exit_code
@@ -219,11 +286,11 @@ class Supervisor:
         trace, is_repeated = "", False
         with contextlib.ExitStack() as stack:  # whatever fails, the slot does not keep a dead worker
             stack.callback(lambda: self._on_empty(pool, slot, worker, state, trace, is_repeated))
-            stack.callback(self._remains.add, worker.pid)
+            stack.callback(self._remains.add, worker.group)
             stack.callback(worker.close)
             self._on_frames(pool, slot, worker, worker.drain())  # its last answers count
             if not worker.reason and exit_code == -signal.SIGKILL and self._out_of_memory.happened():
-                worker.reason = "the kernel was out of memory"
+                worker.reason, worker.cause = "the kernel was out of memory", DeathCause.MEMORY
             is_repeated = pool.remove(worker, WorkerDied(worker.name, worker.pid, exit_code, worker.reason))
             trace = worker.trace()
 
@@ -237,29 +304,52 @@ class Supervisor:
         if self.shutdown.has_begun:
             self.shutdown.note_gone()
         elif self._first_start.is_under_way:
-            exit_code = worker.sentinel.exit_code
-            self._first_start.fail(start_error(self._name, worker, exit_code, self._launcher.hint(exit_code)))
+            self._first_start.fail(self._start_error(worker))
         else:
-            if state is not WorkerState.STOPPING:
+            if state is not WorkerState.STOPPING and not self._has_failed_change(pool, slot, worker):
                 self._replace(pool, slot, worker, trace, is_repeated)
-            self._recycler.check_all(pool)
-            self._fill()
+            self._go_on(pool)
+            if slot.is_free:
+                self.launcher.vacate(slot)
+
+    def _go_on(self, pool: Pool) -> None:
+        self._recycler.check_all(pool)
+        self._fill()
+        if pool.change is not None:
+            pool.change.advance()
+
+    def _has_failed_change(self, pool: Pool, slot: Slot, worker: WorkerHandle) -> bool:
+        if pool.change is None:
+            return False
+        if worker.ready_at:
+            return pool.change.note_death(slot, worker)
+        return pool.change.note_failed(slot, self._start_error(worker))
+
+    def _start_error(self, worker: WorkerHandle) -> StartError:
+        exit_code = worker.sentinel.exit_code
+        return start_error(self._name, worker, exit_code, self.launcher.starter.hint(exit_code))
 
     def _replace(self, pool: Pool, slot: Slot, worker: WorkerHandle, trace: str, is_repeated: bool) -> None:
-        delay = 0.0
-        if pool.missing() > 0:  # else it was worn, and its replacement exists already
-            pool.restarts += 1
+        next_one = "it was leaving"
+        # Else it was worn and its replacement exists already, or one too many.
+        if not slot.serves or pool.missing() > 0:
+            pool.restarts[worker.death_cause()] += slot.serves
             if worker.ready_at:
                 delay = pool.delay_after_death(slot, worker, is_repeated)
             else:
                 delay = pool.delay_after_failure(slot)
-            self._launch_later(pool, slot, delay)
+            next_one = f"a new one starts in {self._launch_later(pool, slot, delay):.1f} s"
         how = describe_exit(worker.sentinel.exit_code) + f" ({worker.reason})" * bool(worker.reason)
-        message = "worker of %s in flow %s (pid %d) %s; a new one starts in %.1f s%s"
+        message = "worker of %s in flow %s (pid %d) %s; %s%s"
         stack = f"\n{trace}" if trace else ""
-        log.error(message, worker.name, self._name, worker.pid, how, delay, stack, exc_info=worker.failure)
+        log.error(message, worker.name, self._name, worker.pid, how, next_one, stack, exc_info=worker.failure)
 
     def _launch_later(self, pool: Pool, slot: Slot, delay: float) -> float:
         if self._loop is not None:
-            slot.restart = self._loop.call_later(delay, self._launch, pool, slot)
+            slot.restart = self._loop.call_later(delay, self._launch_again, pool, slot)
         return delay
+
+    def _launch_again(self, pool: Pool, slot: Slot) -> None:
+        slot.restart = None
+        if not slot.serves or pool.missing() > 0:  # the step may have been given fewer workers meanwhile
+            self._launch(pool, slot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from ...step import FlowStep
+from ..statistics import WearKind
 from ..system.process_memory import private_memory
 from .handle import WorkerHandle
 
@@ -25,21 +26,21 @@ class Wear:
         self._measured_at = 0.0
         self._base_memory: int | None = None
 
-    def reason(self, worker: WorkerHandle, now: float) -> str:
-        """Return why the worker is worn; an empty string when it is not.
+    def check(self, worker: WorkerHandle, now: float) -> tuple[WearKind, str] | None:
+        """Return how the worker is worn, and the same in words; None when it is not.
 
         Args:
             worker: The worker.
             now: The time on the clock of ``time.monotonic``.
         """
         if self._max_tasks is not None and worker.in_flight.handled >= self._max_tasks:
-            return f"it has done {worker.in_flight.handled} tasks"
+            return WearKind.TASKS, f"it has done {worker.in_flight.handled} tasks"
         age = now - worker.ready_at
         if self._max_age is not None and age >= self._max_age:
-            return f"it is {age:.0f} s old"
+            return WearKind.AGE, f"it is {age:.0f} s old"
         if self._max_growth is not None and (growth := self._growth(worker, now)) >= self._max_growth:
-            return f"its memory has grown by {growth} bytes"
-        return ""
+            return WearKind.MEMORY, f"its memory has grown by {growth} bytes"
+        return None
 
     def _growth(self, worker: WorkerHandle, now: float) -> int:
         """Return the bytes by which its private memory has grown since its first batch; 0 when it was just measured."""
