@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from .asgi.extension import Aqueduct
     from .asgi.responses import SharedResponse
     from .asgi.settings import UploadLimits
+    from .asgi.upload_to import UploadTo
     from .asgi.websockets import cancel_on_disconnect
+    from .autoscale import Autoscale
+    from .context import task_context
     from .engine.workers.interpreter import freeze_support
     from .exceptions import (
         AqueductError,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
         SlowConsumer,
         StartError,
         StartTimeout,
+        StepChanging,
         StepUnavailable,
         TaskNotPicklable,
         TaskTimeout,
@@ -53,18 +57,26 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from .flow import Flow, FlowState, FlowStream
+    from .function import in_worker
     from .handler import BaseTaskHandler
     from .logger import log
     from .params import FormField, PartLimits, Upload, UploadInfo
-    from .reports import Progress
+    from .placement.ray_actor import RayActor
+    from .reports import Progress, TaskPair
+    from .settings import Setting
     from .step import FlowStep
     from .steps import Step
     from .task import BaseTask
+    from .trials import Canary, Shadow
+    from .worker import WorkerInfo, worker_info
+    from .worker_function import StreamingFunction, WorkerFunction
+    from .worker_options import WorkerOptions
 
 __all__ = [
     "Aqueduct",
     "AqueductError",
     "ArenaFull",
+    "Autoscale",
     "BaseTask",
     "BaseTaskHandler",
     "BlockingCallError",
@@ -72,6 +84,7 @@ __all__ = [
     "BodyLengthMismatch",
     "BodyTooLarge",
     "BodyTooSlow",
+    "Canary",
     "ConfigurationError",
     "DeadlineUnreachable",
     "Flow",
@@ -95,13 +108,19 @@ __all__ = [
     "PartLimits",
     "Progress",
     "QueueFull",
+    "RayActor",
+    "Setting",
+    "Shadow",
     "SharedResponse",
     "SlowConsumer",
     "StartError",
     "StartTimeout",
     "Step",
+    "StepChanging",
     "StepUnavailable",
+    "StreamingFunction",
     "TaskNotPicklable",
+    "TaskPair",
     "TaskTimeout",
     "TaskTooLarge",
     "UnknownStep",
@@ -109,13 +128,20 @@ __all__ = [
     "Upload",
     "UploadInfo",
     "UploadLimits",
+    "UploadTo",
     "UsageError",
     "WorkerDied",
+    "WorkerFunction",
+    "WorkerInfo",
+    "WorkerOptions",
     "cancel_on_disconnect",
     "flow_endpoint",
     "freeze_support",
+    "in_worker",
     "log",
     "stream_response",
+    "task_context",
+    "worker_info",
 ]
 
 # Loaded on first access (PEP 562): workers import this package, and must not load a web framework.
@@ -132,17 +158,31 @@ _MODULES = {
     "UnsupportedBody": "asgi.errors",
     "Aqueduct": "asgi.extension",
     "UploadLimits": "asgi.settings",
+    "UploadTo": "asgi.upload_to",
     "SharedResponse": "asgi.responses",
     "cancel_on_disconnect": "asgi.websockets",
+    "Autoscale": "autoscale",
+    "task_context": "context",
     "freeze_support": "engine.workers.interpreter",
     "Flow": "flow",
     "FlowState": "flow",
     "FlowStream": "flow",
+    "StreamingFunction": "worker_function",
+    "WorkerFunction": "worker_function",
+    "in_worker": "function",
     "BaseTaskHandler": "handler",
     "log": "logger",
+    "Setting": "settings",
     "FlowStep": "step",
     "Step": "steps",
+    "Canary": "trials",
+    "Shadow": "trials",
+    "TaskPair": "reports",
     "BaseTask": "task",
+    "RayActor": "placement.ray_actor",
+    "WorkerInfo": "worker",
+    "WorkerOptions": "worker_options",
+    "worker_info": "worker",
     "FormField": "params",
     "PartLimits": "params",
     "Progress": "reports",

@@ -6,6 +6,7 @@
     │   ├── InvalidArgument (TypeError)     an argument is of the wrong type
     │   └── MissingHandle (NotImplementedError)     a handler class does not define `handle`
     ├── UsageError (RuntimeError)           a call at a time or in a place where it cannot work
+    │   └── StepChanging                    another change of the step is under way
     ├── BodyError                           the body of a request cannot be used
     │   ├── BodyTooLarge                    it is larger than the endpoint accepts
     │   ├── BodyTooSlow                     the client was idle, or slower than the minimum rate
@@ -31,7 +32,7 @@
             ├── QueueFull
             ├── ArenaFull
             │   └── TaskTooLarge        the task can never fit
-            ├── DeadlineUnreachable     the queue is too long for the task's deadline
+            ├── DeadlineUnreachable     the queue, or a start, is too long for the task's deadline
             ├── SlowConsumer            a stream has ended because too many of its items wait for the consumer
             └── StepUnavailable         a step has no ready worker
 
@@ -42,20 +43,24 @@ The names of the package ``aqueduct`` (``AqueductError``, ``FlowError``, ``NotRu
 
 from __future__ import annotations
 
+import re
 import reprlib
 import signal
 
 
 class AqueductError(Exception):
-    """Base class of the errors of this package."""
+    """Base class of the errors of this package: catch it to handle all of them."""
 
 
 class ConfigurationError(AqueductError, ValueError):
-    """A flow, a step or a task class cannot work as it is declared."""
+    """A flow, a step or a task class cannot work as it is declared.
+
+    Change the declaration; the message names the flow or step, the argument and what it must be.
+    """
 
 
 class MPStartMethodValueError(ConfigurationError):
-    """The start method is not safe in a running server."""
+    """The start method is not safe in a running server: use ``"spawn"`` or ``"forkserver"``."""
 
 
 class InvalidArgument(ConfigurationError, TypeError):
@@ -63,7 +68,7 @@ class InvalidArgument(ConfigurationError, TypeError):
 
 
 class MissingHandle(ConfigurationError, NotImplementedError):
-    """`handle` was called on a handler class that does not define it."""
+    """`handle` was called on a handler class that does not define it: define it in the class."""
 
 
 class UsageError(AqueductError, RuntimeError):
@@ -71,6 +76,10 @@ class UsageError(AqueductError, RuntimeError):
 
     In a request it is an error of the application, so the response is 500.
     """
+
+
+class StepChanging(UsageError):
+    """Another change of the step is under way, such as a replacement of its workers: wait until that has ended."""
 
 
 class WorkerTraceback(AqueductError):
@@ -85,23 +94,35 @@ class WorkerTraceback(AqueductError):
 
 
 class FlowError(AqueductError):
-    """The start, the use or the stop of a flow failed."""
+    """The start, the use or the stop of a flow failed. Its subclasses say which, and what to do."""
 
 
 class NotRunningError(FlowError):
-    """The flow is not running: not started yet, stopping, or stopped."""
+    """The flow is not running: not started yet, stopping, or stopped.
+
+    If the flow should run, start it: with the lifespan of `fastapi_aqueduct.Aqueduct`, ``async with flow`` or
+    ``flow.start()``. During a shutdown the error is expected, and the response is 503.
+    """
 
 
 class ForkedError(NotRunningError):
-    """The flow was started in a process that this one is a fork of; the workers answer that process only."""
+    """This process is a fork of the one that started the flow, and the workers answer only that one.
+
+    Start the flow after the fork, such as in the lifespan.
+    """
 
 
 class BlockingCallError(FlowError, RuntimeError):
-    """A blocking call was made in the thread of an event loop, which it would block."""
+    """A blocking call was made in the thread of an event loop, which it would block.
+
+    Use ``await flow.process(task)``, or make the call in another thread.
+    """
 
 
 class StartError(FlowError):
     """A worker did not become ready.
+
+    The cause is the exception of the handler's ``on_start``, if there is one.
 
     Attributes:
         step: Name of the step.
@@ -117,7 +138,10 @@ class StartError(FlowError):
 
 
 class StartTimeout(StartError, TimeoutError):
-    """The workers were not ready in time."""
+    """The workers were not ready in time.
+
+    Raise ``Flow(start_timeout=...)`` if models take longer to load; the message names the steps that were not ready.
+    """
 
 
 class UnknownStep(FlowError, KeyError):
@@ -127,7 +151,10 @@ class UnknownStep(FlowError, KeyError):
 
 
 class TaskTimeout(FlowError, TimeoutError):
-    """The deadline of a task passed before its answer; the message says where the task was."""
+    """The deadline of a task passed before its answer; the message says where the task was.
+
+    In a queue: add workers or batch. In the handler: raise ``timeout_sec``, or set ``handle_timeout`` if it hangs.
+    """
 
 
 class HandlerTimeout(FlowError, TimeoutError):
@@ -138,15 +165,21 @@ class HandlerTimeout(FlowError, TimeoutError):
 
 
 class NotShareable(FlowError, ValueError):
-    """A field cannot be moved into shared memory; the message names the field and its type."""
+    """A field cannot be moved into shared memory; the message names the field and its type.
+
+    Share arrays and buffers; other fields travel without it.
+    """
 
 
 class LengthMismatch(FlowError, ValueError):
-    """The content of a field is shorter or longer than announced."""
+    """The content of a field is shorter or longer than announced: announce the size that is written."""
 
 
 class TaskNotPicklable(FlowError):
-    """A field of the task cannot be sent to another process; the message names the field and its type."""
+    """A field of the task cannot be sent to another process; the message names the field and its type.
+
+    Put what can be pickled into fields. Create models, locks, files and connections in ``on_start`` of the handler.
+    """
 
 
 class HandlerError(FlowError):
@@ -165,6 +198,9 @@ class HandlerError(FlowError):
 
 class WorkerDied(FlowError):
     """The worker that held the task died before it answered.
+
+    A task is tried ``FlowStep(max_retries=...)`` times again before. The log of the server has the stack of a worker
+    that hung or crashed; after an out-of-memory kill, use fewer workers, smaller batches or more memory.
 
     Attributes:
         step: Name of the step.
@@ -198,11 +234,11 @@ class Overloaded(FlowError):
 
 
 class QueueFull(Overloaded):
-    """The queue of the first step is full."""
+    """The queue of the first step is full: try later, add workers, or raise ``Flow(queue_size=...)``."""
 
 
 class ArenaFull(Overloaded):
-    """The shared memory of the flow is full.
+    """The shared memory of the flow is full: try later, release results sooner, or raise ``Flow(memory_limit=...)``.
 
     Attributes:
         size: Bytes that were requested.
@@ -221,15 +257,30 @@ class TaskTooLarge(ArenaFull):
 
 
 class DeadlineUnreachable(Overloaded):
-    """At the measured rate the answer would come after the deadline."""
+    """The answer would come too late: try later, add workers or raise ``timeout_sec``.
+
+    At the measured rate the queue takes longer, or a step was asleep and takes longer to start; that step wakes all the
+    same, and ``retry_after`` is the time that it needs.
+    """
 
 
 class SlowConsumer(Overloaded):
-    """A stream was ended: too many of its items wait for the consumer, and its handler could not be paused."""
+    """A stream was ended: too many of its items wait for the consumer, and its handler could not be paused.
+
+    Yield the items from a generator, which pauses, or emit fewer of them.
+    """
 
 
 class StepUnavailable(Overloaded):
-    """A step has no ready worker; ``retry_after`` is the time until one is expected."""
+    """A step has no ready worker; ``retry_after`` is the time until one is expected.
+
+    The log of the server says why its workers died or could not start.
+    """
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason of a refusal as one word for logs and metrics: ``"queue_full"`` for `QueueFull`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
 
 
 def got(value: object) -> str:

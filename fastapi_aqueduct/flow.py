@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from .engine.declaration import LONGEST_TIMEOUT, check_numbers, checked_method, checked_timeout, named, not_a_task
+from .engine.configuration import Configuration
+from .engine.declaration import LONGEST_TIMEOUT, checked_method, checked_timeout, named, not_a_task
 from .engine.engine import LocalEngine
 from .engine.lifecycle import Lifecycle
 from .engine.loops.event_loop import check_asyncio as check_asyncio
-from .engine.loops.event_loop import in_event_loop
+from .engine.loops.event_loop import check_may_block
 from .engine.loops.owner import Guard
 from .engine.memory.arrivals import Arrival as Arrival
 from .engine.memory.banker import NO_CAP
 from .engine.memory.banker import ArrivalCap as ArrivalCap
 from .engine.memory.block_writer import BlockWriter as BlockWriter
+from .engine.options import DEFAULT_QUEUE_SIZE, DEFAULT_START_TIMEOUT, DEFAULT_STOP_TIMEOUT, EngineOptions
+from .engine.refusals import Refusals
 from .engine.scheduling.stream import FlowStream as FlowStream
 from .engine.state import FlowState as FlowState
-from .engine.statistics import ArenaStatistics
 from .engine.statistics import FlowStatistics as FlowStatistics
 from .engine.statistics import StepStatistics as StepStatistics
+from .engine.statistics import statistics_at_rest
 from .engine.system.process_memory import default_memory_limit
 from .engine.timing import DEFAULT_TIMING, Timing
-from .exceptions import BlockingCallError, InvalidArgument
+from .engine.trial import ShadowControl, TrialControl
+from .exceptions import InvalidArgument
 from .handler import BaseTaskHandler
+from .metrics.collect import Collector
+from .metrics.export import Exporter
+from .metrics.manager import make_reporters
+from .metrics.tracing import TracerProvider, Tracing
+from .reports import Subscriber
+from .settings import Setting
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
 from .steps import Steps
 from .task import BaseTask, check_streamable
 
 T = TypeVar("T", bound=BaseTask)
-
-DEFAULT_QUEUE_SIZE = 1024
-"""Tasks that may wait for a step by default."""
-
-DEFAULT_START_TIMEOUT = 300.0
-"""Seconds in which all workers must be ready by default."""
-
-DEFAULT_STOP_TIMEOUT = 25.0
-"""Seconds that a graceful stop waits for tasks in flight by default; Kubernetes kills a process after 30."""
 
 caller_guard: ContextVar[Guard | None] = ContextVar("caller_guard", default=None)
 """Makes a context around each call of a flow in this context: one that cancels it when the client disconnects."""
@@ -57,16 +59,30 @@ class Flow:
         queue_size: Tasks that may wait for a step, at each level of priority; default 1024. While the queue of a step
             is full, the steps before it get no tasks; while that of the first step is full, `process` waits and
             HTTP requests are refused.
-        queue_priorities: Number of priority levels; see `BaseTask.priority`. A waiting task rises by one level each
-            second, so that no task starves.
+        queue_priorities: Number of priority levels; see `BaseTask.priority`. A waiting task rises by one each second.
         mp_start_method: ``"spawn"`` or ``"forkserver"``. ``"fork"`` is refused: a server has threads and an event
             loop, and a fork copies them in an unusable state.
-        memory_limit: Bytes of shared memory that all processes of the flow may use; default: half of the memory of
-            the machine or container.
+        memory_limit: Bytes of shared memory of the flow; default: half of the memory of the machine or container.
         start_timeout: Seconds in which all workers must be ready; default 300.
         stop_timeout: Seconds that a graceful stop waits for tasks in flight; default 25.
         name: Name of the flow in logs, errors, probes and metrics.
+        context: Context variables of the caller that are set while its task is handled, in every worker.
+        worker_init: Runs in each worker before `on_start`, to set up logging, tracing or seeds; may be ``async def``.
+        template: Loads once what all workers need, in a process of its own from which they are forked, so that they
+            share the memory. A plain function at the top level of a module: a loader under ``functools.cache``, which
+            `on_start` calls again in each worker. What it returns is not used. See "Sharing weights".
+        forward_logs: Whether the handlers of this process get what user code in workers logs.
+        tracing: Whether tasks of traced requests have spans of OpenTelemetry; or the ``TracerProvider`` for them.
         timing: The times of the engine; tests shorten them.
+        metrics_enabled: Whether times of tasks are measured.
+        metrics_collector: Gathers what is measured for ``metrics_exporter``; default: a `metrics.Collector`.
+        metrics_exporter: Gets in periods what is measured, such as `metrics.ToStatsDMetricsExporter`; Prometheus needs
+            none.
+
+    Attributes:
+        subscribers: Functions that are called with the `fastapi_aqueduct.reports.TaskRecord` of each task that ends, in
+            the event loop of the flow and before the caller continues. For exporters; what they raise is logged.
+        refusals: Counts what the flow refuses.
 
     Raises:
         ConfigurationError: The flow cannot work as declared.
@@ -82,18 +98,33 @@ class Flow:
         start_timeout: float = DEFAULT_START_TIMEOUT,
         stop_timeout: float = DEFAULT_STOP_TIMEOUT,
         name: str = "flow",
+        context: Sequence[ContextVar[Any]] = (),
+        worker_init: Callable[[], object] | None = None,
+        template: Callable[[], object] | None = None,
+        forward_logs: bool = True,
+        tracing: bool | TracerProvider = True,
         timing: Timing = DEFAULT_TIMING,
+        metrics_enabled: bool = True,
+        metrics_collector: Collector | None = None,
+        metrics_exporter: Exporter | None = None,
     ) -> None:
         self.name = name
+        self.tracing = Tracing(name, tracing)
         self._steps = named(steps)
-        self._memory_limit = memory_limit
-        method = checked_method(mp_start_method)
         size = DEFAULT_QUEUE_SIZE if queue_size is None else queue_size
-        check_numbers(size, queue_priorities, memory_limit, start_timeout)
-        build = partial(
-            LocalEngine.build, name, self._steps, method, memory_limit, size, queue_priorities, start_timeout, timing
+        self.subscribers: list[Subscriber] = []
+        self.refusals = Refusals(self.tracing.note_refusal)
+        reporters = make_reporters(
+            name, self._steps, metrics_enabled, metrics_collector, metrics_exporter, self.subscribers
         )
-        self._lifecycle = Lifecycle(name, build, start_timeout, stop_timeout)
+        options = EngineOptions(
+            *(name, self._steps, checked_method(mp_start_method), size, queue_priorities, memory_limit),
+            *(start_timeout, timing, self.subscribers, metrics_enabled, context),
+            *(worker_init, reporters, forward_logs, self.refusals, self.tracing.begin if tracing else None),
+            *(template, stop_timeout),
+        )
+        self._configuration = Configuration(options, self._steps)
+        self._lifecycle = Lifecycle(self._configuration, LocalEngine.build)
 
     @property
     def state(self) -> FlowState:
@@ -108,7 +139,17 @@ class Flow:
     @property
     def stop_timeout(self) -> float:
         """Seconds that a graceful stop waits for tasks in flight."""
-        return self._lifecycle.stop_timeout
+        return self._configuration.options.stop_timeout
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """The numbers of the flow and its steps, and where they come from; while it is stopped, what a start would use.
+
+        Raises:
+            ConfigurationError: The flow is stopped, and a variable of the environment is wrong.
+        """
+        is_stopped = self._lifecycle.state is FlowState.STOPPED
+        return self._configuration.preview() if is_stopped else self._configuration.settings
 
     @property
     def steps(self) -> Steps:
@@ -169,7 +210,7 @@ class Flow:
             NotRunningError: The flow is not running, or was stopped meanwhile.
             ForkedError: The flow was started in a process that this one is a fork of.
             TaskTimeout: The answer did not come in time; the message says where the task was.
-            TaskNotPicklable: A field cannot be sent to another process.
+            TaskNotPicklable: A field, or a value of a context variable, cannot be sent to another process.
             TaskTooLarge: The task can never fit into shared memory.
             ArenaFull: Shared memory had no space in time.
             StepUnavailable: A step has no ready worker and will not have one in time.
@@ -199,8 +240,6 @@ class Flow:
 
     def stream(self, task: BaseTask, timeout_sec: float = 5.0, item_timeout: float | None = None) -> FlowStream[Any]:
         """Send a task through the steps, and iterate over the items that its handlers yield or emit.
-
-        ::
 
             async for token in flow.stream(task):
                 print(token)
@@ -256,11 +295,7 @@ class Flow:
 
         KeyboardInterrupt withdraws the task.
         """
-        if in_event_loop():
-            raise BlockingCallError(
-                f"process_blocking() of flow {self.name} would block the event loop that runs in this thread: use "
-                "`await flow.process(task)`, or call it in another thread, such as that of a `def` endpoint"
-            )
+        check_may_block(self.name)
         if not isinstance(task, BaseTask):
             raise not_a_task(task)
         timeout = checked_timeout(timeout_sec)
@@ -297,6 +332,27 @@ class Flow:
         if self._lifecycle.engine is not None:
             self._lifecycle.engine.kill_at_once()
 
+    async def _replace(self, position: int, handler: BaseTaskHandler, is_in_place: bool) -> None:
+        """Replace the handler of a step; see `Step.replace`."""
+        await self._lifecycle.running_engine(counts=False).replace(position, handler, is_in_place)
+        self._configuration.keep(position, handler)
+
+    async def _restart(self, position: int, is_in_place: bool) -> None:
+        """Replace the workers of a step by fresh ones; see `Step.restart`."""
+        await self._lifecycle.running_engine(counts=False).restart(position, is_in_place)
+
+    async def _canary(self, position: int, handler: BaseTaskHandler, share: float) -> TrialControl:
+        """Give a share of the tasks of a step to one more worker; see `Step.canary`."""
+        return await self._lifecycle.running_engine(counts=False).canary(position, handler, share)
+
+    async def _shadow(self, position: int, handler: BaseTaskHandler, keep: int) -> ShadowControl:
+        """Give copies of the tasks of a step to one more worker; see `Step.shadow`."""
+        return await self._lifecycle.running_engine(counts=False).shadow(position, handler, keep)
+
+    async def _resize(self, position: int, size: int) -> None:
+        """Give a step another number of workers; see `Step.scale`."""
+        await self._lifecycle.running_engine(counts=False).resize(position, size)
+
     def check_entry(self, priority: int = 0, timeout_sec: float = 5.0) -> None:
         """Refuse a task that would have to wait for a place now, or would miss its deadline.
 
@@ -310,7 +366,8 @@ class Flow:
             NotRunningError: The flow is not running.
             StepUnavailable: A step has no ready worker.
             QueueFull: The queue of the first step is full.
-            DeadlineUnreachable: At the measured rate the task would take longer than ``timeout_sec``.
+            DeadlineUnreachable: At the measured rate, or because a step is asleep and has to start, the task would take
+                longer than ``timeout_sec``. The step is woken.
         """
         self._lifecycle.running_engine().check_entry(priority, timeout_sec)
 
@@ -318,7 +375,7 @@ class Flow:
     def memory_limit(self) -> int:
         """Bytes of shared memory that all processes of the flow may use."""
         engine = self._lifecycle.engine
-        return engine.memory_limit if engine else self._memory_limit or default_memory_limit()
+        return engine.memory_limit if engine else self._configuration.options.memory_limit or default_memory_limit()
 
     def expect(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap = NO_CAP) -> Arrival:
         """Expect a body. It counts as arriving from its first byte, and waits while too much is arriving.
@@ -333,7 +390,7 @@ class Flow:
             NotRunningError: The flow is not running.
             Overloaded: Too many bodies are arriving.
         """
-        return self._lifecycle.running_engine().expect(size, most, wait_timeout, cap)
+        return self._lifecycle.running_engine(counts=False).expect(size, most, wait_timeout, cap)
 
     def receive(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap = NO_CAP) -> BlockWriter:
         """Expect a body that is written to shared memory.
@@ -347,7 +404,7 @@ class Flow:
         Raises:
             NotRunningError, Overloaded: As for `expect`.
         """
-        return self._lifecycle.running_engine().receive(size, most, wait_timeout, cap)
+        return self._lifecycle.running_engine(counts=False).receive(size, most, wait_timeout, cap)
 
     def adopt(self) -> None:
         """Have the running event loop drive the flow, if no loop does or a background loop of the flow does.
@@ -358,15 +415,14 @@ class Flow:
         Raises:
             NotRunningError: The flow is not running.
         """
-        self._lifecycle.running_engine().adopt()
+        self._lifecycle.running_engine(counts=False).adopt()
 
     def statistics(self) -> FlowStatistics:
         """Return a snapshot of workers, queues and shared memory. Does no I/O, so that probes can call it."""
         engine, state = self._lifecycle.engine, self._lifecycle.state
         if engine is None:
-            steps = tuple(StepStatistics(name, (), step.nprocs, 0) for name, step in self._steps)
-            arena = ArenaStatistics(self.memory_limit)
-            return FlowStatistics(self.name, state, steps, arena, 0, 0, 0, 0, 0)
+            steps = {name: step.nprocs for name, step in self._steps}
+            return statistics_at_rest(self.name, state, steps, self.memory_limit, self.refusals.by_reason())
         return engine.statistics(state)
 
     def __reduce__(self) -> NoReturn:

@@ -41,8 +41,6 @@ class BaseTaskHandler:
         ConfigurationError: A subclass defines `on_start` or `on_stop` with a ``yield``, so its body would not run.
 
     Example:
-        ::
-
             class Classify(BaseTaskHandler):
                 def on_start(self) -> None:
                     self.model = load_model()
@@ -87,8 +85,6 @@ class BaseTaskHandler:
     def rounds(self, tasks: Sequence[T]) -> Iterator[list[T]]:
         """Work on a batch in rounds, in ``handle``: each round is given the tasks that are not answered yet.
 
-        ::
-
             def handle(self, *tasks: Prompt) -> None:
                 for live in self.rounds(tasks):
                     for task, token in zip(live, self.model.step(live)):
@@ -112,7 +108,7 @@ class BaseTaskHandler:
         """
         for host in task_hosts:
             return host.rounds(tasks)
-        return _rounds_without_worker(tasks)
+        return rounds_without_worker(tasks)
 
     def on_stop(self) -> Awaitable[None] | None:
         """Release the resources of `on_start`. Runs in the worker when it is stopped, not when it is killed."""
@@ -128,7 +124,7 @@ class BaseTaskHandler:
         return f"step{step_number}_{cls.__name__}"
 
 
-def _rounds_without_worker(tasks: Sequence[T]) -> Iterator[list[T]]:
+def rounds_without_worker(tasks: Sequence[T]) -> Iterator[list[T]]:
     """Do what tests of a handler expect of rounds, where there is no worker."""
     while live := [task for task in tasks if not {"is_finished", "failure"} & runtime_of(task).keys()]:
         yield live

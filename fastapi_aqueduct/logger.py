@@ -1,7 +1,7 @@
 """The logger of the package.
 
 Without a configuration of logging, Python prints warnings and errors to stderr. Attach handlers as to any logger, for
-example to send errors to Sentry::
+example to send errors to Sentry:
 
     from fastapi_aqueduct.logger import log
 

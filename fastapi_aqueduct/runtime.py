@@ -7,7 +7,10 @@ the codec, and none can leak into another process.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypedDict
+
+from .reports import RawStep
 
 RUNTIME = "_aqueduct"
 """The name in ``__dict__``."""
@@ -20,14 +23,14 @@ class Runtime(TypedDict, total=False):
         deferred: `SharedBytes` by the name of the field that they become when it is read.
         failure: The exception of ``task.fail``.
         is_finished: Whether ``task.finish`` was called, where there is no worker.
-        metrics: The steps that the task visited, as for `StepMetrics`, and the total time.
+        metrics: The steps that the task visited, as for `StepRecord`, and the total time.
         noted: The fields that ``share_value`` is to move when the task is processed, with their values.
     """
 
     deferred: dict[str, Any]
     is_finished: bool
     failure: BaseException
-    metrics: tuple[tuple[tuple[str, float, float, int], ...], float]
+    metrics: tuple[tuple[RawStep, ...], float]
     noted: dict[str, Any]
 
 
@@ -48,6 +51,9 @@ class TaskHost(Protocol):
 
     def rounds(self, tasks: Sequence[Any]) -> Iterator[list[Any]]:
         """Iterate over the tasks that are not answered yet; between two rounds send what was emitted."""
+
+    def surround(self, task: Any) -> AbstractContextManager[None]:
+        """Return a context manager in which code works for one task of a batch."""
 
 
 task_hosts: list[TaskHost] = []

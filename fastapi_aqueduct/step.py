@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import operator
@@ -9,8 +10,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
+from .autoscale import Autoscale
 from .exceptions import ConfigurationError, got
 from .handler import BaseTaskHandler, HandlerForm, check_methods, form_of
+from .placement.ray_actor import RayActor
+from .worker_options import WorkerOptions
 
 # Valid in a label of a metric, a token of an HTTP header and a line of a log without quotes.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -27,7 +31,8 @@ class FlowStep:
         handle_condition: Decides whether a task visits this step; other tasks go on to the next step. It is called
             in the process that the task comes from (the previous worker, or the process that calls
             ``Flow.process``), so it must be picklable: a function of a module, not a lambda.
-        nprocs: Number of worker processes.
+        nprocs: Number of worker processes; with an `Autoscale` it follows the work, down to 0. The attribute is the
+            number that the flow starts with.
         batch_size: The most tasks in one call of ``handle``.
         batch_timeout: Seconds to wait for a batch to fill, from the arrival of its first task; 0: never wait.
             ``"auto"``: a batch that is not full waits for further tasks while an idle worker could have it, but only
@@ -66,6 +71,7 @@ class FlowStep:
             Generators take turns in one thread, each from one ``yield`` to the next, so that a slow consumer pauses
             only its own stream; coroutines share an event loop. Default: 1 for a generator, since calls that take turns
             must keep no state in ``self`` or in a model that they share; 100 for ``async def``.
+        worker: What each worker gets of its machine: devices, environment variables, threads; see `WorkerOptions`.
         name: Name of the step in logs, metrics, probes and errors, and in ``flow.steps``: letters, digits, ``_``,
             ``-`` and ``.``. Default: the numbered name, ``BaseTaskHandler.get_step_name``, such as ``step1_Classify``,
             by which ``flow.steps`` finds a named step too.
@@ -78,7 +84,7 @@ class FlowStep:
         self,
         handler: BaseTaskHandler,
         handle_condition: Callable[[Any], Any] = operator.truth,
-        nprocs: int = 1,
+        nprocs: int | Autoscale = 1,
         batch_size: int = 1,
         batch_timeout: float | Literal["auto"] = 0.0,
         on_start_wait: float = 0.0,
@@ -92,11 +98,13 @@ class FlowStep:
         busy_poll: float = 0.0,
         continuous: bool = False,
         concurrency: int | None = None,
+        worker: WorkerOptions | None = None,
         name: str | None = None,
     ) -> None:
         self.handler = handler
+        self._named_after = type(handler)  # names stay when the handler is replaced
         self.handle_condition = handle_condition
-        self.nprocs = nprocs
+        self._set_nprocs(nprocs)
         self.batch_size = batch_size
         self.batch_timeout = batch_timeout
         self.max_retries = max_retries
@@ -109,7 +117,65 @@ class FlowStep:
         self.name = name
         self.continuous = continuous
         self.concurrency = concurrency
+        self.worker = worker
         self._check()
+
+    def numbered_name(self, number: int) -> str:
+        """Return the name of the step by its number in the flow and the class of its first handler.
+
+        Args:
+            number: The number of the step, from 1.
+        """
+        return self._named_after.get_step_name(number)
+
+    def with_handler(self, handler: BaseTaskHandler) -> FlowStep:
+        """Return the same step with another handler.
+
+        Args:
+            handler: The handler.
+
+        Raises:
+            ConfigurationError: Its ``handle`` is of another form, such as a generator in the place of a plain method.
+        """
+        step = copy.copy(self)
+        step.handler = handler
+        step._check()
+        if form_of(handler) is not form_of(self.handler):
+            raise ConfigurationError(
+                f"{type(handler).__name__} cannot take the place of {type(self.handler).__name__}: `handle` of both "
+                "must be a plain method, both a generator, or both `async def`"
+            )
+        return step
+
+    def with_stand_in(self, stand_in: BaseTaskHandler, handle_condition: Callable[[Any], Any]) -> FlowStep:
+        """Return the same step without the user's code, for a process that does not have it.
+
+        Args:
+            stand_in: Stands for the handler; its ``handle`` has the same form.
+            handle_condition: Stands for the condition.
+        """
+        step = self.with_handler(stand_in)
+        step.handle_condition = handle_condition
+        step._named_after = type(stand_in)
+        return step
+
+    def with_option(self, option: str, value: Any) -> FlowStep:
+        """Return the same step with another value of an option.
+
+        Args:
+            option: Name of the option.
+            value: Its value.
+
+        Raises:
+            ConfigurationError: The value cannot work.
+        """
+        step = copy.copy(self)
+        if option == "nprocs":
+            step._set_nprocs(value)
+        else:
+            setattr(step, option, value)
+        step._check()
+        return step
 
     @property
     def call_size(self) -> int:
@@ -126,6 +192,28 @@ class FlowStep:
             return 0
         return self.concurrency or (DEFAULT_CONCURRENCY if form.is_async else 1)
 
+    @property
+    def placement(self) -> RayActor | None:
+        """Where its handlers run; None: in processes of this machine."""
+        return None if self.worker is None else self.worker.placement
+
+    @property
+    def sends_ahead(self) -> bool:
+        """Whether a worker that makes one call after the other gets a second full batch while it works on one.
+
+        On its way to another machine a batch takes time, which the worker would lose otherwise.
+        """
+        return self.placement is not None and not self.places
+
+    @property
+    def most_workers(self) -> int:
+        """The most workers that it has at once, unless `Step.scale` asks for more."""
+        return self.nprocs if self.autoscale is None else self.autoscale.maximum
+
+    def _set_nprocs(self, nprocs: int | Autoscale) -> None:
+        self.autoscale = nprocs if isinstance(nprocs, Autoscale) else None
+        self.nprocs = nprocs.start if isinstance(nprocs, Autoscale) else nprocs
+
     def _check(self) -> None:
         if not isinstance(self.handler, BaseTaskHandler):
             raise ConfigurationError(
@@ -137,7 +225,11 @@ class FlowStep:
         # Not checked when the class is made: it may be a common base of handlers.
         if getattr(self.handler.handle, "__func__", None) is BaseTaskHandler.handle:
             raise ConfigurationError(f"{name} has no method `handle`; define `def handle(self, *tasks)` in it")
+        if self.worker is not None and not isinstance(self.worker, WorkerOptions):
+            raise ConfigurationError(f"the step with {name} needs WorkerOptions as worker, {got(self.worker)}")
         self._check_form(name, form_of(self.handler))
+        if self.placement is not None:
+            self._check_placed(name)
         if not callable(self.handle_condition):
             raise ConfigurationError(f"handle_condition of the step with {name} is not callable")
         if inspect.iscoroutinefunction(self.handle_condition):
@@ -171,6 +263,15 @@ class FlowStep:
             value = getattr(self, parameter)
             if value is not None and value <= 0:
                 raise ConfigurationError(f"the step with {name} needs {parameter} > 0, got {value}")
+
+    def _check_placed(self, name: str) -> None:
+        """Refuse options that concern the process on this machine, where the handler does not run."""
+        for parameter in ("busy_poll", "max_memory_growth"):
+            if getattr(self, parameter):
+                raise ConfigurationError(
+                    f"the step with {name} has {parameter}, which concerns a process of this machine, and a placement "
+                    f"on another one: leave out {parameter}"
+                )
 
     def _check_form(self, name: str, form: HandlerForm) -> None:
         """Refuse options that the form of ``handle`` cannot have."""
@@ -206,7 +307,7 @@ class FlowStep:
 
     def __repr__(self) -> str:
         return (
-            f"FlowStep({type(self.handler).__name__}, nprocs={self.nprocs}, "
+            f"FlowStep({type(self.handler).__name__}, nprocs={self.autoscale or self.nprocs}, "
             f"batch_size={self.batch_size}, batch_timeout={self.batch_timeout}"
             + (f", name={self.name!r})" if self.name is not None else ")")
         )

@@ -14,7 +14,7 @@ from .fields import SharedBytes as SharedBytes
 from .fields import SharedField as SharedField
 from .fields import forget_shared
 from .params import no_parameter
-from .reports import StepMetrics, TaskMetrics
+from .reports import TaskMetrics
 from .runtime import RUNTIME, drop_runtime, runtime_of, set_runtime, task_hosts
 from .travel import check_class, check_field_names, check_shareable
 
@@ -55,7 +55,7 @@ _ids = itertools.count(1)
 class BaseTask:
     """Carries inputs to the handlers and results back. Subclass it and set any attributes.
 
-    A dataclass shows best which fields are inputs and which are results::
+    A dataclass shows best which fields are inputs and which are results:
 
         @dataclass
         class Scan(BaseTask):
@@ -124,7 +124,7 @@ class BaseTask:
         """Times of the steps, once the task is finished."""
         # Made on access: most callers do not read it.
         steps, total_time = runtime_of(self).get("metrics", ((), 0.0))
-        return TaskMetrics(tuple([StepMetrics(*step) for step in steps]), total_time)
+        return TaskMetrics.of(steps, total_time)
 
     @property
     def is_cancelled(self) -> bool:
@@ -361,7 +361,7 @@ def check_streamable(task: BaseTask) -> None:
 
 
 def _memory_here() -> SharedMemory | None:
-    return shared_memories[-1] if shared_memories and shared_memories[-1].is_here() else None
+    return next((memory for memory in reversed(shared_memories) if memory.is_here()), None)
 
 
 def checked_priority(priority: int) -> int:

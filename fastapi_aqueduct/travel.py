@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from .exceptions import ConfigurationError, NotShareable
@@ -51,7 +52,7 @@ def check_field_names(cls: type, root: type) -> None:
     Raises:
         ConfigurationError: The field.
     """
-    for name in cls.__dict__.get("__annotations__", ()):
+    for name in _annotated_names(cls):
         hidden = root.__dict__.get(name)
         if name not in cls.__dict__ and (callable(hidden) or isinstance(hidden, property)):
             if inspect.getattr_static(cls, name) is hidden:
@@ -59,6 +60,15 @@ def check_field_names(cls: type, root: type) -> None:
                     f"{cls.__qualname__}: a field cannot have the name `{name}`, which is that of "
                     f"{root.__name__}.{name}: rename it"
                 )
+
+
+def _annotated_names(cls: type) -> Iterable[str]:
+    """Return the names that are annotated in a class itself; names in the annotations may be unknown."""
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format, get_annotations
+
+        return get_annotations(cls, format=Format.FORWARDREF)
+    return inspect.get_annotations(cls)
 
 
 def check_shareable(where: str, value: Any) -> None:

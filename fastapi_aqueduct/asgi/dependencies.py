@@ -1,8 +1,6 @@
 """Flows and tasks as dependencies of FastAPI, for endpoints that drive a flow themselves.
 
 Example:
-    ::
-
         @app.post("/ocr")
         async def ocr(task: Annotated[OcrTask, FlowTask()], flow: FlowDep) -> OcrResult:
             await flow.process(task)
@@ -27,7 +25,8 @@ from ..exceptions import ConfigurationError, InvalidArgument, UsageError
 from ..flow import Flow
 from ..task import BaseTask
 from .binding.parameters import task_type_of
-from .binding.task_factory import HOW_TO_START, TaskBinding, TaskFactory
+from .binding.task_factory import TaskFactory
+from .binding.uploads import HOW_TO_START
 from .body.heap import HeapGuard
 from .body.limits import BodyRules, checked_media_types
 from .disconnect import watch_caller
@@ -155,7 +154,36 @@ async def get_request(request: Request) -> AsyncIterator[Request]:
 
 
 @dataclass(frozen=True)
-class FlowTask(params.Depends):
+class BodyDependency(params.Depends):
+    """A dependency that gets the body of the request. FastAPI sets the annotated type with dataclasses.replace.
+
+    Attributes:
+        media_type: As for `flow_endpoint`.
+        max_body_size: As for `flow_endpoint`.
+        accept_gzip: As for `flow_endpoint`.
+        upload_limits: As for `flow_endpoint`.
+    """
+
+    dependency: Callable[..., Any] | None = dataclasses.field(default=None, kw_only=True)
+    use_cache: bool = dataclasses.field(default=True, kw_only=True)
+    scope: Literal["function", "request"] | None = dataclasses.field(default=None, kw_only=True)
+    media_type: str | tuple[str, ...] | None = dataclasses.field(default=None, kw_only=True)
+    max_body_size: int | None = dataclasses.field(default=None, kw_only=True)
+    accept_gzip: bool = dataclasses.field(default=False, kw_only=True)
+    upload_limits: UploadLimits | None = dataclasses.field(default=None, kw_only=True)
+
+    def _rules(self, wait: Callable[[], float]) -> BodyRules:
+        return BodyRules(
+            media_types=checked_media_types(self.media_type),
+            max_body_size=self.max_body_size,
+            limits=self.upload_limits,
+            accept_gzip=self.accept_gzip,
+            wait=wait,
+        )
+
+
+@dataclass(frozen=True)
+class FlowTask(BodyDependency):
     """Makes a task from the request: ``task: Annotated[OcrTask, FlowTask()]``.
 
     The parameters of the task's constructor become parameters of the request, and a parameter of type `Upload` gets the
@@ -173,15 +201,7 @@ class FlowTask(params.Depends):
         upload_limits: As for `flow_endpoint`.
     """
 
-    # FastAPI sets the class of the task from the annotation with dataclasses.replace.
-    dependency: Callable[..., Any] | None = dataclasses.field(default=None, kw_only=True)
-    use_cache: bool = dataclasses.field(default=True, kw_only=True)
-    scope: Literal["function", "request"] | None = dataclasses.field(default=None, kw_only=True)
     flow: Flow | None = None
-    media_type: str | tuple[str, ...] | None = dataclasses.field(default=None, kw_only=True)
-    max_body_size: int | None = dataclasses.field(default=None, kw_only=True)
-    accept_gzip: bool = dataclasses.field(default=False, kw_only=True)
-    upload_limits: UploadLimits | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,13 +215,7 @@ class FlowTask(params.Depends):
         if task_type is None:
             name = getattr(kind, "__qualname__", repr(kind))
             raise InvalidArgument(f"FlowTask() makes tasks, and {name} is not a subclass of BaseTask")
-        rules = BodyRules(
-            media_types=checked_media_types(self.media_type),
-            max_body_size=self.max_body_size,
-            limits=self.upload_limits,
-            accept_gzip=self.accept_gzip,
-            wait=RESERVE_TIMEOUT,
-        )
+        rules = self._rules(lambda: RESERVE_TIMEOUT)
         factory: TaskFactory[Any] = TaskFactory(task_type, rules, RESERVE_TIMEOUT)
         source = get_flow if self.flow is None else GivenFlow(self.flow)
 
@@ -210,7 +224,7 @@ class FlowTask(params.Depends):
             return task
 
         make_task.__signature__ = hidden_parameters(source, factory)  # type: ignore[attr-defined]
-        make_task.__aqueduct__ = TaskBinding(factory, HeapGuard(rules, self.flow))  # type: ignore[attr-defined]
+        make_task.__aqueduct__ = factory.binding(HeapGuard(rules, self.flow))  # type: ignore[attr-defined]
         return make_task
 
 

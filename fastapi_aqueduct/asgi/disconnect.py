@@ -8,13 +8,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from ..exceptions import UsageError
 from ..flow import caller_guard
+from . import gunicorn
 
 ARM_DELAY = 0.05
 """Seconds before a watch begins to listen, and up to twice as many. Most tasks are done by then, also where dozens wait
@@ -30,6 +32,7 @@ class DisconnectWatch:
         receive: Of the request. To listen on it also works under ``BaseHTTPMiddleware``, where
             ``Request.is_disconnected`` never turns true.
         at_once: Whether to listen from the beginning: for a body that takes long, and works on until it is cancelled.
+            It must be the last watch of its request; `gunicorn` says why.
     """
 
     def __init__(self, receive: Receive, at_once: bool = False) -> None:
@@ -67,7 +70,7 @@ class DisconnectWatch:
         self._listener = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        if await _disconnected(self._receive):
+        if (self._at_once or not gunicorn.is_server()) and await _disconnected(self._receive):
             self._has_gone = True
             self._task.cancel()
 
@@ -144,7 +147,7 @@ class ThreadDisconnectWatch:
             self._listener = None
 
     async def _listen(self) -> None:
-        if await _disconnected(self._receive):
+        if not gunicorn.is_server() and await _disconnected(self._receive):
             with contextlib.suppress(RuntimeError):  # the event loop of the call is closed
                 self._on_disconnect()
 
@@ -205,23 +208,33 @@ def _timer_of(loop: asyncio.AbstractEventLoop) -> _ArmTimer:
     return _timer
 
 
+class Client(Protocol):
+    """The client of a request, as a `Caller` sees it."""
+
+    def has_sent_all(self) -> bool:
+        """Return whether the body is complete, so that a listener consumes nothing of it."""
+
+    async def listen(self) -> Message:
+        """Receive a message, and keep it for code that reads an empty body later."""
+
+
 class Caller:
     """The client of a request whose endpoint calls `Flow.process` itself.
 
     Each call is watched, and nothing else: what the endpoint does beside it is not cancelled.
 
     Args:
-        request: The request.
+        client: The client.
     """
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._loop = asyncio.get_running_loop()
         self._is_waiting = True
 
     def __call__(self, cancel: Callable[[], object] | None) -> AbstractContextManager[object]:
         """Return the context in which a task is processed; see `Guard`."""
-        if not (self._is_waiting and self._has_sent_all()):
+        if not (self._is_waiting and self._client.has_sent_all()):
             return nullcontext()
         if cancel is None and asyncio.get_running_loop() is self._loop:
             return DisconnectWatch(self._receive)
@@ -232,23 +245,77 @@ class Caller:
         self._is_waiting = False
 
     async def _receive(self) -> Message:
+        message = await self._client.listen()
+        if not self._is_waiting:
+            raise UsageError("the answer was sent")
+        return message
+
+
+class RequestClient:
+    """The client of a request whose body is read through its ``Request`` object.
+
+    Args:
+        request: The request.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def has_sent_all(self) -> bool:
+        """Return whether the body was read, or is empty; see `Client`."""
+        # Other code may still read the body, and would miss what a watch consumes.
+        return getattr(self._request, "_stream_consumed", False) or is_empty(self._request.scope)
+
+    async def listen(self) -> Message:
+        """Receive a message; see `Client`."""
         # Code that reads an empty body later must not wait for a message that was consumed here: the request keeps it.
         if not getattr(self._request, "_stream_consumed", False):
             try:
                 await self._request.body()
             except ClientDisconnect:  # the client left before the watch was armed
                 return {"type": "http.disconnect"}
-        message = await self._request.receive()
-        if not self._is_waiting:
-            raise UsageError("the answer was sent")
+        return await self._request.receive()
+
+
+class MessageClient:
+    """The client of a request whose ASGI messages pass through this object, in place of a ``Request``.
+
+    Args:
+        scope: Of the request.
+        receive: The server's.
+
+    Attributes:
+        receive: As given; `transport_of` looks through it.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.receive = receive
+        self._scope = scope
+        self._kept: Message | None = None
+        self._is_complete = False
+
+    def has_sent_all(self) -> bool:
+        """Return whether the application has received the whole body, or it is empty; see `Client`."""
+        return self._is_complete or is_empty(self._scope)
+
+    async def listen(self) -> Message:
+        """Receive a message; see `Client`."""
+        self._kept = await self.receive()
+        return self._kept
+
+    async def receive_for_application(self) -> Message:
+        """Receive the next message, as an application does from the server."""
+        message, self._kept = self._kept, None
+        if message is None:
+            message = await self.receive()
+        self._is_complete = not message.get("more_body", False)
         return message
 
-    def _has_sent_all(self) -> bool:
-        # Other code may still read the body, and would miss what a watch consumes.
-        if getattr(self._request, "_stream_consumed", False):
-            return True
-        headers = self._request.headers
-        return headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+def is_empty(scope: Scope) -> bool:
+    """Return whether a request has no body."""
+    headers = Headers(scope=scope)
+    return headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
 
 def watch_caller(connection: HTTPConnection) -> None:
@@ -257,6 +324,6 @@ def watch_caller(connection: HTTPConnection) -> None:
     stack = connection.scope.get("fastapi_function_astack")
     if not isinstance(connection, Request) or not isinstance(stack, AsyncExitStack) or caller_guard.get() is not None:
         return
-    caller = Caller(connection)
+    caller = Caller(RequestClient(connection))
     caller_guard.set(caller)
     stack.callback(caller.forget)

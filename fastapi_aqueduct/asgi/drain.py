@@ -19,7 +19,9 @@ from types import FrameType
 from typing import Any
 
 from ..logger import log
+from . import gunicorn
 from .flow_set import FlowSet
+from .loop_signals import LoopSignals
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -31,27 +33,32 @@ class Drain:
     a load balancer sends requests until it notices. The delay covers that time.
 
     Args:
-        delay: Seconds between SIGTERM and the server's own shutdown.
         flows: The flows of the application; a signal ends their streams, a second one stops them at once.
 
     Attributes:
         is_draining: Whether a signal to stop has come.
     """
 
-    def __init__(self, delay: float, flows: FlowSet) -> None:
+    def __init__(self, flows: FlowSet) -> None:
         self.is_draining = False
-        self._delay = delay
+        self._delay = 0.0
         self._flows = flows
         self._loop: asyncio.AbstractEventLoop
+        self._loop_signals: LoopSignals | None = None
         self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
         self._received: set[signal.Signals] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._stream_timers: list[asyncio.TimerHandle] = []
         self._abort: asyncio.Task[None] | None = None
 
-    def install(self) -> None:
-        """Replace the handlers. Does nothing outside the main thread, or where the server handles no SIGTERM."""
+    def install(self, delay: float) -> None:
+        """Replace the handlers. Does nothing outside the main thread, or where the server handles no SIGTERM.
+
+        Args:
+            delay: Seconds between SIGTERM and the server's own shutdown.
+        """
         self.is_draining = False
+        self._delay = delay
         self._received.clear()
         self._abort = None
         if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGTERM)):
@@ -63,8 +70,12 @@ class Drain:
             for signum, handler in handlers.items()
             if callable(handler) and handler is not signal.default_int_handler
         }
-        if self._loop.remove_signal_handler(signal.SIGTERM):
-            # asyncio gives no access to a handler of the loop. Servers that use one treat SIGINT the same way.
+        if gunicorn.is_server():
+            # Its event loop runs once, so nothing replaces the wakeup descriptor; that of granian runs twice.
+            self._loop_signals = LoopSignals(self._loop, self._previous.keys())
+            self._loop_signals.install()
+        elif self._loop.remove_signal_handler(signal.SIGTERM):
+            # asyncio gives no access to a handler of the loop. Other servers that use one treat SIGINT the same way.
             self._previous[signal.SIGTERM] = _interrupt
         for signum in self._previous:
             signal.signal(signum, self._on_signal)
@@ -81,6 +92,9 @@ class Drain:
             # Another handler was installed later, and calls this one.
             if signal.getsignal(signum) == self._on_signal:
                 signal.signal(signum, handler)
+        if self._loop_signals is not None:
+            self._loop_signals.restore()
+            self._loop_signals = None
         self._previous.clear()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -128,7 +142,9 @@ class Drain:
         handler = self._previous.get(signum)
         if handler is None:
             return
-        if handler is _interrupt:
+        if self._loop_signals is not None:
+            self._loop_signals.send(signum)
+        elif handler is _interrupt:
             interrupted = signal.signal(signal.SIGINT, self._previous.get(signal.SIGINT, signal.SIG_DFL))
             handler(signum, None)
             signal.signal(signal.SIGINT, interrupted)

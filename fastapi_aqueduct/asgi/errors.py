@@ -20,8 +20,10 @@ from ..exceptions import (
     TaskTimeout,
     TaskTooLarge,
     WorkerDied,
+    reason_of,
 )
 from ..logger import log
+from .settings import refusal_log_of
 from .traceback import chain, untangle
 
 
@@ -38,23 +40,23 @@ class BodyError(AqueductError):
 
 
 class BodyTooLarge(BodyError):
-    """The body is larger than the endpoint allows."""
+    """The body is larger than the endpoint allows (413): raise ``max_body_size``, or send less."""
 
 
 class BodyTooSlow(BodyError):
-    """The client sent nothing for too long, or less than the least rate."""
+    """The client sent nothing for too long, or less than the least rate (408); see `UploadLimits`."""
 
 
 class UnsupportedBody(BodyError):
-    """The body has a type or a coding that the endpoint does not accept."""
+    """The body has a type or a coding that the endpoint does not accept (415): see ``media_type``, ``accept_gzip``."""
 
 
 class BodyLengthMismatch(BodyError):
-    """The body is shorter or longer than its Content-Length says."""
+    """The body is shorter or longer than its Content-Length says (400)."""
 
 
 class MalformedBody(BodyError):
-    """The body is not what its Content-Type or Content-Encoding announces."""
+    """The body is not what its Content-Type or Content-Encoding announces (400)."""
 
 
 class Answer(NamedTuple):
@@ -202,6 +204,15 @@ def _is_handled_by_application(scope: Scope, exc: Exception) -> bool:
     return any(cls in handlers for cls in type(exc).__mro__)
 
 
+_WARNED = {408, 413, 499, 503, 504}
+"""Statuses that are logged as warnings, which an operator sees also without a configuration of logging."""
+
+
 def _log_answer(scope: Scope, exc: Exception, answer: Answer) -> None:
-    # Not a warning: under overload there are many, and metrics count them.
-    log.info("%s %s: %d: %s", scope["method"], scope["path"], answer.status, str(exc) or answer.detail)
+    line = f"{scope['method']} {scope['path']}: {answer.status}: {str(exc) or answer.detail}"
+    if answer.status in _WARNED:
+        # Under overload there are many. Metrics count them; a line for each would add to the load.
+        route = f"{scope['method']} {getattr(scope.get('route'), 'path', '')}"
+        refusal_log_of(scope).note(route, reason_of(exc), line)
+    else:
+        log.info("%s", line)

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
+from inspect import isfunction
 from typing import Any, ClassVar, Self
 
 from fastapi import FastAPI
@@ -17,14 +18,19 @@ from ..exceptions import ConfigurationError
 from ..flow import Flow, check_asyncio
 from ..handler import BaseTaskHandler
 from ..logger import log
+from ..pipeline import PipelinePlace
 from ..step import FlowStep
+from ..worker_function import WorkerFunction, flow_of
+from .app_options import AppOptions
 from .drain import Drain
+from .endpoints.calling_routes import watch_routes
 from .endpoints.fast_path import use_fast_path
 from .endpoints.guarded_routes import guard_routes
 from .flow_set import FlowSet
 from .openapi import document
 from .probes import Probes
 from .process import ProcessSettings
+from .refusal_log import RefusalLog
 from .route_check import RouteCheck
 from .settings import Settings, UploadLimits
 
@@ -32,7 +38,7 @@ from .settings import Settings, UploadLimits
 class Aqueduct:
     """Starts flows with an application and stops them with it; adds probes, OpenAPI and metrics.
 
-    There are four ways to use it, and several can be used together::
+    There are four ways to use it, and several can be used together:
 
         app = FastAPI(lifespan=aqueduct.lifespan)
 
@@ -46,7 +52,8 @@ class Aqueduct:
     A mounted application needs no extension of its own: the flows run with the application it is mounted on.
 
     Args:
-        *flows: The flows. One that already runs when the application starts is used, and is not stopped.
+        *flows: The flows, and functions that `in_worker` has decorated. A flow that already runs when the application
+            starts is used, and is not stopped.
         drain_delay: Seconds between SIGTERM and the server's own shutdown. Meanwhile ``/ready`` responds 503 and
             requests are served, so that load balancers can choose other servers. A second SIGTERM, or Ctrl-C, ends it.
         upload_limits: Limits of uploads for endpoints without their own; default: `UploadLimits()`.
@@ -61,24 +68,29 @@ class Aqueduct:
             no ``drain_delay``, ``/ready`` does not show that the server stops, and open streams can hold up its stop.
         register_metrics: Whether the flows are in the default registry of prometheus_client, if that is installed.
         add_probes: Whether ``/ready``, ``/live`` and ``/startup`` are added to the application, at the root.
+        pipeline: Where workers and queues are. ``"own"``: each process of the server has its own. ``"host"``: the
+            processes of a server share them; the first one starts a process that runs them.
+            ``"unix:/run/ocr/flow.sock"``: ``fastapi-aqueduct serve`` runs them; ``{flow}`` in the path stands for the
+            name of a flow. Default: what the environment variable AQUEDUCT_PIPELINE says, or ``"own"``.
 
     Attributes:
-        flows: The flows.
-        upload_limits: As given.
+        flows: The flows, also those behind functions.
         server_timing: As given.
+        refusal_log: Logs the refused requests.
         is_stopping: Whether the server was told to stop.
         probes: A router with the three probes, for another place:
             ``app.include_router(aqueduct.probes, prefix="/internal", dependencies=[...])``.
 
     Raises:
-        ConfigurationError: There are no flows, a flow is given twice, or an argument is no flow.
+        ConfigurationError: There are no flows, a flow is given twice, an argument is no flow, or the flows cannot run
+            where ``pipeline`` says.
     """
 
     _all_flows: ClassVar[weakref.WeakSet[Flow]] = weakref.WeakSet()
 
     def __init__(
         self,
-        *flows: Flow,
+        *flows: Flow | WorkerFunction[..., Any, Any],
         drain_delay: float = 0.0,
         upload_limits: UploadLimits | None = None,
         server_timing: bool = False,
@@ -88,26 +100,27 @@ class Aqueduct:
         handle_signals: bool = True,
         register_metrics: bool = True,
         add_probes: bool = True,
+        pipeline: str | None = None,
     ) -> None:
-        _check_flows(flows)
-        if not flows or len(set(flows)) < len(flows):
+        given = tuple(map(flow_of, flows))
+        _check_flows(given)
+        if not given or len(set(given)) < len(given):
             raise ConfigurationError("Aqueduct needs at least one flow, and each flow only once")
-        if drain_delay < 0:
-            raise ConfigurationError(f"drain_delay must not be negative, got {drain_delay}")
-        if drain_delay and not handle_signals:
-            raise ConfigurationError("drain_delay begins with SIGTERM, so it needs handle_signals=True")
-        self.flows = flows
-        self._all_flows.update(flows)
-        self.upload_limits = upload_limits
+        self._pipeline = PipelinePlace.read(pipeline)
+        self._pipeline.check(given)
+        self.flows = given
+        self._all_flows.update(given)
         self.server_timing = server_timing
-        self._flow_set = FlowSet(flows)
-        self._drain = Drain(drain_delay, self._flow_set)
-        self._probes = Probes(flows, self._drain)
+        self.refusal_log = RefusalLog()
+        self._has_functions = given != flows
+        self._flow_set = FlowSet(given)
+        self._declared = self._options = AppOptions(drain_delay, upload_limits, handle_signals)
+        self._drain = Drain(self._flow_set)
+        self._probes = Probes(given, self._drain)
         self.probes = self._probes.router()
         self._process = ProcessSettings(adjust_malloc, adjust_gc)
         self._has_fast_path = fast_path
         self._why_slow: str | None = None
-        self._handles_signals = handle_signals
         self._registers_metrics = register_metrics
         self._adds_probes = add_probes
         self._users = 0
@@ -118,6 +131,11 @@ class Aqueduct:
     def is_stopping(self) -> bool:
         """Whether the server was told to stop."""
         return self._drain.is_draining
+
+    @property
+    def upload_limits(self) -> UploadLimits | None:
+        """Limits of uploads for endpoints without their own, as the environment has set them at the start."""
+        return self._options.upload_limits
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[dict[str, Aqueduct]]:
@@ -193,6 +211,8 @@ class Aqueduct:
         if self._has_fast_path and isinstance(app, FastAPI):
             self._log_slow_path(use_fast_path(app))
         guard_routes(app)
+        if self._has_functions:
+            watch_routes(app)
         for route in app.routes:
             if isinstance(route, Mount) and isinstance(route.app, Starlette):
                 self._prepare(route.app)
@@ -204,13 +224,15 @@ class Aqueduct:
             log.info("endpoints are answered by FastAPI's own handler, which is slower: %s", why_slow)
 
     async def _start(self) -> None:
+        self._options = self._declared.read()
+        self._pipeline.assign(self.flows)
         await self._flow_set.start()
         if self._registers_metrics:
             self._unregister_metrics = _register_metrics(self.flows)
         self._process.apply()
         self._probes.has_started = True
-        if self._handles_signals:
-            self._drain.install()
+        if self._options.handles_signals:
+            self._drain.install(self._options.drain_delay)
 
     async def _stop(self, graceful: bool) -> None:
         self._probes.has_started = False
@@ -221,6 +243,7 @@ class Aqueduct:
             await self._flow_set.stop(graceful)
         finally:
             self._drain.restore()
+            self.refusal_log.close()
 
 
 class _OuterLifespan:
@@ -243,6 +266,8 @@ def _check_flows(flows: tuple[object, ...]) -> None:
         if not isinstance(flow, Flow):
             is_step = isinstance(flow, FlowStep | BaseTaskHandler)
             advice = f"; wrap it in a flow: Aqueduct(Flow({type(flow).__name__}(...)))" if is_step else ""
+            if isfunction(flow):
+                advice = f"; put @in_worker above {flow.__name__}"
             raise ConfigurationError(f"Aqueduct needs flows, got {flow!r}{advice}")
 
 

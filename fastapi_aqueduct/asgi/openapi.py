@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import validation_error_definition, validation_error_response_definition
 from fastapi.responses import EventSourceResponse
-from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.routing import iter_route_contexts
 from starlette.applications import Starlette
 
-from .binding.task_factory import TaskBinding, TaskFactory
+from .binding.uploads import BodyBinding, Uploads, body_bindings
 from .body.parts import UploadPart
 
 _ANY = "application/octet-stream"
@@ -66,7 +64,7 @@ class _Description:
         schema = self._inner()
         # The inner function caches its result, and makes a new one for new routes.
         for route in iter_route_contexts(self._app.routes):
-            for item in task_bindings(route):
+            for item in body_bindings(route.original_route):
                 path = schema.get("paths", {}).get(route.path_format, {})
                 for method in route.methods or ():
                     if method.lower() in path:
@@ -74,21 +72,9 @@ class _Description:
         return schema
 
 
-def task_bindings(route: RouteContext) -> Iterator[TaskBinding]:
-    """Yield the `TaskBinding` of a route's endpoint, and those of its dependencies."""
-    dependant: Dependant | None = getattr(route.original_route, "dependant", None)
-    pending = [] if dependant is None else [dependant]
-    while pending:
-        dependant = pending.pop()
-        pending += dependant.dependencies
-        found = getattr(dependant.call, "__aqueduct__", None)
-        if isinstance(found, TaskBinding):
-            yield found
-
-
-def _describe(operation: dict[str, Any], binding: TaskBinding, schema: dict[str, Any]) -> None:
+def _describe(operation: dict[str, Any], binding: BodyBinding, schema: dict[str, Any]) -> None:
     wanted = dict(_RESPONSES)
-    if binding.factory.uploads:
+    if binding.uploads.parts:
         wanted |= _BODY_RESPONSES | _UPLOAD_RESPONSES
         operation.setdefault("requestBody", _request_body(binding, schema))
     elif "requestBody" in operation:
@@ -121,47 +107,48 @@ def _components(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _request_body(binding: TaskBinding, schema: dict[str, Any]) -> dict[str, Any]:
-    factory = binding.factory
+def _request_body(binding: BodyBinding, schema: dict[str, Any]) -> dict[str, Any]:
+    uploads = binding.uploads
     form = _form(binding, schema)
     content: dict[str, Any] = {}
-    if len(factory.uploads) == 1:
-        (part,) = factory.uploads.values()
-        content = {name: {"schema": _file(part, name)} for name in _media_types(part, factory) or (_ANY,)}
+    names = {part.name for part in uploads.parts.values()}
+    # A raw body is one upload: it brings neither another one nor a field that must be there.
+    if len(names) == 1 and names >= set(form["required"]):
+        (part,) = uploads.parts.values()
+        content = {name: {"schema": _file(part, name)} for name in _media_types(part, uploads) or (_ANY,)}
     content["multipart/form-data"] = {"schema": form}
     encoding = {
         part.name: {"contentType": ", ".join(media_types)}
-        for part in factory.uploads.values()
-        if (media_types := _media_types(part, factory))
+        for part in uploads.parts.values()
+        if (media_types := _media_types(part, uploads))
     }
     if encoding:
         content["multipart/form-data"]["encoding"] = encoding
     return {"required": bool(form["required"]), "content": content}
 
 
-def _form(binding: TaskBinding, schema: dict[str, Any]) -> dict[str, Any]:
-    factory = binding.factory
+def _form(binding: BodyBinding, schema: dict[str, Any]) -> dict[str, Any]:
+    uploads = binding.uploads
     form: dict[str, Any] = {
         "type": "object",
-        "properties": {part.name: _files(part, factory) for part in factory.uploads.values()},
-        "required": [part.name for part in factory.uploads.values() if part.is_required],
+        "properties": {part.name: _files(part, uploads) for part in uploads.parts.values()},
+        "required": [part.name for part in uploads.parts.values() if part.is_required],
     }
-    for fields in (factory.fields, binding.fields):
-        if fields:
-            found = fields.schema()
-            form["properties"] |= found["properties"]
-            form["required"] += found["required"]
-            for name, definition in found["$defs"].items():
-                _components(schema).setdefault(name, definition)
+    for fields in binding.fields:
+        found = fields.schema()
+        form["properties"] |= found["properties"]
+        form["required"] += found["required"]
+        for name, definition in found["$defs"].items():
+            _components(schema).setdefault(name, definition)
     return form
 
 
-def _media_types(part: UploadPart, factory: TaskFactory[Any]) -> tuple[str, ...]:
-    return part.media_types or factory.rules.media_types
+def _media_types(part: UploadPart, uploads: Uploads) -> tuple[str, ...]:
+    return part.media_types or uploads.rules.media_types
 
 
-def _files(part: UploadPart, factory: TaskFactory[Any]) -> dict[str, Any]:
-    media_types = _media_types(part, factory)
+def _files(part: UploadPart, uploads: Uploads) -> dict[str, Any]:
+    media_types = _media_types(part, uploads)
     file = _file(part, media_types[0] if len(media_types) == 1 else _ANY)
     return {"type": "array", "items": file} if part.is_list else file
 

@@ -65,6 +65,11 @@ def _symptoms(flows: Sequence[FlowStatistics], is_draining: bool) -> Iterator[tu
         if flow.state != FlowState.RUNNING:
             yield flow.state, f"flow {flow.name} is {flow.state}"
             continue
+        if flow.silent_for:
+            word = "failed" if any(step.is_given_up for step in flow.steps) else "hanging"
+            silence = f"{flow.silent_for:.0f} s"
+            yield word, f"the pipeline process of flow {flow.name} has given no sign of life for {silence}"
+            continue
         for step in flow.steps:
             yield from _symptoms_of_step(f"step {step.name} of flow {flow.name}", step)
 
@@ -79,6 +84,8 @@ def _symptoms_of_step(name: str, step: StepStatistics) -> Iterator[tuple[str, st
     if step.is_broken:
         counts = f"{step.restarts} restarts" + f", {step.failed_launches} failed launches" * bool(step.failed_launches)
         yield "broken", f"workers of {name} die too often: {counts}"
+    if step.is_asleep or step.is_waking:
+        return
     if not ready:
         yield "unavailable", f"{name} has no ready worker; one is expected in {step.expected_wait:.1f} s"
     elif ready < step.nprocs:
@@ -89,8 +96,8 @@ class Probes:
     """Three paths that respond with the health of flows.
 
     * ``/startup``: 200 once all flows were ready, so that models can load slowly.
-    * ``/ready``: 200 while every step of every flow has a ready worker, workers do not die repeatedly, calls of
-      handlers return, and the server was not told to stop.
+    * ``/ready``: 200 while every step of every flow has a ready worker or is asleep, workers do not die repeatedly,
+      calls of handlers return, and the server was not told to stop.
     * ``/live``: 503 only when a step has had no ready worker, or no call has returned, for so long that only a restart
       of the server may help. Until then dead workers are replaced, and a restart would not help.
 
@@ -170,11 +177,15 @@ def _respond(statistics: list[FlowStatistics], health: Health, is_fine: bool) ->
 
 
 def _describe(flow: str, step: StepStatistics) -> dict[str, str | int]:
-    return {
+    description: dict[str, str | int] = {
         "flow": flow,
         "step": step.name,
+        "version": step.version,
         "workers": step.nprocs,
         "ready": step.ready_workers,
         "restarts": step.restarts,
         "queued": step.queued,
     }
+    if step.is_asleep:
+        description["asleep"] = True
+    return description

@@ -63,8 +63,6 @@ class SharedResponse(Response):
         InvalidArgument: The content has no buffer, or its bytes are not contiguous.
 
     Example:
-        ::
-
             @app.post("/thumbnail", response_class=SharedResponse)
             @flow_endpoint(flow)
             async def thumbnail(task: Picture) -> SharedResponse:
@@ -118,20 +116,26 @@ class SharedResponse(Response):
             await self.background()
 
     async def _send(self, view: memoryview, transport: asyncio.Transport | None, send: Send) -> None:
-        async with StallTimeout(self._stall_timeout, transport) as stall:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            tail = max(0, len(view) - TAIL)
-            for start in range(0, tail, PIECE):
-                piece = view[start : min(start + PIECE, tail)]
-                # Only a known connection can be made to release what it has not sent.
-                body = bytes(piece) if transport is None else piece
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+        body: memoryview | bytes = b""
+        try:
+            async with StallTimeout(self._stall_timeout, transport) as stall:
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                tail = max(0, len(view) - TAIL)
+                for start in range(0, tail, PIECE):
+                    body = view[start : min(start + PIECE, tail)]
+                    if transport is None:  # only a known connection can be made to release what it has not sent
+                        body = bytes(body)
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    stall.note()
+                await send({"type": "http.response.body", "body": bytes(view[tail:]), "more_body": tail > 0})
                 stall.note()
-            await send({"type": "http.response.body", "body": bytes(view[tail:]), "more_body": tail > 0})
-            stall.note()
-            if tail:
-                # Returns when the server holds only copies.
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                if tail:
+                    # Returns when the server holds only copies.
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            # hypercorn keeps the exception of a connection that has ended until its keep-alive timeout, and with it the
+            # frames of all callers, this one with its variables.
+            del view, body
 
 
 async def close_connection(receive: Receive) -> None:

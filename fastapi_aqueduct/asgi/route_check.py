@@ -19,7 +19,7 @@ from ..flow import Flow
 from ..logger import log
 from ..params import no_parameter
 from ..task import BaseTask
-from .binding.task_factory import TaskBinding
+from .binding.uploads import BodyBinding, body_bindings
 from .dependencies import GivenFlow
 from .endpoints.stream_endpoint import StreamEndpoint
 
@@ -50,6 +50,7 @@ class RouteCheck:
             mounted = getattr(route, "app", None)
             if isinstance(route, Mount) and isinstance(mounted, Starlette):
                 self.check(mounted)
+            _check_body(route, path)
             for function in _functions(route):
                 self._check_function(route, path, function, overrides)
                 self._warn_of_size(app, path, function, max_size)
@@ -78,8 +79,8 @@ class RouteCheck:
         )
 
     def _warn_of_size(self, app: Starlette, path: str, function: Any, max_size: int | None) -> None:
-        binding: TaskBinding | None = getattr(function, "__aqueduct__", None)
-        if binding is None or not binding.factory.uploads:
+        binding: BodyBinding | None = getattr(function, "__aqueduct__", None)
+        if binding is None or not binding.uploads.parts:
             return
         flow = binding.guard.flow or (self._given[0] if len(self._given) == 1 else None)
         if flow is None:
@@ -117,6 +118,23 @@ def _functions(route: BaseRoute) -> Iterator[Any]:
         pending += dependant.dependencies
         _check_fields(dependant)
         yield dependant.call
+
+
+def _check_body(route: BaseRoute, path: str) -> None:
+    """Refuse a second reader of a body that is one upload: there is nothing left to read for it."""
+    found = [item for item in body_bindings(route) if item.uploads.parts]
+    is_whole = any(item.is_whole_body for item in found)
+    others = [name for item in found for name in item.uploads.parts] if is_whole and len(found) > 1 else []
+    field = getattr(route, "body_field", None)
+    if is_whole and field is not None:
+        dependant: Dependant = route.dependant  # type: ignore[attr-defined]
+        others = [item.name for item in dependant.body_params] or [field.name]
+    if others:
+        raise ConfigurationError(
+            f"the endpoint at {path} has a parameter with UploadTo, which gets the whole body, so "
+            f"{' and '.join(others)} cannot come from the body too; several uploads, and fields beside them, are "
+            "parameters of a task: use flow_endpoint"
+        )
 
 
 def _check_fields(dependant: Dependant) -> None:

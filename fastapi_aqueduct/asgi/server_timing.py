@@ -6,22 +6,24 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
+from ..reports import StepMetrics
+
 _NO_TOKEN = re.compile(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-def server_timing(upload: float | None, steps: Iterable[tuple[str, float, float, int]], total: float) -> bytes:
+def server_timing(upload: float | None, steps: Iterable[StepMetrics], total: float) -> bytes:
     """Return the value of the header.
 
     Args:
         upload: Seconds that the body took; None if there was none.
-        steps: The times of the steps, in the format of `StepMetrics`.
+        steps: The times of the steps.
         total: Seconds since the request was first seen.
     """
     first = b"" if upload is None else b"upload;dur=%.3f, " % (upload * 1000)
     queue, last = 0.0, b""
-    for name, queue_time, handle_time, _ in steps:
-        queue += queue_time
-        last += b", %b;dur=%.3f" % (_token(name), handle_time * 1000)
+    for step in steps:
+        queue += step.queue_time
+        last += b", %b;dur=%.3f" % (_token(step.step), step.handle_time * 1000)
     return b"%bqueue;dur=%.3f%b, total;dur=%.3f" % (first, queue * 1000, last, total * 1000)
 
 

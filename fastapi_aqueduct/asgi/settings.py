@@ -9,6 +9,7 @@ from starlette.types import Scope
 
 from ..exceptions import ConfigurationError
 from ..flow import ArrivalCap, Flow
+from .refusal_log import RefusalLog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class UploadLimits:
             None: half of the flow's ``memory_limit``. A single upload may have more.
 
     Raises:
-        ConfigurationError: ``min_rate`` is set and ``grace`` is not positive.
+        ConfigurationError: A value is negative, or ``min_rate`` is set and ``grace`` is not positive.
     """
 
     max_body_size: int = 64 << 20
@@ -38,6 +39,9 @@ class UploadLimits:
     max_pending_bytes: int | None = None
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and value < 0:
+                raise ConfigurationError(f"UploadLimits needs {name} >= 0, got {value}")
         if self.min_rate and self.grace <= 0:
             raise ConfigurationError(f"grace must be positive where there is a min_rate, got {self.grace}")
 
@@ -63,6 +67,10 @@ class Settings(Protocol):
         """Whether responses have a header Server-Timing."""
 
     @property
+    def refusal_log(self) -> RefusalLog:
+        """Logs the refused requests of the application."""
+
+    @property
     def is_stopping(self) -> bool:
         """Whether the server was told to stop."""
 
@@ -74,3 +82,18 @@ def settings_of(scope: Scope) -> Settings | None:
     if settings is None and "app" in scope:
         settings = getattr(scope["app"].state, "aqueduct", None)
     return settings
+
+
+def refusal_log_of(scope: Scope) -> RefusalLog:
+    """Return what logs the refused requests of the application that a request came to."""
+    settings = settings_of(scope)
+    if settings is not None:
+        return settings.refusal_log
+    if "app" not in scope:
+        return RefusalLog()
+    # Without an `Aqueduct` the end of the application is not noticed: the last number comes with the next refusal.
+    state = scope["app"].state
+    if not hasattr(state, "aqueduct_refusal_log"):
+        state.aqueduct_refusal_log = RefusalLog()
+    refusal_log: RefusalLog = state.aqueduct_refusal_log
+    return refusal_log

@@ -10,11 +10,13 @@ import termios
 from types import TracebackType
 from typing import Self
 
+from ..exceptions import AqueductError
+
 CHECKS = 4
 """Checks of the connection in the time in which it must make progress."""
 
 
-class Stalled(Exception):
+class Stalled(AqueductError):
     """The client has read nothing of its answer for too long."""
 
 

@@ -25,7 +25,7 @@ async def cancel_on_disconnect(socket: WebSocket) -> AsyncIterator[None]:
     """Cancel the body of the context when the client leaves, and raise ``WebSocketDisconnect`` from it.
 
     An endpoint that only sends learns that its client has left when a message cannot be sent, which is late before the
-    first item of a stream, and never under servers that drop such messages::
+    first item of a stream, and never under servers that drop such messages:
 
         @app.websocket("/generate")
         async def generate(socket: WebSocket) -> None:

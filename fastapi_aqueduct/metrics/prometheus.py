@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import count
+from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from ..engine.statistics import FlowStatistics, WorkerState
-from ..flow import Flow
+from ..engine.statistics import FlowStatistics
+from ..logger import log
+from .families import families
+
+
+class Measured(Protocol):
+    """What metrics are read from: a `fastapi_aqueduct.Flow`.
+
+    Attributes:
+        name: Its name.
+    """
+
+    name: str
+
+    def statistics(self) -> FlowStatistics:
+        """Return a snapshot."""
 
 
 class AqueductCollector(Collector):
@@ -25,11 +40,11 @@ class AqueductCollector(Collector):
         flows: The flows. Flows that share a name are numbered in the label ``flow``.
     """
 
-    def __init__(self, flows: Sequence[Flow] = ()) -> None:
-        self._labels: dict[Flow, str] = {}
+    def __init__(self, flows: Sequence[Measured] = ()) -> None:
+        self._labels: dict[Measured, str] = {}
         self.add(flows)
 
-    def add(self, flows: Sequence[Flow]) -> None:
+    def add(self, flows: Sequence[Measured]) -> None:
         """Add flows. The labels of the others stay: a time series must not continue as that of another flow.
 
         Args:
@@ -43,7 +58,7 @@ class AqueductCollector(Collector):
             labels[flow] = _label(flow.name, names[flow.name] > 1, set(labels.values()))
         self._labels = {flow: labels[flow] for flow in [*self._labels, *new]}
 
-    def remove(self, flows: Sequence[Flow]) -> None:
+    def remove(self, flows: Sequence[Measured]) -> None:
         """Remove flows.
 
         Args:
@@ -58,49 +73,7 @@ class AqueductCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return the metrics of all flows."""
         flows = {label: flow.statistics() for flow, label in self._labels.items()}
-        yield from _step_metrics(flows)
-        yield from _flow_metrics(flows)
-
-
-def _step_metrics(flows: dict[str, FlowStatistics]) -> Iterator[Metric]:
-    workers = GaugeMetricFamily("aqueduct_workers", "Worker processes", labels=["flow", "step", "state"])
-    for label, flow in flows.items():
-        for step in flow.steps:
-            for state in WorkerState:
-                count = sum(worker.state is state for worker in step.workers)
-                workers.add_metric([label, step.name, state], count)
-    yield workers
-    for family, name, text, attribute in _OF_STEPS:
-        metric = family(name, text, labels=["flow", "step"])
-        for label, flow in flows.items():
-            for step in flow.steps:
-                metric.add_metric([label, step.name], getattr(step, attribute))
-        yield metric
-
-
-_OF_STEPS = (
-    (GaugeMetricFamily, "aqueduct_queue_length", "Tasks in the queue of a step", "queued"),
-    (CounterMetricFamily, "aqueduct_worker_restarts", "Workers replaced after their death", "restarts"),
-    (CounterMetricFamily, "aqueduct_worker_recycles", "Workers replaced by recycling", "recycled"),
-    (CounterMetricFamily, "aqueduct_failed_launches", "Launches of workers that failed", "failed_launches"),
-    (CounterMetricFamily, "aqueduct_task_retries", "Tasks tried again after the death of a worker", "retries"),
-    (GaugeMetricFamily, "aqueduct_step_broken", "1 while workers of a step die too often", "is_broken"),
-    (GaugeMetricFamily, "aqueduct_step_hanging_seconds", "Time for which a step hangs, else 0", "hanging_for"),
-    (GaugeMetricFamily, "aqueduct_step_given_up", "1 when the step is not expected to recover", "is_given_up"),
-)
-
-
-def _flow_metrics(flows: dict[str, FlowStatistics]) -> Iterator[Metric]:
-    arena = GaugeMetricFamily("aqueduct_arena_bytes", "Shared memory", labels=["flow", "kind"])
-    in_flight = GaugeMetricFamily("aqueduct_tasks_in_flight", "Tasks that are not settled", labels=["flow"])
-    tasks = CounterMetricFamily("aqueduct_tasks", "Settled tasks", labels=["flow", "outcome"])
-    for label, flow in flows.items():
-        for kind in ("limit", "touched", "used", "free", "leased", "retained"):
-            arena.add_metric([label, kind], getattr(flow.arena, kind))
-        in_flight.add_metric([label], flow.in_flight)
-        for outcome in ("completed", "failed", "timed_out", "cancelled"):
-            tasks.add_metric([label, outcome], getattr(flow, outcome))
-    yield from (arena, in_flight, tasks)
+        yield from families(flows)
 
 
 def _label(name: str, is_shared: bool, taken: Container[str]) -> str:
@@ -121,11 +94,12 @@ class Publication:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._collector = AqueductCollector()
-        self._uses: Counter[Flow] = Counter()
+        self._uses: Counter[Measured] = Counter()
         # Applications may run in the event loops of several threads.
         self._lock = threading.Lock()
+        self._has_warned = False
 
-    def add(self, flows: Sequence[Flow]) -> Callable[[], None]:
+    def add(self, flows: Sequence[Measured]) -> Callable[[], None]:
         """Publish flows until the returned function is called.
 
         Args:
@@ -134,6 +108,7 @@ class Publication:
         Returns:
             A function that removes the flows.
         """
+        self._check_mode()
         with self._lock:
             if not self._uses:
                 self._registry.register(self._collector)
@@ -141,7 +116,16 @@ class Publication:
             self._collector.add(flows)
         return lambda: self._remove(flows)
 
-    def _remove(self, flows: Sequence[Flow]) -> None:
+    def _check_mode(self) -> None:
+        """Warn once if the pages of this process are made from files, and not from collectors."""
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "PROMETHEUS_MULTIPROC_DIR is set, so a page for Prometheus that is made in the multiprocess mode of "
+                "prometheus_client shows no metrics of flows, unless an AqueductCollector is registered in its registry"
+            )
+
+    def _remove(self, flows: Sequence[Measured]) -> None:
         with self._lock:
             self._uses.subtract(flows)
             self._uses = +self._uses

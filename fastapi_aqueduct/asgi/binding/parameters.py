@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Annotated, Any, ForwardRef, TypeVar, Union, get_args, get_origin
 
@@ -16,10 +16,17 @@ from starlette.datastructures import UploadFile
 
 from ...exceptions import ConfigurationError
 from ...flow import FlowStream
-from ...params import FormField, PartLimits, UploadInfo, UploadMarker
+from ...params import Body, Cookie, Form, Header, PartLimits, Path, Query, RequestParameter, UploadInfo, UploadMarker
 from ...task import BaseTask, frozen_task
 from ..body.limits import checked_media_types
 from ..body.parts import UploadPart
+
+_WITH_UNKNOWN_NAMES: dict[str, Any] = {}
+"""Arguments of ``inspect.signature`` that allow them: from Python 3.14 on, any annotation may have them."""
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    _WITH_UNKNOWN_NAMES["annotation_format"] = Format.FORWARDREF
 
 
 def typed_signature(function: Any, local_names: Mapping[str, Any] | None = None) -> inspect.Signature:
@@ -34,7 +41,7 @@ def typed_signature(function: Any, local_names: Mapping[str, Any] | None = None)
     try:
         return inspect.signature(function, eval_str=True, locals=local_names)
     except NameError:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, **_WITH_UNKNOWN_NAMES)
     names = getattr(inspect.unwrap(function), "__globals__", {})
     parameters = [
         item.replace(annotation=_evaluated(item.annotation, names, local_names))
@@ -91,7 +98,7 @@ def constructor_parameters(task_type: Any) -> dict[str, inspect.Parameter]:
     constructor = typed_signature(cls.__init__)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     found = {
-        item.name: _translated(_resolved(task_type, cls, item))
+        item.name: translated(cls.__qualname__, _resolved(task_type, cls, item))
         for item in list(constructor.parameters.values())[1:]
         if item.kind not in variable
     }
@@ -106,11 +113,11 @@ def constructor_parameters(task_type: Any) -> dict[str, inspect.Parameter]:
 
 def _resolved(task_type: Any, cls: type[BaseTask], parameter: inspect.Parameter) -> inspect.Parameter:
     """Evaluate the annotation in its own module, and replace the type variables of a generic class."""
-    field = next((item for item in _fields(cls) if item.name == parameter.name), None)
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    field = vars(owner).get("__dataclass_fields__", {}).get(parameter.name)
     annotation, default = parameter.annotation, parameter.default
-    owner = _owner(cls, "__init__")
-    if "__dataclass_fields__" in vars(owner):  # its constructor also has the fields of its bases
-        owner = _owner(cls, parameter.name)
+    if field is not None:  # the constructor of a dataclass also has the fields of its bases
+        owner = _declaring(owner, field)
         if isinstance(annotation, ForwardRef):
             annotation = _evaluated(annotation.__forward_arg__, vars(sys.modules[owner.__module__]))
     if isinstance(annotation, dataclasses.InitVar):
@@ -121,14 +128,10 @@ def _resolved(task_type: Any, cls: type[BaseTask], parameter: inspect.Parameter)
     return parameter.replace(annotation=annotation, default=default)
 
 
-def _fields(cls: type[BaseTask]) -> tuple[dataclasses.Field[Any], ...]:
-    # A plain class may inherit the fields of a dataclass without its constructor.
-    is_used = "__dataclass_fields__" in vars(_owner(cls, "__init__"))
-    return dataclasses.fields(cls) if is_used and dataclasses.is_dataclass(cls) else ()
-
-
-def _owner(cls: type, name: str) -> type:
-    return next(base for base in cls.__mro__ if name in vars(base) or name in vars(base).get("__annotations__", ()))
+def _declaring(cls: type, field: dataclasses.Field[Any]) -> type:
+    """Return the class in which a field of a dataclass is written: classes derived from it share the object."""
+    bases = [base for base in cls.__mro__ if vars(base).get("__dataclass_fields__", {}).get(field.name) is field]
+    return bases[-1]
 
 
 def _type_arguments(task_type: Any, owner: type) -> dict[Any, Any]:
@@ -150,13 +153,42 @@ def _substituted(annotation: Any, known: dict[Any, Any]) -> Any:
     return annotation[tuple(known.get(item, item) for item in variables)] if variables else annotation
 
 
-def _translated(parameter: inspect.Parameter) -> inspect.Parameter:
-    if get_origin(parameter.annotation) is not Annotated:
+_FASTAPI: dict[type[RequestParameter], Callable[..., FieldInfo]] = {
+    Body: params.Body,
+    Cookie: params.Cookie,
+    Form: params.Form,
+    Header: params.Header,
+    Path: params.Path,
+    Query: params.Query,
+}
+"""FastAPI's own marks."""
+
+
+def translated(owner: str, parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return a parameter with FastAPI's marks in place of this package's own.
+
+    Args:
+        owner: Name of the function or class that declares it, for messages.
+        parameter: The parameter.
+
+    Raises:
+        ConfigurationError: The mark is the default of the parameter.
+    """
+    if isinstance(parameter.default, RequestParameter):
+        mark = parameter.default
+        raise ConfigurationError(
+            f"{owner}: {parameter.name} has {mark!r} as its default, which code that calls it would get: write "
+            f"`{parameter.name}: Annotated[..., {mark!r}]`, with the default after it"
+        )
+    annotation = parameter.annotation
+    while type(annotation).__name__ == "TypeAliasType":
+        annotation = annotation.__value__
+    if get_origin(annotation) is not Annotated:
         return parameter
-    kind, *metadata = get_args(parameter.annotation)
-    if not any(isinstance(item, FormField) for item in metadata):
+    kind, *metadata = get_args(annotation)
+    if not any(isinstance(item, RequestParameter) for item in metadata):
         return parameter
-    known = [params.Form() if isinstance(item, FormField) else item for item in metadata]
+    known = [_FASTAPI[type(item)](**item.options) if isinstance(item, RequestParameter) else item for item in metadata]
     return parameter.replace(annotation=Annotated[kind, *known])
 
 

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, NamedTuple, TypeVar, get_origin
+from typing import Any, Generic, TypeVar, get_origin
 
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
-from ...exceptions import ConfigurationError, ForkedError, NotRunningError, UsageError
-from ...flow import Flow, FlowState
+from ...exceptions import ConfigurationError
+from ...flow import Flow
 from ...task import BaseTask
-from ..body.head import judge_head
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules
 from ..body.parts import Received
-from ..body.upload import UploadReader
-from ..errors import missing_upload, refused_upload
-from ..shutdown import raise_for_shutdown
 from .form import FormFields
 from .parameters import constructor_parameters, is_info, takes_list, upload_part
+from .uploads import BodyBinding, Uploads, check_entry
 
 T = TypeVar("T", bound=BaseTask)
-
-HOW_TO_START = (
-    "the lifespan that starts it has not run. Give it to the outermost application: "
-    "FastAPI(lifespan=aqueduct.lifespan), or aqueduct.install(app), or `async with aqueduct.run(app): yield` "
-    "in a lifespan of your own. (The lifespan of a mounted application, or of a router included in a router that was "
-    "included before, is never run. Tests run it with `with TestClient(app)` or "
-    "`async with fastapi_aqueduct.testing.client(app)`.)"
-)
 
 
 class TaskFactory(Generic[T]):
@@ -44,8 +32,7 @@ class TaskFactory(Generic[T]):
 
     Attributes:
         task_type: The class of the tasks.
-        rules: As given.
-        uploads: The parameters that get the body or parts of it, by name.
+        uploads: The parameters that get the body or parts of it.
         fields: The parameters that come from other fields of the form; None for a task without an upload.
         signature: The other parameters, in the form in which FastAPI injects them.
 
@@ -55,14 +42,13 @@ class TaskFactory(Generic[T]):
 
     def __init__(self, task_type: type[T], rules: BodyRules, timeout: float) -> None:
         self.task_type: type[T] = get_origin(task_type) or task_type
-        self.rules = rules
         self._timeout = timeout
         parameters = constructor_parameters(task_type)
         parts = {name: part for name, item in parameters.items() if (part := upload_part(item)) is not None}
         infos = {name: item for name, item in parameters.items() if is_info(item)}
         rest = [item for name, item in parameters.items() if name not in parts and name not in infos]
         signature = inspect.Signature([item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in rest])
-        self.uploads = parts
+        self.uploads = Uploads(parts, rules)
         self._infos = {name: name.removesuffix("_info") for name in infos}
         self._check_infos(infos)
         self.fields: FormFields | None = None
@@ -83,6 +69,15 @@ class TaskFactory(Generic[T]):
         arguments.__signature__ = self.signature  # type: ignore[attr-defined]
         return arguments
 
+    def binding(self, guard: HeapGuard, fields: FormFields | None = None) -> BodyBinding:
+        """Return what is made of the body.
+
+        Args:
+            guard: Guards bodies that FastAPI reads.
+            fields: Fields of the form that the endpoint itself needs.
+        """
+        return BodyBinding(self.uploads, guard, tuple(found for found in (self.fields, fields) if found))
+
     async def make(self, request: Request, flow: Flow, arguments: dict[str, Any]) -> T:
         """Make a task: refuse it early, else read the body into shared memory and call the constructor.
 
@@ -92,16 +87,14 @@ class TaskFactory(Generic[T]):
             arguments: The parameters that are not in the body.
 
         Raises:
-            UsageError: The flow was never started, or not by this process.
-            NotRunningError: The server stopped before the body was complete.
-            Exception: As for `Flow.check_entry`, `judge_head` and `UploadReader.receive`.
+            Exception: As for `Uploads.receive`.
         """
         task, _ = await self.make_with(request, flow, arguments, None)
         return task
 
     def make_at_once(self, flow: Flow, arguments: dict[str, Any]) -> T:
         """Make a task without an upload, as `make` does."""
-        self._check_entry(flow)
+        check_entry(flow, self.task_type.priority, self._timeout)
         return self.task_type(**arguments)
 
     async def make_with(
@@ -118,32 +111,15 @@ class TaskFactory(Generic[T]):
         Returns:
             The task, and the values of ``fields``.
         """
-        if not self.uploads:
+        if not self.uploads.parts:
             return self.make_at_once(flow, arguments), {}
-        # First the headers: they are cheap to check, and an error in them is more precise than a busy flow.
-        head = judge_head(request, self.uploads, self.rules)
-        self._check_entry(flow)
-        reader = UploadReader(request, head, self.uploads, self.rules)
-        try:
-            received = await reader.receive(flow)
-        except asyncio.CancelledError as exc:
-            raise_for_shutdown(request.scope, exc)
+        received = await self.uploads.receive(request, flow, self.task_type.priority, self._timeout)
         return await self._build(received, arguments, fields)
-
-    def _check_entry(self, flow: Flow) -> None:
-        try:
-            flow.check_entry(self.task_type.priority, self._timeout)
-        except ForkedError as exc:
-            raise UsageError(str(exc)) from None
-        except NotRunningError:
-            if flow.state is FlowState.STOPPED:
-                raise UsageError(f"flow {flow.name} is not running: {HOW_TO_START}") from None
-            raise
 
     async def _build(
         self, received: Received, arguments: dict[str, Any], fields: FormFields | None
     ) -> tuple[T, dict[str, Any]]:
-        errors: list[Any] = self._file_errors(received)
+        errors = self.uploads.errors(received)
         groups: list[dict[str, Any]] = []
         for group in (self.fields, fields):
             values, wrong = await group.read(received.form) if group else ({}, [])
@@ -151,34 +127,14 @@ class TaskFactory(Generic[T]):
             errors += wrong
         if errors:
             raise RequestValidationError(errors)
-        files = {name: self._given(name, views) for name, views in received.uploads.items()}
-        infos = {name: self._given(of, received.infos[of]) for name, of in self._infos.items() if of in files}
+        files = {name: self.uploads.given(name, views) for name, views in received.uploads.items()}
+        infos = {name: self.uploads.given(of, received.infos[of]) for name, of in self._infos.items() if of in files}
         return self.task_type(**arguments, **groups[0], **files, **infos), groups[1]
-
-    def _given(self, name: str, found: list[Any]) -> Any:
-        return found if self.uploads[name].is_list else found[0]
-
-    def _file_errors(self, received: Received) -> list[Any]:
-        errors: list[Any] = []
-        for name, part in self.uploads.items():
-            views = received.uploads.get(name, [])
-            if name in received.nameless:
-                errors.append(refused_upload((name,), "a part of a form without a file name is no file"))
-            elif part.is_required and not views:
-                errors.append(missing_upload(name))
-            elif part.is_required:
-                places = [(name, index) if part.is_list else (name,) for index in range(len(views))]
-                errors += [
-                    refused_upload(place, "the file is empty")
-                    for place, view in zip(places, views, strict=True)
-                    if not view
-                ]
-        return errors
 
     def _check_infos(self, infos: dict[str, inspect.Parameter]) -> None:
         owner = self.task_type.__qualname__
         for name, parameter in infos.items():
-            part = self.uploads.get(self._infos[name])
+            part = self.uploads.parts.get(self._infos[name])
             if part is None:
                 raise ConfigurationError(
                     f"{owner}: {name} of type UploadInfo must be named after an upload: image_info: UploadInfo beside "
@@ -187,17 +143,3 @@ class TaskFactory(Generic[T]):
             if part.is_list is not takes_list(parameter):
                 kind = "list[UploadInfo]" if part.is_list else "UploadInfo"
                 raise ConfigurationError(f"{owner}: {name} must be {kind}, as {part.name} is declared")
-
-
-class TaskBinding(NamedTuple):
-    """How an endpoint or a dependency gets its task; read by the OpenAPI schema and the guards.
-
-    Attributes:
-        factory: Makes the task.
-        guard: Guards bodies that FastAPI reads.
-        fields: Fields of the form that the endpoint itself needs.
-    """
-
-    factory: TaskFactory[Any]
-    guard: HeapGuard
-    fields: FormFields | None = None

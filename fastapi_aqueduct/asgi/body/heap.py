@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ...exceptions import AqueductError, NotRunningError
 from ...flow import Arrival, Flow
-from ..errors import refusal
+from ..errors import BodyError, refusal
 from ..settings import settings_of
 from ..shutdown import raise_for_shutdown
 from .limits import BodyRules, announced_size, check_size
@@ -137,6 +137,9 @@ class GuardedReceive:
         except AqueductError as exc:
             self._is_refused = True
             self._end()
+            flow = self._guard.flow or _only_flow(self._scope)
+            if isinstance(exc, BodyError) and flow is not None:
+                flow.refusals.count(exc)
             raise refusal(self._scope, exc) from exc
         except BaseException:
             self._end()
@@ -203,7 +206,7 @@ class GuardedReceive:
         self._max_size = min(rules.max_size(self._scope), flow.memory_limit)
         check_size(max(self._size, size or 0), self._max_size)
         try:
-            self._arrival = flow.expect(size, rules.max_size(self._scope), rules.wait, cap)
+            self._arrival = flow.expect(size, rules.max_size(self._scope), rules.wait(), cap)
         except NotRunningError:
             return  # or it runs in another process: the endpoint finds out when the body is complete
         # An endpoint may answer before it has read all of the body.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from starlette.types import Scope
@@ -20,18 +20,18 @@ class BodyRules:
     """What one endpoint accepts.
 
     Attributes:
+        wait: Returns the seconds that an upload may wait for shared memory.
         media_types: The accepted types, such as ``image/*``; empty: any.
         max_body_size: The most bytes of a body; None: the application's limit.
         limits: Limits of this endpoint; None: those of the application.
         accept_gzip: Whether a body may be compressed.
-        wait: Seconds that an upload may wait for shared memory.
     """
 
+    wait: Callable[[], float]
     media_types: tuple[str, ...] = ()
     max_body_size: int | None = None
     limits: UploadLimits | None = None
     accept_gzip: bool = False
-    wait: float = 5.0
 
     def limits_of(self, scope: Scope) -> UploadLimits:
         """Return the limits of a request: the endpoint's, else the application's, else the default ones."""

@@ -30,9 +30,7 @@ class UploadReader:
         rules: What the endpoint accepts.
     """
 
-    def __init__(
-        self, request: Request, head: BodyHead, parts: Mapping[str, UploadPart], rules: BodyRules
-    ) -> None:
+    def __init__(self, request: Request, head: BodyHead, parts: Mapping[str, UploadPart], rules: BodyRules) -> None:
         self._request = request
         self._head = head
         self._parts = parts
@@ -57,7 +55,7 @@ class UploadReader:
         max_size = min(head.max_size, flow.memory_limit)
         check_size(head.announced, max_size)
         limits = rules.limits_of(self._request.scope)
-        with ReadTimeout(limits) as timeout, flow.receive(head.size, max_size, rules.wait, limits.cap) as writer:
+        with ReadTimeout(limits) as timeout, flow.receive(head.size, max_size, rules.wait(), limits.cap) as writer:
             writer.arrival.on_abandon(timeout.refuse)
             received, sink = self._last_stages(writer)
             if head.is_compressed:

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from ...exceptions import ConfigurationError, InvalidArgument
 from ...flow import Flow
-from ..binding.parameters import streams_in, typed_signature
+from ..binding.parameters import streams_in, translated, typed_signature
 from ..body.limits import BodyRules, checked_media_types
 from ..dependencies import check_flow
 from ..settings import UploadLimits
@@ -53,13 +53,12 @@ def flow_endpoint(
     Exactly one parameter of the function is annotated with a subclass of `BaseTask`. The parameters of that class's
     constructor become parameters of the request, declared as in any FastAPI endpoint. A parameter of type `Upload`
     gets the body; several get the parts of a multipart form (``list[Upload]``: all parts of a name), beside its
-    ``Form()`` fields (`FormField` in modules that do not import FastAPI). The request is validated first; then the
-    flow is asked for a place in its queue; then the body is read into shared memory, the task is made and processed,
-    and the function is called. Its other parameters, return annotation and docstring work as in FastAPI.
+    ``Form()`` fields (`fastapi_aqueduct.params` has these marks for modules that do not import FastAPI). The request is
+    validated first; then the flow is asked for a place in its queue; then the body is read into shared memory, the task
+    is made and processed, and the function is called. Its other parameters, return annotation and docstring work as in
+    FastAPI.
 
     Example:
-        ::
-
             @app.post("/ocr")
             @flow_endpoint(flow)
             async def ocr(task: OcrTask) -> OcrResult:
@@ -67,7 +66,7 @@ def flow_endpoint(
 
     With a parameter of type `FlowStream` the function gets the task before it is processed, and the items of its
     handlers. An async generator makes a streamed response of them: Server-Sent Events with
-    ``response_class=EventSourceResponse``, pieces of ``str`` or ``bytes`` with ``StreamingResponse``, else JSON lines::
+    ``response_class=EventSourceResponse``, pieces of ``str`` or ``bytes`` with ``StreamingResponse``, else JSON lines:
 
             @app.post("/generate", response_class=EventSourceResponse)
             @flow_endpoint(flow, timeout_sec=30, item_timeout=5)
@@ -97,7 +96,7 @@ def flow_endpoint(
         max_body_size=max_body_size,
         limits=upload_limits,
         accept_gzip=accept_gzip,
-        wait=timeout_sec,
+        wait=lambda: timeout_sec,
     )
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +140,8 @@ def _checked_signature(function: Callable[..., Any], local_names: Mapping[str, A
             f"{function.__qualname__} takes a WebSocket, but flow_endpoint is for HTTP requests; use FlowDep: take "
             "`flow: FlowDep` and call `await flow.process(task)`, or iterate over `flow.stream(task)`"
         )
-    return signature
+    parameters = [translated(function.__qualname__, item) for item in signature.parameters.values()]
+    return signature.replace(parameters=parameters)
 
 
 def _names_around(function: Callable[..., Any], frame: FrameType | None) -> Mapping[str, Any] | None:
@@ -157,5 +157,3 @@ def _names_around(function: Callable[..., Any], frame: FrameType | None) -> Mapp
 
 def _is_websocket(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, WebSocket)
-
-

@@ -17,15 +17,17 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope
 
-from ...exceptions import InvalidArgument
+from ...exceptions import ConfigurationError, InvalidArgument
 from ...flow import Flow
+from ...reports import TaskMetrics
 from ...runtime import runtime_of
 from ...task import BaseTask
-from ..binding.arguments import ArgumentReader
+from ..binding.arguments import ArgumentReader, no_field
 from ..binding.form import FormFields
 from ..binding.injection import Injected, Injection
 from ..binding.parameters import streams_in, task_type_of
-from ..binding.task_factory import TaskBinding, TaskFactory
+from ..binding.task_factory import TaskFactory
+from ..binding.uploads import BodyBinding
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules, content_length
 from ..dependencies import GivenFlow, solve, watch_stream
@@ -82,7 +84,8 @@ class FlowEndpoint:
         others = [parameter for parameter in signature.parameters.values() if parameter.name not in ours]
         self._signature = signature.replace(parameters=others)
         self._fields: FormFields | None = None
-        if self._factory.uploads:
+        self._has_uploads = bool(self._factory.uploads.parts)
+        if self._has_uploads:
             self._fields = FormFields(function.__qualname__, self._signature)
             self._signature = self._fields.rest
 
@@ -138,7 +141,7 @@ class FlowEndpoint:
         headers: list[tuple[bytes, bytes]] = []
         try:
             body = b""
-            if ours.needs_body or others.needs_body:
+            if ours.bodies or others.bodies:
                 body = await self.guard.read(request, content_length(request.scope))
             injected = Injected(request, headers, ours.read(request, body), others.read(request, body))
             result = await self.answer(injected, self.flow)
@@ -152,14 +155,17 @@ class FlowEndpoint:
     # Made at the first request: parameters that FastAPI injects may be none that can be read here.
     @functools.cached_property
     def _readers(self) -> tuple[ArgumentReader, ArgumentReader]:
-        return ArgumentReader(self._factory.signature), ArgumentReader(self._signature)
+        ours, others = ArgumentReader(self._factory.signature), ArgumentReader(self._signature)
+        if len(bodies := ours.bodies + others.bodies) > 1:
+            raise ConfigurationError(no_field(bodies))
+        return ours, others
 
     async def _process(
         self, request: Request, flow: Flow, arguments: dict[str, Any]
     ) -> tuple[BaseTask, dict[str, Any], float]:
         # A frame of its own, to which the response to an error does not refer: hypercorn keeps the response after the
         # client of an HTTP/2 connection has disconnected, and would keep the task and its blocks too.
-        if self._factory.uploads:
+        if self._has_uploads:
             task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
         else:
             task, fields = self._factory.make_at_once(flow, arguments), {}
@@ -179,8 +185,8 @@ class FlowEndpoint:
         return flow
 
     @property
-    def _binding(self) -> TaskBinding:
-        return TaskBinding(self._factory, self.guard, self._fields)
+    def _binding(self) -> BodyBinding:
+        return self._factory.binding(self.guard, self._fields)
 
     def _dress(self, function: Callable[..., Any], signature: inspect.Signature) -> None:
         """Give a function the name, the docstring and the module of the user's one, and a signature for FastAPI."""
@@ -190,9 +196,9 @@ class FlowEndpoint:
         function.__signature__ = signature  # type: ignore[attr-defined]
 
     def _timing(self, task: BaseTask, started_at: float, received_at: float) -> bytes:
-        upload = received_at - started_at if self._factory.uploads else None
-        steps, _ = runtime_of(task).get("metrics", ((), 0.0))  # raw: task.metrics makes objects of them
-        return server_timing(upload, steps, time.monotonic() - started_at)
+        upload = received_at - started_at if self._has_uploads else None
+        metrics = TaskMetrics.of(*runtime_of(task).get("metrics", ((), 0.0)))  # a field may hide task.metrics
+        return server_timing(upload, metrics.steps, time.monotonic() - started_at)
 
     def _is_timed(self, scope: Scope) -> bool:
         if self._server_timing is not None:

@@ -42,6 +42,7 @@ _PASSED = (
 )
 """Functions of FastAPI that the fast path skips or calls. A package that observes requests may replace them."""
 
+
 def use_fast_path(app: FastAPI) -> str | None:
     """Put the eligible endpoints of an application on the fast path. Idempotent.
 

@@ -8,8 +8,8 @@ from typing import Any
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.applications import Starlette
 
+from ..binding.uploads import body_bindings
 from ..body.heap import Guarded, HeapGuard
-from ..openapi import task_bindings
 from .fast_path import FastPath
 from .stream_path import StreamPath
 
@@ -39,7 +39,7 @@ def _is_fast(context: RouteContext) -> bool:
 
 
 def _guards(context: RouteContext) -> Iterator[HeapGuard]:
-    found = list(task_bindings(context))
+    found = list(body_bindings(context.original_route))
     # An upload is not read by FastAPI, and is guarded where it is read.
-    if getattr(context, "body_field", None) is not None or not any(item.factory.uploads for item in found):
+    if getattr(context, "body_field", None) is not None or not any(item.uploads.parts for item in found):
         yield from (item.guard for item in found)

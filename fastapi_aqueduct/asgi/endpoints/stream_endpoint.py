@@ -86,7 +86,7 @@ class StreamEndpoint(FlowEndpoint):
             except Exception as exc:
                 raise_http_error(request.scope, exc)
             if self._is_timed(request.scope):
-                upload = received_at - started_at if self._factory.uploads else None
+                upload = received_at - started_at if self._has_uploads else None
                 headers.append((b"server-timing", stream_timing(upload, time.monotonic() - received_at)))
             try:
                 yield values

@@ -101,9 +101,7 @@ class StreamPath:
 def _with_call(route: Any, function: Any) -> Any:
     """Copy a route, with another function in the place of its endpoint, which returns responses."""
     copied = copy.copy(route)
-    copied.dependant = replace(
-        route.dependant, call=function, request_param_name=REQUEST, response_param_name=RESPONSE
-    )
+    copied.dependant = replace(route.dependant, call=function, request_param_name=REQUEST, response_param_name=RESPONSE)
     copied.response_class = Default(JSONResponse)
     copied.is_sse_stream = copied.is_json_stream = False
     return copied

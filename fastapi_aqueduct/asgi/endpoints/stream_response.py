@@ -22,7 +22,7 @@ async def stream_response(
 ) -> Response:
     """Wait for the first value of an iterator, and return the response that streams all of them.
 
-    For plain Starlette routes, and for endpoints that stream only when they are asked to::
+    For plain Starlette routes, and for endpoints that stream only when they are asked to:
 
         async def generate(request: Request) -> Response:
             prompt = Prompt(**await request.json())
