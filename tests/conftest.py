@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import multiprocessing
 import signal
@@ -14,7 +15,10 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from .support import Traces, traces, wait_until
+from fastapi_aqueduct.engine import started
+from fastapi_aqueduct.engine.lifecycle import Lifecycle
+
+from .support import DEADLINE, Traces, traces, wait_until
 
 TOGETHER = ("chat", "edge", "example", "reliability")
 """Folders whose tests run one after the other, in one process: they share servers, or kill and look at the time."""
@@ -44,7 +48,16 @@ def kept_for_good() -> None:
     resource_tracker.ensure_running()
     forkserver.ensure_running()
     uvloop.new_event_loop().close()  # its first loop makes a pipe for signals
-    gc.freeze()  # what is there by now is left out of the many collections that follow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_heap(kept_for_good: None) -> None:
+    """Leave what is there when a module begins out of the collections of its tests, of which each test has several.
+
+    The packages that other modules have imported would be most of what they look at.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -72,4 +85,13 @@ def nothing_left_behind() -> Iterator[None]:
         return not any(left)
 
     # A killed process is there until it is reaped, and its reaper is another process under forkserver.
-    assert wait_until(is_clean, 5.0), f"left behind: {left}"
+    if not wait_until(is_clean, DEADLINE):
+        stop_started_flows()  # else tests that follow fail as well
+        pytest.fail(f"left behind: {left}")
+
+
+def stop_started_flows() -> None:
+    """Stop the flows that a failed test has left."""
+    for flow in list(started._started):
+        assert isinstance(flow, Lifecycle)
+        asyncio.run(flow.stop(graceful=False))

@@ -372,6 +372,11 @@ def act_in_round(task: Any, number: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def act_at_once(task: Any) -> None:
+    """Do what a task says."""
+    act_in_round(task, task.at)
+
+
 async def pause(seconds: float = 0.0) -> None:
     """Let the others of an event loop run."""
     import asyncio  # few workers need it
@@ -390,6 +395,19 @@ async def act_in_loop(task: Any, number: int) -> None:
 
 
 # Functions of tasks
+
+
+def nap(task: Any) -> None:
+    time.sleep(task.seconds)
+
+
+def end_process(task: Any) -> None:
+    if task.cause == "exit":
+        os._exit(3)
+    if task.cause == "signal":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task.cause == "hang":
+        time.sleep(DEADLINE)
 
 
 async def sleep_in_loop(task: Any) -> None:

@@ -12,14 +12,19 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastapi_aqueduct import Flow
+from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep
 from fastapi_aqueduct.engine.engine import LocalEngine
 from fastapi_aqueduct.engine.memory.mapping import MEMORY_PREFIX
+from fastapi_aqueduct.engine.shared.client import RemoteEngine
+from fastapi_aqueduct.engine.statistics import FlowStatistics
+from fastapi_aqueduct.testing import inline
 
-from .handlers import Gate, Job
+from .handlers import Gate, Job, nothing
+from .shared.pipeline import in_a_pipeline, pipeline_of
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where the package and the tests can be imported from."""
@@ -28,25 +33,73 @@ DEADLINE = 20.0
 """Seconds after which something that should happen at once has not happened, on the slowest machine."""
 
 
+def forked(*steps: FlowStep | BaseTaskHandler, **options: Any) -> Flow:
+    """Make a flow whose workers come from the forkserver, for tests in which the start method does not matter.
+
+    A worker takes a quarter of the processor time of a spawned one, which is what a flow has by default.
+    """
+    return Flow(*steps, mp_start_method="forkserver", **options)
+
+
+ZOMBIE = "(zombie)"
+"""Describes a process that has ended and that its parent has not reaped yet."""
+
+
 @contextlib.asynccontextmanager
-async def running(flow: Flow) -> AsyncIterator[Flow]:
-    """Run a flow; at the end no block of shared memory may be held.
+async def running(flow: Flow, start_timeout: float | None = None) -> AsyncIterator[Flow]:
+    """Run a flow, in processes or threads as `WORKERS` says; at the end no block of shared memory may be held.
 
     Tasks and views that the test still names are holds: they go out of scope first.
+
+    Args:
+        flow: The flow.
+        start_timeout: Seconds in which its first workers must be ready; None: as for all others.
     """
-    await flow.start_async()
-    try:
-        yield flow
-        await eventually(lambda: blocks(flow) == 0)
-    except BaseException:
-        await flow.stop(graceful=False)  # what a failed test left in a handler would be waited for
-        raise
-    await flow.stop()
+    with engine(flow):
+        await flow.start_async(start_timeout)
+        try:
+            yield flow
+            await eventually(lambda: blocks(flow) == 0)
+        except BaseException:
+            await flow.stop(graceful=False)  # what a failed test left in a handler would be waited for
+            raise
+        await flow.stop()
+
+
+def engine(flow: Flow) -> contextlib.AbstractContextManager[object]:
+    """Give a flow that is started in the context the engine that `WORKERS` asks for."""
+    if WORKERS.are_threads:
+        return inline(flow)
+    if WORKERS.are_shared:
+        return in_a_pipeline(flow)
+    if WORKERS.have_template:
+        return flow._lifecycle.built_by(lambda options: LocalEngine.build(replace(options, template=nothing)))
+    return contextlib.nullcontext()
+
+
+@dataclass
+class Workers:
+    """What workers are in the present test.
+
+    Attributes:
+        are_threads: Whether they are threads of the test's process and not processes.
+        have_template: Whether they are forked from a template.
+        are_shared: Whether they are of a pipeline that the flow reaches over a connection, as threads.
+    """
+
+    are_threads: bool = False
+    have_template: bool = False
+    are_shared: bool = False
+
+
+WORKERS = Workers()
 
 
 def engine_of(flow: Flow) -> LocalEngine:
     """Return the parts of a running flow, for state that the statistics do not show."""
     engine = flow._lifecycle.engine
+    if isinstance(engine, RemoteEngine):
+        return pipeline_of(engine).engine
     assert isinstance(engine, LocalEngine)
     return engine
 
@@ -60,6 +113,19 @@ def blocks(flow: Flow) -> int:
     """Count the blocks of shared memory that are held."""
     gc.collect()
     return flow.statistics().arena.blocks
+
+
+async def fresh(flow: Flow) -> None:
+    """Wait until this process has the statistics of a pipeline elsewhere, and that one what was returned to it."""
+    engine = flow._lifecycle.engine
+    if isinstance(engine, RemoteEngine):
+        there = pipeline_of(engine).engine
+        await eventually(lambda: _counts(flow.statistics()) == _counts(there.statistics("")))
+
+
+def _counts(found: FlowStatistics) -> tuple[int, ...]:
+    gc.collect()
+    return found.completed, found.failed, found.cancelled, found.in_flight, found.arena.blocks
 
 
 def pids(flow: Flow, step: int = 0) -> list[int]:
@@ -139,7 +205,7 @@ def write_script(directory: Path, source: str, name: str = "main.py") -> Path:
     return path
 
 
-def run_script(directory: Path, source: str, *arguments: str) -> str:
+def run_script(directory: Path, source: str, *arguments: str, timeout: float = DEADLINE) -> str:
     """Run a script of a user as ``python main.py`` and return what it prints; it must succeed."""
     write_script(directory, source)
     done = subprocess.run(
@@ -148,11 +214,28 @@ def run_script(directory: Path, source: str, *arguments: str) -> str:
         env=script_environment(),
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return done.stdout
+
+
+def check_types(module: Path) -> str:
+    """Run mypy on a module, or the modules of a directory, and return its errors.
+
+    It runs in a process of its own: in this one, what it keeps would slow down each later collection of garbage.
+    """
+    options = ["--strict", "--config-file=", f"--cache-dir={ROOT / '.mypy_cache'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, module.name],
+        cwd=module.parent,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=3 * DEADLINE,
+    )
+    return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
 class Ends:
@@ -210,12 +293,13 @@ def traces() -> Traces:
 
 
 def _descendants() -> set[str]:
+    # Every test looks at every process of the machine, twice or more: `pathlib` would take three times as long.
     parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb", buffering=0) as file:
                 # The command, in parentheses, may contain anything.
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                parents[int(name)] = int(file.read(1024).rpartition(b")")[2].split(None, 2)[1])
     family = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= more
@@ -227,7 +311,7 @@ def _describe(pid: int) -> str:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         command = "?"
-    return f"{pid} {command.strip()[:200] or '(zombie)'}"
+    return f"{pid} {command.strip()[:200] or ZOMBIE}"
 
 
 def _descriptors() -> set[str]:

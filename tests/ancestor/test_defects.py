@@ -33,6 +33,7 @@ from ..support import (
     blocks,
     busy,
     eventually,
+    forked,
     outcome,
     pids,
     run_script,
@@ -115,8 +116,8 @@ async def test_c04_a_shared_bytearray_that_a_handler_changes_reaches_the_caller(
 
 async def test_c05_eight_idle_workers_stop_in_half_a_second_and_the_loop_goes_on() -> None:
     gaps, times = [], []
-    for _ in range(3):  # another program may take the processor away meanwhile
-        flow = Flow(FlowStep(Each(handlers.pass_on), nprocs=8))
+    for _ in range(10):  # another program may take the processor away meanwhile
+        flow = forked(FlowStep(Each(handlers.pass_on), nprocs=8))
         await flow.start_async()
         async with LongestGap() as gap:
             started = time.monotonic()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge
-from pydantic import BaseModel
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload
 
@@ -67,28 +66,15 @@ class Adder(BaseTaskHandler):
             task.result = task.a + task.b
 
 
-class Order(BaseModel):
-    """A JSON body."""
-
-    words: list[str]
-    times: int = 1
+WORK = 0.03
+"""Seconds of a call of `Work`."""
 
 
-class Text(BaseTask):
-    """A JSON body as a task."""
+class Work(BaseTaskHandler):
+    """Takes its time."""
 
-    def __init__(self, order: Order) -> None:
-        super().__init__()
-        self.order = order
-        self.text = ""
-
-
-class Join(BaseTaskHandler):
-    """Joins words."""
-
-    def handle(self, *tasks: Text) -> None:
-        for task in tasks:
-            task.text = " ".join(task.order.words * task.order.times)
+    def handle(self, *tasks: Sum) -> None:
+        time.sleep(WORK * len(tasks))
 
 
 class Held(BaseTask):

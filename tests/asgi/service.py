@@ -42,6 +42,7 @@ SERVERS = {
     "hypercorn": ["hypercorn", "main:app", "--bind=127.0.0.1:{port}"],
     "hypercorn-alone": ["hypercorn", "main:app", "--bind=127.0.0.1:{port}", "--workers=0"],
     "granian": ["granian", "main:app", "--interface=asgi", "--port={port}"],
+    "gunicorn": ["gunicorn", "main:app", "--worker-class=asgi", "--no-control-socket", "--bind=127.0.0.1:{port}"],
 }
 """How each is started."""
 
@@ -63,7 +64,8 @@ class Service:
     def probe(self, path: str = "/ready") -> int | None:
         """Ask in a connection of its own, as a probe does; None when there is no answer."""
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(self.url + path, timeout=1).status_code
+            # Loading certificates takes longer than the answer, and this is called in loops while a server starts.
+            return httpx.get(self.url + path, timeout=1, verify=False).status_code
         return None
 
     def hold(self, name: str = "gate") -> Request:
@@ -81,7 +83,7 @@ class Service:
         found: set[int] = set()
         new = {below or self.process.pid}
         while new:
-            new = {child for pid in new for child in _children(pid)} - found
+            new = {child for pid in new for child in children(pid)} - found
             found |= new
         return found
 
@@ -110,7 +112,7 @@ class Request:
 
     def _run(self) -> None:
         try:
-            self._result = httpx.get(self._url, timeout=DEADLINE)
+            self._result = httpx.get(self._url, timeout=DEADLINE, verify=False)
         except httpx.TransportError as exc:
             self._result = exc
 
@@ -159,9 +161,10 @@ def launched(directory: Path, module: Iterable[str]) -> Iterator[tuple[subproces
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _children(pid: int) -> set[int]:
-    children: set[int] = set()
+def children(pid: int) -> set[int]:
+    """List the children of a process; none if it has ended."""
+    found: set[int] = set()
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            children |= {int(child) for child in (task / "children").read_text().split()}
-    return children
+            found |= {int(child) for child in (task / "children").read_text().split()}
+    return found

@@ -75,9 +75,9 @@ class Connection:
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
-    async def send(self, path: str, *headers: str, body: bytes = b"") -> None:
-        """Send a POST request, or the beginning of one."""
-        lines = [f"POST {path} HTTP/1.1", "Host: test", *headers]
+    async def send(self, path: str, *headers: str, body: bytes = b"", method: str = "POST") -> None:
+        """Send a request, or the beginning of one."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: test", *headers]
         self._writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         await self._writer.drain()
 
@@ -96,12 +96,12 @@ class Connection:
         return await asyncio.wait_for(self._reader.read() if size < 0 else self._reader.readexactly(size), DEADLINE)
 
 
-def total_application(flow: Flow) -> FastAPI:
+def total_application(flow: Flow, max_body_size: int | None = None) -> FastAPI:
     """Make an application with one endpoint, an upload to ``/total``."""
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/total")
-    @flow_endpoint(flow)
+    @flow_endpoint(flow, max_body_size=max_body_size)
     async def total(task: Picture) -> int:
         return task.total
 

@@ -14,7 +14,7 @@ from fastapi_aqueduct import Aqueduct, BaseTask, Flow, FlowStep, Upload, flow_en
 
 from .. import handlers
 from ..handlers import Gate, StartingOnce
-from ..support import eventually, pids
+from ..support import eventually, forked, pids
 from .handlers import HeldPicture, Hold
 from .support import Connection, serving
 
@@ -56,7 +56,7 @@ async def test_a_step_without_a_ready_worker(tmp_path: Path) -> None:
 
 async def test_a_deadline_that_cannot_be_met(tmp_path: Path) -> None:
     """At the measured rate; with an empty queue a task is admitted, since the rate may have changed."""
-    flow = Flow(FlowStep(Hold()))
+    flow = forked(FlowStep(Hold()))
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/patient")

@@ -9,17 +9,18 @@ from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from starlette.testclient import TestClient
 
-from fastapi_aqueduct import Aqueduct, ConfigurationError, Flow, FlowDep, FlowTask, TaskTimeout, flow_endpoint
+from fastapi_aqueduct import Aqueduct, ConfigurationError, FlowDep, FlowTask, TaskTimeout, flow_endpoint
 from fastapi_aqueduct.asgi.dependencies import get_flow
 from fastapi_aqueduct.testing import client
 
-from ..support import blocks, eventually
-from .handlers import Add, Adder, Join, Picture, Sum, Text
+from ..support import blocks, eventually, forked
+from .handlers import Add, Adder, Picture, Sum
+from .json_handlers import Join, Text
 
 
 async def test_an_endpoint_drives_the_flow_itself() -> None:
     """Parameters and body reach the task, and errors become the same answers."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/total")
@@ -41,7 +42,7 @@ async def test_an_endpoint_drives_the_flow_itself() -> None:
 
 async def test_a_limit_of_its_own() -> None:
     """On the size of the body."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/total")
@@ -56,7 +57,7 @@ async def test_a_limit_of_its_own() -> None:
 
 async def test_several_flows() -> None:
     """Each task names its flow; to ask for the only one is an error then."""
-    adder, joiner = Flow(Adder(), name="adder"), Flow(Join(), name="joiner")
+    adder, joiner = forked(Adder(), name="adder"), forked(Join(), name="joiner")
     app = FastAPI(lifespan=Aqueduct(adder, joiner).lifespan)
 
     @app.post("/both")
@@ -76,7 +77,7 @@ async def test_several_flows() -> None:
 
 async def test_a_generator_endpoint() -> None:
     """The upload stays in memory until the last piece of the answer was sent."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/stream")
@@ -96,7 +97,7 @@ async def test_a_generator_endpoint() -> None:
 
 async def test_the_flow_can_be_replaced_in_tests() -> None:
     """For both dependencies at once."""
-    other = Flow(Adder(), name="other")
+    other = forked(Adder(), name="other")
     app = FastAPI()
 
     @app.get("/sum")
@@ -111,7 +112,7 @@ async def test_the_flow_can_be_replaced_in_tests() -> None:
 
 def test_websockets() -> None:
     """The flow is a dependency there too, and its errors are the endpoint's to handle."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.websocket("/sums")
@@ -140,7 +141,7 @@ def test_what_is_no_task() -> None:
 
 async def test_a_second_task_beside_that_of_flow_endpoint() -> None:
     """It comes as a dependency, from the same request, and is not processed."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/")

@@ -12,14 +12,14 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.types import Message
 
-from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
+from fastapi_aqueduct import Aqueduct, flow_endpoint
 from fastapi_aqueduct.asgi.disconnect import DisconnectWatch
 from fastapi_aqueduct.asgi.streaming.formats import JSONLines, dump_any
 from fastapi_aqueduct.asgi.streaming.primed import Primed
 from fastapi_aqueduct.asgi.streaming.response import ItemResponse
 
 from ..handlers import Gate
-from ..support import blocks, eventually
+from ..support import blocks, eventually, forked
 from .handlers import Add, HeldPicture, Hold
 from .support import Connection, serving, taken, total_application
 
@@ -30,7 +30,7 @@ async def test_while_the_task_is_in_the_flow(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, http: Any, has_middleware: bool
 ) -> None:
     """It is cancelled, one that waits never runs, the memory is freed, and the log has no traceback."""
-    flow = Flow(Hold())
+    flow = forked(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     gate = Gate(tmp_path, "first")
 
@@ -67,7 +67,7 @@ async def test_while_the_task_is_in_the_flow(
 @pytest.mark.parametrize("is_form", [False, True], ids=["raw", "form"])
 async def test_in_the_middle_of_the_upload(caplog: pytest.LogCaptureFixture, http: Any, is_form: bool) -> None:
     """The memory is freed, the flow never hears of it, and the log has no traceback."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = total_application(flow)
 
     async with serving(app, http) as server:

@@ -7,22 +7,24 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+import uvloop
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from fastapi_aqueduct import Aqueduct, ConfigurationError, Flow, NotRunningError
+from fastapi_aqueduct import Aqueduct, ConfigurationError, NotRunningError
+from fastapi_aqueduct.asgi.loop_signals import LoopSignals
 from fastapi_aqueduct.flow import FlowState, FlowStream
 from fastapi_aqueduct.testing import client
 
 from ..handlers import Gate
-from ..support import DEADLINE, Ends, eventually, outcome, wait_until
+from ..support import DEADLINE, Ends, eventually, forked, outcome, wait_until
 from .handlers import Adder, Held, Hold, Tick, Ticks
 from .service import SERVERS, serving
 
@@ -66,7 +68,8 @@ def test_ctrl_c_answers_what_is_in_flight(tmp_path: Path, server: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "server", ["uvicorn", long("uvicorn-reload"), long("uvicorn-workers"), long("hypercorn-alone"), "granian"]
+    "server",
+    ["uvicorn", long("uvicorn-reload"), long("uvicorn-workers"), long("hypercorn-alone"), "granian", long("gunicorn")],
 )
 def test_requests_are_served_while_the_server_drains(tmp_path: Path, server: str) -> None:
     """The probe says 503 first; Ctrl-C ends the delay, and what is in flight with it.
@@ -183,7 +186,7 @@ def handler() -> Iterator[Handler]:
 
 async def test_the_handler_of_the_server_is_called_and_given_back(handler: Handler) -> None:
     """Every time the application runs anew."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     for _ in range(2):
         handler.calls = 0
@@ -198,23 +201,59 @@ async def test_the_handler_of_the_server_is_called_and_given_back(handler: Handl
 
 async def test_a_handler_that_came_later_stays(handler: Handler) -> None:
     """It calls ours, which still stands before that of the server."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     async with client(FastAPI(lifespan=Aqueduct(flow).lifespan)):
         late = Handler()
         signal.signal(signal.SIGTERM, late)
     assert signal.getsignal(signal.SIGTERM) is late
 
 
+async def hold_signals() -> None:
+    """Check that a handler of the event loop gets a held signal when it is sent, and others at once."""
+    loop = asyncio.get_running_loop()
+    calls: list[signal.Signals] = []
+    for signum in (signal.SIGTERM, signal.SIGUSR1):
+        loop.add_signal_handler(signum, calls.append, signum)
+    signals = LoopSignals(loop, {signal.SIGTERM})
+    signals.install()
+    own = signal.signal(signal.SIGTERM, lambda signum, frame: None)  # uvloop's also notes the signal
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGUSR1)
+    await eventually(lambda: calls)
+    signals.send(signal.SIGTERM)
+    await eventually(lambda: len(calls) == 2)
+    signal.signal(signal.SIGTERM, own)
+    signals.restore()
+    signal.raise_signal(signal.SIGTERM)
+    await eventually(lambda: len(calls) == 3)
+    assert calls == [signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM]
+    for signum in set(calls):
+        loop.remove_signal_handler(signum)
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_signals_for_handlers_of_the_event_loop_are_held(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(hold_signals())
+
+
+async def test_without_handlers_of_the_event_loop_nothing_is_held() -> None:
+    signals = LoopSignals(asyncio.get_running_loop(), {signal.SIGTERM})
+    signals.install()
+    assert signal.set_wakeup_fd(-1) == -1
+    signals.restore()
+
+
 async def test_without_a_handler_nothing_is_touched() -> None:
     """SIGTERM ends a process at once that has never asked for anything else."""
-    async with client(FastAPI(lifespan=Aqueduct(Flow(Adder()), drain_delay=9).lifespan)):
+    async with client(FastAPI(lifespan=Aqueduct(forked(Adder()), drain_delay=9).lifespan)):
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_in_a_thread_nothing_is_touched(handler: Handler) -> None:
     """Only the main thread may handle signals."""
-    with TestClient(FastAPI(lifespan=Aqueduct(Flow(Adder())).lifespan)):
+    with TestClient(FastAPI(lifespan=Aqueduct(forked(Adder())).lifespan)):
         assert signal.getsignal(signal.SIGTERM) is handler
 
 
@@ -231,7 +270,7 @@ async def items_before(stream: FlowStream[Any]) -> BaseException | None:
 @pytest.mark.parametrize("delay", [0, 0.3])
 async def test_streams_end_after_the_stop_timeout(tmp_path: Path, handler: Handler, delay: float) -> None:
     """It begins with the server's own shutdown, after the delay."""
-    flow = Flow(Tick(), stop_timeout=0.3)
+    flow = forked(Tick(), stop_timeout=0.3)
     async with client(FastAPI(lifespan=Aqueduct(flow, drain_delay=delay).lifespan)):
         stream = flow.stream(Ticks(tmp_path))
         await anext(stream)
@@ -247,7 +286,7 @@ async def test_streams_end_after_the_stop_timeout(tmp_path: Path, handler: Handl
 async def test_streams_end_at_once(tmp_path: Path, handler: Handler, signum: signal.Signals) -> None:
     """On Ctrl-C, and on a second SIGTERM; also those of a flow that is not stopped with the application."""
     before = signal.signal(signal.SIGINT, handler)
-    flow = Flow(Tick(), stop_timeout=60)
+    flow = forked(Tick(), stop_timeout=60)
     try:
         async with asyncio.timeout(AT_ONCE), flow, client(FastAPI(lifespan=Aqueduct(flow, drain_delay=60).lifespan)):
             stream = flow.stream(Ticks(tmp_path))
@@ -261,7 +300,7 @@ async def test_streams_end_at_once(tmp_path: Path, handler: Handler, signum: sig
 
 async def test_a_second_signal_while_the_lifespan_ends(tmp_path: Path, handler: Handler) -> None:
     """It is not waited for what is still in flight."""
-    flow = Flow(Hold(), stop_timeout=60)
+    flow = forked(Hold(), stop_timeout=60)
     async with asyncio.timeout(AT_ONCE):
         async with client(FastAPI(lifespan=Aqueduct(flow).lifespan)):
             held = asyncio.create_task(flow.process(Held(tmp_path), 60))
@@ -274,7 +313,7 @@ async def test_a_second_signal_while_the_lifespan_ends(tmp_path: Path, handler: 
 
 async def test_a_lifespan_that_is_cancelled_waits_for_nothing(tmp_path: Path) -> None:
     """As uvicorn does on a second Ctrl-C."""
-    flow = Flow(Hold(), stop_timeout=60)
+    flow = forked(Hold(), stop_timeout=60)
     is_open = asyncio.Event()
 
     async def run() -> None:
@@ -295,7 +334,7 @@ async def test_a_lifespan_that_is_cancelled_waits_for_nothing(tmp_path: Path) ->
 
 async def test_a_cancelled_stop_stops(tmp_path: Path) -> None:
     """At once, and the flow can be started again."""
-    flow = Flow(Hold(), stop_timeout=60)
+    flow = forked(Hold(), stop_timeout=60)
     async with asyncio.timeout(AT_ONCE):
         await flow.start_async()
         held = asyncio.create_task(flow.process(Held(tmp_path), 60))
@@ -312,4 +351,4 @@ async def test_a_cancelled_stop_stops(tmp_path: Path) -> None:
 
 def test_a_delay_below_zero_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="drain_delay"):
-        Aqueduct(Flow(Adder()), drain_delay=-1)
+        Aqueduct(forked(Adder()), drain_delay=-1)

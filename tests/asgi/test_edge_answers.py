@@ -19,7 +19,6 @@ from fastapi_aqueduct import (
     Aqueduct,
     ArenaFull,
     DeadlineUnreachable,
-    Flow,
     HandlerTimeout,
     NotRunningError,
     Overloaded,
@@ -46,7 +45,7 @@ from fastapi_aqueduct.asgi.server_timing import server_timing
 from fastapi_aqueduct.reports import StepMetrics
 from fastapi_aqueduct.testing import client
 
-from ..support import blocks, eventually
+from ..support import blocks, eventually, forked
 from .edge_handlers import Paint, Pixels
 from .handlers import Add, Adder, Picture, Sum
 from .support import Connection, serving
@@ -58,7 +57,7 @@ from .support import Connection, serving
 @pytest.mark.parametrize("has_middleware", [False, True], ids=["plain", "middleware"])
 async def test_an_array_goes_out_as_it_lies(http: Any, has_middleware: bool) -> None:
     """Whatever its size, also none; and its block is free when it was sent."""
-    flow = Flow(Paint())
+    flow = forked(Paint())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/pixels")
@@ -89,7 +88,7 @@ async def test_an_array_goes_out_as_it_lies(http: Any, has_middleware: bool) -> 
 
 async def test_the_memory_is_held_until_it_was_sent() -> None:
     """A client that does not read keeps the block, and nothing of it is copied meanwhile."""
-    flow = Flow(Paint())
+    flow = forked(Paint())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/pixels")
@@ -149,7 +148,7 @@ def test_what_has_no_bytes_in_one_piece(content: Any) -> None:
 
 async def test_where_the_time_went() -> None:
     """Whatever the function returns, where it was asked for."""
-    flow = Flow(Add())
+    flow = forked(Add())
     aqueduct = Aqueduct(flow, server_timing=True)
     app = FastAPI(lifespan=aqueduct.lifespan)
 
@@ -199,7 +198,7 @@ async def test_where_the_time_went() -> None:
 
 async def test_where_the_time_went_on_a_starlette_route() -> None:
     """The same; a task without an upload has no time for one."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
 
     async def answer(task: Sum) -> Response:
         return Response(str(task.result))

@@ -12,11 +12,11 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from fastapi_aqueduct import Aqueduct, Flow, FlowDep, FlowTask, SharedResponse, flow_endpoint
+from fastapi_aqueduct import Aqueduct, FlowDep, FlowTask, SharedResponse, flow_endpoint
 from fastapi_aqueduct.asgi.disconnect import ARM_DELAY
 
 from ..handlers import Gate
-from ..support import blocks, eventually
+from ..support import blocks, eventually, forked
 from .edge_handlers import Paint, Pixels
 from .handlers import Held, HeldPicture, Hold
 from .support import Connection, serving, taken
@@ -54,7 +54,7 @@ async def test_while_the_task_is_in_the_flow(
     tmp_path: Path, quiet: pytest.LogCaptureFixture, http: Any, has_middleware: bool, way: str, state: str
 ) -> None:
     """However the flow is driven: a task that waits never runs, the result of one that runs is dropped."""
-    flow = Flow(Hold())
+    flow = forked(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     gone: list[str] = []
 
@@ -125,7 +125,7 @@ async def test_while_the_answer_streams(
     quiet: pytest.LogCaptureFixture, http: Any, has_middleware: bool, tmp_path: Path
 ) -> None:
     """The blocks of the stream are released."""
-    flow = Flow(Hold())
+    flow = forked(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     ended = asyncio.Event()
 
@@ -153,7 +153,7 @@ async def test_while_the_answer_streams(
 
 async def test_while_shared_memory_is_sent(quiet: pytest.LogCaptureFixture, http: Any, has_middleware: bool) -> None:
     """Its block is released."""
-    flow = Flow(Paint())
+    flow = forked(Paint())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/pixels")
@@ -173,7 +173,7 @@ async def test_while_shared_memory_is_sent(quiet: pytest.LogCaptureFixture, http
 
 async def test_what_an_endpoint_leaves_running_goes_on(quiet: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """Work in the background is not for the client, who has the answer and may go."""
-    flow = Flow(Hold())
+    flow = forked(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     tasks: list[asyncio.Task[Any]] = []
 
@@ -198,7 +198,7 @@ async def test_what_an_endpoint_leaves_running_goes_on(quiet: pytest.LogCaptureF
 
 async def test_a_watch_does_not_consume_an_unread_body(tmp_path: Path) -> None:
     """An endpoint may process a task first and read the body then."""
-    flow = Flow(Hold())
+    flow = forked(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/late")

@@ -22,9 +22,10 @@ from fastapi_aqueduct import (
 )
 from fastapi_aqueduct.testing import client
 
-from ..support import blocks, eventually
+from ..support import blocks, eventually, forked
 from .edge_handlers import Compare, Described, Label, Labelled, Look, Pair, Pass
-from .handlers import Add, Join, Order, Picture, Text
+from .handlers import Add, Picture
+from .json_handlers import Join, Order, Text
 from .support import taken
 
 FRONT = ("front.png", b"\1\2\3" * 50_000, "image/png")
@@ -59,7 +60,7 @@ def pair_app(flow: Flow) -> FastAPI:
 
 async def test_several_uploads_and_fields() -> None:
     """Each upload is a block of its own, its description travels with it, fields are validated."""
-    flow = Flow(Compare())
+    flow = forked(Compare())
     async with client(pair_app(flow)) as http:
         files = [("back", BACK), ("front", FRONT)]
         data = {"title": "T", "numbers": ["1", "2"], "note": "n", "unknown": "x"}
@@ -81,7 +82,7 @@ WRONG: list[dict[str, Any]] = [
 
 async def test_the_answer_to_wrong_fields_is_that_of_fastapi() -> None:
     """Word for word."""
-    flow = Flow(Compare())
+    flow = forked(Compare())
     async with client(pair_app(flow)) as http:
         for request in WRONG:
             ours, native = await http.post("/pair", **request), await http.post("/native", **request)
@@ -93,7 +94,7 @@ async def test_the_answer_to_wrong_fields_is_that_of_fastapi() -> None:
 
 async def test_what_needs_a_form() -> None:
     """Several uploads cannot be one raw body."""
-    flow = Flow(Compare())
+    flow = forked(Compare())
     async with client(pair_app(flow)) as http:
         response = await http.post("/pair", content=b"x", headers={"content-type": "image/png"})
         assert (response.status_code, "front and back" in response.text) == (415, True)
@@ -101,7 +102,7 @@ async def test_what_needs_a_form() -> None:
 
 async def test_a_model_of_fields() -> None:
     """It is filled from the form; an upload that need not come may be left out."""
-    flow = Flow(Pass())
+    flow = forked(Pass())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/label")
@@ -121,7 +122,7 @@ async def test_a_model_of_fields() -> None:
 
 async def test_no_body_for_an_upload_that_need_not_come() -> None:
     """The upload is None, with or without a Content-Length of 0; missing fields are still refused."""
-    flow = Flow(Pass())
+    flow = forked(Pass())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/size")
@@ -139,7 +140,7 @@ async def test_no_body_for_an_upload_that_need_not_come() -> None:
 
 async def test_the_description_of_an_upload() -> None:
     """Also of a raw body."""
-    flow = Flow(Look())
+    flow = forked(Look())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/look")
@@ -156,7 +157,7 @@ async def test_the_description_of_an_upload() -> None:
 
 async def test_limits_of_the_fields() -> None:
     """They lie on the heap, so they have a limit of their own; files that the task does not declare do not count."""
-    flow = Flow(Compare())
+    flow = forked(Compare())
     async with client(pair_app(flow)) as http:
         files = {"front": FRONT, "back": BACK}
         response = await http.post("/pair", files=files, data={"title": "T" * (1 << 20), "note": "n"})
@@ -193,7 +194,7 @@ class Extra(BaseModel):
 @pytest.mark.parametrize("has_same_names", [False, True])
 async def test_everything_else_a_request_has(has_same_names: bool) -> None:
     """Header, cookie, path, query, dependencies and two JSON models, in the task and in the function."""
-    flow = Flow(Join())
+    flow = forked(Join())
     inner, router = FastAPI(), APIRouter(prefix="/v1")
 
     if has_same_names:
@@ -283,7 +284,7 @@ async def json_beside_an_upload(task: Picture, body: Body) -> None: ...
 def test_declarations_that_cannot_work(function: Any, words: str) -> None:
     """The message says what to do."""
     with pytest.raises(ConfigurationError, match=words):
-        flow_endpoint(Flow(Add()))(function)
+        flow_endpoint(forked(Add()))(function)
 
 
 # The schema
@@ -291,7 +292,7 @@ def test_declarations_that_cannot_work(function: Any, words: str) -> None:
 
 async def test_the_schema_of_a_form() -> None:
     """It names files and fields, and puts models among the components."""
-    flow, labels = Flow(Compare()), Flow(Pass(), name="labels")
+    flow, labels = forked(Compare()), forked(Pass(), name="labels")
     app = pair_app(flow)
     Aqueduct(flow, labels).install(app)
 

@@ -11,16 +11,14 @@ from fastapi import APIRouter, FastAPI
 from fastapi_aqueduct import Aqueduct, Flow, FlowTask, UploadLimits, flow_endpoint
 from fastapi_aqueduct.testing import client
 
-from ..support import eventually
+from ..support import eventually, forked
 from .handlers import Add, Picture
 from .support import Connection, serving, taken
 
 MIB = 1 << 20
 
 
-def make_app(
-    flow: Flow, limits: UploadLimits, has_middleware: bool = False, timeout_sec: float = 5.0
-) -> FastAPI:
+def make_app(flow: Flow, limits: UploadLimits, has_middleware: bool = False, timeout_sec: float = 5.0) -> FastAPI:
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/total")
@@ -42,7 +40,7 @@ def make_app(
 @pytest.mark.parametrize("kind", ["raw", "chunked", "form", "nothing"])
 async def test_a_client_that_falls_idle(http: Any, has_middleware: bool, kind: str) -> None:
     """It gets 408, its connection is closed and its block is free."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = make_app(flow, UploadLimits(idle_timeout=0.2), has_middleware)
     beginnings = {
         "raw": (["Content-Length: 1000000"], b"abc"),
@@ -65,7 +63,7 @@ async def test_a_client_that_falls_idle(http: Any, has_middleware: bool, kind: s
 
 async def test_a_client_that_is_too_slow() -> None:
     """It is never idle, and falls behind the least rate all the same."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = make_app(flow, UploadLimits(idle_timeout=10, min_rate=1000, grace=0.2))
     async with serving(app) as server, Connection(server) as connection:
         await connection.send("/total", "Content-Length: 1000000")
@@ -79,7 +77,7 @@ async def test_a_client_that_is_too_slow() -> None:
 
 async def test_a_client_that_is_fast_enough() -> None:
     """It may take longer than any single limit."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = make_app(flow, UploadLimits(idle_timeout=0.5, min_rate=10, grace=0.5))
     async with serving(app) as server, Connection(server) as connection:
         await connection.send("/total", "Content-Length: 20")
@@ -91,7 +89,7 @@ async def test_a_client_that_is_fast_enough() -> None:
 
 async def test_no_limits() -> None:
     """All of them can be switched off."""
-    flow = Flow(Add())
+    flow = forked(Add())
     limits = UploadLimits(idle_timeout=None, min_rate=0, max_uploads=None)
     async with client(make_app(flow, limits)) as http:
         assert (await http.post("/total", content=b"\1\2")).json() == 3
@@ -99,7 +97,7 @@ async def test_no_limits() -> None:
 
 async def test_too_many_uploads() -> None:
     """They are refused before their bodies, with a time to come back; what is refused leaves no trace."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with serving(make_app(flow, UploadLimits(max_uploads=2))) as server:
         async with Connection(server) as one, Connection(server) as two, Connection(server) as three:
             for connection in (one, two):
@@ -120,7 +118,7 @@ async def test_too_many_uploads() -> None:
 
 async def test_too_many_bytes_in_unfinished_uploads() -> None:
     """An upload alone may have more; together they have a limit, and one that waits too long gets ``Retry-After``."""
-    flow = Flow(Add(), memory_limit=64 * MIB)
+    flow = forked(Add(), memory_limit=64 * MIB)
     async with serving(make_app(flow, UploadLimits(max_pending_bytes=2 * MIB), timeout_sec=0.3)) as server:
         async with Connection(server) as one:
             await one.send("/total", f"Content-Length: {3 * MIB}")
@@ -138,8 +136,8 @@ async def test_too_many_bytes_in_unfinished_uploads() -> None:
 @pytest.mark.parametrize("name", ['"image"; filename="f"', '"note"'], ids=["file", "field"])
 async def test_what_has_come_of_a_form_counts_until_all_of_it_has(name: str) -> None:
     """Its finished parts, and its fields."""
-    flow = Flow(Add(), memory_limit=64 * MIB)
-    part = f'--b\r\nContent-Disposition: form-data; name={name}\r\n\r\n'.encode() + bytes(100_000)
+    flow = forked(Add(), memory_limit=64 * MIB)
+    part = f"--b\r\nContent-Disposition: form-data; name={name}\r\n\r\n".encode() + bytes(100_000)
     next_part = b'\r\n--b\r\nContent-Disposition: form-data; name="other"; filename="f"\r\n\r\n'
     async with serving(make_app(flow, UploadLimits(max_uploads=1))) as server:
         async with Connection(server) as one:
@@ -155,7 +153,7 @@ async def test_what_has_come_of_a_form_counts_until_all_of_it_has(name: str) -> 
 @pytest.mark.parametrize("headers", [[], ["Transfer-Encoding: chunked"]], ids=["announced", "chunked"])
 async def test_what_can_never_fit(headers: list[str]) -> None:
     """It is too large, whatever the endpoint takes: to come back later would not help."""
-    flow = Flow(Add(), memory_limit=MIB)
+    flow = forked(Add(), memory_limit=MIB)
     async with serving(make_app(flow, UploadLimits())) as server, Connection(server) as connection:
         if headers:
             await connection.send("/total", *headers, body=b"100001\r\n" + bytes(MIB + 1))
@@ -168,7 +166,7 @@ async def test_what_can_never_fit(headers: list[str]) -> None:
 
 async def test_a_body_of_unknown_length_takes_what_it_needs() -> None:
     """And not what it might need."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with serving(make_app(flow, UploadLimits(max_body_size=1 << 30))) as server, Connection(server) as connection:
         await connection.send("/total", "Transfer-Encoding: chunked", body=b"40000\r\n" + bytes(0x40000) + b"\r\n")
         await eventually(lambda: flow.statistics().arena.receiving)
@@ -185,7 +183,7 @@ async def test_a_body_of_unknown_length_takes_what_it_needs() -> None:
 )
 async def test_an_endpoint_that_takes_more_than_can_fit(caplog: pytest.LogCaptureFixture, how: str) -> None:
     """It is a warning at the start, with both numbers."""
-    flow = Flow(Add(), memory_limit=MIB)
+    flow = forked(Add(), memory_limit=MIB)
     app, router = FastAPI(lifespan=Aqueduct(flow).lifespan), APIRouter(max_body_size=3 * MIB)
     if how.startswith("FlowTask"):
         marker = FlowTask(flow) if how.endswith("flow") else FlowTask()

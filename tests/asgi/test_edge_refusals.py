@@ -13,7 +13,7 @@ from fastapi_aqueduct import Aqueduct, ConfigurationError, Flow, FlowTask, Uploa
 from fastapi_aqueduct.asgi.body.limits import is_acceptable
 from fastapi_aqueduct.testing import client
 
-from ..support import blocks, eventually
+from ..support import blocks, eventually, forked
 from .handlers import Add, Picture, Sum
 from .support import Connection, serving, taken
 
@@ -55,7 +55,7 @@ TYPES: list[tuple[dict[str, Any], int]] = [
 
 async def test_the_media_type_of_an_upload() -> None:
     """It counts for a raw body as for the part of a form, and wildcards are understood."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with client(make_app(flow, media_type=["image/*", "application/pdf"])) as http:
         for number, (request, status) in enumerate(TYPES):
             response = await http.post("/total", **request)
@@ -69,7 +69,7 @@ async def test_the_media_type_of_an_upload() -> None:
 def test_a_media_type_that_is_none(wrong: str) -> None:
     """It is refused where it is written."""
     with pytest.raises(ConfigurationError, match="media_type"):
-        flow_endpoint(Flow(Add()), media_type=wrong)
+        flow_endpoint(forked(Add()), media_type=wrong)
     with pytest.raises(ConfigurationError, match="media_type"):
         FlowTask(dependency=Picture, media_type=wrong)
 
@@ -80,7 +80,7 @@ def test_a_media_type_without_an_upload() -> None:
     async def endpoint(task: Sum) -> None: ...
 
     with pytest.raises(ConfigurationError, match="Upload"):
-        flow_endpoint(Flow(Add()), media_type="image/*")(endpoint)
+        flow_endpoint(forked(Add()), media_type="image/*")(endpoint)
 
 
 def test_any_type() -> None:
@@ -104,7 +104,7 @@ REFUSED: list[tuple[str, tuple[str, ...], int]] = [
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_refused_by_its_headers(http: Any) -> None:
     """Nothing of the body is waited for, and the client is not asked to continue."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with serving(make_app(flow, media_type="image/*", max_body_size=LIMIT), http) as server:
         for name, headers, status in REFUSED:
             async with Connection(server) as connection:
@@ -117,7 +117,7 @@ async def test_refused_by_its_headers(http: Any) -> None:
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_refused_at_the_limit(http: Any) -> None:
     """A body of unknown length is read up to the limit and not to its end."""
-    flow = Flow(Add())
+    flow = forked(Add())
     chunk = b"40000\r\n" + bytes(0x40000) + b"\r\n"
     async with serving(make_app(flow, max_body_size=LIMIT), http) as server, Connection(server) as connection:
         await connection.send("/total", "Transfer-Encoding: chunked", "Expect: 100-continue")
@@ -135,7 +135,7 @@ async def test_refused_at_the_limit(http: Any) -> None:
 
 async def test_the_limit_of_fastapi() -> None:
     """It counts beside that of the endpoint, and in place of the usual one."""
-    flow = Flow(Add())
+    flow = forked(Add())
     router = APIRouter(max_body_size=100)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
@@ -165,7 +165,7 @@ async def test_the_limit_of_fastapi() -> None:
 
 async def test_the_limit_of_the_application() -> None:
     """It is that of its Aqueduct; an endpoint may have another."""
-    flow = Flow(Add())
+    flow = forked(Add())
     aqueduct = Aqueduct(flow, upload_limits=UploadLimits(max_body_size=10))
     app = FastAPI(lifespan=aqueduct.lifespan)
 
@@ -212,7 +212,7 @@ GZIP: list[tuple[Callable[[], dict[str, Any]], int | str]] = [
 
 async def test_a_compressed_body() -> None:
     """It is decompressed where that was asked for, no further than the limit."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with client(make_app(flow, accept_gzip=True, max_body_size=LIMIT)) as http:
         for number, (request, expected) in enumerate(GZIP):
             response = await http.post("/total", **request())
@@ -222,14 +222,14 @@ async def test_a_compressed_body() -> None:
 
 async def test_a_body_of_exactly_the_limit_decompressed() -> None:
     """The limit itself is allowed."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with client(make_app(flow, accept_gzip=True, max_body_size=LIMIT)) as http:
         assert (await http.post("/total", **compressed(gzip.compress(bytes(LIMIT))))).json() == 0
 
 
 async def test_compressed_bodies_are_refused_unless_asked_for() -> None:
     """And the answer says what is taken."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with client(make_app(flow)) as http:
         response = await http.post("/total", **compressed(PACKED))
         assert (response.status_code, response.headers["accept-encoding"]) == (415, "identity")

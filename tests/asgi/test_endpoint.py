@@ -32,8 +32,9 @@ from fastapi_aqueduct.exceptions import Overloaded
 from fastapi_aqueduct.testing import client
 
 from ..handlers import Gate
-from ..support import eventually
-from .handlers import Add, Adder, BadPicture, Case, Held, Hold, Join, Order, Picture, Suffer, Sum, Text
+from ..support import eventually, forked
+from .handlers import Add, Adder, BadPicture, Case, Held, Hold, Picture, Suffer, Sum
+from .json_handlers import Join, Order, Text
 from .support import serving
 
 
@@ -61,7 +62,7 @@ class Everything(BaseTask):
 
 async def test_parameters_of_the_task_come_from_the_request() -> None:
     """From the path, the query and the headers, with metadata and defaults, validated by FastAPI."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/items/{item}")
@@ -84,7 +85,7 @@ def current_user() -> Iterator[str]:
 
 async def test_the_function_is_fastapis_as_always() -> None:
     """Dependencies, the request, the response model, prefixes and ``def`` functions work."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     aqueduct = Aqueduct(flow)
     router = APIRouter(prefix="/v1")
     threads: list[int] = []
@@ -106,7 +107,7 @@ async def test_the_function_is_fastapis_as_always() -> None:
 
 async def test_json_body() -> None:
     """A pydantic model in the constructor is the JSON body, as in any endpoint."""
-    flow = Flow(Join())
+    flow = forked(Join())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/join")
@@ -126,7 +127,7 @@ async def test_json_body() -> None:
 
 async def test_plain_starlette_route() -> None:
     """Parameters come from the path and the query, a model from the body; the function returns a response."""
-    adder, joiner, summer = Flow(Adder()), Flow(Join()), Flow(Add())
+    adder, joiner, summer = forked(Adder()), forked(Join()), forked(Add())
 
     @flow_endpoint(adder)
     async def add(request: Request, task: Sum, times: int = 1, names: list[str] = []) -> StarletteResponse:  # noqa: B006
@@ -161,7 +162,7 @@ async def test_plain_starlette_route() -> None:
 
 async def test_the_flow_can_be_replaced_in_tests() -> None:
     """Through FastAPI's own overrides."""
-    flow, other = Flow(Adder(), name="one"), Flow(Adder(), name="other")
+    flow, other = forked(Adder(), name="one"), forked(Adder(), name="other")
     app = FastAPI(lifespan=Aqueduct(other).lifespan)
 
     @app.get("/sum")
@@ -188,7 +189,7 @@ def test_generators_without_a_stream_are_refused() -> None:
 
     for function in (stream, lines):
         with pytest.raises(TypeError, match=r"items: FlowStream\[...\]"):
-            flow_endpoint(Flow(Adder()))(function)
+            flow_endpoint(forked(Adder()))(function)
 
 
 def no_task(number: int) -> None: ...
@@ -222,7 +223,7 @@ def upload_and_model(task: UploadAndModel) -> None: ...
 def test_declarations_that_cannot_work(function: Callable[..., Any], error: type[Exception], words: str) -> None:
     """The message names the function or the task, and the parameter."""
     with pytest.raises(error, match=words):
-        flow_endpoint(Flow(Adder()))(function)
+        flow_endpoint(forked(Adder()))(function)
 
 
 # Answers to errors
@@ -274,7 +275,7 @@ async def test_a_handlers_exception_is_left_to_the_application_and_the_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What the application maps is no error; what it does not is logged once, with the worker's traceback."""
-    flow = Flow(Suffer())
+    flow = forked(Suffer())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/case")
@@ -299,7 +300,7 @@ async def test_a_handlers_exception_is_left_to_the_application_and_the_server(
 
 async def test_the_application_may_answer_the_packages_errors_itself(tmp_path: Path) -> None:
     """A handler for one of them comes before the table."""
-    flow = Flow(Hold())
+    flow = forked(Hold())
     gate = Gate(tmp_path)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
@@ -319,7 +320,7 @@ async def test_the_application_may_answer_the_packages_errors_itself(tmp_path: P
 
 async def test_nothing_is_asked_of_the_flow_for_a_request_that_is_refused() -> None:
     """Dependencies and parameters are judged first."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     def refuse() -> None:

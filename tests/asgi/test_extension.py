@@ -25,6 +25,7 @@ from fastapi_aqueduct import (
 from fastapi_aqueduct.flow import FlowState
 from fastapi_aqueduct.testing import client
 
+from ..support import forked
 from .handlers import Adder, Hold, NoModel, Sum
 from .support import bare_client, serving
 
@@ -90,7 +91,7 @@ DOORS = [by_lifespan, by_install, by_run, by_composition, by_router, by_all]
 @pytest.mark.parametrize("door", DOORS)
 async def test_the_flow_runs_with_the_application(door: Any) -> None:
     """Through each door, and all at once, it starts, answers, is probed, and stops."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = door(Aqueduct(flow))
     add_route(app, flow)
     for _ in range(2):
@@ -103,7 +104,7 @@ async def test_the_flow_runs_with_the_application(door: Any) -> None:
 
 async def test_under_a_server() -> None:
     """uvicorn runs the lifespan and the requests."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = by_lifespan(Aqueduct(flow))
     add_route(app, flow)
     async with serving(app) as http:
@@ -113,7 +114,7 @@ async def test_under_a_server() -> None:
 
 def test_under_the_test_client_of_starlette() -> None:
     """It runs the application in an event loop of its own, a new one each time."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = by_install(Aqueduct(flow))
     add_route(app, flow)
     for _ in range(2):
@@ -123,7 +124,7 @@ def test_under_the_test_client_of_starlette() -> None:
 
 async def test_lifespan_entered_twice_in_parallel() -> None:
     """Two applications that share the flows: they run until the last one ends, whichever that is."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     aqueduct = Aqueduct(flow)
     first, second = FastAPI(), Starlette()
     one, two = aqueduct.lifespan(first), aqueduct.lifespan(second)
@@ -137,7 +138,7 @@ async def test_lifespan_entered_twice_in_parallel() -> None:
 
 async def test_install_starts_before_the_applications_own_lifespan() -> None:
     """So that start-up code may process a task; and the state of both reaches the requests."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     aqueduct = Aqueduct(flow)
 
     @asynccontextmanager
@@ -157,7 +158,7 @@ async def test_install_starts_before_the_applications_own_lifespan() -> None:
 
 async def test_plain_starlette() -> None:
     """All of it works without FastAPI in the path of a request."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     aqueduct = Aqueduct(flow)
 
     async def answer(request: StarletteRequest) -> PlainTextResponse:
@@ -172,7 +173,7 @@ async def test_plain_starlette() -> None:
 
 async def test_several_flows_with_one_name() -> None:
     """Each is started, probed, measured and stopped."""
-    adder, holder = Flow(Adder()), Flow(Hold())
+    adder, holder = forked(Adder()), forked(Hold())
     app = by_lifespan(Aqueduct(adder, holder))
     add_route(app, adder)
     async with client(app) as http:
@@ -184,7 +185,7 @@ async def test_several_flows_with_one_name() -> None:
 
 async def test_a_flow_that_runs_already_is_not_stopped() -> None:
     """Who started it stops it."""
-    async with Flow(Adder()) as flow:
+    async with forked(Adder()) as flow:
         app = by_lifespan(Aqueduct(flow))
         add_route(app, flow)
         async with client(app) as http:
@@ -195,7 +196,7 @@ async def test_a_flow_that_runs_already_is_not_stopped() -> None:
 @pytest.mark.parametrize("order", [1, -1])
 async def test_a_failure_to_start_comes_out_of_the_lifespan(order: int) -> None:
     """With the worker's own traceback, and with nothing left running; afterwards the application may try again."""
-    good, bad = Flow(Adder()), Flow(NoModel())
+    good, bad = forked(Adder()), forked(NoModel())
     aqueduct = Aqueduct(*[good, bad][::order])
     for _ in range(2):
         with pytest.raises(StartError) as caught:
@@ -208,7 +209,7 @@ async def test_a_failure_to_start_comes_out_of_the_lifespan(order: int) -> None:
 
 async def test_a_mounted_application_uses_the_flows_of_the_outer_one() -> None:
     """Its own lifespan is never run; the flow is found all the same, through the state and without."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     inner = FastAPI()
     add_route(inner, flow)
 
@@ -228,7 +229,7 @@ async def test_a_mounted_application_uses_the_flows_of_the_outer_one() -> None:
 @pytest.mark.parametrize("is_mounted", [False, True])
 async def test_a_lifespan_that_never_ran(is_mounted: bool) -> None:
     """An error that names the fix, not a request to come back later."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     inner = FastAPI(lifespan=Aqueduct(flow).lifespan)
     add_route(inner, flow)
 
@@ -248,7 +249,7 @@ async def test_a_lifespan_that_never_ran(is_mounted: bool) -> None:
 
 def test_no_flows_or_one_twice() -> None:
     """Refused where it is written."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     for flows in ((), (flow, flow)):
         with pytest.raises(ConfigurationError):
             Aqueduct(*flows)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import fastapi
 import httpx
+import httpx2
 import pytest
 import starlette
 from fastapi import (
@@ -42,8 +43,9 @@ from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
 from fastapi_aqueduct.asgi.endpoints.fast_path import _PASSED, FastPath
 from fastapi_aqueduct.testing import client
 
-from ..support import DEADLINE, script_environment
-from .handlers import Add, Join, Text
+from ..support import DEADLINE, forked, script_environment
+from .handlers import Add
+from .json_handlers import Join, Text
 from .support import bare_client, total_application
 
 
@@ -240,7 +242,9 @@ def requests() -> Iterator[tuple[str, dict[str, str], bytes]]:
         yield path, JSON, BODIES[7]
 
 
-async def ask(http: httpx.AsyncClient, path: str, headers: dict[str, str], body: bytes) -> tuple[Any, ...]:
+async def ask(
+    http: httpx.AsyncClient | httpx2.AsyncClient, path: str, headers: dict[str, str], body: bytes
+) -> tuple[Any, ...]:
     """Return all of an answer that does not depend on time."""
     method = "PUT" if path.startswith(("/items", "/in/items")) else "POST"
     response = await http.request(method, path, headers=headers, content=body)
@@ -251,7 +255,7 @@ async def ask(http: httpx.AsyncClient, path: str, headers: dict[str, str], body:
 @pytest.mark.parametrize("prefix", ["", "/in"], ids=["own", "included"])
 async def test_every_answer_is_the_same(prefix: str) -> None:
     """Whatever is sent; and an unusual request finds FastAPI itself."""
-    flow = Flow(Join())
+    flow = forked(Join())
     fast, own = make_app(flow, lifespan=Aqueduct(flow).lifespan), make_app(flow)
     fast.router.redirect_slashes = own.router.redirect_slashes = False
     async with (
@@ -270,7 +274,7 @@ async def test_every_answer_is_the_same(prefix: str) -> None:
 
 async def test_what_is_on_the_fast_path() -> None:
     """Every endpoint for which FastAPI would do nothing that we do not know; also after a second start."""
-    flow = Flow(Join())
+    flow = forked(Join())
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
     for _ in range(2):
         async with client(app) as http:
@@ -286,7 +290,7 @@ async def test_what_is_on_the_fast_path() -> None:
 
 async def test_the_response_class_of_an_application() -> None:
     """It makes the responses, whatever is annotated."""
-    flow = Flow(Join())
+    flow = forked(Join())
     fast = make_app(flow, lifespan=Aqueduct(flow).lifespan, default_response_class=Quoted)
     own = make_app(flow, default_response_class=Quoted)
     async with client(fast) as ours, bare_client(own) as theirs:
@@ -299,7 +303,7 @@ async def test_the_response_class_of_an_application() -> None:
 
 async def test_a_body_that_is_too_large() -> None:
     """FastAPI refuses it, as it does elsewhere, announced or not."""
-    flow = Flow(Join())
+    flow = forked(Join())
     fast, own = (
         make_app(flow, lifespan=Aqueduct(flow).lifespan, max_body_size=1000),
         make_app(flow, max_body_size=1000),
@@ -337,7 +341,7 @@ class Stumble:
 
 async def test_a_body_that_broke_off() -> None:
     """The rest of it is not read."""
-    flow = Flow(Join())
+    flow = forked(Join())
     app = make_app(flow, lifespan=Aqueduct(flow).lifespan)
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -352,7 +356,7 @@ async def test_a_body_that_broke_off() -> None:
 
 async def test_an_upload_is_on_the_fast_path() -> None:
     """With its parameters; what is wrong is refused before the body."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = total_application(flow)
 
     async with client(app) as http:
@@ -364,7 +368,7 @@ async def test_an_upload_is_on_the_fast_path() -> None:
 
 async def test_a_route_of_another_class() -> None:
     """FastAPI handles it."""
-    flow = Flow(Join())
+    flow = forked(Join())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     app.router.route_class = PlainRoute
 
@@ -380,7 +384,7 @@ async def test_a_route_of_another_class() -> None:
 
 async def test_a_decorator_around_an_endpoint() -> None:
     """It is called, although it copies all attributes of the endpoint, as decorators do."""
-    flow = Flow(Join())
+    flow = forked(Join())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     def guarded(endpoint: Any) -> Any:
@@ -478,7 +482,7 @@ async def test_a_release_that_is_not_known(
 
 async def test_the_switch(caplog: pytest.LogCaptureFixture) -> None:
     """It leaves FastAPI's handlers where they are; bodies are guarded all the same."""
-    flow = Flow(Join())
+    flow = forked(Join())
     app = make_app(flow, lifespan=Aqueduct(flow, fast_path=False).lifespan)
     with caplog.at_level(logging.INFO):
         async with client(app) as http:
@@ -512,7 +516,7 @@ class Provider(trace.TracerProvider):
 
 async def test_telemetry_that_listens() -> None:
     """It sees the parameters that FastAPI has found."""
-    flow = Flow(Join())
+    flow = forked(Join())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan, telemetry={"tracer_provider": Provider()})
     seen: list[Any] = []
 

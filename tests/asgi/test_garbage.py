@@ -7,16 +7,17 @@ from typing import Annotated
 
 from fastapi import FastAPI, HTTPException
 
-from fastapi_aqueduct import Aqueduct, Flow, FlowDep, FlowTask
+from fastapi_aqueduct import Aqueduct, FlowDep, FlowTask
 from fastapi_aqueduct.testing import client
 
 from ..endings.pipeline import Bad, Picture, Suffer
+from ..support import forked
 
 MIB = 1 << 20
 
 
 async def test_no_upload_is_refused_for_cycles_of_the_application() -> None:
-    flow = Flow(Suffer(), memory_limit=16 * MIB)
+    flow = forked(Suffer(), memory_limit=16 * MIB)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/picture")

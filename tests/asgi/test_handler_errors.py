@@ -14,14 +14,14 @@ from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 from sentry_sdk.utils import event_from_exception
 
-from fastapi_aqueduct import Aqueduct, Flow, flow_endpoint
+from fastapi_aqueduct import Aqueduct, flow_endpoint
 from fastapi_aqueduct.testing import client
 
-from ..support import outcome, running
+from ..support import forked, outcome, running
 from . import failing
 from .failing import Page, PageError, Refuse
 
-flow = Flow(Refuse())
+flow = forked(Refuse())
 app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
 
@@ -70,7 +70,7 @@ def tracker() -> Iterator[sentry_sdk.Client]:
 
 
 async def test_an_error_tracker_groups_by_the_line_of_the_handler(tracker: sentry_sdk.Client) -> None:
-    async with running(Flow(Refuse())) as flow:
+    async with running(forked(Refuse())) as flow:
         error = await outcome(flow.process(Page(3)))
     event, hint = event_from_exception(error, client_options=tracker.options)
     tracker.capture_event(event, hint)

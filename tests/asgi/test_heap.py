@@ -16,9 +16,10 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 from fastapi_aqueduct import Aqueduct, AqueductError, Flow, FlowDep, FlowTask, UploadLimits, flow_endpoint
 
-from ..support import DEADLINE, engine_of, eventually
+from ..support import DEADLINE, engine_of, eventually, forked
 from .edge_handlers import Pass
-from .handlers import Adder, Join, Order, Picture, Sum, Text
+from .handlers import Adder, Picture, Sum
+from .json_handlers import Join, Order, Text
 from .support import Connection, serving
 
 LIMIT = 100_000
@@ -155,7 +156,7 @@ every_way = pytest.mark.parametrize(
 
 
 def make_flow(make: Any) -> Flow:
-    return Flow(Pass() if make is reading else Join())
+    return forked(Pass() if make is reading else Join())
 
 
 def arriving(flow: Flow) -> tuple[int, int]:
@@ -235,7 +236,7 @@ async def send_what_is_not(http: httpx.AsyncClient, flow: Flow, make: Any) -> No
 
 async def test_a_message_that_says_what_is_allowed() -> None:
     """In the form of every error of FastAPI."""
-    flow = Flow(Join())
+    flow = forked(Join())
     async with serving(fast(flow, {"max_body_size": LIMIT})) as http:
         answer = await http.post("/join", content=b" " * (LIMIT + 1), headers={"content-type": "application/json"})
         assert answer.json() == {"detail": f"The body may have at most {LIMIT} bytes."}
@@ -244,7 +245,7 @@ async def test_a_message_that_says_what_is_allowed() -> None:
 @pytest.mark.parametrize("make", [fast, dependency], ids=lambda make: make.__name__)
 async def test_a_client_that_is_too_slow(make: Any) -> None:
     """It is never idle, and slower than the least rate."""
-    flow = Flow(Join())
+    flow = forked(Join())
     async with serving(make(flow, {"upload_limits": UploadLimits(idle_timeout=DEADLINE, grace=0.3)})) as http:
         async with Connection(http) as connection:
             await begin(connection, make, "Content-Length: 100000")
@@ -258,7 +259,7 @@ async def test_a_client_that_is_too_slow(make: Any) -> None:
 
 async def test_too_many_bytes() -> None:
     """They wait for a place as uploads do, and are refused when there is none in time; what leaves makes room."""
-    flow = Flow(Join())
+    flow = forked(Join())
     limits = UploadLimits(max_pending_bytes=50_000)
     async with serving(fast(flow, {"upload_limits": limits, "timeout_sec": 0.5})) as http:
         async with Connection(http) as second:
@@ -272,7 +273,7 @@ async def test_too_many_bytes() -> None:
 
 async def test_together_with_uploads() -> None:
     """One count for both."""
-    flow = Flow(Pass())
+    flow = forked(Pass())
     app = FastAPI(lifespan=Aqueduct(flow, upload_limits=UploadLimits(max_uploads=1)).lifespan)
     app.post("/join")(flow_endpoint(flow)(join))
 
@@ -296,7 +297,7 @@ async def test_together_with_uploads() -> None:
 
 async def test_which_limit() -> None:
     """The endpoint's, else FastAPI's, else that of `Aqueduct`, else the default."""
-    flow = Flow(Join())
+    flow = forked(Join())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     app.post("/default")(flow_endpoint(flow)(join))
     app.post("/fastapi", max_body_size=3000)(flow_endpoint(flow)(join))
@@ -317,7 +318,7 @@ async def test_which_limit() -> None:
 @pytest.mark.parametrize("make", [fast, dependency, plain], ids=lambda make: make.__name__)
 async def test_an_application_that_answers_itself(make: Any) -> None:
     """Its handler is called with the exception, and not with FastAPI's own for a body that cannot be read."""
-    flow = Flow(Join())
+    flow = forked(Join())
     app = make(flow, {"max_body_size": LIMIT, "upload_limits": UploadLimits(idle_timeout=0.2, max_uploads=1)})
     seen = []
 
@@ -341,7 +342,7 @@ async def test_an_application_that_answers_itself(make: Any) -> None:
 
 async def test_other_kinds_of_bodies() -> None:
     """Fields of a form, and what is no JSON, which FastAPI reads all the same."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/form")
@@ -369,7 +370,7 @@ async def test_other_kinds_of_bodies() -> None:
 
 async def test_other_endpoints() -> None:
     """They are left alone: a plugin does not surprise its host."""
-    flow = Flow(Join())
+    flow = forked(Join())
     limits = UploadLimits(max_body_size=10, idle_timeout=0.1)
     app = FastAPI(lifespan=Aqueduct(flow, upload_limits=limits).lifespan)
 
@@ -397,7 +398,7 @@ async def peek(request: Request) -> None:
 
 async def test_an_endpoint_that_answers_before_it_has_read_all() -> None:
     """Its body is not counted any more."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     app.post("/sum", dependencies=[Depends(peek)])(flow_endpoint(flow)(add))
     async with serving(app) as http, Connection(http) as connection:
@@ -408,7 +409,7 @@ async def test_an_endpoint_that_answers_before_it_has_read_all() -> None:
 
 async def test_a_client_that_leaves() -> None:
     """It is not counted any more."""
-    flow = Flow(Join())
+    flow = forked(Join())
     async with serving(fast(flow, {})) as http:
         async with Connection(http) as connection:
             await begin(connection, fast, "Content-Length: 1000", body=b"{")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Form
 from fastapi.responses import EventSourceResponse
 from pydantic import BaseModel
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStream, flow_endpoint
 from fastapi_aqueduct.testing import client
 
+from ..support import forked
 from .handlers import Add, Adder, Picture, Sum
 
 FILE = {"type": "string", "contentMediaType": "application/octet-stream", "minLength": 1}
-BODY = {
+BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/octet-stream": {"schema": FILE},
@@ -51,7 +52,7 @@ def check(schema: dict[str, Any]) -> None:
 
 async def test_exported_and_served() -> None:
     """With `install` it is complete before the application runs; nested routers and routes added later count."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = FastAPI()
     Aqueduct(flow).install(app)
     app.openapi()
@@ -64,7 +65,7 @@ async def test_exported_and_served() -> None:
 
 async def test_served_under_the_lifespan() -> None:
     """The lifespan alone completes what is served, also by applications mounted on this one."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app, inner = FastAPI(lifespan=Aqueduct(flow).lifespan), FastAPI()
     app.include_router(make_router(flow))
     inner.include_router(make_router(flow))
@@ -77,7 +78,7 @@ async def test_served_under_the_lifespan() -> None:
 
 def test_a_task_without_an_upload() -> None:
     """It has no body, and the answers that any task has."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI()
     Aqueduct(flow).install(app)
 
@@ -93,7 +94,7 @@ def test_a_task_without_an_upload() -> None:
 
 def test_the_errors_of_an_event_stream_are_no_events() -> None:
     """FastAPI gives each model in `responses` the media type of the response class."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = FastAPI()
     Aqueduct(flow).install(app)
 
@@ -113,3 +114,24 @@ def test_the_errors_of_an_event_stream_are_no_events() -> None:
     assert responses["200"]["content"].keys() == {"text/event-stream"}
     assert responses["415"]["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     assert responses["422"]["content"].keys() == responses["503"]["content"].keys() == {"application/json"}
+
+
+def test_an_upload_beside_a_required_field_is_a_part_of_a_form() -> None:
+    """A raw body cannot bring the field, so it is not listed; beside an optional field it is."""
+    flow = Flow(Add())
+    app = FastAPI()
+    Aqueduct(flow).install(app)
+
+    @app.post("/required")
+    @flow_endpoint(flow)
+    async def required(task: Picture, title: Annotated[str, Form()]) -> int:
+        return task.total
+
+    @app.post("/optional")
+    @flow_endpoint(flow)
+    async def optional(task: Picture, title: Annotated[str, Form()] = "") -> int:
+        return task.total
+
+    paths = app.openapi()["paths"]
+    assert set(paths["/required"]["post"]["requestBody"]["content"]) == {"multipart/form-data"}
+    assert set(paths["/optional"]["post"]["requestBody"]["content"]) == set(BODY["content"])

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_aqueduct import Aqueduct, Flow, SharedResponse, flow_endpoint
 from fastapi_aqueduct.testing import client
 
-from .handlers import Join, Text
+from ..support import forked
+from .json_handlers import Join, Text
 
 
 class Trouble(Exception):
@@ -107,7 +108,7 @@ def make_app(flow: Flow, routes: list[BaseRoute]) -> Starlette:
     return Starlette(routes=routes, exception_handlers={Trouble: tell}, lifespan=Aqueduct(flow).lifespan)
 
 
-async def ask(http: httpx.AsyncClient, path: str, kind: str) -> tuple[int, list[tuple[str, str]], bytes]:
+async def ask(http: httpx2.AsyncClient, path: str, kind: str) -> tuple[int, list[tuple[str, str]], bytes]:
     """Return all of an answer that does not depend on time."""
     response = await http.post(path, params={"kind": kind}, json={"words": ["a", "b"]})
     headers = [(name, value) for name, value in response.headers.multi_items() if name != "server-timing"]
@@ -116,7 +117,7 @@ async def ask(http: httpx.AsyncClient, path: str, kind: str) -> tuple[int, list[
 
 async def test_every_answer_is_the_same(tmp_path: Path) -> None:
     """For every kind of function; also inside of a mount whose middleware needs a response."""
-    flow, notes = Flow(Join()), list[str]()
+    flow, notes = forked(Join()), list[str]()
     endpoint = make_endpoint(flow, tmp_path, notes)
 
     async def own(request: Request) -> Any:
@@ -140,7 +141,7 @@ async def test_every_answer_is_the_same(tmp_path: Path) -> None:
 
 async def test_what_is_around_an_endpoint(tmp_path: Path) -> None:
     """Middleware, a limit, a decorator and a host change nothing."""
-    flow = Flow(Join())
+    flow = forked(Join())
     endpoint = make_endpoint(flow, tmp_path, [])
 
     async def observed(request: Request) -> Any:
@@ -164,7 +165,7 @@ async def test_what_is_around_an_endpoint(tmp_path: Path) -> None:
 
 async def test_trouble_after_the_answer(tmp_path: Path) -> None:
     """It raises Starlette's error: the client already has an answer."""
-    flow = Flow(Join())
+    flow = forked(Join())
     route = Route("/ours", make_endpoint(flow, tmp_path, []), methods=["POST"])
     async with client(make_app(flow, [route])) as http:
         with pytest.raises(RuntimeError, match="already started") as caught:
@@ -174,7 +175,7 @@ async def test_trouble_after_the_answer(tmp_path: Path) -> None:
 
 async def test_an_error_keeps_nothing(tmp_path: Path) -> None:
     """An unhandled exception refers to the frames it passed, and none of them back to it."""
-    flow = Flow(Join())
+    flow = forked(Join())
     route = Route("/ours", make_endpoint(flow, tmp_path, []), methods=["POST"])
     async with client(make_app(flow, [route]), raise_app_exceptions=False) as http:
         for kind, status in ("error", 500), ("missing", 500), ("trouble", 409):

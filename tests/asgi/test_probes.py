@@ -26,7 +26,7 @@ from fastapi_aqueduct.engine.timing import Timing
 from fastapi_aqueduct.flow import FlowState
 from fastapi_aqueduct.testing import client
 
-from ..support import eventually, pids
+from ..support import eventually, forked, pids
 from .handlers import Add, Adder
 from .support import bare_client
 
@@ -112,7 +112,7 @@ def test_truth_table(
 
 async def test_answers() -> None:
     """GET and HEAD, never from a cache, one line for each step, and not in the schema."""
-    flow = Flow(FlowStep(Add(), nprocs=2), Adder(), name="both")
+    flow = forked(FlowStep(Add(), nprocs=2), Adder(), name="both")
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     async with client(app) as http:
         for path in PATHS:
@@ -124,8 +124,11 @@ async def test_answers() -> None:
                 "status": "ready",
                 "reasons": [],
                 "steps": [
-                    {"flow": "both", "step": "step1_Add", "workers": 2, "ready": 2, "restarts": 0, "queued": 0},
-                    {"flow": "both", "step": "step2_Adder", "workers": 1, "ready": 1, "restarts": 0, "queued": 0},
+                    {"flow": "both", "version": 1, "restarts": 0, "queued": 0} | step
+                    for step in (
+                        {"step": "step1_Add", "workers": 2, "ready": 2},
+                        {"step": "step2_Adder", "workers": 1, "ready": 1},
+                    )
                 ],
             }
             assert len([line for line in response.text.splitlines() if "step" in line]) == 3
@@ -136,7 +139,7 @@ async def test_answers() -> None:
 
 async def test_a_mount_at_the_root_does_not_hide_them() -> None:
     """Whatever door the flow was put in through, and in whatever order."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     aqueduct = Aqueduct(flow)
     late = FastAPI(lifespan=aqueduct.lifespan)
     late.mount("/", catch_all)
@@ -156,7 +159,7 @@ async def test_a_path_that_fits_all_does_not_hide_them() -> None:
     async def named(name: str) -> str:
         return name
 
-    flow = Flow(Adder())
+    flow = forked(Adder())
     own, included = FastAPI(lifespan=Aqueduct(flow).lifespan), FastAPI(lifespan=Aqueduct(flow).lifespan)
     router = APIRouter()
     router.add_api_route("/{name}", named)
@@ -180,7 +183,7 @@ async def test_a_route_of_the_application_stays() -> None:
     async def own(request: Any) -> PlainTextResponse:
         return PlainTextResponse("own")
 
-    app = Starlette(routes=[Route("/live", own)], lifespan=Aqueduct(Flow(Adder())).lifespan)
+    app = Starlette(routes=[Route("/live", own)], lifespan=Aqueduct(forked(Adder())).lifespan)
     async with client(app) as http:
         assert (await http.get("/live")).text == "own"
         assert (await http.get("/ready")).status_code == 200
@@ -188,7 +191,7 @@ async def test_a_route_of_the_application_stays() -> None:
 
 async def test_before_the_start_and_after_the_end() -> None:
     """Alive, and not ready."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI()
     Aqueduct(flow).install(app)
     async with bare_client(app) as http:
@@ -240,7 +243,7 @@ async def test_workers_that_die_again_and_again(quick_load: float, ready: int, s
 
 async def test_a_flow_that_was_stopped() -> None:
     """Only a restart of the server starts it again."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     async with client(FastAPI(lifespan=Aqueduct(flow).lifespan)) as http:
         await flow.stop()
         assert await statuses(http) == [503, 503, 200]
@@ -248,7 +251,7 @@ async def test_a_flow_that_was_stopped() -> None:
 
 async def test_the_router_elsewhere() -> None:
     """With a prefix and dependencies, for GET and HEAD, and not in the schema; at the root only by themselves."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     asked: list[str] = []
 
     def guard(request: Request) -> None:

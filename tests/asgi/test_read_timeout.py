@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from fastapi_aqueduct import Aqueduct, ConfigurationError, Flow, UploadLimits, flow_endpoint
+from fastapi_aqueduct import Aqueduct, ConfigurationError, UploadLimits, flow_endpoint
 
-from ..support import DEADLINE, eventually, wait_until, write_script
+from ..support import DEADLINE, eventually, forked, wait_until, write_script
 from .handlers import Add, Picture
 from .service import launched
 from .support import Connection, serving, taken
@@ -38,7 +38,7 @@ SERVER = """
 
 async def test_a_client_that_has_been_fast_is_judged_by_what_it_sends_now() -> None:
     """A burst buys no time: it would hold its memory for hours with a byte now and then."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     limits = UploadLimits(idle_timeout=DEADLINE, min_rate=1000, grace=0.4)
 

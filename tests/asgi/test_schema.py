@@ -11,9 +11,10 @@ from fastapi import FastAPI, Form, Header
 from fastapi_aqueduct import Aqueduct, Flow, FlowDep, FlowTask, flow_endpoint
 
 from ..schema import check_service
-from ..support import blocks, eventually
+from ..support import blocks, eventually, forked
 from .edge_handlers import Described, Label, Labelled, Pair, Pass
-from .handlers import Picture, Sum, Text
+from .handlers import Picture, Sum
+from .json_handlers import Text
 from .support import serving, taken
 
 # FastAPI takes an empty field of a form for none, one value for a list and, in JSON, false for 0. And a file that
@@ -83,7 +84,7 @@ def make_app(flow: Flow) -> FastAPI:
 
 
 async def check(examples: int) -> None:
-    flow = Flow(Pass())
+    flow = forked(Pass())
     async with serving(make_app(flow)) as http:
         url = str(http.base_url)
         verdict = await asyncio.to_thread(check_service, url, examples, "tests.asgi.media_data", SETTINGS)

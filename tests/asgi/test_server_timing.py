@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 
 from fastapi import FastAPI
 
-from fastapi_aqueduct import Aqueduct, BaseTaskHandler, Flow, flow_endpoint
+from fastapi_aqueduct import Aqueduct, flow_endpoint
 
-from .handlers import Sum
+from ..support import forked
+from .handlers import WORK, Sum, Work
 from .support import serving
-
-WORK = 0.03
-"""Seconds of one call."""
-
-
-class Work(BaseTaskHandler):
-    """Takes its time."""
-
-    def handle(self, *tasks: Sum) -> None:
-        time.sleep(WORK * len(tasks))
 
 
 async def test_the_queue_is_all_the_waiting() -> None:
     """Of several requests at once, through three steps, each waits for those before it; its parts make up the whole."""
-    flow = Flow(Work(), Work(), Work())
+    flow = forked(Work(), Work(), Work())
     app = FastAPI(lifespan=Aqueduct(flow, server_timing=True).lifespan)
 
     @app.get("/sum")

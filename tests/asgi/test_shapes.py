@@ -24,7 +24,7 @@ from fastapi_aqueduct.asgi.errors import MalformedBody
 from fastapi_aqueduct.asgi.uvicorn import SMALL, Tap
 from fastapi_aqueduct.testing import client
 
-from ..support import blocks, eventually
+from ..support import blocks, eventually, forked
 from .handlers import Add, Picture
 from .support import Connection, serving, taken
 
@@ -73,7 +73,7 @@ async def test_small_chunks_are_joined(http: str) -> None:
     """Also between large ones, and nothing changes its place."""
     small, large = NOISE[:3000], NOISE[3000:23_000]
     body = b"".join(chunk(small[at : at + 1]) for at in range(len(small)))
-    async with serving(make_app(Flow(Add())), "h11" if http == "h11" else "httptools") as server:
+    async with serving(make_app(forked(Add())), "h11" if http == "h11" else "httptools") as server:
         async with Connection(server) as connection:
             wire = (body + chunk(large)) * 3 + b"0\r\n\r\n"
             await connection.send("/pieces", "Transfer-Encoding: chunked", "Connection: close", body=wire)
@@ -99,7 +99,7 @@ async def test_other_servers_have_no_more_pieces_handled_in_one_turn() -> None:
         for at in range(50 * PIECES_PER_TURN):
             yield NOISE[at : at + 1]
 
-    async with client(make_app(Flow(Add()))) as http:
+    async with client(make_app(forked(Add()))) as http:
         counting = asyncio.create_task(count())
         answer = await http.post("/total", content=body())
         counting.cancel()
@@ -145,7 +145,7 @@ def test_the_parser_looks_at_only_so_many_bytes_in_a_turn(filler: bytes) -> None
 
 @pytest.mark.parametrize("sign", [b";", b';"', b"; x=1"])
 async def test_a_part_header_full_of_parameters_is_refused(sign: bytes) -> None:
-    flow = Flow(Add())
+    flow = forked(Add())
     async with client(make_app(flow)) as http:
         most = FIELD % (sign * (MAX_SEMICOLONS - 1))
         answer = await http.post("/total", content=most + IMAGE % (b"a", b"\1\2") + END, headers=FORM)
@@ -162,13 +162,13 @@ async def test_a_part_header_full_of_parameters_is_refused(sign: bytes) -> None:
 
 async def test_a_long_file_name_is_not_refused() -> None:
     """Browsers write so in a page whose encoding does not know the letters."""
-    async with client(make_app(Flow(Add()))) as http:
+    async with client(make_app(forked(Add()))) as http:
         answer = await http.post("/total", content=IMAGE % (b"&#1087;" * 255, b"\1\2") + END, headers=FORM)
         assert answer.json() == 3
 
 
 async def test_a_form_of_many_parts_is_read_over_many_turns() -> None:
-    flow = Flow(Add())
+    flow = forked(Add())
     async with serving(make_app(flow)) as server:
         body = FIELD % b"" * 900 + IMAGE % (b"a", NOISE) + END
         for _ in range(2):
@@ -208,8 +208,6 @@ def test_members_that_are_nearly_empty_are_refused() -> None:
 def test_members_may_be_cut_anywhere(cut: int) -> None:
     stream = gzip.compress(NOISE[:20_000]) + gzip.compress(b"") + gzip.compress(bytes(100_000))
     decoder = GzipDecoder()
-    found = b"".join(
-        piece for at in range(0, len(stream), cut) for piece in decoder.pieces(stream[at : at + cut])
-    )
+    found = b"".join(piece for at in range(0, len(stream), cut) for piece in decoder.pieces(stream[at : at + cut]))
     decoder.finish()
     assert found == NOISE[:20_000] + bytes(100_000)

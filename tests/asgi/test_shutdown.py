@@ -14,7 +14,8 @@ from fastapi_aqueduct import Flow, flow_endpoint
 
 from ..handlers import Gate
 from ..support import DEADLINE, eventually, write_script
-from .handlers import Count, Text
+from .handlers import Count
+from .json_handlers import Text
 from .service import Service, launched
 from .support import Connection, serving, total_application
 
@@ -25,7 +26,8 @@ SOURCE = """
     from fastapi import Depends, FastAPI
 
     from fastapi_aqueduct import Aqueduct, Flow, FlowTask, flow_endpoint
-    from tests.asgi.handlers import Held, HeldPicture, Hold, Order, Text
+    from tests.asgi.handlers import Held, HeldPicture, Hold
+    from tests.asgi.json_handlers import Order, Text
     from tests.support import engine_of
 
     flow = Flow(Hold())

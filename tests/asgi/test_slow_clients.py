@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi_aqueduct import Aqueduct, Flow, UploadLimits, flow_endpoint
 
 from ..slow_clients import SlowClient, SlowClients, allow_descriptors
-from ..support import DEADLINE, eventually
+from ..support import DEADLINE, eventually, forked
 from .handlers import Add, Count, Picture
 from .support import serving, taken
 
@@ -51,7 +51,7 @@ async def is_served(http: httpx.AsyncClient) -> bool:
 
 async def test_those_who_may_take_their_time() -> None:
     """All are served in the end; meanwhile other clients are, and the memory stays within the cap."""
-    flow = Flow(Add(), memory_limit=256 * MIB)
+    flow = forked(Add(), memory_limit=256 * MIB)
     async with serving(make_app(flow, ANY_PACE)) as http:
         with await connect(http, 200) as clients:
             dripping = asyncio.create_task(asyncio.to_thread(clients.drip, 2.0))
@@ -66,7 +66,7 @@ async def test_those_who_may_take_their_time() -> None:
 
 async def test_those_who_are_too_slow() -> None:
     """They are all refused when the grace is over, and nothing of them remains."""
-    flow = Flow(Add(), memory_limit=256 * MIB)
+    flow = forked(Add(), memory_limit=256 * MIB)
     async with serving(make_app(flow, UploadLimits(grace=1.0))) as http:
         with await connect(http, 200) as clients:
             dripping = asyncio.create_task(asyncio.to_thread(clients.drip, DEADLINE))
@@ -78,7 +78,7 @@ async def test_those_who_are_too_slow() -> None:
 
 async def test_those_who_are_too_many() -> None:
     """They are refused at once."""
-    flow = Flow(Add(), memory_limit=256 * MIB)
+    flow = forked(Add(), memory_limit=256 * MIB)
     limits = UploadLimits(idle_timeout=None, min_rate=0, max_uploads=50)
     async with serving(make_app(flow, limits)) as http:
         with await connect(http, 200) as clients:
@@ -94,7 +94,7 @@ async def test_those_who_are_too_many() -> None:
 
 async def test_those_who_have_too_little_room_together() -> None:
     """They are all served, some after others, and never have more than their share."""
-    flow = Flow(Add(), memory_limit=256 * MIB)
+    flow = forked(Add(), memory_limit=256 * MIB)
     limits = UploadLimits(idle_timeout=None, min_rate=0, max_pending_bytes=500_000)
     most = 0
     async with serving(make_app(flow, limits)) as http:
@@ -113,7 +113,7 @@ async def test_those_who_have_too_little_room_together() -> None:
 @pytest.mark.parametrize("sent", [0, 1], ids=["headers", "a-byte"])
 async def test_those_who_only_announce(sent: int) -> None:
     """They cost nothing: two of them, with 64 MiB each, would have the half of the memory that uploads may have."""
-    flow = Flow(Add(), memory_limit=128 * MIB)
+    flow = forked(Add(), memory_limit=128 * MIB)
     async with serving(make_app(flow, None)) as http:
         port = http.base_url.port
         assert port is not None
@@ -135,7 +135,7 @@ async def test_those_who_only_announce(sent: int) -> None:
 
 async def test_those_who_leave() -> None:
     """They leave nothing behind."""
-    flow = Flow(Add(), memory_limit=256 * MIB)
+    flow = forked(Add(), memory_limit=256 * MIB)
     async with serving(make_app(flow, ANY_PACE)) as http:
         with await connect(http, 200) as clients:
             await asyncio.to_thread(clients.drip, 1.0)
@@ -147,7 +147,7 @@ async def test_those_who_leave() -> None:
 @pytest.mark.long
 async def test_a_thousand_meet_the_usual_guards() -> None:
     """All are cut off twenty seconds later, and other clients are not affected."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with serving(make_app(flow, None)) as http:
         with await connect(http, 1000) as clients:
             begun = time.monotonic()
@@ -161,7 +161,7 @@ async def test_a_thousand_meet_the_usual_guards() -> None:
 
 async def test_those_who_are_honest_and_many() -> None:
     """Twenty uploads of 16 MiB have far more together than there is memory, and all of them are served."""
-    flow = Flow(Count(), memory_limit=128 * MIB)
+    flow = forked(Count(), memory_limit=128 * MIB)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/length")

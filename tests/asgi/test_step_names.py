@@ -5,15 +5,16 @@ from __future__ import annotations
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
+from fastapi_aqueduct import Aqueduct, FlowStep, flow_endpoint
 from fastapi_aqueduct.metrics.prometheus import AqueductCollector
 from fastapi_aqueduct.testing import client
 
+from ..support import forked
 from .handlers import Adder, Sum
 
 
 async def test_probes_metrics_and_server_timing_have_the_given_names() -> None:
-    flow = Flow(FlowStep(Adder(), name="add-up.v2"), Adder(), name="both")
+    flow = forked(FlowStep(Adder(), name="add-up.v2"), Adder(), name="both")
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/sum")

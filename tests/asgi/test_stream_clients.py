@@ -27,7 +27,7 @@ from fastapi_aqueduct.engine.scheduling.outlet import Outlet
 from fastapi_aqueduct.engine.wire.window import ITEM_WEIGHT, WINDOW
 
 from ..handlers import Gate, notes
-from ..support import DEADLINE, engine_of, eventually
+from ..support import DEADLINE, engine_of, eventually, forked
 from .handlers import Tick, Ticks
 from .support import serving
 
@@ -58,7 +58,7 @@ def is_closed(directory: Path, name: str) -> bool:
 @pytest.mark.parametrize("at", [0, 3], ids=["before the first item", "between two items"])
 async def test_a_client_that_leaves_behind_a_middleware(tmp_path: Path, at: int) -> None:
     """The generator of its stream is closed, whatever the format."""
-    flow = Flow(FlowStep(Tick(), concurrency=8))
+    flow = forked(FlowStep(Tick(), concurrency=8))
     app = make_app(flow)
 
     @app.middleware("http")
@@ -94,7 +94,7 @@ def outlets(flow: Flow) -> list[Outlet]:
 
 async def test_a_silent_client_beside_one_that_reads(tmp_path: Path) -> None:
     """Its stream pauses, with little in memory; that of the other goes on."""
-    flow = Flow(FlowStep(Tick(), concurrency=8))
+    flow = forked(FlowStep(Tick(), concurrency=8))
     async with serving(make_app(flow)) as http:
         for path in FORMATS:
             silent = f"silent-{path[1:]}"

@@ -37,7 +37,7 @@ from fastapi_aqueduct.asgi.endpoints.stream_endpoint import VALUES
 from fastapi_aqueduct.asgi.endpoints.stream_path import StreamPath
 
 from ..handlers import Gate, Rounds, Yielding, notes
-from ..support import blocks, eventually, pids
+from ..support import blocks, eventually, forked, pids
 from .handlers import Recital, Speech, recite, speak
 from .support import Connection, serving
 from .test_fast_path import Provider
@@ -97,7 +97,7 @@ def make_app(flow: Flow, **limits: Any) -> FastAPI:
 
 def make_flow(**options: Any) -> Flow:
     """Make a flow that speaks."""
-    return Flow(FlowStep(Yielding(speak), concurrency=1, max_retries=0), **options)
+    return forked(FlowStep(Yielding(speak), concurrency=1, max_retries=0), **options)
 
 
 @contextlib.asynccontextmanager
@@ -334,7 +334,7 @@ async def test_a_consumer_that_is_too_slow_for_a_batch_loses_its_stream(
 ) -> None:
     """Nothing can pause a stream of a batch. The client gets what was there, and no end."""
     caplog.set_level(logging.INFO)
-    flow = Flow(FlowStep(Rounds(), batch_size=2, continuous=True))
+    flow = forked(FlowStep(Rounds(), batch_size=2, continuous=True))
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/numbers")
@@ -435,7 +435,7 @@ async def test_a_function_may_collect_the_items(tmp_path: Path) -> None:
 async def test_uploads_and_large_items(caplog: pytest.LogCaptureFixture) -> None:
     """Both lie in shared memory. However a request ends, all of it is released at once, without garbage collection."""
     caplog.set_level(logging.CRITICAL, "uvicorn.error")  # it logs exceptions, whose frames refer to the task
-    flow = Flow(FlowStep(Yielding(recite)))
+    flow = forked(FlowStep(Yielding(recite)))
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/echo", response_class=StreamingResponse)

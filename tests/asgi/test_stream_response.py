@@ -20,7 +20,7 @@ from fastapi_aqueduct import Aqueduct, Flow, FlowStep, InvalidArgument, stream_r
 from fastapi_aqueduct.testing import client
 
 from ..handlers import Gate, notes
-from ..support import eventually
+from ..support import eventually, forked
 from .handlers import Tick, Ticks
 from .support import serving
 
@@ -62,7 +62,7 @@ def make_app(flow: Flow, directory: Path) -> Starlette:
 
 async def test_plain_routes(tmp_path: Path) -> None:
     """They stream in each format, and what fails before the first value has a status of its own."""
-    flow = Flow(FlowStep(Tick(), concurrency=8))
+    flow = forked(FlowStep(Tick(), concurrency=8))
     async with client(make_app(flow, tmp_path)) as http:
         for kind, body in BODIES.items():
             response = await http.get(f"/?kind={kind}&count=2")
@@ -83,7 +83,7 @@ def is_closed(directory: Path, name: str) -> bool:
 @pytest.mark.parametrize("at", [0, 3], ids=["before the first item", "between two items"])
 async def test_a_client_that_leaves(tmp_path: Path, at: int) -> None:
     """The generator of its stream is closed, also with Starlette's own response."""
-    flow = Flow(FlowStep(Tick(), concurrency=8))
+    flow = forked(FlowStep(Tick(), concurrency=8))
     async with serving(make_app(flow, tmp_path)) as http:
         for kind in (*CLASSES, "starlette"):
             async with httpx.AsyncClient(base_url=http.base_url, verify=False) as leaving:

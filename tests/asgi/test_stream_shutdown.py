@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import signal
 import socket
 import sys
+import termios
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -143,6 +145,11 @@ async def test_ctrl_c(tmp_path: Path, server: str) -> None:
         assert "Traceback" not in streams.service.log()
 
 
+def unread(client: socket.socket) -> int:
+    """Count the bytes that the system has for a client."""
+    return int.from_bytes(fcntl.ioctl(client, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 @pytest.mark.long
 async def test_ctrl_c_and_a_client_that_reads_nothing(tmp_path: Path) -> None:
     """It is given up after the stall timeout, and the server ends."""
@@ -152,6 +159,10 @@ async def test_ctrl_c_and_a_client_that_reads_nothing(tmp_path: Path) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
             client.connect((url.host, url.port))
             client.sendall(f"GET /ticks?gate={tmp_path}&pace=0&size=10000 HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-            await asyncio.sleep(1.0)  # the buffers are full by then
+            await eventually(lambda: unread(client) > 0)
+            before = -1
+            while (now := unread(client)) != before:  # until the buffers are full
+                before = now
+                await asyncio.sleep(0.2)
             streams.service.interrupt()
             assert await streams.exits(STALL_TIMEOUT + AT_ONCE) in (0, -signal.SIGINT)

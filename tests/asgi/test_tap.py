@@ -15,7 +15,7 @@ from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
 from fastapi_aqueduct.asgi.uvicorn import Tap
 from fastapi_aqueduct.testing import client
 
-from ..support import blocks, eventually
+from ..support import blocks, eventually, forked
 from .handlers import Add, Picture
 from .support import Connection, serving, taken
 
@@ -47,16 +47,16 @@ def make_app(flow: Flow) -> FastAPI:
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_it_fits_the_installed_uvicorn(http: Any) -> None:
     """If a new uvicorn keeps bodies elsewhere, uploads still work, but slower: this is where it is noticed."""
-    async with serving(make_app(Flow(FlowStep(Add()))), http) as server:
+    async with serving(make_app(forked(FlowStep(Add()))), http) as server:
         assert (await server.post("/fits", content=b"x")).json() is True
         assert (await server.post("/read", content=b"x")).json() is False
 
 
 async def test_it_fits_no_other_way_in() -> None:
     """Neither without a server nor under a middleware that wraps `receive`."""
-    async with client(make_app(Flow(FlowStep(Add())))) as http:
+    async with client(make_app(forked(FlowStep(Add())))) as http:
         assert (await http.post("/fits", content=b"x")).json() is False
-    app = make_app(Flow(FlowStep(Add())))
+    app = make_app(forked(FlowStep(Add())))
 
     @app.middleware("http")
     async def wrap(request: Request, call_next: Any) -> Response:
@@ -71,7 +71,7 @@ async def test_it_fits_no_other_way_in() -> None:
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_the_connection_is_good_for_the_next_request(http: Any) -> None:
     """Whatever the server collects after the tap is gone lies in a buffer of its own again."""
-    flow = Flow(FlowStep(Add()))
+    flow = forked(FlowStep(Add()))
     async with serving(make_app(flow), http) as server, Connection(server) as connection:
         for _ in range(2):
             await connection.send("/total", f"Content-Length: {MIB}", body=bytes([1]) * (MIB // 2))
@@ -96,7 +96,7 @@ async def test_a_compressed_body_that_comes_faster_than_it_is_read(http: Any) ->
                 yield packed[at : at + size]
                 at += size
 
-    flow = Flow(FlowStep(Add()))
+    flow = forked(FlowStep(Add()))
     async with serving(make_app(flow), http) as server:
         for _ in range(2):
             answer = await server.post("/total", content=pieces(), headers={"content-encoding": "gzip"})

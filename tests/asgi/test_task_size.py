@@ -7,17 +7,18 @@ import time
 import pytest
 from fastapi import FastAPI
 
-from fastapi_aqueduct import Aqueduct, Flow, TaskTooLarge, flow_endpoint
+from fastapi_aqueduct import Aqueduct, TaskTooLarge, flow_endpoint
 from fastapi_aqueduct.testing import client
 
-from .handlers import Join, Order, Text
+from ..support import forked
+from .json_handlers import Join, Order, Text
 
 LIMIT = 1 << 20
 
 
 async def test_a_task_that_can_never_fit() -> None:
     """It is refused at once, with 413 and no advice to try again; one that fits is served."""
-    flow = Flow(Join(), memory_limit=LIMIT)
+    flow = forked(Join(), memory_limit=LIMIT)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/join")

@@ -11,9 +11,10 @@ from fastapi import FastAPI, Request
 from starlette.requests import Request as StarletteRequest
 from starlette.types import Receive, Scope, Send
 
-from fastapi_aqueduct import Aqueduct, Flow
+from fastapi_aqueduct import Aqueduct
 from fastapi_aqueduct.testing import client
 
+from ..support import forked
 from .handlers import Adder
 
 
@@ -95,7 +96,7 @@ async def test_errors_of_the_start_the_requests_and_the_end_are_raised() -> None
 
 async def test_a_test_that_fails_stops_the_application() -> None:
     """And its own error is the one that is seen."""
-    flow = Flow(Adder())
+    flow = forked(Adder())
     with pytest.raises(ZeroDivisionError):
         async with client(FastAPI(lifespan=Aqueduct(flow).lifespan)):
             assert flow.is_running

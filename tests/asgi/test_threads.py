@@ -15,7 +15,7 @@ from fastapi_aqueduct import Aqueduct, BlockingCallError, Flow, FlowDep, FlowSte
 
 from .. import handlers
 from ..handlers import Each, Gate, Job
-from ..support import blocks, engine_of, eventually
+from ..support import blocks, engine_of, eventually, forked
 from .handlers import Add, Adder, Held, Hold, Sum
 from .support import Connection, bare_client, serving, total_application
 
@@ -24,7 +24,7 @@ ALL_THREADS = 40
 
 
 async def test_def_endpoints_with_loops_of_their_own_disturb_no_other_request() -> None:
-    flow = Flow(FlowStep(Adder(), nprocs=2))
+    flow = forked(FlowStep(Adder(), nprocs=2))
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/own")
@@ -46,7 +46,7 @@ async def test_def_endpoints_with_loops_of_their_own_disturb_no_other_request() 
 
 
 async def test_blocking_calls_from_all_threads_of_the_pool_at_once(tmp_path: Path) -> None:
-    flow = Flow(Hold())
+    flow = forked(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/hold")
@@ -64,7 +64,7 @@ async def test_blocking_calls_from_all_threads_of_the_pool_at_once(tmp_path: Pat
 
 
 async def test_background_tasks_and_executors_of_an_application() -> None:
-    flow = Flow(Each(handlers.add_one))
+    flow = forked(Each(handlers.add_one))
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     numbers: list[int] = []
 
@@ -88,7 +88,7 @@ async def test_background_tasks_and_executors_of_an_application() -> None:
 
 
 async def test_a_blocking_call_in_an_async_endpoint_is_an_error_and_the_server_goes_on() -> None:
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/wrong")
@@ -102,7 +102,7 @@ async def test_a_blocking_call_in_an_async_endpoint_is_an_error_and_the_server_g
 
 
 async def test_errors_of_a_call_in_a_thread_are_http_answers(tmp_path: Path) -> None:
-    flow = Flow(Hold())
+    flow = forked(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/hold")
@@ -127,7 +127,7 @@ def call_in_own_loop(flow: Flow, task: Held) -> None:
 async def test_a_client_that_goes_away_ends_a_call_in_a_thread(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, call: Any, http: Any
 ) -> None:
-    flow = Flow(Hold())
+    flow = forked(Hold())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/hold")
@@ -159,7 +159,7 @@ async def test_a_client_that_goes_away_ends_a_call_in_a_thread(
 
 
 async def test_an_upload_outside_of_the_loop_that_drives_the_flow_is_refused_and_harms_no_other() -> None:
-    flow = Flow(Add())
+    flow = forked(Add())
     app = total_application(flow)
 
     async def ask_elsewhere() -> int:
@@ -172,7 +172,7 @@ async def test_an_upload_outside_of_the_loop_that_drives_the_flow_is_refused_and
 
 
 async def test_a_flow_that_ran_before_the_server_is_driven_by_the_server() -> None:
-    flow = Flow(Adder())
+    flow = forked(Adder())
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/sum")

@@ -15,7 +15,7 @@ from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
 from fastapi_aqueduct.testing import client
 
 from ..handlers import Gate
-from ..support import blocks, eventually
+from ..support import blocks, eventually, forked
 from .handlers import Add, HeldPicture, Hold, Picture
 from .support import Connection, serving, taken
 
@@ -56,7 +56,7 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
 @pytest.mark.parametrize("transport", ["direct", "httptools", "h11"])
 async def test_the_handler_sees_the_body(transport: Any) -> None:
     """Whole, whatever way it came, as a read-only view; and the block is free again."""
-    flow = Flow(Add())
+    flow = forked(Add())
     app = make_app(flow)
     async with client(app) if transport == "direct" else serving(app, transport) as http:
         for kind, request_of in GOOD.items():
@@ -68,7 +68,7 @@ async def test_the_handler_sees_the_body(transport: Any) -> None:
 
 async def test_chunked_multipart() -> None:
     """A form of unknown length, in pieces of any size."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with client(make_app(flow)) as http:
         request = httpx.Request("POST", "http://test/", files={"image": PICTURE})
         for size in (1500, 100_000):
@@ -100,7 +100,7 @@ MISSING = {"type": "missing", "loc": ["body", "image"], "msg": "Field required",
 
 async def test_a_body_that_cannot_be_used() -> None:
     """It has a clear answer, and leaves nothing behind."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with client(make_app(flow)) as http:
         for number, (status, request_of) in enumerate(BAD):
             response = await http.post("/total", **request_of())
@@ -113,7 +113,7 @@ async def test_a_body_that_cannot_be_used() -> None:
 
 async def test_a_body_of_exactly_the_limit() -> None:
     """The limit itself is allowed."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with client(make_app(flow)) as http:
         assert (await http.post("/total", content=bytes(LIMIT))).status_code == 200
         assert (await http.post("/total", content=pieces(bytes(LIMIT), 100_000))).status_code == 200
@@ -122,7 +122,7 @@ async def test_a_body_of_exactly_the_limit() -> None:
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 async def test_what_is_refused_is_refused_before_the_body(http: Any) -> None:
     """Neither a wrong parameter nor a body that is announced too large is waited for, nor asked to continue."""
-    flow = Flow(Add())
+    flow = forked(Add())
     async with serving(make_app(flow), http) as server:
         for path, length, status in (("/total?factor=0", 1000, 422), ("/total", LIMIT + 1, 413)):
             async with Connection(server) as connection:
@@ -137,7 +137,7 @@ async def test_what_is_refused_is_refused_before_the_body(http: Any) -> None:
 
 async def test_a_full_queue_refuses_before_the_body(tmp_path: Path) -> None:
     """With 503 and a time to come back."""
-    flow = Flow(Hold(), queue_size=1)
+    flow = forked(Hold(), queue_size=1)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     gate = Gate(tmp_path)
 
@@ -164,7 +164,7 @@ async def test_a_full_queue_refuses_before_the_body(tmp_path: Path) -> None:
 
 async def test_no_room_in_shared_memory(tmp_path: Path) -> None:
     """An upload waits for room for the time its task has, and is then refused."""
-    flow = Flow(FlowStep(Hold()), memory_limit=4 << 20)
+    flow = forked(FlowStep(Hold()), memory_limit=4 << 20)
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     gate = Gate(tmp_path)
 

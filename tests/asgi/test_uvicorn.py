@@ -20,7 +20,7 @@ from uvicorn.protocols.http import h11_impl, httptools_impl
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep, SharedResponse, flow_endpoint
 from fastapi_aqueduct.asgi.uvicorn import Tap
 
-from ..support import DEADLINE, blocks, eventually, script_environment
+from ..support import DEADLINE, blocks, eventually, forked, script_environment
 from .handlers import Add, Picture
 from .support import serving, taken
 
@@ -90,7 +90,7 @@ async def body() -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("http", IMPLEMENTATIONS)
 @pytest.mark.parametrize("changes", REFACTORINGS.values(), ids=REFACTORINGS)
 async def test_a_refactored_uvicorn(http: str, changes: list[tuple[str, str]]) -> None:
-    flow = Flow(FlowStep(Add()))
+    flow = forked(FlowStep(Add()))
     async with serving(make_app(flow), refactored(http, changes)) as server:
         for _ in range(2):
             for content in (bytes([1]) * 1_000_000, b"\1"):
@@ -112,7 +112,7 @@ if __name__ == "__main__":
 
 
 async def main() -> None:
-    async with serving(make_app(Flow(FlowStep(Add())))) as server:
+    async with serving(make_app(forked(FlowStep(Add())))) as server:
         print((await server.post("/fits", content=b"x")).json())
         for _ in range(2):
             print((await server.post("/total", content=bytes([1]) * 1_000_000)).json())

@@ -16,15 +16,15 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep, cancel_on_disconnect
-from fastapi_aqueduct.asgi.websockets import READ_AHEAD
+from fastapi_aqueduct.asgi.websockets import READ_AHEAD, Inbox
 
 from ..handlers import Gate, notes
-from ..support import DEADLINE, eventually
+from ..support import DEADLINE, eventually, forked
 from .handlers import Tick, Ticks
 from .support import serving
 
 PAUSE = 0.1
-"""Seconds in which messages arrive, in any order that could go wrong."""
+"""Seconds in which something happens that should not, if it does."""
 
 SOON = 1.0
 """Seconds in which a task ends when its client leaves; on a quiet machine it takes milliseconds."""
@@ -49,7 +49,7 @@ async def connections(
 @pytest.mark.parametrize("at", [0, -1], ids=["before the first item", "while items flow"])
 async def test_clients_that_leave(tmp_path: Path, at: int) -> None:
     """Their tasks and the generators end, and one that stays gets all of its stream."""
-    flow = Flow(FlowStep(Tick(), concurrency=8))
+    flow = forked(FlowStep(Tick(), concurrency=8))
     ends: dict[str, str] = {}
 
     async def endpoint(socket: WebSocket) -> None:
@@ -83,46 +83,51 @@ async def test_clients_that_leave(tmp_path: Path, at: int) -> None:
         await eventually(lambda: flow.statistics().in_flight == 0)
 
 
+def inbox_of(socket: WebSocket) -> Inbox:
+    """Return what a watch reads into."""
+    inbox = socket.receive.__self__  # type: ignore[attr-defined]
+    assert isinstance(inbox, Inbox)
+    return inbox
+
+
 async def test_messages_are_kept() -> None:
     """What comes while the endpoint does not read is received later, in the context or after it, in order."""
-    has_begun, may_read = asyncio.Event(), asyncio.Event()
+    unread = 4
 
     async def endpoint(socket: WebSocket) -> None:
         await socket.accept()
         for _ in range(2):
             async with cancel_on_disconnect(socket):
-                has_begun.set()
-                await may_read.wait()
+                await eventually(lambda: len(inbox_of(socket)._messages) == unread)
                 for _ in range(3):
                     await socket.send_text(await socket.receive_text())
             await socket.send_text(await socket.receive_text())
-        await socket.send_text(await socket.receive_text())
         assert "receive" not in vars(socket)
         await socket.close()
 
     async with connections(endpoint) as connect:
         client = await connect()
-        await has_begun.wait()
-        for number in range(4):
+        for number in range(unread):
             await client.send_str(str(number))
-        await asyncio.sleep(PAUSE)  # the watch has read them by then
-        may_read.set()
-        for number in range(4, 9):
+        for number in range(unread):
+            assert (await client.receive()).data == str(number)
+        for number in range(unread):
             await client.send_str(str(number))
-        assert [message.data async for message in client] == [str(number) for number in range(9)]
+        assert [message.data async for message in client] == [str(number) for number in range(unread)]
 
 
 async def test_a_client_that_sends_and_sends() -> None:
     """Its messages are kept up to a limit, and none is lost. It is seen to leave when some were received."""
-    may_read, has_read = asyncio.Event(), asyncio.Event()
+    has_read = asyncio.Event()
     found: list[Any] = []
     count = 4 * READ_AHEAD // 1000
 
     async def endpoint(socket: WebSocket) -> None:
         await socket.accept()
         async with cancel_on_disconnect(socket):
-            await may_read.wait()
-            found.append(len(socket.receive.__self__._messages))  # type: ignore[attr-defined]
+            await eventually(lambda: not inbox_of(socket)._has_room.is_set())
+            await asyncio.sleep(PAUSE)
+            found.append(len(inbox_of(socket)._messages))
             for _ in range(count):
                 found.append(await socket.receive_text())
             has_read.set()
@@ -131,8 +136,6 @@ async def test_a_client_that_sends_and_sends() -> None:
     async with connections(endpoint) as connect:
         client = await connect()
         sending = asyncio.gather(*[client.send_str(f"{number:1000}") for number in range(count)])
-        await asyncio.sleep(PAUSE)
-        may_read.set()
         await sending
         await asyncio.wait_for(has_read.wait(), DEADLINE)
     assert 0 < found[0] <= READ_AHEAD // 1000
@@ -141,7 +144,7 @@ async def test_a_client_that_sends_and_sends() -> None:
 
 async def test_an_endpoint_that_reads_beside_the_stream(tmp_path: Path) -> None:
     """It gets each message at once, and may end the stream."""
-    flow, task = Flow(FlowStep(Tick(), concurrency=8)), Ticks(tmp_path)
+    flow, task = forked(FlowStep(Tick(), concurrency=8)), Ticks(tmp_path)
 
     async def endpoint(socket: WebSocket) -> None:
         await socket.accept()
@@ -154,7 +157,7 @@ async def test_an_endpoint_that_reads_beside_the_stream(tmp_path: Path) -> None:
                         return
 
             reading = asyncio.create_task(read())
-            await asyncio.sleep(PAUSE)
+            await eventually(lambda: inbox_of(socket)._users == 2)  # the watch, and a call of `receive`
             async for line in stream:
                 await socket.send_text(line)
             await reading

@@ -66,7 +66,7 @@ class Plot:
 
     def save(self, path: Path) -> None:
         """Write it as an SVG file."""
-        with _drawing(path, PLOT_HEIGHT, self.title) as axes:
+        with drawing(path, PLOT_HEIGHT, self.title) as axes:
             for name, points in self.lines.items():
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
             axes.set_xlabel(self.x_label)
@@ -113,7 +113,7 @@ class Bars:
         medians = [median(values) for values in self.values.values()]
         lows = [middle - min(values) for middle, values in zip(medians, self.values.values(), strict=True)]
         highs = [max(values) - middle for middle, values in zip(medians, self.values.values(), strict=True)]
-        with _drawing(path, 1 + BAR_HEIGHT * len(names), self.title) as axes:
+        with drawing(path, 1 + BAR_HEIGHT * len(names), self.title) as axes:
             colours = [OWN_COLOUR if name in self.own else COLOURS[0] for name in names]
             bars = axes.barh(names, medians, xerr=(lows, highs), color=colours, ecolor=GREY, capsize=2)
             axes.bar_label(bars, [f"{value:,.{self.digits}f}" for value in medians], padding=5)
@@ -126,7 +126,8 @@ class Bars:
 
 
 @contextmanager
-def _drawing(path: Path, height: float, title: str) -> Iterator[Axes]:
+def drawing(path: Path, height: float, title: str) -> Iterator[Axes]:
+    """Open axes to draw on, and write them as an SVG file at the end of the context."""
     from matplotlib import cycler, rc_context
     from matplotlib.figure import Figure
 

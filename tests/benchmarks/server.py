@@ -86,15 +86,16 @@ class Server:
                 break
             except OSError as exc:  # it does not listen yet; a server may also listen before its workers are ready
                 if time.monotonic() > deadline or not self._subject.is_alive:
-                    raise RuntimeError(f"{self.name} does not answer: {exc}\n{self._written()}") from exc
+                    raise RuntimeError(f"{self.name} does not answer: {exc}\n{self._subject.read_log()}") from exc
                 time.sleep(0.05)
         if answer != request.expected:
             came, expected = str(answer)[:80], str(request.expected)[:80]
-            raise RuntimeError(f"{self.name} answers {came} in place of {expected}\n{self._written()}")
+            raise RuntimeError(f"{self.name} answers {came} in place of {expected}\n{self._subject.read_log()}")
 
-    def _written(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._subject.pid
 
     def footprint(self) -> int:
         """Return the bytes that all its processes use."""

@@ -95,8 +95,7 @@ def _live(factory: str) -> Life:
             try:
                 _wait_for_answer(subject, port)
             except RuntimeError as exc:
-                log.seek(0)
-                raise RuntimeError(f"{factory}: {exc}\n{log.read()}") from exc
+                raise RuntimeError(f"{factory}: {exc}\n{subject.read_log()}") from exc
             answered = time.monotonic()
             pids = tree(subject.pid)
             memory = Footprint(pids).total

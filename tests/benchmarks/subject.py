@@ -24,10 +24,11 @@ class Subject:
 
     Args:
         *arguments: For the interpreter.
-        log: Where to put what it writes; it cannot say anything then.
+        log: The file to which it writes; it cannot say anything then.
     """
 
     def __init__(self, *arguments: object, log: IO[str] | None = None) -> None:
+        self._log = log
         self._process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -50,6 +51,13 @@ class Subject:
     def is_alive(self) -> bool:
         """Whether it runs."""
         return self._process.poll() is None
+
+    def read_log(self) -> str:
+        """Return what it has written to its log so far."""
+        assert self._log is not None
+        # Not with seek(): the processes have the same position in the file, and would write there.
+        descriptor = self._log.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
 
     def wait(self, timeout: float) -> None:
         """Wait so long for its process group to end."""

@@ -69,7 +69,7 @@ class Tally:
 
     def read(self) -> dict[str, int]:
         """Return the numbers of now."""
-        metrics = httpx.get(f"{self._url}/metrics").text
+        metrics = httpx.get(f"{self._url}/metrics", verify=False).text
         tasks = re.findall(r'^aqueduct_tasks_total\{.*outcome="(\w+)".*\} (\S+)$', metrics, re.MULTILINE)
         present = re.findall(r"^aqueduct_(?:tasks_)?(in_flight|queue_length)\{.*\} (\S+)$", metrics, re.MULTILINE)
         return {name: int(float(count)) for name, count in tasks + present}

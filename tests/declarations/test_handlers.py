@@ -21,8 +21,6 @@ def refused(words: str) -> Any:
     return pytest.raises(ConfigurationError, match=f"{re.escape(words)}$")
 
 
-
-
 @pytest.mark.parametrize("method", ["on_start", "on_stop"])
 def test_a_generator_function_at_the_start_or_the_end(method: str) -> None:
     def generator(self: Any) -> Iterator[int]:
@@ -190,14 +188,13 @@ def test_a_lambda_as_condition() -> None:
 # What only the worker sees
 
 
-async def test_what_handle_returns_is_ignored_with_one_warning(capfd: pytest.CaptureFixture[str]) -> None:
-    """On the worker's stderr, where the log of a process goes that has configured none."""
+async def test_what_handle_returns_is_ignored_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     async with running(Flow(FlowStep(handlers.Returning(), batch_size=2))) as flow:
         for value in range(3):
             assert (await flow.process(Number(value))).value == value + 1
         (pid,) = pids(flow)
     said = f"step1_Returning (pid {pid}): Returning.handle returned a list, which is ignored; set results as attributes"
-    assert capfd.readouterr().err == f"{said} of the tasks\n"
+    assert caplog.messages == [f"{said} of the tasks"]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +206,7 @@ async def test_what_handle_returns_is_ignored_with_one_warning(capfd: pytest.Cap
     ],
 )
 async def test_a_coroutine_that_is_returned_fails_the_task(
-    handler: BaseTaskHandler, kind: str, capfd: pytest.CaptureFixture[str]
+    handler: BaseTaskHandler, kind: str, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     """It is not taken for an answer, and the worker goes on."""
     async with running(Flow(handler)) as flow:
@@ -222,6 +219,7 @@ async def test_a_coroutine_that_is_returned_fails_the_task(
                 "it returns"
             )
     assert capfd.readouterr().err == ""
+    assert not recwarn.list  # of the worker, that it was never awaited
 
 
 async def test_a_coroutine_that_a_decorated_start_returns_is_awaited() -> None:

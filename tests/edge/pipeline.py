@@ -10,7 +10,8 @@ from annotated_types import Ge
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload, UploadInfo
 
 from ..asgi.edge_handlers import Compare, Paint, Pair, Pixels
-from ..asgi.handlers import Held, HeldPicture, Hold, Join, Text
+from ..asgi.handlers import Held, HeldPicture, Hold
+from ..asgi.json_handlers import Join, Text
 
 
 class Parcel(BaseTask):

@@ -188,6 +188,7 @@ async def emit_from_thread(task: Any) -> None:
                 task.emit(number)
 
     await asyncio.to_thread(work)
+    await asyncio.sleep(0)  # a thread that has ended at once is not waited for, and its callbacks come in the next turn
 
 
 async def finish_and_go_on(task: Any) -> None:

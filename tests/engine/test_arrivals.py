@@ -19,6 +19,7 @@ from fastapi_aqueduct.engine.memory.banker import HEAD_START, ArrivalCap
 from fastapi_aqueduct.engine.memory.layout import Layout, Ref
 from fastapi_aqueduct.engine.memory.mapping import PAGE, Mapping, create_memory
 from fastapi_aqueduct.engine.memory.memory_waiters import MemoryWaiters
+from fastapi_aqueduct.engine.refusals import Refusals
 
 LIMIT = 64 * PAGE
 CAP = ArrivalCap(size=32 * PAGE)
@@ -34,7 +35,7 @@ def make_arena(limit: int = LIMIT) -> Arena:
 
 
 def make_arrivals(arena: Arena, head_start: float = HEAD_START) -> Arrivals:
-    return Arrivals(arena, MemoryWaiters(arena), head_start)
+    return Arrivals(arena, MemoryWaiters(arena, Refusals()), Refusals(), head_start)
 
 
 @dataclass(eq=False)
@@ -133,9 +134,7 @@ TestArriving = Arriving.TestCase
 TestArriving.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
-def begin(
-    arrivals: Arrivals, size: int, first: int, cap: ArrivalCap = CAP, wait_timeout: float = 5.0
-) -> Arrival:
+def begin(arrivals: Arrivals, size: int, first: int, cap: ArrivalCap = CAP, wait_timeout: float = 5.0) -> Arrival:
     """Let a body begin; the rest of it is missing."""
     arrival = arrivals.expect(size, 0, wait_timeout, cap)
     assert arrival.try_acquire(first)

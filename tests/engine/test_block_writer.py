@@ -14,7 +14,7 @@ from fastapi_aqueduct.engine.memory.mapping import PAGE
 from .. import handlers
 from ..asgi.support import taken
 from ..handlers import Each, Job
-from ..support import DEADLINE, blocks, engine_of, eventually, running
+from ..support import DEADLINE, blocks, engine_of, eventually, forked, running
 
 MIB = 1 << 20
 NO_LIMIT = ArrivalCap(size=1 << 40)
@@ -28,7 +28,7 @@ def receive(flow: Flow, size: int | None, wait_timeout: float = 5.0, cap: Arriva
 
 
 async def test_what_was_written_is_a_read_only_view_that_travels_as_a_reference() -> None:
-    async with running(Flow(Each(handlers.look_at_payload))) as flow:
+    async with running(forked(Each(handlers.look_at_payload))) as flow:
         with receive(flow, 100_000) as intake:
             for piece in (b"a" * 30_000, bytearray(b"b" * 30_000), memoryview(b"c" * 30_000)):
                 assert intake.try_write(piece)
@@ -43,7 +43,7 @@ async def test_what_was_written_is_a_read_only_view_that_travels_as_a_reference(
 
 
 async def test_what_is_announced_takes_no_memory() -> None:
-    async with running(Flow(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
         begun = [receive(flow, MIB) for _ in range(100)]
         assert all(intake.try_write(b"x") for intake in begun[:50])
         assert flow.statistics().arena.receiving == 50
@@ -57,7 +57,7 @@ async def test_what_is_announced_takes_no_memory() -> None:
 
 
 async def test_the_room_that_was_not_needed_is_free_at_once() -> None:
-    async with running(Flow(Each(handlers.pass_on))) as flow:
+    async with running(forked(Each(handlers.pass_on))) as flow:
         with receive(flow, MIB) as intake:
             intake.try_write(b"x" * 100)
             view = intake.finish()
@@ -66,7 +66,7 @@ async def test_the_room_that_was_not_needed_is_free_at_once() -> None:
 
 
 async def test_an_empty_body_is_an_empty_view_and_holds_nothing() -> None:
-    async with running(Flow(Each(handlers.look_at_payload))) as flow:
+    async with running(forked(Each(handlers.look_at_payload))) as flow:
         with receive(flow, 1000) as intake:
             view = intake.finish()
         assert (bytes(view), flow.statistics().arena.used) == (b"", 0)
@@ -74,7 +74,7 @@ async def test_an_empty_body_is_an_empty_view_and_holds_nothing() -> None:
 
 
 async def test_what_was_not_finished_is_free() -> None:
-    async with running(Flow(Each(handlers.pass_on))) as flow:
+    async with running(forked(Each(handlers.pass_on))) as flow:
         with pytest.raises(ConnectionError):
             with receive(flow, MIB) as intake:
                 intake.try_write(b"x" * 1000)
@@ -83,7 +83,7 @@ async def test_what_was_not_finished_is_free() -> None:
 
 
 async def test_an_upload_waits_for_room_and_gets_it_when_another_ends() -> None:
-    async with running(Flow(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
         with receive(flow, 3 * MIB // 2) as first:
             assert first.try_write(b"x" * (3 * MIB // 2))
             with receive(flow, MIB, 0.1) as second:
@@ -99,7 +99,7 @@ async def test_an_upload_waits_for_room_and_gets_it_when_another_ends() -> None:
 
 
 async def test_an_upload_waits_for_a_view_that_is_let_go() -> None:
-    async with running(Flow(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
         with receive(flow, 3 * MIB // 2) as intake:
             intake.try_write(b"x" * (3 * MIB // 2))
             kept = [intake.finish()]
@@ -112,7 +112,7 @@ async def test_an_upload_waits_for_a_view_that_is_let_go() -> None:
 
 
 async def test_uploads_that_arrive_together_may_have_half_of_the_arena() -> None:
-    async with running(Flow(Each(handlers.pass_on), memory_limit=4 * MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=4 * MIB)) as flow:
         with receive(flow, 3 * MIB + 1, cap=NO_CAP) as first:  # alone, it may have more
             assert first.try_write(b"x" * 3 * MIB)
             with receive(flow, 2 * MIB, 0.05, NO_CAP) as second:
@@ -124,11 +124,11 @@ async def test_uploads_that_arrive_together_may_have_half_of_the_arena() -> None
 
 async def test_a_flow_that_does_not_run_gives_no_room() -> None:
     with pytest.raises(NotRunningError):
-        Flow(Each(handlers.pass_on)).receive(10, 10, 1.0)
+        forked(Each(handlers.pass_on)).receive(10, 10, 1.0)
 
 
 async def test_uploads_that_are_cancelled_while_they_wait_leave_nothing() -> None:
-    async with running(Flow(Each(handlers.pass_on), memory_limit=MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=MIB)) as flow:
         with receive(flow, MIB) as whole:
             whole.try_write(b"x" * MIB)
             others = [receive(flow, 1000, 60) for _ in range(5)]
@@ -157,7 +157,7 @@ def crowd(flow: Flow) -> list[BlockWriter]:
 async def test_a_block_grows_where_it_is_or_moves() -> None:
     """In pieces, between which others have their turn."""
     content = bytes(range(256)) * 4096 * 2
-    async with running(Flow(Each(handlers.pass_on), memory_limit=16 * MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=16 * MIB)) as flow:
         others = crowd(flow)
         with receive(flow, None) as intake, receive(flow, None) as behind:
             assert intake.try_write(content[:MIB])
@@ -186,7 +186,7 @@ async def test_a_block_grows_where_it_is_or_moves() -> None:
 
 async def test_a_block_moves_also_when_no_memory_is_left() -> None:
     """It takes what it leaves behind: else the body that is nearest to its end could wait for itself."""
-    async with running(Flow(Each(handlers.pass_on), memory_limit=16 * MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=16 * MIB)) as flow:
         others = crowd(flow)
         with receive(flow, None) as intake, receive(flow, None) as behind:
             assert intake.try_write(b"a" * 7 * MIB)
@@ -205,7 +205,7 @@ async def test_a_block_moves_also_when_no_memory_is_left() -> None:
 
 
 async def test_a_move_that_is_cancelled_leaves_nothing() -> None:
-    async with running(Flow(Each(handlers.pass_on), memory_limit=16 * MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=16 * MIB)) as flow:
         others = crowd(flow)
         before = taken(flow)
         with receive(flow, None) as intake, receive(flow, None) as behind:

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from fastapi_aqueduct import Flow, FlowStep, TaskTimeout
+from fastapi_aqueduct import FlowStep, TaskTimeout
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, notes
-from ..support import blocks, eventually, outcome, running
+from ..support import blocks, eventually, forked, outcome, running
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 async def test_a_handler_learns_that_its_caller_was_cancelled(tmp_path: Path, batch_size: int) -> None:
-    async with running(Flow(FlowStep(Each(handlers.work_until_cancelled), batch_size=batch_size))) as flow:
+    async with running(forked(FlowStep(Each(handlers.work_until_cancelled), batch_size=batch_size))) as flow:
         log = tmp_path / "log"
         call = asyncio.create_task(outcome(flow.process(Job(path=log, payload=bytes(100_000)), 60)))
         await eventually(lambda: notes(log) == ["begun"])
@@ -28,7 +28,7 @@ async def test_a_handler_learns_that_its_caller_was_cancelled(tmp_path: Path, ba
 
 
 async def test_a_handler_learns_that_the_deadline_has_passed(tmp_path: Path) -> None:
-    async with running(Flow(FlowStep(Each(handlers.work_until_cancelled)))) as flow:
+    async with running(forked(FlowStep(Each(handlers.work_until_cancelled)))) as flow:
         log = tmp_path / "log"
         assert isinstance(await outcome(flow.process(Job(path=log), 0.2)), TaskTimeout)
         await eventually(lambda: notes(log) == ["begun", "cancelled"])
@@ -37,7 +37,7 @@ async def test_a_handler_learns_that_the_deadline_has_passed(tmp_path: Path) -> 
 async def test_a_cancelled_task_does_not_disturb_the_others_of_its_batch(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     step = FlowStep(Each(handlers.enter_gate_if_any, handlers.ask_whether_cancelled), batch_size=3, batch_timeout=5)
-    async with running(Flow(step)) as flow:
+    async with running(forked(step)) as flow:
         jobs: list[Any] = [Job(gate=gate), Job(), Job()]
         calls = [asyncio.create_task(outcome(flow.process(job, 60))) for job in jobs]
         await eventually(gate.is_entered)

@@ -1,4 +1,4 @@
-"""Contract: what a flow promises, on real processes, for each start method and each event loop."""
+"""Contract: what a flow promises, for each way to start workers, threads in place of them, and each event loop."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from fastapi_aqueduct import Flow, FlowState, FlowStep, NotRunningError, WorkerD
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, notes
-from ..support import eventually, outcome, pids, running
+from ..support import WORKERS, engine, eventually, outcome, pids, running
 
 Method = Literal["spawn", "forkserver"]
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
-@pytest.fixture(params=["spawn", "forkserver"])
-def method(request: pytest.FixtureRequest) -> Method:
-    return "spawn" if request.param == "spawn" else "forkserver"
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test with both start methods, from a template, and with threads unless it is about processes."""
+    ways = {"spawn": ("spawn", "processes"), "forkserver": ("forkserver", "processes")}
+    if not list(metafunc.definition.iter_markers("processes")):
+        ways["inline"] = ("spawn", "threads")
+    rows = {f"{name}-{loop}": (*way, loop) for name, way in ways.items() for loop in ("asyncio", "uvloop")}
+    rows["template-uvloop"] = "spawn", "template", "uvloop"
+    indirect = ["workers", "anyio_backend"]
+    metafunc.parametrize(("method", *indirect), rows.values(), indirect=indirect, ids=rows)
 
 
 async def test_process_fills_in_the_task_of_the_caller_and_returns_it(method: Method) -> None:
@@ -39,7 +45,7 @@ async def test_process_fills_in_the_task_of_the_caller_and_returns_it(method: Me
         assert task.untouched == ["a", {"b": 2}]
         assert task.task_id == task_id
         assert task.pid in pids(flow)
-        assert task.pid != os.getpid()
+        assert (task.pid == os.getpid()) == WORKERS.are_threads
 
 
 async def test_steps_run_in_order_and_are_measured(method: Method) -> None:
@@ -86,6 +92,7 @@ async def test_a_condition_decides_which_steps_a_task_visits(method: Method) -> 
         assert (await flow.process(Job(number=3))).number == 3
 
 
+@pytest.mark.processes
 async def test_a_killed_worker_is_replaced(method: Method) -> None:
     async with running(Flow(Each(handlers.tell_pid), mp_start_method=method)) as flow:
         (first,) = pids(flow)
@@ -95,6 +102,7 @@ async def test_a_killed_worker_is_replaced(method: Method) -> None:
         assert (await flow.process(Job())).pid == second != first
 
 
+@pytest.mark.processes
 async def test_a_task_dies_with_its_worker_at_once(method: Method, tmp_path: Path) -> None:
     async with running(Flow(FlowStep(Each(handlers.enter_gate), max_retries=0), mp_start_method=method)) as flow:
         gate = Gate(tmp_path)
@@ -131,7 +139,8 @@ async def test_a_cancelled_task_that_waits_never_runs(method: Method, tmp_path: 
 
 async def test_stop_finishes_what_is_in_flight_and_refuses_what_is_new(method: Method, tmp_path: Path) -> None:
     flow = Flow(Each(handlers.enter_gate, handlers.add_one), mp_start_method=method)
-    await flow.start_async()
+    with engine(flow):
+        await flow.start_async()
     gate = Gate(tmp_path)
     tasks = [asyncio.create_task(flow.process(Job(number=number, gate=gate), 30)) for number in range(3)]
     await eventually(gate.is_entered)

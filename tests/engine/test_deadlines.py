@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_aqueduct.engine.scheduling.deadlines import FEWEST, RESOLUTION, SPANS, Deadlines
+from fastapi_aqueduct.engine.scheduling.deadlines import FEWEST, PERIODS, RESOLUTION, Deadlines
 
 from ..support import DEADLINE, eventually
 
@@ -17,7 +17,7 @@ class Item:
     def __init__(self, id: int, deadline: float) -> None:
         self.id = id
         self.deadline = deadline
-        self.span: dict[int, Any]
+        self.period: dict[int, Any]
 
     def postpone(self, seconds: float) -> None:
         self.deadline += seconds
@@ -104,11 +104,11 @@ async def test_those_who_have_gone_leave_nothing_behind(kept: int) -> None:
     loop = asyncio.get_running_loop()
     far = time.monotonic() + 1e6
     for id in range(20_000):
-        item = Item(id, far + id / SPANS)
+        item = Item(id, far + id / PERIODS)
         deadlines.add(item, loop)
         if id >= kept:
             deadlines.remove(item)
-    assert len(deadlines._spans) <= 2 * (FEWEST + 2 * kept)
+    assert len(deadlines._periods) <= 2 * (FEWEST + 2 * kept)
     deadlines.clear()
 
 

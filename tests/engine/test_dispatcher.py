@@ -19,9 +19,10 @@ from fastapi_aqueduct.engine.memory.status_page import StatusPage
 from fastapi_aqueduct.engine.route import FINISHED
 from fastapi_aqueduct.engine.scheduling.caller import Caller
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
+from fastapi_aqueduct.engine.scheduling.entry import QueueEntry
 from fastapi_aqueduct.engine.scheduling.stream import FlowStream
 from fastapi_aqueduct.engine.statistics import WorkerState
-from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
+from fastapi_aqueduct.engine.wire.channel import make_pair
 from fastapi_aqueduct.engine.wire.codec import Encoded
 from fastapi_aqueduct.engine.wire.frames import (
     Batch,
@@ -33,9 +34,10 @@ from fastapi_aqueduct.engine.wire.frames import (
     unpack_batches,
 )
 from fastapi_aqueduct.engine.wire.window import GRANT, item_weight
+from fastapi_aqueduct.engine.wire.worker_channel import WorkerChannel
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
 from fastapi_aqueduct.engine.workers.pool import Pool
-from fastapi_aqueduct.engine.workers.spec import make_specs
+from fastapi_aqueduct.engine.workers.spec import SpecMaker
 
 from ..handlers import Each, Job, Whole
 from ..support import DEADLINE
@@ -55,10 +57,10 @@ class Peer:
         self._memory_fd = create_memory("test", self._layout.size)
         self._mapping = Mapping(self._memory_fd, self._layout.size)
         self._memory = FlowMemory(self._mapping, self._layout)
-        self._specs = make_specs("test", [(f"step{index}", step) for index, step in enumerate(steps)])
+        self._specs = SpecMaker("test", [(f"step{index}", step) for index, step in enumerate(steps)]).make_all()
         self._pools = [Pool(spec, [1 + spec.index]) for spec in self._specs]
         self.dispatcher = Dispatcher("test", self._pools, self._memory, 100, 1)
-        self._caller = Caller(self.dispatcher, self._memory, 100)
+        self._caller = Caller(self.dispatcher, self._memory, QueueEntry(self.dispatcher, 100, self._memory.refusals))
         self._channels: dict[int, WorkerChannel] = {}
         for pool in self._pools:
             pool.observer = self.dispatcher
@@ -75,7 +77,7 @@ class Peer:
         pool = self._pools[step]
         ours, theirs = make_pair()
         call_of = self._memory.arena.status.call_of
-        worker = WorkerHandle(step, pool.name, pool.step, 1 + step, ours, call_of, print, print)
+        worker = WorkerHandle(pool.spec, 0, 1 + step, ours, call_of, print, print)
         worker.pid = PID + step
         worker.state = WorkerState.READY
         pool.add(pool.slots[0], worker)
@@ -166,6 +168,23 @@ async def test_batches_are_answered_in_any_order_and_in_parts() -> None:
         peer.answer(batch.number, [third, first])
         await asyncio.gather(*calls)
         assert not peer.workers[0].in_flight
+
+
+async def test_the_batch_delay_learns_from_calls_that_have_ended_but_the_first() -> None:
+    """An early answer comes in the middle of a call; a first call may be slower by far."""
+    with contextlib.closing(Peer(FlowStep(Whole(print), batch_size=3, batch_timeout="auto"))) as peer:
+        delay = peer.dispatcher.stages[0].batch_delay
+        assert delay is not None
+        for has_learned in (False, True):
+            calls = await peer.submit(3)
+            (batch,) = peer.receive()
+            first, second, third = map(finished, batch.envelopes)
+            peer.answer(batch.number, [first], duration=0.5)
+            peer.answer(batch.number, [second], duration=0.6)
+            assert not delay.is_worthwhile
+            peer.answer(batch.number, [third], duration=0.7)
+            await asyncio.gather(*calls)
+            assert delay.is_worthwhile == has_learned
 
 
 async def test_a_later_batch_may_be_answered_first() -> None:

@@ -18,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from fastapi_aqueduct import HandlerError
+from fastapi_aqueduct import HandlerError, StartError
 from fastapi_aqueduct.engine.memory.arena import Arena
 from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
+from fastapi_aqueduct.engine.wire import failures
 from fastapi_aqueduct.engine.wire.exception_pickle import MAX_MESSAGE, MAX_SIZE, chain_of
-from fastapi_aqueduct.engine.wire.failures import MAX_TEXT, decode_error, encode_error
+from fastapi_aqueduct.engine.wire.failures import MAX_TEXT, decode_error, decode_logged, encode_error
 from fastapi_aqueduct.engine.wire.tracebacks import MAX_FRAMES
 from fastapi_aqueduct.exceptions import WorkerTraceback
 
@@ -559,3 +560,44 @@ def test_any_of_them_arrives_with_cause_and_notes(exc: Exception, cause: Excepti
         assert repr(arrived.__cause__) == repr(cause)
     *_, last = chain_of(arrived)
     assert type(last) is WorkerTraceback
+
+
+# Through a process without the user's code
+
+
+def test_an_exception_of_the_user_passes_through_a_process_without_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        raise Missing("x") from KeyError("k")
+    except Missing as exc:
+        body = encode_error(exc)
+    monkeypatch.setattr(failures, "_forwards", True)
+    there = decode_error(body, "step s of flow f (pid 7)")
+    assert isinstance(there, HandlerError) and not isinstance(there, Missing)
+    assert str(there) == f"{__name__}.Missing in step s of flow f (pid 7): no x"
+    assert "Missing: no x" in "".join(traceback.format_exception(there))  # as its log shows it
+    error = StartError("a worker failed", step="s", pid=7)
+    error.__cause__ = there
+    bodies = encode_error(there), encode_error(error)
+    monkeypatch.undo()
+    arrived = decode_logged(bodies[0])[0]
+    assert isinstance(arrived, Missing) and str(arrived) == "no x" and isinstance(arrived.__cause__, KeyError)
+    again = decode_logged(bodies[1])[0]
+    assert isinstance(again, StartError) and again.pid == 7
+    assert isinstance(again.__cause__, Missing)
+    *_, last = chain_of(again)
+    assert isinstance(last, WorkerTraceback) and "Missing: no x" in str(last)
+
+
+def test_an_exception_of_the_standard_library_is_itself_in_such_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = [encode_error(error) for error in (FileNotFoundError(2, "no", "x"), StartError("no", step="s"))]
+    monkeypatch.setattr(failures, "_forwards", True)
+    file, start = (decode_error(body, "s") for body in bodies)
+    assert isinstance(file, FileNotFoundError) and file.filename == "x"
+    assert isinstance(start, StartError) and start.step == "s"
+
+
+def test_what_could_not_be_packed_stays_a_handler_error_in_such_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = encode_error(SystemExit(3))
+    monkeypatch.setattr(failures, "_forwards", True)
+    there = decode_error(body, "s")
+    assert type(there) is HandlerError and there.type_name == "builtins.SystemExit"

@@ -14,7 +14,7 @@ from fastapi_aqueduct import Flow, FlowStep, Progress, TaskTimeout, UsageError, 
 
 from .. import handlers
 from ..handlers import Gate, Job, Yielding, notes
-from ..support import blocks, eventually, outcome, running
+from ..support import blocks, eventually, forked, outcome, running
 from . import forms
 
 FORMS: dict[str, Any] = {
@@ -43,7 +43,7 @@ async def items_of(stream: Any) -> list[Any]:
 async def test_nothing_of_a_task_is_kept(form: str, tmp_path: Path) -> None:
     """No block is held at the end, though no worker collects garbage; and a task sees that its caller has left."""
     payload = np.ones(20_000)
-    async with running(Flow(FORMS[form]())) as flow:
+    async with running(forked(FORMS[form]())) as flow:
         calls = []
         for act in ("double", "fail", "throw") * 3:
             calls.append(outcome(flow.process(Job(act=act, payload=payload), 60)))
@@ -75,7 +75,7 @@ async def test_a_turn_that_hangs_is_killed_and_its_task_fails_alone(form: str) -
 
 @pytest.mark.parametrize("form", ["plain", "generator", "continuous", "coroutine"])
 async def test_progress_leaves_at_once_and_not_too_often(form: str, tmp_path: Path) -> None:
-    async with running(Flow(FORMS[form]())) as flow:
+    async with running(forked(FORMS[form]())) as flow:
         gate = Gate(tmp_path)
         stream = flow.stream(Job(act="report", gate=gate), 60)
         first = [await anext(stream)]
@@ -90,7 +90,7 @@ async def test_progress_leaves_at_once_and_not_too_often(form: str, tmp_path: Pa
 
 @pytest.mark.parametrize("form", ["plain", "generator", "coroutine"])
 async def test_a_thread_of_the_worker_is_refused(form: str) -> None:
-    async with running(Flow(FORMS[form]())) as flow:
+    async with running(forked(FORMS[form]())) as flow:
         task = Job(act="use_thread")
         assert await items_of(flow.stream(task, 60)) == ([None] if form in ("plain", "coroutine") else [])
         assert [error.partition("()")[0] for error in task.errors] == ["task.emit", "task.progress", "task.finish"]
@@ -102,7 +102,7 @@ async def test_a_thread_of_the_worker_is_refused(form: str) -> None:
 
 
 async def test_of_a_continuous_call_that_raises_each_task_without_an_item_runs_again_alone(tmp_path: Path) -> None:
-    async with running(Flow(FORMS["continuous"]())) as flow:
+    async with running(forked(FORMS["continuous"]())) as flow:
         gate = Gate(tmp_path)
         jobs = [Job(act="throw" if number == 3 else "double", payload=np.ones(3)) for number in range(7)]
         held = asyncio.create_task(outcome(flow.process(Job(act="report", gate=gate), 60)))
@@ -116,7 +116,7 @@ async def test_of_a_continuous_call_that_raises_each_task_without_an_item_runs_a
 
 @in_rounds
 async def test_a_task_that_is_finished_before_the_rounds(form: str) -> None:
-    async with running(Flow(step(form, forms.FinishingEarly()))) as flow:
+    async with running(forked(step(form, forms.FinishingEarly()))) as flow:
         jobs = [Job(number=0, is_early=number % 2) for number in range(8)]
         await asyncio.gather(*[flow.process(job, 60) for job in jobs])
         joined = {10} if form == "continuous" else set()  # in a round, and not in the arguments
@@ -126,7 +126,7 @@ async def test_a_task_that_is_finished_before_the_rounds(form: str) -> None:
 
 @in_rounds
 async def test_tasks_that_no_round_finishes_end_at_their_deadline(form: str) -> None:
-    async with running(Flow(step(form, forms.Ignoring()))) as flow:
+    async with running(forked(step(form, forms.Ignoring()))) as flow:
         jobs = [Job(leaves=False) for _ in range(4)]
         ends = await asyncio.gather(*[outcome(flow.process(job, 0.4)) for job in jobs])
         assert [type(end) for end in ends] == [TaskTimeout] * 4
@@ -137,18 +137,19 @@ async def test_tasks_that_no_round_finishes_end_at_their_deadline(form: str) -> 
 
 
 @in_rounds
-async def test_an_exception_does_not_fail_a_task_that_is_finished(form: str, capfd: pytest.CaptureFixture[str]) -> None:
-    async with running(Flow(step(form, forms.RaisingLate()))) as flow:
+async def test_an_exception_does_not_fail_a_task_that_is_finished(form: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(forked(step(form, forms.RaisingLate()))) as flow:
         assert (await flow.process(Job(number=0))).number == 1
-    assert "RaisingLate.handle" in (said := capfd.readouterr().err)
-    assert said.endswith("raised ValueError: too late after the end of its task\n")
+    (said,) = caplog.messages
+    assert said.startswith("RaisingLate.handle")
+    assert said.endswith("raised ValueError: too late after the end of its task")
 
 
 # Generators
 
 
 async def test_an_exception_in_one_of_several_generators() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.count_up), concurrency=8))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.count_up), concurrency=8))) as flow:
         jobs = [Job(count=50, act="raise", at=20 if number == 1 else None) for number in range(4)]
         ends = await asyncio.gather(*[outcome(items_of(flow.stream(job, 60))) for job in jobs])
         assert [type(end) for end in ends] == [list, ValueError, list, list]
@@ -156,7 +157,7 @@ async def test_an_exception_in_one_of_several_generators() -> None:
 
 async def test_a_stop_closes_generators(tmp_path: Path) -> None:
     path = tmp_path / "notes"
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever), concurrency=2), stop_timeout=0.2)) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.run_for_ever), concurrency=2), stop_timeout=0.2)) as flow:
         streams = [flow.stream(Job(path=path), 60) for _ in range(2)]
         for stream in streams:
             assert await anext(stream) == 0
@@ -165,7 +166,7 @@ async def test_a_stop_closes_generators(tmp_path: Path) -> None:
 
 
 async def test_a_value_that_is_yielded_after_the_finish() -> None:
-    async with running(Flow(forms.YieldingLate())) as flow:
+    async with running(forked(forms.YieldingLate())) as flow:
         task = Job(item=None)
         assert await items_of(flow.stream(task)) == [1]
         assert task.number == 1
@@ -175,7 +176,7 @@ async def test_a_value_that_is_yielded_after_the_finish() -> None:
 
 async def test_by_default_one_generator_ends_before_the_next_begins(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-    async with running(Flow(Yielding(handlers.count_up))) as flow:
+    async with running(forked(Yielding(handlers.count_up))) as flow:
         first = flow.stream(Job(count=3, act="gate", at=2, gate=gate), 60)
         assert await anext(first) == 0
         second = asyncio.create_task(items_of(flow.stream(Job(count=3), 60)))
@@ -187,7 +188,7 @@ async def test_by_default_one_generator_ends_before_the_next_begins(tmp_path: Pa
 
 
 async def test_the_time_of_its_own_turns_is_the_handle_time_of_a_generator() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.take_turns), concurrency=4))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.take_turns), concurrency=4))) as flow:
         jobs = [Job(count=4, seconds=0.02) for _ in range(4)]
         started = time.monotonic()
         await asyncio.gather(*[flow.process(job, 60) for job in jobs])

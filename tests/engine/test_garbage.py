@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from fastapi_aqueduct import ArenaFull, Flow, FlowStep
+from fastapi_aqueduct import ArenaFull, FlowStep
 from fastapi_aqueduct.engine.memory.garbage import GarbageCollection
 from fastapi_aqueduct.engine.timing import DEFAULT_TIMING
 
 from .. import handlers
 from ..handlers import Each, Job, Whole
-from ..support import eventually, outcome, running
+from ..support import eventually, forked, outcome, running
 
 MIB = 1 << 20
 
@@ -88,7 +88,7 @@ def test_a_collection_that_frees_nothing_puts_off_the_next() -> None:
 @pytest.mark.usefixtures("no_collector")
 async def test_cycles_of_the_application_are_collected_before_a_task_is_refused() -> None:
     """They hold results, which lie in the region of the worker."""
-    async with running(Flow(Each(handlers.make_large), memory_limit=16 * MIB)) as flow:
+    async with running(forked(Each(handlers.make_large), memory_limit=16 * MIB)) as flow:
         for number in range(40):
             task = await flow.process(Job(number=number, size=MIB), 2)
             assert task.image[0] == number
@@ -98,7 +98,7 @@ async def test_cycles_of_the_application_are_collected_before_a_task_is_refused(
 
 @pytest.mark.usefixtures("no_collector")
 async def test_cycles_of_a_handler_are_collected_before_a_task_is_refused() -> None:
-    flow = Flow(Each(handlers.switch_collector_off, handlers.keep_in_cycle), memory_limit=16 * MIB)
+    flow = forked(Each(handlers.switch_collector_off, handlers.keep_in_cycle), memory_limit=16 * MIB)
     async with flow:
         for number in range(40):
             await flow.process(Job(number=number, image=np.zeros(MIB, np.uint8)), 2)
@@ -109,7 +109,7 @@ async def test_cycles_of_a_handler_are_collected_before_a_task_is_refused() -> N
 @pytest.mark.usefixtures("no_collector")
 async def test_tasks_that_fail_in_a_batch_that_runs_again_leave_no_cycles() -> None:
     """In the batch and alone."""
-    flow = Flow(FlowStep(Whole(handlers.fail_or_raise), batch_size=2, batch_timeout=0.5))
+    flow = forked(FlowStep(Whole(handlers.fail_or_raise), batch_size=2, batch_timeout=0.5))
     async with flow:
         jobs = [Job(image=np.zeros(100_000, np.uint8), fails=fails) for fails in (True, False)]
         ends = await asyncio.gather(*[outcome(flow.process(job)) for job in jobs])
@@ -121,7 +121,7 @@ async def test_tasks_that_fail_in_a_batch_that_runs_again_leave_no_cycles() -> N
 
 @pytest.mark.usefixtures("no_collector")
 async def test_what_is_in_use_is_refused_as_ever() -> None:
-    async with running(Flow(Each(handlers.make_large), memory_limit=4 * MIB)) as flow:
+    async with running(forked(Each(handlers.make_large), memory_limit=4 * MIB)) as flow:
         kept = [await flow.process(Job(number=1, size=MIB)) for _ in range(3)]
         with pytest.raises(ArenaFull):
             await flow.process(Job(number=2, size=10, image=np.zeros(3 * MIB, np.uint8)), 0.1)

@@ -80,6 +80,16 @@ def test_tasks_that_expired_on_the_way_say_nothing_about_a_worker(table: InFligh
     assert table.free_at() == pytest.approx(7.030, abs=0.001)
 
 
+def test_an_early_answer_is_no_call_of_its_own(table: InFlight[Item]) -> None:
+    work(table, *[0.030] * 40)
+    for _ in range(20):
+        items, number = put(table)
+        for item, duration in zip(items, (0.001, 0.002, 0.003, 0.030), strict=True):
+            table.complete(number, [item], duration, 0.0)
+    put(table, 7.0)
+    assert table.free_at() == pytest.approx(7.030, abs=0.001)
+
+
 def test_a_task_that_is_put_in_knows_its_worker(table: InFlight[Item]) -> None:
     (item, *_), _ = put(table, 7.0)
     assert item == Item(item.id, is_waiting=False, holder=PID, sent_at=7.0)
@@ -89,12 +99,12 @@ def test_batches_are_answered_in_any_order_and_in_parts(table: InFlight[Item]) -
     first, one = put(table, count=2 * BATCH)
     second, two = put(table, count=2)
     assert (len(table), table.calls) == (10, 3)
-    assert table.complete(two, second[::-1], 0.1, 1.0) == (second[::-1], 0.1, len(second))
+    assert table.complete(two, second[::-1], 0.1, 1.0) == (second[::-1], 0.1, len(second), 1)
     assert (len(table), table.calls) == (8, 2)
-    assert table.complete(one, [first[5], first[0]], 0.1, 2.0) == ([first[5], first[0]], 0.1, BATCH)
+    assert table.complete(one, [first[5], first[0]], 0.1, 2.0) == ([first[5], first[0]], 0.1, BATCH, 0)
     assert (len(table), table.calls) == (6, 2)
     rest = [item for item in first if item not in (first[0], first[5])]
-    assert table.complete(one, rest, 0.4, 3.0) == (rest, 0.2, BATCH)  # for each of its two calls
+    assert table.complete(one, rest, 0.4, 3.0) == (rest, 0.2, BATCH, 2)  # for each of its two calls
     assert (len(table), table.calls, table.handled, table.head_since) == (0, 0, 10, 3.0)
     assert not table
 
@@ -215,9 +225,9 @@ def test_the_pace_of_calls_side_by_side_is_the_time_until_a_place_is_free() -> N
     table: InFlight[Item] = InFlight(1, places=2)
     (first, number), (second, other) = put_one(table, 1.0), put_one(table, 2.0)
     assert (table.prefetch, table.calls) == (2, 2)
-    assert table.complete(other, [second], 0.01, 5.0) == ([second], 0.01, 1)
+    assert table.complete(other, [second], 0.01, 5.0) == ([second], 0.01, 1, 1)
     assert table.pace == 3.0
-    assert table.complete(number, [first], 0.01, 9.0) == ([first], 0.01, 1)
+    assert table.complete(number, [first], 0.01, 9.0) == ([first], 0.01, 1, 1)
     assert table.pace == 3.0 + (8.0 - 3.0) / 8
 
 

@@ -16,7 +16,7 @@ from fastapi_aqueduct import Flow, FlowStep
 
 from .. import handlers
 from ..handlers import Gate, Job, Yielding, notes
-from ..support import blocks, contenders, eventually, run_script, running
+from ..support import blocks, contenders, eventually, forked, run_script, running
 from .streaming import STEPS, items_of
 
 Reader = asyncio.Task[list[Any]]
@@ -67,7 +67,7 @@ WAYS = [leave_by_break, leave_by_cancellation, leave_by_context, leave_by_close,
 
 @pytest.mark.parametrize("leave", WAYS)
 async def test_leaving_between_two_items_closes_the_generator_soon(leave: Any, tmp_path: Path) -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
         path = tmp_path / "notes"
         await leave(flow, Job(path=path, payload=np.ones(20_000)))
         started = time.monotonic()
@@ -80,7 +80,7 @@ async def test_leaving_between_two_items_closes_the_generator_soon(leave: Any, t
 
 @pytest.mark.parametrize("form", ["generator", "rounds", "continuous"])
 async def test_a_break_ends_the_task(form: str) -> None:
-    async with running(Flow(STEPS[form]())) as flow:
+    async with running(forked(STEPS[form]())) as flow:
         job = Job(count=10**9, payload=np.ones(20_000))
         async for _ in flow.stream(job, 60):
             break
@@ -144,7 +144,7 @@ async def test_leaving_before_the_first_item(
     point: str, leave: Callable[[Any, Reader], Awaitable[None]], tmp_path: Path
 ) -> None:
     step = FlowStep(Yielding(handlers.count_up), concurrency=1)
-    async with running(Flow(step, queue_size=1)) as flow:
+    async with running(forked(step, queue_size=1)) as flow:
         crowd = Crowd(flow, tmp_path)
         await crowd.gather()
         await leave(crowd.streams.pop(point), crowd.readers[point])
@@ -163,7 +163,7 @@ async def test_leaving_before_the_first_item(
 @pytest.mark.parametrize("leave", [cancel, close])
 async def test_leaving_while_the_next_item_is_made(leave: Any, tmp_path: Path) -> None:
     gate, path = Gate(tmp_path), tmp_path / "notes"
-    async with running(Flow(STEPS["generator"]())) as flow:
+    async with running(forked(STEPS["generator"]())) as flow:
         stream = flow.stream(Job(count=5, act="gate", at=2, gate=gate, path=path, payload=np.ones(20_000)), 60)
         reader = asyncio.create_task(items_of(stream))
         await eventually(gate.is_entered)
@@ -180,7 +180,7 @@ async def test_leaving_while_the_next_item_is_made(leave: Any, tmp_path: Path) -
 
 async def test_leaving_a_stream_that_is_paused(tmp_path: Path) -> None:
     path = tmp_path / "notes"
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
         stream = flow.stream(Job(path=path), 60)
         await stream.wait()
         outlet = stream._outlet
@@ -192,7 +192,7 @@ async def test_leaving_a_stream_that_is_paused(tmp_path: Path) -> None:
 
 
 async def test_leaving_after_the_last_item_was_made() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.repeat_payload)))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.repeat_payload)))) as flow:
         stream = flow.stream(Job(count=3, payload=bytes(100_000), is_slice=False), 60)
         await stream.wait()
         await eventually(lambda: flow.statistics().completed == 1)
@@ -203,7 +203,7 @@ async def test_leaving_after_the_last_item_was_made() -> None:
 
 
 async def test_leaving_after_the_end_or_before_the_beginning_does_nothing() -> None:
-    async with running(Flow(STEPS["generator"]())) as flow:
+    async with running(forked(STEPS["generator"]())) as flow:
         stream = flow.stream(Job(count=3))
         await stream.aclose()
         del stream

@@ -28,6 +28,7 @@ async def test_the_buffers_of_a_batch_are_used_again_by_the_next() -> None:
     async with running(Flow(Each(handlers.knead))) as flow:
         first = await faults(flow)
         assert first >= PAGES / 2
+        await faults(flow)  # objects that the first call has left, such as caches, may lie between its buffers
         again = [await faults(flow) for _ in range(3)]
         assert max(again) < first / 20
 

@@ -29,6 +29,7 @@ from ..support import (
     contenders,
     engine_of,
     eventually,
+    forked,
     outcome,
     pids,
     run_script,
@@ -105,7 +106,7 @@ class Own:
 async def test_other_event_loops_hand_their_calls_to_a_running_owner(
     tmp_path: Path, threads: ThreadPoolExecutor, run: Run
 ) -> None:
-    async with running(Flow(FlowStep(Each(handlers.enter_gate_if_any, handlers.add_one), nprocs=2))) as flow:
+    async with running(forked(FlowStep(Each(handlers.enter_gate_if_any, handlers.add_one), nprocs=2))) as flow:
         owner = engine_of(flow).loop
         async with busy(flow, Gate(tmp_path), number=0):
             calls = [flow.process(Job(number=number), 30) for number in range(30)]
@@ -120,7 +121,7 @@ async def test_other_event_loops_hand_their_calls_to_a_running_owner(
 async def test_a_call_from_another_thread_fills_the_callers_own_task_with_memory_that_is_freed(
     threads: ThreadPoolExecutor,
 ) -> None:
-    async with running(Flow(Each(handlers.replace_image))) as flow:
+    async with running(forked(Each(handlers.replace_image))) as flow:
         task = Job(image=np.zeros(100_000, np.uint8))
         result = await asyncio.get_running_loop().run_in_executor(threads, flow.process_blocking, task)
         assert result is task
@@ -137,7 +138,7 @@ async def test_a_field_that_is_shared_in_another_thread_moves_in_that_of_the_own
         assert flow.statistics().arena.blocks == 0
         return flow.process_blocking(task).image.sum()
 
-    async with running(Flow(Each(handlers.write_into_image))) as flow:
+    async with running(forked(Each(handlers.write_into_image))) as flow:
         assert await asyncio.get_running_loop().run_in_executor(threads, work) == 700_000
 
 
@@ -149,7 +150,7 @@ async def test_a_call_that_fails_in_another_thread_leaves_no_garbage_that_holds_
             except (ValueError, TaskTimeout):
                 pass
 
-    async with running(Flow(Each(handlers.raise_error))) as flow:
+    async with running(forked(Each(handlers.raise_error))) as flow:
         gc.collect()
         gc.disable()
         try:
@@ -160,7 +161,7 @@ async def test_a_call_that_fails_in_another_thread_leaves_no_garbage_that_holds_
 
 
 async def test_errors_arrive_in_the_other_thread(threads: ThreadPoolExecutor) -> None:
-    async with running(Flow(Each(handlers.raise_error))) as flow:
+    async with running(forked(Each(handlers.raise_error))) as flow:
         call = threads.submit(flow.process_blocking, Job(error="value"))
         error = await asyncio.get_running_loop().run_in_executor(threads, call.exception)
         assert isinstance(error, ValueError)
@@ -172,7 +173,7 @@ async def test_context_variables_of_the_caller_are_seen(threads: ThreadPoolExecu
         WISH.set(wish)
         return len(flow.process_blocking(Job()).metrics.steps)
 
-    async with running(Flow(FlowStep(Each(handlers.pass_on), handle_condition=is_wished))) as flow:
+    async with running(forked(FlowStep(Each(handlers.pass_on), handle_condition=is_wished))) as flow:
         loop = asyncio.get_running_loop()
         for wish in (True, False, True):
             context = contextvars.copy_context()
@@ -184,7 +185,7 @@ async def test_a_cancellation_in_another_loop_withdraws_the_task(
     tmp_path: Path, threads: ThreadPoolExecutor, run: Run
 ) -> None:
     path = tmp_path / "ran"
-    async with running(Flow(Each(handlers.enter_gate_if_any, handlers.write_down), queue_size=1)) as flow:
+    async with running(forked(Each(handlers.enter_gate_if_any, handlers.write_down), queue_size=1)) as flow:
 
         async def leave() -> None:
             tasks = [asyncio.create_task(flow.process(Job(number=n, path=path), 60)) for n in (1, 2)]
@@ -204,7 +205,7 @@ async def test_a_cancellation_in_another_loop_withdraws_the_task(
 
 
 async def test_the_stop_of_a_flow_ends_calls_of_other_threads(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
-    flow = Flow(Each(handlers.enter_gate), queue_size=1)
+    flow = forked(Each(handlers.enter_gate), queue_size=1)
     await flow.start_async()
     calls = [threads.submit(flow.process_blocking, Job(gate=Gate(tmp_path)), 60) for _ in range(4)]
     await eventually(lambda: contenders(flow) == 2)
@@ -214,7 +215,7 @@ async def test_the_stop_of_a_flow_ends_calls_of_other_threads(tmp_path: Path, th
 
 
 async def test_a_flow_is_stopped_from_another_thread(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
-    flow = Flow(Each(handlers.enter_gate, handlers.add_one))
+    flow = forked(Each(handlers.enter_gate, handlers.add_one))
     await flow.start_async()
     gate = Gate(tmp_path)
     task = asyncio.create_task(flow.process(Job(gate=gate, number=1), 60))
@@ -231,7 +232,7 @@ async def test_a_flow_is_stopped_from_another_thread(tmp_path: Path, threads: Th
 
 
 async def test_the_time_limit_of_a_call_from_another_thread(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
-    async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
+    async with running(forked(Each(handlers.enter_gate_if_any))) as flow:
         async with busy(flow, Gate(tmp_path)):
             with pytest.raises(TaskTimeout, match="timeout of a task after 0.2.* waiting for step"):
                 await asyncio.wrap_future(threads.submit(flow.process_blocking, Job(), 0.2))
@@ -243,7 +244,7 @@ async def test_the_time_limit_of_a_call_from_another_thread(tmp_path: Path, thre
 async def test_a_call_ends_in_time_and_is_not_written_to_later_where_the_owner_is_busy(
     threads: ThreadPoolExecutor,
 ) -> None:
-    async with running(Flow(Each(handlers.add_one))) as flow:
+    async with running(forked(Each(handlers.add_one))) as flow:
         task = Job(number=1)
         began_at = time.monotonic()
         error = threads.submit(flow.process_blocking, task, 0.2).exception()  # this loop stands still meanwhile
@@ -259,7 +260,7 @@ async def test_a_call_ends_in_time_and_is_not_written_to_later_where_the_owner_i
 
 def test_a_blocking_call_in_the_thread_of_an_event_loop_says_what_to_do() -> None:
     async def main() -> None:
-        async with running(Flow(Each(handlers.add_one))) as flow:
+        async with running(forked(Each(handlers.add_one))) as flow:
             with pytest.raises(BlockingCallError, match=r"await flow.process\(task\)"):
                 flow.process_blocking(Job(number=1))
             assert flow.statistics().in_flight == 0
@@ -268,7 +269,7 @@ def test_a_blocking_call_in_the_thread_of_an_event_loop_says_what_to_do() -> Non
 
 
 def test_blocking_calls_of_a_flow_that_does_not_run_or_of_what_is_no_task_are_refused() -> None:
-    flow = Flow(Each(handlers.add_one))
+    flow = forked(Each(handlers.add_one))
     with pytest.raises(NotRunningError, match="async with flow"):
         flow.process_blocking(Job())
     with pytest.raises(ValueError, match="processes tasks"):
@@ -279,7 +280,7 @@ def test_blocking_calls_of_a_flow_that_does_not_run_or_of_what_is_no_task_are_re
 
 @RUNNERS
 def test_fifty_threads_each_with_a_short_event_loop_of_its_own(threads: ThreadPoolExecutor, run: Run) -> None:
-    flow = Flow(FlowStep(Each(handlers.add_one, handlers.make_large), nprocs=2))
+    flow = forked(FlowStep(Each(handlers.add_one, handlers.make_large), nprocs=2))
     flow.start()
 
     async def work(number: int) -> int:
@@ -295,7 +296,7 @@ def test_fifty_threads_each_with_a_short_event_loop_of_its_own(threads: ThreadPo
 
 
 def test_threads_without_a_loop_and_loops_mixed(threads: ThreadPoolExecutor) -> None:
-    flow = Flow(FlowStep(Each(handlers.add_one), nprocs=2))
+    flow = forked(FlowStep(Each(handlers.add_one), nprocs=2))
     flow.start()
     calls: list[Future[Any]] = []
     for number in range(0, 100, 2):
@@ -311,7 +312,7 @@ def test_calls_go_on_when_the_loop_that_drives_the_flow_ends(
 ) -> None:
     """One is in the hands of a worker, one in the queue, and two wait for a place in it; each runs once."""
     path = tmp_path / "ran"
-    flow = Flow(Each(run_noted), queue_size=1)
+    flow = forked(Each(run_noted), queue_size=1)
     flow.start()
     owner = Own(flow, ends)
     gate = Gate(tmp_path)
@@ -329,6 +330,97 @@ def test_calls_go_on_when_the_loop_that_drives_the_flow_ends(
     end(flow)
 
 
+def make_loop(base: Any) -> Any:
+    """Make an event loop that tells when another thread has reached it."""
+
+    class Loop(base):  # type: ignore[misc]
+        reached = threading.Event()
+
+        def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> Any:
+            handle = super().call_soon_threadsafe(*args, **kwargs)
+            self.reached.set()
+            return handle
+
+    return Loop()
+
+
+@pytest.mark.parametrize("has_place", [True, False], ids=["admitted at once", "waits for a place"])
+@pytest.mark.parametrize("base", [asyncio.SelectorEventLoop, uvloop.Loop], ids=["asyncio", "uvloop"])
+def test_a_call_that_reaches_a_loop_in_its_last_turn_goes_on_in_another(
+    tmp_path: Path, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, base: Any, has_place: bool
+) -> None:
+    flow = forked(Each(handlers.enter_gate_if_any, handlers.add_one), queue_size=1)
+    flow.start()
+    gate = Gate(tmp_path)
+    calls: list[Future[Any]] = []
+
+    def call(number: int, **fields: Any) -> None:
+        loop.reached.clear()
+        calls.append(threads.submit(flow.process_blocking, Job(number=number, **fields), 60))
+        assert loop.reached.wait(DEADLINE)
+
+    async def fill() -> None:
+        flow.adopt()
+        if not has_place:
+            call(0, gate=gate)
+            await eventually(gate.is_entered)
+            call(1)
+            await eventually(lambda: flow.statistics().steps[0].queued == 1)
+
+    async def end_with_a_call() -> None:
+        call(2)  # it begins in the next turn, and that is the last one
+
+    loop = make_loop(base)
+    loop.run_until_complete(fill())
+    loop.run_until_complete(end_with_a_call())
+    loop.close()
+    gate.open()
+    assert [call.result().number - 1 for call in calls] == ([2] if has_place else [0, 1, 2])
+    end(flow)
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def test_a_loop_that_runs_again_at_once_keeps_the_flow(threads: ThreadPoolExecutor) -> None:
+    """As that of `asyncio.run`, which runs several times at its end: two threads would change the flow's state."""
+    flow = forked(Each(handlers.add_one))
+    flow.start()
+    loop = make_loop(asyncio.SelectorEventLoop)
+
+    async def adopt() -> None:
+        flow.adopt()
+
+    async def drive(call: Future[Any]) -> None:
+        assert (await asyncio.wrap_future(call)).number == 2
+
+    def run() -> None:
+        loop.run_until_complete(adopt())
+        call = threads.submit(asyncio.run, flow.process(Job(number=1), 60))
+        assert loop.reached.wait(DEADLINE)
+        loop.run_until_complete(drive(call))
+        assert id(engine_of(flow).loop) == id(loop)
+        loop.close()
+
+    threads.submit(run).result()
+    end(flow)
+
+
+def test_a_loop_that_has_stopped_in_another_thread_gives_the_flow_away(threads: ThreadPoolExecutor) -> None:
+    flow = forked(Each(handlers.add_one))
+    flow.start()
+    owner = Own(flow, "stopped")
+    owner.end()
+
+    async def stream() -> None:
+        flow.adopt()
+        assert engine_of(flow).loop is asyncio.get_running_loop()
+
+    asyncio.run(stream())
+    assert asyncio.run(flow.process(Job(number=1), 60)).number == 2
+    owner.loop.close()
+    end(flow)
+
+
 def run_noted(task: Any) -> None:
     handlers.enter_gate_if_any(task)
     if hasattr(task, "path"):
@@ -339,7 +431,7 @@ def run_noted(task: Any) -> None:
 def test_deadlines_and_cancellations_hold_after_the_owner_has_ended(
     tmp_path: Path, threads: ThreadPoolExecutor
 ) -> None:
-    flow = Flow(Each(handlers.enter_gate_if_any))
+    flow = forked(Each(handlers.enter_gate_if_any))
     flow.start()
     owner = Own(flow)
     gate = Gate(tmp_path)
@@ -388,7 +480,7 @@ def test_a_worker_that_was_being_replaced_when_the_loop_ended_is_there_for_the_n
 
 
 def test_a_call_waits_for_room_that_another_thread_makes(threads: ThreadPoolExecutor) -> None:
-    flow = Flow(Each(handlers.pass_on), memory_limit=4 << 20)
+    flow = forked(Each(handlers.pass_on), memory_limit=4 << 20)
     flow.start()
     kept = [flow.process_blocking(Job(image=np.zeros(3 << 20, np.uint8)))]
     waiting = threads.submit(flow.process_blocking, Job(image=np.ones(3 << 20, np.uint8)), 30)
@@ -400,7 +492,7 @@ def test_a_call_waits_for_room_that_another_thread_makes(threads: ThreadPoolExec
 
 
 async def test_a_server_that_starts_later_drives_the_flow_itself(threads: ThreadPoolExecutor) -> None:
-    flow = Flow(Each(handlers.add_one))
+    flow = forked(Each(handlers.add_one))
     await asyncio.to_thread(flow.start)
     await asyncio.wrap_future(threads.submit(flow.process_blocking, Job(number=1)))
     before = threading.active_count()

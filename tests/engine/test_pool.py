@@ -11,12 +11,13 @@ import pytest
 
 from fastapi_aqueduct import FlowStep, WorkerDied
 from fastapi_aqueduct.engine.statistics import WorkerState
+from fastapi_aqueduct.engine.timing import DEFAULT_TIMING
 from fastapi_aqueduct.engine.wire.channel import make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
 from fastapi_aqueduct.engine.workers.pool import Pool
 from fastapi_aqueduct.engine.workers.slot import Slot
-from fastapi_aqueduct.engine.workers.spec import make_specs
+from fastapi_aqueduct.engine.workers.spec import SpecMaker
 
 from ..handlers import Each, tell_pid
 
@@ -47,7 +48,7 @@ class Bench:
     """
 
     def __init__(self, undo: ExitStack) -> None:
-        (spec,) = make_specs("flow", [("step", FlowStep(Each(tell_pid), nprocs=2))])
+        (spec,) = SpecMaker("flow", [("step", FlowStep(Each(tell_pid), nprocs=2))]).make_all()
         undo.callback(spec.close)
         self.pool = Pool(spec, range(5, 8))
         self.log = self.pool.observer = Log()
@@ -58,7 +59,7 @@ class Bench:
         ours, theirs = make_pair()
         self._undo.callback(theirs.close)
         pool = self.pool
-        worker = WorkerHandle(pool.index, pool.name, pool.step, slot.region, ours, lambda _: 0.0, print, print)
+        worker = WorkerHandle(pool.spec, pool.free_index(slot), slot.region, ours, lambda _: 0.0, print, print)
         self._undo.callback(worker.close)
         pool.add(slot, worker)
         return worker
@@ -83,8 +84,8 @@ def bench() -> Iterator[Bench]:
         yield Bench(undo)
 
 
-def test_each_worker_of_a_step_has_a_place_and_a_region_and_one_more_is_for_a_replacement(bench: Bench) -> None:
-    assert [(slot.place, slot.region) for slot in bench.pool.slots] == [(0, 5), (1, 6), (2, 7)]
+def test_each_worker_of_a_step_has_a_region_and_one_more_is_for_a_replacement(bench: Bench) -> None:
+    assert [slot.region for slot in bench.pool.slots] == [5, 6, 7]
     assert {slot.spec for slot in bench.pool.slots} == {bench.pool.spec}
     assert bench.pool.spec.version == 1
 
@@ -112,7 +113,6 @@ def test_an_observer_receives_what_happens_to_workers(bench: Bench) -> None:
     assert bench.log.events == [0, 0]
     bench.pool.retire(other)
     assert other.state is WorkerState.RETIRING
-    assert bench.pool.recycled == 1
     assert bench.log.events == [0, 0, 0]
     assert bench.die(first)
     assert bench.log.events == [0, 0, 0, worker, 0]
@@ -133,3 +133,24 @@ async def test_a_worker_is_expected_a_load_after_the_next_launch(bench: Bench) -
     first.restart = asyncio.get_running_loop().call_later(20.0, print)
     assert pool.expected_wait(time.monotonic()) == pytest.approx(28.0, abs=0.5)
     first.cancel_timers()
+
+
+async def test_a_step_that_sleeps_is_neither_given_up_nor_expected_later_than_a_load(bench: Bench) -> None:
+    """Its time without a ready worker begins when it is woken; a worker that fails then makes it one like any other."""
+    pool = bench.pool
+    first, _, _ = pool.slots
+    limit = DEFAULT_TIMING.give_up_after
+    bench.become_ready(bench.launch(first), 8.0)
+    pool.resize(0)
+    bench.die(first)
+    now = time.monotonic()
+    assert (pool.is_asleep, pool.missing(), pool.is_given_up(now + 2 * limit)) == (True, 0, False)
+    for _ in range(20):
+        pool.budget.note_death(now)
+    assert not pool.is_broken(now)
+    assert pool.expected_wait(now) == pytest.approx(8.0, abs=0.5)
+    pool.resize(1)
+    assert (pool.is_waking, pool.missing(), pool.is_given_up(now + 2 * limit)) == (True, 1, True)
+    assert not pool.is_given_up(time.monotonic() + limit - 1)
+    pool.delay_after_failure(first)
+    assert (pool.is_waking, pool.is_broken(now)) == (False, True)

@@ -22,7 +22,7 @@ from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.memory.tenant import Tenant
 from fastapi_aqueduct.engine.route import Route
-from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
+from fastapi_aqueduct.engine.wire.channel import make_pair
 from fastapi_aqueduct.engine.wire.codec import Codec
 from fastapi_aqueduct.engine.wire.failures import decode_error
 from fastapi_aqueduct.engine.wire.frames import (
@@ -36,7 +36,9 @@ from fastapi_aqueduct.engine.wire.frames import (
     pack_offsets,
     unpack_batches,
 )
+from fastapi_aqueduct.engine.wire.worker_channel import WorkerChannel
 from fastapi_aqueduct.runtime import task_hosts
+from fastapi_aqueduct.worker import WorkerInfo
 
 from ..handlers import Job
 
@@ -91,7 +93,8 @@ class Bench:
         self.codec = Codec(self.arena)
         self.handler = Calls()
         self.tenant = Tenant(Mapping(memory_fd, layout.size), layout, 1, {})
-        setup = Setup(step=0, name="step1", may_run_again=True, layout=layout, region=1, blocks={})
+        info = WorkerInfo("flow", "step1", 0, 0, 1)
+        setup = Setup(step=0, name="step1", may_run_again=True, layout=layout, region=1, blocks={}, info=info)
         worker = Worker(setup, Route([bool, bool]), channel, self.tenant, parent_death_signal)
         self.runner = PlainRunner(worker, self.handler, ReturnCheck("step1", "Calls"))
 

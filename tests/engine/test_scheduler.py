@@ -10,6 +10,8 @@ from typing import Any, cast
 import pytest
 
 from fastapi_aqueduct import FlowStep
+from fastapi_aqueduct.engine.scheduling.echoes import ECHO, Echoes
+from fastapi_aqueduct.engine.scheduling.recorder import Recorder
 from fastapi_aqueduct.engine.scheduling.scheduler import Assignments, Scheduler
 from fastapi_aqueduct.engine.scheduling.stage import Stage
 from fastapi_aqueduct.engine.scheduling.ticket import Ticket
@@ -81,13 +83,13 @@ class Case:
 
 
 def make(*steps: FlowStep) -> Case:
-    stages = []
+    stages, recorder = [], Recorder(steps)
     for index, step in enumerate(steps):
         pool = Pool(WorkerSpec(index, f"step{index}", step, cast(Any, None), b""), [])
         workers: list[Any] = pool.workers
         pids = range(1000 * index + 1, 1000 * index + 1 + step.nprocs)
         workers += [Worker(index, InFlight(step.batch_size), pid) for pid in pids]
-        stages.append(Stage(pool, QUEUE_SIZE, 1))
+        stages.append(Stage(pool, QUEUE_SIZE, 1, recorder.steps[index]))
     return Case(stages)
 
 
@@ -219,3 +221,94 @@ def test_a_batch_waits_as_has_paid_while_bodies_arrived(arrivals: list[str]) -> 
     assert sizes(case.scheduler.assign(NOW)) == ({} if arrivals else {1: [1]})
     assert (case.scheduler.due_at() < NOW + SLOW) == bool(arrivals)
     assert sizes(case.scheduler.assign(NOW + SLOW)) == ({1: [1]} if arrivals else {})
+
+
+def test_the_batch_delay_is_the_time_for_which_the_policy_has_kept_a_worker_idle() -> None:
+    case = make(FlowStep(Each(print), batch_size=2, batch_timeout=1.0))
+    case.teach(SLOW)
+    case.queue(1)
+    assert case.scheduler.assign(NOW + 0.3) == {}
+    case.queue(1)
+    assert sizes(case.scheduler.assign(NOW + 0.5)) == {1: [2]}
+    assert delays(case) == [pytest.approx(0.2)]
+    case.queue(3)
+    assert case.scheduler.assign(NOW + 0.55) == {}  # the worker is busy: no policy holds them back
+    in_flight = case.worker().in_flight
+    in_flight.complete(1 + 40, next(iter(in_flight._batches.values())), SLOW, NOW + 0.7)
+    assert sizes(case.scheduler.assign(NOW + 0.7)) == {1: [2]}
+    assert delays(case) == [pytest.approx(0.2), 0.0]
+
+
+def test_a_batch_delay_begins_with_the_arrival_of_the_oldest_task_that_is_left() -> None:
+    case = make(FlowStep(Each(print), batch_size=2, batch_timeout=1.0))
+    (cancelled,) = case.queue(1)
+    assert case.scheduler.assign(NOW) == {}
+    cancelled.is_settled = True
+    case.stages[0].queue.discard(cancelled)
+    case.queue(2, now=NOW + 10)
+    assert sizes(case.scheduler.assign(NOW + 10.1)) == {1: [2]}
+    assert delays(case) == [pytest.approx(0.1)]
+
+
+def delays(case: Case) -> list[float]:
+    """Return the batch delays that were measured and are not counted yet."""
+    recorder = case.stages[0].recorder
+    assert recorder is not None
+    return recorder.batch_delay.values
+
+
+# API processes that share a pipeline
+
+
+def make_shared(duration: float = SLOW, **options: Any) -> tuple[Case, Echoes]:
+    """Make a step with batches of four whose answers have just been sent to the API processes 1 and 2."""
+    case = make(FlowStep(Each(print), nprocs=2, batch_size=4, **options))
+    case.teach(duration)
+    echoes = case.scheduler.echoes = Echoes()
+    echoes.note_answers(1, NOW)
+    echoes.note_answers(2, NOW)
+    return case, echoes
+
+
+def test_a_batch_waits_for_the_callers_of_another_process_that_have_just_got_answers() -> None:
+    case, echoes = make_shared()
+    case.queue(2)
+    echoes.note_tasks(1)
+    assert case.scheduler.assign(NOW) == {}
+    assert case.scheduler.due_at() == pytest.approx(NOW + ECHO)
+    case.queue(2)
+    echoes.note_tasks(2)
+    assert sizes(case.scheduler.assign(NOW + ECHO / 2)) == {1: [4]}
+
+
+def test_a_batch_does_not_wait_for_those_who_send_nothing() -> None:
+    case, _ = make_shared()
+    case.queue(2)
+    assert case.scheduler.assign(NOW) == {}
+    assert sizes(case.scheduler.assign(NOW + 1.01 * ECHO)) == {1: [2]}
+
+
+def test_answers_that_go_on_do_not_hold_a_batch_for_ever() -> None:
+    case, echoes = make_shared()
+    case.queue(2)
+    assert case.scheduler.assign(NOW) == {}
+    echoes.note_answers(1, NOW + ECHO)
+    assert sizes(case.scheduler.assign(NOW + 1.01 * ECHO)) == {1: [2]}
+    assert case.stages[0].held_since == 0.0
+
+
+@pytest.mark.parametrize(("count", "duration"), [(4, SLOW), (2, ECHO)], ids=["a full batch", "short calls"])
+def test_nothing_waits_that_would_gain_nothing(count: int, duration: float) -> None:
+    case, _ = make_shared(duration)
+    case.queue(count)
+    assert sizes(case.scheduler.assign(NOW)) == {1: [count]}
+
+
+def test_a_process_that_has_gone_is_expected_no_more() -> None:
+    echoes = Echoes()
+    echoes.note_answers(1, NOW)
+    assert echoes.until(NOW) == NOW + ECHO
+    echoes.note_tasks(1)
+    assert echoes.until(NOW) == 0.0
+    echoes.note_answers(1, NOW)
+    assert echoes.until(NOW + ECHO) == 0.0

@@ -14,17 +14,18 @@ from fastapi_aqueduct.exceptions import QueueFull, TaskNotPicklable
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, Whole, notes
-from ..support import DEADLINE, busy, contenders, engine_of, eventually, running
+from ..support import DEADLINE, busy, contenders, engine_of, eventually, forked, fresh, running
 
 
 async def submit(flow: Flow, **fields: Any) -> asyncio.Task[Any]:
     """Process a task in the background; it is in the queue when this returns."""
-    queued = flow.statistics().steps[0].queued
+    queue = engine_of(flow).dispatcher.stages[0].queue
+    queued = queue.count
     priority = fields.pop("priority", 0)
     job = Job(**fields)
     job.set_priority(priority)
     task = asyncio.create_task(flow.process(job, 60))
-    await eventually(lambda: flow.statistics().steps[0].queued == queued + 1)
+    await eventually(lambda: queue.count == queued + 1)
     return task
 
 
@@ -41,7 +42,7 @@ def write_down(path: Path) -> tuple[BaseTaskHandler, dict[str, Any]]:
 
 
 async def test_a_full_batch_goes_without_waiting() -> None:
-    async with running(Flow(FlowStep(Whole(handlers.tell_batch), batch_size=3, batch_timeout=60))) as flow:
+    async with running(forked(FlowStep(Whole(handlers.tell_batch), batch_size=3, batch_timeout=60))) as flow:
         jobs = [flow.process(Job(number=number), 30) for number in range(6)]
         tasks = await asyncio.wait_for(asyncio.gather(*jobs), DEADLINE)
         assert [task.batch for task in tasks] == [[0, 1, 2]] * 3 + [[3, 4, 5]] * 3
@@ -49,14 +50,14 @@ async def test_a_full_batch_goes_without_waiting() -> None:
 
 
 async def test_a_batch_that_does_not_fill_goes_when_its_first_task_has_waited_long_enough() -> None:
-    async with running(Flow(FlowStep(Whole(handlers.tell_batch), batch_size=8, batch_timeout=0.2))) as flow:
+    async with running(forked(FlowStep(Whole(handlers.tell_batch), batch_size=8, batch_timeout=0.2))) as flow:
         first, second = await asyncio.gather(flow.process(Job(number=1)), flow.process(Job(number=2)))
         assert first.batch == second.batch == [1, 2]
         assert first.metrics.steps[0].queue_time >= 0.19
 
 
 async def test_without_a_timeout_a_batch_is_what_is_there(tmp_path: Path) -> None:
-    async with running(Flow(FlowStep(Whole(handlers.tell_batch_at_gate), batch_size=4))) as flow:
+    async with running(forked(FlowStep(Whole(handlers.tell_batch_at_gate), batch_size=4))) as flow:
         async with busy(flow, Gate(tmp_path), number=0):
             tasks = [await submit(flow, number=number) for number in range(1, 7)]
         batches = [(await task).batch for task in tasks]
@@ -64,9 +65,10 @@ async def test_without_a_timeout_a_batch_is_what_is_there(tmp_path: Path) -> Non
         assert (await flow.process(Job(number=7))).batch == [7]
 
 
+@pytest.mark.processes
 async def test_every_worker_of_a_step_gets_work(tmp_path: Path) -> None:
     steps = FlowStep(Each(handlers.enter_gate, handlers.tell_pid), nprocs=3)
-    async with running(Flow(steps)) as flow:
+    async with running(forked(steps)) as flow:
         gates = [Gate(tmp_path, str(number)) for number in range(3)]
         tasks = [asyncio.create_task(flow.process(Job(gate=gate), 60)) for gate in gates]
         await eventually(lambda: all(gate.is_entered() for gate in gates))
@@ -78,7 +80,7 @@ async def test_every_worker_of_a_step_gets_work(tmp_path: Path) -> None:
 async def test_a_step_of_one_worker_answers_in_the_order_of_arrival(tmp_path: Path) -> None:
     path = tmp_path / "order"
     handler, fields = write_down(path)
-    async with running(Flow(handler)) as flow:
+    async with running(forked(handler)) as flow:
         await asyncio.gather(*[flow.process(Job(number=number, **fields), DEADLINE) for number in range(200)])
     assert notes(path) == [str(number) for number in range(200)]
 
@@ -89,7 +91,7 @@ async def test_a_step_of_one_worker_answers_in_the_order_of_arrival(tmp_path: Pa
 async def test_higher_priorities_go_first(tmp_path: Path) -> None:
     path = tmp_path / "order"
     handler, fields = write_down(path)
-    async with running(Flow(handler, queue_priorities=3)) as flow:
+    async with running(forked(handler, queue_priorities=3)) as flow:
         async with busy(flow, Gate(tmp_path), number="held", **fields):
             tasks = [
                 await submit(flow, number=f"{priority}{letter}", priority=priority, **fields)
@@ -103,7 +105,7 @@ async def test_higher_priorities_go_first(tmp_path: Path) -> None:
 async def test_a_priority_out_of_range_counts_as_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "order"
     handler, fields = write_down(path)
-    async with running(Flow(handler, queue_priorities=2)) as flow:
+    async with running(forked(handler, queue_priorities=2)) as flow:
         async with busy(flow, Gate(tmp_path), number="held", **fields):
             tasks = [
                 await submit(flow, number=str(priority), priority=priority, **fields) for priority in (-5, 0, 99, 1)
@@ -118,7 +120,7 @@ async def test_a_priority_out_of_range_counts_as_the_nearest(tmp_path: Path) -> 
 async def test_callers_wait_for_a_place_in_the_order_they_came(tmp_path: Path) -> None:
     path = tmp_path / "order"
     handler, fields = write_down(path)
-    async with running(Flow(handler, queue_size=2)) as flow:
+    async with running(forked(handler, queue_size=2)) as flow:
         async with busy(flow, Gate(tmp_path), number="held", **fields):
             tasks = [asyncio.create_task(flow.process(Job(number=number, **fields), 60)) for number in range(50)]
             await eventually(lambda: flow.statistics().steps[0].queued == 2)
@@ -129,7 +131,7 @@ async def test_callers_wait_for_a_place_in_the_order_they_came(tmp_path: Path) -
 async def test_a_newcomer_does_not_overtake_those_who_wait_for_a_place(tmp_path: Path) -> None:
     path = tmp_path / "order"
     handler, fields = write_down(path)
-    async with running(Flow(handler, queue_size=1)) as flow:
+    async with running(forked(handler, queue_size=1)) as flow:
         late: list[asyncio.Task[Any]] = []
 
         async def come_back(number: int) -> None:
@@ -147,7 +149,7 @@ async def test_a_newcomer_does_not_overtake_those_who_wait_for_a_place(tmp_path:
 
 
 async def test_a_place_that_a_caller_does_not_need_goes_to_the_next() -> None:
-    async with running(Flow(Each(handlers.add_one), queue_size=1)) as flow:
+    async with running(forked(Each(handlers.add_one), queue_size=1)) as flow:
 
         async def linger(number: int) -> int:
             job = await flow.process(Job(number=number), 60)
@@ -160,7 +162,7 @@ async def test_a_place_that_a_caller_does_not_need_goes_to_the_next() -> None:
 
 
 async def test_a_place_that_a_task_cannot_take_goes_to_the_next(tmp_path: Path) -> None:
-    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=1)) as flow:
+    async with running(forked(Each(handlers.enter_gate_if_any), queue_size=1)) as flow:
         async with busy(flow, Gate(tmp_path)):
             first = await submit(flow)
             cannot_travel = asyncio.create_task(flow.process(Job(thing=lambda: None), 60))
@@ -174,7 +176,7 @@ async def test_a_place_that_a_task_cannot_take_goes_to_the_next(tmp_path: Path) 
 async def test_a_caller_that_leaves_while_it_waits_for_a_place_takes_none(tmp_path: Path) -> None:
     path = tmp_path / "order"
     handler, fields = write_down(path)
-    async with running(Flow(handler, queue_size=1)) as flow:
+    async with running(forked(handler, queue_size=1)) as flow:
         async with busy(flow, Gate(tmp_path), number="held", **fields):
             tasks = [asyncio.create_task(flow.process(Job(number=number, **fields), 60)) for number in range(6)]
             await eventually(lambda: flow.statistics().steps[0].queued == 1)
@@ -185,8 +187,9 @@ async def test_a_caller_that_leaves_while_it_waits_for_a_place_takes_none(tmp_pa
     assert notes(path) == ["held", "0", "4", "5"]
 
 
+@pytest.mark.own
 async def test_check_entry_refuses_what_would_wait(tmp_path: Path) -> None:
-    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=2, queue_priorities=2)) as flow:
+    async with running(forked(Each(handlers.enter_gate_if_any), queue_size=2, queue_priorities=2)) as flow:
         flow.check_entry()
         async with busy(flow, Gate(tmp_path)):
             tasks = [await submit(flow) for _ in range(2)]
@@ -199,19 +202,20 @@ async def test_check_entry_refuses_what_would_wait(tmp_path: Path) -> None:
 
 
 async def test_places_that_become_free_because_tasks_end_unworked_are_given_to_those_who_wait(tmp_path: Path) -> None:
-    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=1)) as flow:
+    async with running(forked(Each(handlers.enter_gate_if_any), queue_size=1)) as flow:
         async with busy(flow, Gate(tmp_path)):
             queued = await submit(flow, number=1)
             waiting = [asyncio.create_task(flow.process(Job(number=number), 60)) for number in (2, 3)]
             await eventually(lambda: contenders(flow) == 2)
             queued.cancel()  # while the worker is busy nothing else makes a place
             await eventually(lambda: contenders(flow) == 1)
+            await fresh(flow)
             assert flow.statistics().steps[0].queued == 1
         await asyncio.gather(*waiting)
 
 
 async def test_one_who_gives_up_waiting_for_a_place_takes_none(tmp_path: Path) -> None:
-    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=1)) as flow:
+    async with running(forked(Each(handlers.enter_gate_if_any), queue_size=1)) as flow:
         async with busy(flow, Gate(tmp_path)):
             queued = await submit(flow, number=1)
             first, second = (asyncio.create_task(flow.process(Job(number=number), 60)) for number in (2, 3))
@@ -225,8 +229,9 @@ async def test_one_who_gives_up_waiting_for_a_place_takes_none(tmp_path: Path) -
         assert first.cancelled()
 
 
+@pytest.mark.own
 async def test_a_task_goes_to_an_idle_worker_at_once(tmp_path: Path) -> None:
-    async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
+    async with running(forked(Each(handlers.enter_gate_if_any))) as flow:
         await flow.process(Job())
         job = asyncio.create_task(flow.process(Job()))
         asyncio.get_running_loop().call_soon(lambda: seen.append(flow.statistics().steps[0].workers[0].in_flight))
@@ -236,8 +241,9 @@ async def test_a_task_goes_to_an_idle_worker_at_once(tmp_path: Path) -> None:
         await job
 
 
+@pytest.mark.processes
 async def test_a_worker_that_stays_awake_works_sleeps_and_works_again(tmp_path: Path) -> None:
-    flow = Flow(
+    flow = forked(
         FlowStep(Each(handlers.add_one), busy_poll=0.02), FlowStep(Each(handlers.double), nprocs=2, busy_poll=0.01)
     )
     async with running(flow):
@@ -249,8 +255,9 @@ async def test_a_worker_that_stays_awake_works_sleeps_and_works_again(tmp_path: 
             await eventually(lambda: all(is_asleep(worker.pid) for worker in workers))
 
 
+@pytest.mark.processes
 async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_path: Path) -> None:
-    async with running(Flow(FlowStep(Each(handlers.enter_gate), busy_poll=0.05))) as flow:
+    async with running(forked(FlowStep(Each(handlers.enter_gate), busy_poll=0.05))) as flow:
         gate = Gate(tmp_path)
         task = asyncio.create_task(flow.process(Job(gate=gate), 60))
         await eventually(gate.is_entered)
@@ -263,12 +270,13 @@ async def test_an_event_loop_that_stays_awake_serves_others_and_gives_up(tmp_pat
 
 async def test_a_queue_is_no_longer_right_after_a_timeout(tmp_path: Path) -> None:
     """A task whose time is over comes back at once, which must not make its worker look fast."""
-    async with running(Flow(Each(handlers.enter_gate_if_any), queue_size=2)) as flow:
+    async with running(forked(Each(handlers.enter_gate_if_any), queue_size=2)) as flow:
         with pytest.raises(TaskTimeout):
             await flow.process(Job(), 0.0)
         await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight == 0)
         async with busy(flow, Gate(tmp_path)):
             tasks = [await submit(flow) for _ in range(2)]
+            await fresh(flow)
             assert flow.statistics().steps[0].queued == 2
             with pytest.raises(QueueFull):
                 flow.check_entry()
@@ -276,7 +284,7 @@ async def test_a_queue_is_no_longer_right_after_a_timeout(tmp_path: Path) -> Non
 
 
 async def test_the_queue_time_of_a_task_counts_its_time_in_the_hands_of_a_worker(tmp_path: Path) -> None:
-    async with running(Flow(Each(handlers.enter_gate_if_any))) as flow:
+    async with running(forked(Each(handlers.enter_gate_if_any))) as flow:
         for _ in range(8):
             await flow.process(Job())  # its calls take no time: it is given tasks ahead
         began_at = time.monotonic()
@@ -291,7 +299,7 @@ async def test_the_queue_time_of_a_task_counts_its_time_in_the_hands_of_a_worker
 
 async def test_a_full_later_step_makes_the_earlier_rest(tmp_path: Path) -> None:
     path = tmp_path / "first"
-    flow = Flow(Each(handlers.write_down), Each(handlers.enter_gate), queue_size=2)
+    flow = forked(Each(handlers.write_down), Each(handlers.enter_gate), queue_size=2)
     async with running(flow):
         gate = Gate(tmp_path)
         tasks = [

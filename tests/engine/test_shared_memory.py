@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastapi_aqueduct import ArenaFull, BaseTask, Flow, FlowStep
+from fastapi_aqueduct import ArenaFull, BaseTask, FlowStep
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, Keeper
-from ..support import DEADLINE, blocks, eventually, outcome, pids, running
+from ..support import DEADLINE, blocks, eventually, forked, fresh, outcome, pids, running
 
 MIB = 1 << 20
 
@@ -30,7 +30,7 @@ def picture(*shape: int, dtype: str = "uint8", seed: int = 0) -> Any:
 
 
 async def test_a_large_array_arrives_as_an_aligned_read_only_view() -> None:
-    async with running(Flow(Each(handlers.describe_image))) as flow:
+    async with running(forked(Each(handlers.describe_image))) as flow:
         for dtype in ("uint8", "int16", "float64", "complex128", "bool"):
             image = picture(dtype=dtype)
             task = await flow.process(Job(image=image, odd=b"x" * 20_001))
@@ -46,16 +46,17 @@ async def test_a_large_array_arrives_as_an_aligned_read_only_view() -> None:
 
 
 async def test_writing_to_what_shared_itself_is_an_error_of_numpy() -> None:
-    async with running(Flow(Each(handlers.write_into_image))) as flow:
+    async with running(forked(Each(handlers.write_into_image))) as flow:
         error = await outcome(flow.process(Job(image=picture())))
         assert isinstance(error, ValueError)
         assert "read-only" in str(error)
 
 
 async def test_a_small_array_arrives_as_a_private_copy() -> None:
-    async with running(Flow(Each(handlers.write_into_image))) as flow:
+    async with running(forked(Each(handlers.write_into_image))) as flow:
         task = await flow.process(Job(image=np.zeros((4, 4), np.uint8)))
         assert (task.image == 7).all()
+        await fresh(flow)
         assert blocks(flow) == 0
 
 
@@ -82,7 +83,7 @@ KINDS = {
 
 
 async def test_arrays_of_every_kind_survive_the_journey() -> None:
-    async with running(Flow(Each(handlers.describe_image))) as flow:
+    async with running(forked(Each(handlers.describe_image))) as flow:
         for kind, image in KINDS.items():
             task = await flow.process(Job(image=image))
             assert np.array_equal(task.image, image), kind
@@ -90,11 +91,12 @@ async def test_arrays_of_every_kind_survive_the_journey() -> None:
             assert task.seen["dtype"] == task.image.dtype == image.dtype, kind
             assert task.seen["shape"] == task.image.shape == image.shape, kind
             del task
+        await fresh(flow)
         assert blocks(flow) == 0
 
 
 async def test_the_order_of_the_axes_survives() -> None:
-    async with running(Flow(Each(handlers.describe_image))) as flow:
+    async with running(forked(Each(handlers.describe_image))) as flow:
         image = np.asfortranarray(picture(400, 300))
         task = await flow.process(Job(image=image))
         assert task.seen["f"]
@@ -106,17 +108,18 @@ async def test_the_order_of_the_axes_survives() -> None:
 
 
 async def test_a_crop_travels_as_a_reference_to_the_whole() -> None:
-    async with running(Flow(Each(handlers.crop_image), Each(handlers.pass_on))) as flow:
+    async with running(forked(Each(handlers.crop_image), Each(handlers.pass_on))) as flow:
         image = picture(1000, 1000)
         task = await flow.process(Job(image=image))
         assert np.array_equal(task.crop, image[10:-10, 20:-20:2])
+        await fresh(flow)
         assert blocks(flow) == 1
         assert flow.statistics().arena.used == image.nbytes  # in the API process's region: no worker copied it
         del task
 
 
 async def test_two_names_of_one_array_are_one_block() -> None:
-    async with running(Flow(Each(handlers.pass_on), Each(handlers.pass_on))) as flow:
+    async with running(forked(Each(handlers.pass_on), Each(handlers.pass_on))) as flow:
         image = picture()
         task = await flow.process(Job(image=image, same=image, part=image[100:200]))
         again = await flow.process(task)
@@ -126,25 +129,27 @@ async def test_two_names_of_one_array_are_one_block() -> None:
 
 
 async def test_a_replaced_array_is_not_lost() -> None:
-    async with running(Flow(Each(handlers.replace_image), Each(handlers.replace_image))) as flow:
+    async with running(forked(Each(handlers.replace_image), Each(handlers.replace_image))) as flow:
         image = picture()
         task = await flow.process(Job(image=image))
         assert np.array_equal(task.image, image + 2)
+        await fresh(flow)
         assert blocks(flow) == 1
         del task
 
 
 async def test_arrays_inside_of_other_objects_travel_too() -> None:
-    async with running(Flow(Each(handlers.pass_on))) as flow:
+    async with running(forked(Each(handlers.pass_on))) as flow:
         pages = [{"page": number, "image": picture(seed=number)} for number in range(5)]
         task = await flow.process(Job(pages=pages))
         assert all(np.array_equal(one["image"], other["image"]) for one, other in zip(task.pages, pages, strict=True))
+        await fresh(flow)
         assert blocks(flow) == 5
         del task
 
 
 async def test_other_buffers_keep_their_type() -> None:
-    async with running(Flow(Each(handlers.pass_on))) as flow:
+    async with running(forked(Each(handlers.pass_on))) as flow:
         numbers = array.array("d", range(10_000))
         view = memoryview(b"x" * 50_000)
         text = "ж" * 50_000
@@ -161,7 +166,7 @@ async def test_other_buffers_keep_their_type() -> None:
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 async def test_bytes_arrive_as_such_and_are_copied_when_touched(kind: Any) -> None:
-    flow = Flow(Each(handlers.tell_whether_copied), Each(handlers.look_at_payload))
+    flow = forked(Each(handlers.tell_whether_copied), Each(handlers.look_at_payload))
     async with running(flow):
         payload = kind(b"0123456789" * 10_000)
         task = await flow.process(Job(payload=payload))
@@ -175,27 +180,28 @@ async def test_bytes_arrive_as_such_and_are_copied_when_touched(kind: Any) -> No
 
 async def test_unchanged_bytes_are_one_block_through_all_steps() -> None:
     steps = [Each(handlers.look_at_payload) for _ in range(3)]
-    async with running(Flow(*steps)) as flow:
+    async with running(forked(*steps)) as flow:
         task = await flow.process(Job(payload=b"x" * MIB))
+        await fresh(flow)
         assert blocks(flow) == 1
         assert flow.statistics().arena.used == MIB
         del task
 
 
 async def test_a_changed_bytearray_is_not_lost() -> None:
-    async with running(Flow(Each(handlers.change_payload), Each(handlers.look_at_payload))) as flow:
+    async with running(forked(Each(handlers.change_payload), Each(handlers.look_at_payload))) as flow:
         task = await flow.process(Job(payload=bytearray(b"x" * 100_000)))
         assert task.payload[:6] == b"HEADxx"
         del task
 
 
 async def test_replaced_bytes_are_not_lost() -> None:
-    async with running(Flow(Each(handlers.replace_payload))) as flow:
+    async with running(forked(Each(handlers.replace_payload))) as flow:
         assert (await flow.process(Job(payload=b"x" * 100_000))).payload == b"new" * 10_000
 
 
 async def test_replaced_bytes_are_not_lost_by_the_caller_either() -> None:
-    async with running(Flow(Each(handlers.look_at_payload))) as flow:
+    async with running(forked(Each(handlers.look_at_payload))) as flow:
         task = await flow.process(Job(payload=b"x" * 100_000))
         task.payload = b"y" * 200_000
         await flow.process(task)
@@ -207,7 +213,7 @@ async def test_replaced_bytes_are_not_lost_by_the_caller_either() -> None:
 
 
 async def test_a_view_that_the_caller_keeps_never_sees_other_bytes_also_after_stop() -> None:
-    async with running(Flow(Each(handlers.make_large))) as flow:
+    async with running(forked(Each(handlers.make_large))) as flow:
         image = (await flow.process(Job(number=77, size=100_000))).image
         part = image[1000:2000].reshape(10, 100)[::2]
         del image
@@ -216,6 +222,7 @@ async def test_a_view_that_the_caller_keeps_never_sees_other_bytes_also_after_st
         assert (part == 77).all()
         kept = part[1:].view(np.int8)
         del part
+        await fresh(flow)
         assert blocks(flow) == 1
         # Read after the stop; no other process holds it.
         survivor = kept.copy()
@@ -224,7 +231,7 @@ async def test_a_view_that_the_caller_keeps_never_sees_other_bytes_also_after_st
 
 
 async def test_a_view_stays_valid_after_the_flow_has_stopped() -> None:
-    flow = Flow(Each(handlers.make_large))
+    flow = forked(Each(handlers.make_large))
     async with flow:
         task = await flow.process(Job(number=77, size=100_000))
     assert (task.image == 77).all()
@@ -235,17 +242,19 @@ async def test_a_view_stays_valid_after_the_flow_has_stopped() -> None:
 
 
 async def test_a_view_that_a_handler_keeps_holds_its_block_until_it_lets_go() -> None:
-    async with running(Flow(Keeper())) as flow:
+    async with running(forked(Keeper())) as flow:
         sums = []
         for number in range(4):
             image = np.full(50_000, number + 1, np.uint8)
             sums.append(int(image.sum()))
             task = await flow.process(Job(image=image, keep=True, let_go=False))
             assert task.kept_sums == sums
+        await fresh(flow)
         assert blocks(flow) == 4
         for _ in range(20):
             task = await flow.process(Job(image=np.full(50_000, 200, np.uint8), keep=False, let_go=False))
             assert task.kept_sums == sums
+        await fresh(flow)
         assert blocks(flow) == 4
         await flow.process(Job(image=None, keep=False, let_go=True))
         await eventually(lambda: blocks(flow) == 0)
@@ -255,7 +264,7 @@ async def test_a_view_that_a_handler_keeps_holds_its_block_until_it_lets_go() ->
 
 
 async def test_a_full_arena_is_an_error_and_then_works_again() -> None:
-    async with running(Flow(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
         kept = await flow.process(Job(image=np.ones(3 * MIB // 2, np.uint8)))
         with pytest.raises(ArenaFull, match=f"full: {MIB} bytes.*of {2 * MIB} bytes.*memory_limit") as caught:
             await flow.process(Job(image=np.ones(MIB, np.uint8)), 0.3)
@@ -266,13 +275,13 @@ async def test_a_full_arena_is_an_error_and_then_works_again() -> None:
 
 
 async def test_what_can_never_fit_is_refused_at_once() -> None:
-    async with running(Flow(Each(handlers.pass_on), memory_limit=MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=MIB)) as flow:
         with pytest.raises(ArenaFull):
             await asyncio.wait_for(flow.process(Job(image=np.ones(2 * MIB, np.uint8)), 300), DEADLINE / 4)
 
 
 async def test_a_caller_waits_for_room_until_a_view_is_let_go() -> None:
-    async with running(Flow(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
+    async with running(forked(Each(handlers.pass_on), memory_limit=2 * MIB)) as flow:
         kept = [await flow.process(Job(image=np.ones(3 * MIB // 2, np.uint8)))]
         waiting = asyncio.create_task(flow.process(Job(image=np.full(MIB, 2, np.uint8)), 60))
         await asyncio.wait([waiting], timeout=0.1)  # it must not end by itself; no event would tell us
@@ -284,7 +293,7 @@ async def test_a_caller_waits_for_room_until_a_view_is_let_go() -> None:
 
 
 async def test_a_worker_waits_for_room_and_then_goes_on(tmp_path: Path) -> None:
-    flow = Flow(Each(handlers.make_large), memory_limit=2 * MIB)
+    flow = forked(Each(handlers.make_large), memory_limit=2 * MIB)
     async with running(flow):
 
         async def look(number: int) -> int:
@@ -295,7 +304,7 @@ async def test_a_worker_waits_for_room_and_then_goes_on(tmp_path: Path) -> None:
 
 
 async def test_a_result_for_which_there_is_no_room_fails_its_task_only() -> None:
-    async with running(Flow(Each(handlers.make_large), memory_limit=MIB)) as flow:
+    async with running(forked(Each(handlers.make_large), memory_limit=MIB)) as flow:
         (pid,) = pids(flow)
         assert isinstance(await outcome(flow.process(Job(number=1, size=2 * MIB), 30)), ArenaFull)
         assert (await flow.process(Job(number=1, size=MIB // 2))).image.sum() == MIB // 2
@@ -303,7 +312,7 @@ async def test_a_result_for_which_there_is_no_room_fails_its_task_only() -> None
 
 
 async def test_memory_is_used_again_and_does_not_grow_with_the_number_of_tasks() -> None:
-    async with running(Flow(FlowStep(Each(handlers.make_large), nprocs=2))) as flow:
+    async with running(forked(FlowStep(Each(handlers.make_large), nprocs=2))) as flow:
         for number in range(60):
             task = await flow.process(Job(number=number, size=MIB, payload=b"x" * MIB))
             assert task.image[-1] == number
@@ -314,7 +323,7 @@ async def test_memory_is_used_again_and_does_not_grow_with_the_number_of_tasks()
 async def test_nothing_is_named_in_dev_shm(tmp_path: Path) -> None:
     names = set(os.listdir("/dev/shm"))
     gate = Gate(tmp_path)
-    async with running(Flow(Each(handlers.enter_gate))) as flow:
+    async with running(forked(Each(handlers.enter_gate))) as flow:
         task = asyncio.create_task(flow.process(Job(image=picture(), gate=gate), 60))
         await eventually(gate.is_entered)
         assert not {name for name in os.listdir("/dev/shm") if "aqueduct" in name} - names
@@ -327,7 +336,7 @@ async def test_nothing_is_named_in_dev_shm(tmp_path: Path) -> None:
 
 
 async def test_a_shared_array_may_be_written_in_place_and_everybody_sees_it() -> None:
-    async with running(Flow(Each(handlers.write_into_image), Each(handlers.sum_up))) as flow:
+    async with running(forked(Each(handlers.write_into_image), Each(handlers.sum_up))) as flow:
         task = Job(image=picture(400, 300))
         task.share_value("image")
         image = task.image
@@ -340,7 +349,7 @@ async def test_a_shared_array_may_be_written_in_place_and_everybody_sees_it() ->
 
 
 async def test_a_small_array_is_shared_when_asked() -> None:
-    async with running(Flow(Each(handlers.write_into_image))) as flow:
+    async with running(forked(Each(handlers.write_into_image))) as flow:
         image = np.zeros(4, np.uint8)
         task = Job(image=image)
         task.share_value("image")
@@ -353,14 +362,14 @@ async def test_a_small_array_is_shared_when_asked() -> None:
 async def test_share_value_before_the_start_is_done_when_the_task_goes() -> None:
     task = Job(image=picture(400, 300))
     task.share_value("image")
-    async with running(Flow(Each(handlers.write_into_image))) as flow:
+    async with running(forked(Each(handlers.write_into_image))) as flow:
         await flow.process(task)
         assert (task.image == 7).all()
         del task
 
 
 async def test_a_field_may_be_shared_while_several_flows_run() -> None:
-    one, two = Flow(Each(handlers.write_into_image)), Flow(Each(handlers.write_into_image))
+    one, two = forked(Each(handlers.write_into_image)), forked(Each(handlers.write_into_image))
     async with running(one), running(two):
         for flow in (one, two):
             task = Job(image=picture(400, 300))
@@ -373,7 +382,7 @@ async def test_a_field_may_be_shared_while_several_flows_run() -> None:
 @pytest.mark.parametrize("index", [0, 1], ids=["older", "newer"])
 async def test_the_caller_sees_writes_at_once_in_whichever_flow(tmp_path: Path, index: int) -> None:
     gate = Gate(tmp_path)
-    flows = [Flow(Each(handlers.write_into_image, handlers.enter_gate)) for _ in range(2)]
+    flows = [forked(Each(handlers.write_into_image, handlers.enter_gate)) for _ in range(2)]
     async with running(flows[0]), running(flows[1]):
         task = Job(image=picture(400, 300), gate=gate)
         task.share_value("image")
@@ -386,18 +395,18 @@ async def test_the_caller_sees_writes_at_once_in_whichever_flow(tmp_path: Path, 
 
 
 async def test_a_task_goes_from_one_flow_to_another() -> None:
-    one, two = Flow(Each(handlers.make_large)), Flow(Each(handlers.sum_up, handlers.look_at_payload))
+    one, two = forked(Each(handlers.make_large)), forked(Each(handlers.sum_up, handlers.look_at_payload))
     async with running(one), running(two):
         task = await one.process(Job(number=3, size=100_000, payload=b"x" * 50_000))
         await two.process(task)
         assert (task.total, task.length) == (300_000, 50_000)
-        assert blocks(one) == 0
+        await eventually(lambda: blocks(one) == 0)
         assert blocks(two) == 2
         del task
 
 
 async def test_a_shared_field_that_a_handler_replaces_is_not_lost() -> None:
-    async with running(Flow(Each(handlers.replace_image))) as flow:
+    async with running(forked(Each(handlers.replace_image))) as flow:
         task = Job(image=np.zeros((100, 300), np.uint8))
         task.share_value("image")
         await flow.process(task)
@@ -408,7 +417,7 @@ async def test_a_shared_field_that_a_handler_replaces_is_not_lost() -> None:
 
 
 async def test_a_handler_may_share(tmp_path: Path) -> None:
-    flow = Flow(Each(handlers.make_large, handlers.share_image), Each(handlers.write_into_image))
+    flow = forked(Each(handlers.make_large, handlers.share_image), Each(handlers.write_into_image))
     async with running(flow):
         task = await flow.process(Job(number=1, size=100_000))
         assert (task.image == 7).all()
@@ -417,7 +426,7 @@ async def test_a_handler_may_share(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 async def test_shared_bytes_are_one_block_and_copied_when_touched(kind: Any) -> None:
-    async with running(Flow(Each(handlers.tell_whether_copied), Each(handlers.look_at_payload))) as flow:
+    async with running(forked(Each(handlers.tell_whether_copied), Each(handlers.look_at_payload))) as flow:
         task = Job(payload=kind(b"abc" * 100))
         task.share_value("payload")
         await flow.process(task)
@@ -427,7 +436,7 @@ async def test_shared_bytes_are_one_block_and_copied_when_touched(kind: Any) -> 
 
 
 async def test_shared_bytes_are_replaced_and_deleted_like_any_field() -> None:
-    async with running(Flow(Each(handlers.pass_on))) as flow:
+    async with running(forked(Each(handlers.pass_on))) as flow:
         task = _with_shared_payload()
         task.payload = b"new"
         await flow.process(task)
@@ -446,7 +455,7 @@ async def test_shared_bytes_are_replaced_and_deleted_like_any_field() -> None:
 
 
 async def test_shared_bytes_of_one_task_do_not_change_what_others_have() -> None:
-    async with running(Flow(Each(handlers.pass_on))):
+    async with running(forked(Each(handlers.pass_on))):
         task = _with_shared_payload()
         assert not hasattr(Photo, "payload")
         other = Photo()
@@ -489,7 +498,7 @@ def _declare_dataclass() -> Any:
 
 
 async def test_fortran_order_survives_sharing() -> None:
-    async with running(Flow(Each(handlers.describe_image))) as flow:
+    async with running(forked(Each(handlers.describe_image))) as flow:
         task = Job(image=np.asfortranarray(picture(40, 30, dtype="float64")))
         task.share_value("image")
         await flow.process(task)
@@ -511,7 +520,7 @@ async def test_fortran_order_survives_sharing() -> None:
 @pytest.mark.parametrize("is_running", [True, False])
 async def test_what_cannot_be_shared_is_refused_by_name(value: Any, message: str, is_running: bool) -> None:
     if is_running:
-        async with running(Flow(Each(handlers.pass_on))):
+        async with running(forked(Each(handlers.pass_on))):
             with pytest.raises(ValueError, match=message):
                 Job(field=value).share_value("field")
     else:
@@ -520,7 +529,7 @@ async def test_what_cannot_be_shared_is_refused_by_name(value: Any, message: str
 
 
 async def test_an_unknown_and_a_shared_field_are_refused_by_name() -> None:
-    async with running(Flow(Each(handlers.pass_on))):
+    async with running(forked(Each(handlers.pass_on))):
         task = Job(payload=b"x" * 10)
         with pytest.raises(ValueError, match="Job has no field 'paylod' to share; its fields: payload, task_id"):
             task.share_value("paylod")
@@ -531,7 +540,7 @@ async def test_an_unknown_and_a_shared_field_are_refused_by_name() -> None:
 
 
 async def test_an_empty_array_and_a_scalar_can_be_shared() -> None:
-    async with running(Flow(Each(handlers.describe_image))) as flow:
+    async with running(forked(Each(handlers.describe_image))) as flow:
         for image in (np.zeros((0, 3)), np.array(5.0)):
             task = Job(image=image)
             task.share_value("image")
@@ -564,7 +573,7 @@ async def iterate(*pieces: bytes) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("source", [Stream, iterate])
 @pytest.mark.parametrize("size", [30_000, None])
 async def test_a_stream_becomes_a_field(source: Any, size: int | None) -> None:
-    async with running(Flow(Each(handlers.tell_whether_copied), Each(handlers.look_at_payload))) as flow:
+    async with running(forked(Each(handlers.tell_whether_copied), Each(handlers.look_at_payload))) as flow:
         task = Job()
         await task.share_value_with_data("payload", source(b"a" * 10_000, b"b" * 10_000, b"c" * 10_000), size)
         await flow.process(task)
@@ -584,16 +593,18 @@ async def test_a_stream_of_another_length_is_refused(source: Any, is_running: bo
         return task
 
     if is_running:
-        async with running(Flow(Each(handlers.pass_on))) as flow:
+        async with running(forked(Each(handlers.pass_on))) as flow:
             task = await share()
             assert not hasattr(task, "payload")
+            await fresh(flow)
             assert blocks(flow) == 0
     else:
         assert not hasattr(await share(), "payload")
 
 
+@pytest.mark.own
 async def test_a_stream_that_is_cancelled_leaves_no_field_and_no_block() -> None:
-    async with running(Flow(Each(handlers.pass_on))) as flow:
+    async with running(forked(Each(handlers.pass_on))) as flow:
         began = asyncio.Event()
 
         async def endless() -> AsyncIterator[bytes]:
@@ -613,7 +624,7 @@ async def test_a_stream_that_is_cancelled_leaves_no_field_and_no_block() -> None
 
 
 async def test_an_empty_stream_is_an_empty_field() -> None:
-    async with running(Flow(Each(handlers.look_at_payload))) as flow:
+    async with running(forked(Each(handlers.look_at_payload))) as flow:
         task = Job()
         await task.share_value_with_data("payload", Stream(), 0)
         await flow.process(task)

@@ -13,7 +13,7 @@ from fastapi_aqueduct import BaseTaskHandler, ConfigurationError, Flow, FlowStep
 
 from .. import handlers
 from ..handlers import Each, Job
-from ..support import DEADLINE, pids, running
+from ..support import DEADLINE, forked, pids, running
 
 
 class Numberless(BaseTaskHandler):
@@ -27,7 +27,7 @@ class Numberless(BaseTaskHandler):
 
 
 def test_steps_are_found_by_the_given_and_by_the_numbered_name() -> None:
-    flow = Flow(FlowStep(Each(), nprocs=3, name="decode"), Each(), name="ocr")
+    flow = forked(FlowStep(Each(), nprocs=3, name="decode"), Each(), name="ocr")
     assert list(flow.steps) == ["decode", "step2_Each"]
     decode = flow.steps["decode"]
     assert decode == flow.steps["step1_Each"]
@@ -40,11 +40,11 @@ def test_steps_are_found_by_the_given_and_by_the_numbered_name() -> None:
     assert repr(decode) == "<Step decode of flow ocr: Each, nprocs=3>"
     assert repr(flow.steps) == "<Steps of flow ocr: decode, step2_Each>"
     assert "step1_Each" in flow.steps and "recognise" not in flow.steps
-    assert decode != Flow(FlowStep(Each(), name="decode")).steps["decode"]
+    assert decode != forked(FlowStep(Each(), name="decode")).steps["decode"]
 
 
 def test_an_unknown_step_is_refused_with_those_that_there_are() -> None:
-    flow = Flow(FlowStep(Each(), name="decode"), Each(), name="ocr")
+    flow = forked(FlowStep(Each(), name="decode"), Each(), name="ocr")
     with pytest.raises(UnknownStep) as caught:
         flow.steps["recognise"]
     assert str(caught.value) == "flow ocr has no step 'recognise'; it has: decode, step2_Each"
@@ -54,7 +54,7 @@ def test_an_unknown_step_is_refused_with_those_that_there_are() -> None:
 
 
 def test_steps_cannot_be_set() -> None:
-    flow = Flow(Each())
+    flow = forked(Each())
     steps: Any = flow.steps
     with pytest.raises(TypeError):
         steps["other"] = steps["step1_Each"]
@@ -70,7 +70,7 @@ def test_a_name_that_not_everything_can_carry_is_refused(name: Any) -> None:
 
 @pytest.mark.parametrize("name", ["classify", "ocr-v2.1", "2nd", "_x", "step1_Each"])
 def test_a_name_that_everything_can_carry(name: str) -> None:
-    assert list(Flow(FlowStep(Each(), name=name)).steps) == [name]
+    assert list(forked(FlowStep(Each(), name=name)).steps) == [name]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_name_that_everything_can_carry(name: str) -> None:
 )
 def test_two_steps_of_one_name_are_refused(steps: list[Any]) -> None:
     with pytest.raises(ConfigurationError, match="steps 1 and 2 of a flow have the same name '.*'; .*name="):
-        Flow(*steps)
+        forked(*steps)
 
 
 async def test_errors_logs_and_metrics_have_the_given_name(caplog: pytest.LogCaptureFixture) -> None:

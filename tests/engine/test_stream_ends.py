@@ -13,7 +13,7 @@ from fastapi_aqueduct import Flow, FlowStep, NotRunningError, WorkerDied
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, Yielding
-from ..support import blocks, contenders, eventually, outcome, pids, run_script, running
+from ..support import blocks, contenders, eventually, forked, outcome, pids, run_script, running
 from .streaming import STEPS, every_form, items_before, items_of
 
 some_forms = pytest.mark.parametrize("form", ["generator", "coroutine"])
@@ -22,7 +22,7 @@ some_forms = pytest.mark.parametrize("form", ["generator", "coroutine"])
 
 @some_forms
 async def test_a_task_whose_worker_dies_before_its_first_item_is_tried_again(form: str, tmp_path: Path) -> None:
-    async with running(Flow(STEPS[form]())) as flow:
+    async with running(forked(STEPS[form]())) as flow:
         job = Job(count=5, act="die once", at=0, mark=tmp_path / "mark")
         assert await items_of(flow.stream(job, 60)) == [0, 1, 2, 3, 4]
         assert flow.statistics().steps[0].retries == 1
@@ -44,7 +44,7 @@ async def test_a_task_whose_worker_dies_after_its_first_item_fails(form: str) ->
 async def test_of_many_generators_the_one_whose_turn_it_was_is_to_blame(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     gate.open()
-    async with running(Flow(FlowStep(Yielding(handlers.take_turns_or_die), concurrency=8))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.take_turns_or_die), concurrency=8))) as flow:
         innocent = [Job(count=3, seconds=0.02, is_deadly=False) for _ in range(4)]
         calls = [asyncio.create_task(outcome(flow.process(job, 60))) for job in innocent]
         deadly = await items_before(flow.stream(Job(count=3, seconds=0.02, is_deadly=True), 60))
@@ -54,7 +54,7 @@ async def test_of_many_generators_the_one_whose_turn_it_was_is_to_blame(tmp_path
 
 
 async def test_a_deadly_task_of_a_continuous_batch_does_not_take_the_others_with_it(tmp_path: Path) -> None:
-    async with running(Flow(STEPS["continuous"]())) as flow:
+    async with running(forked(STEPS["continuous"]())) as flow:
         innocent = [Job(count=30) for _ in range(4)]
         calls = [asyncio.create_task(outcome(flow.process(job, 60))) for job in innocent]
         assert isinstance(await outcome(flow.process(Job(count=30, act="die", at=5), 60)), WorkerDied)
@@ -70,7 +70,7 @@ async def test_a_turn_that_hangs_is_killed_and_replaced() -> None:
 
 
 async def test_many_turns_may_take_longer_than_handle_timeout() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.take_turns), handle_timeout=0.4))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.take_turns), handle_timeout=0.4))) as flow:
         assert await items_of(flow.stream(Job(count=10, seconds=0.1), 60)) == list(range(10))
         await asyncio.sleep(0.6)  # an idle worker does not hang
         assert flow.statistics().steps[0].restarts == 0
@@ -81,7 +81,7 @@ async def test_many_turns_may_take_longer_than_handle_timeout() -> None:
 
 @every_form
 async def test_a_stop_ends_open_streams(form: str, tmp_path: Path) -> None:
-    async with running(Flow(STEPS[form](), stop_timeout=0.3)) as flow:
+    async with running(forked(STEPS[form](), stop_timeout=0.3)) as flow:
         job = Job(count=10**9)
         if form == "coroutine":  # it cannot be paused: on a slow machine its consumer would be behind
             job = Job(count=10**9, act="gate", at=3, gate=Gate(tmp_path))
@@ -96,7 +96,7 @@ async def test_a_stop_ends_open_streams(form: str, tmp_path: Path) -> None:
 @every_form
 async def test_a_graceful_stop_waits_for_streams(form: str, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-    async with running(Flow(STEPS[form]())) as flow:
+    async with running(forked(STEPS[form]())) as flow:
         stream = flow.stream(Job(count=5, act="gate", at=3, gate=gate), 60)
         assert await anext(stream) == 0
         stopping = asyncio.create_task(flow.stop())
@@ -109,7 +109,7 @@ async def test_a_graceful_stop_waits_for_streams(form: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("form", ["generator", "rounds", "continuous"])
 async def test_the_end_of_all_streams(form: str) -> None:
     """The items that have come are read first; other tasks go on, and new streams are refused until a new start."""
-    async with running(Flow(FlowStep(Each(handlers.enter_gate_if_any)), STEPS[form]())) as flow:
+    async with running(forked(FlowStep(Each(handlers.enter_gate_if_any)), STEPS[form]())) as flow:
         other = flow.stream(Job(count=1))
         stream = flow.stream(Job(count=10**9), 60)
         assert await anext(stream) == 0
@@ -130,7 +130,7 @@ async def test_the_end_of_all_streams(form: str) -> None:
 async def test_the_end_of_a_stream_that_waits_for_a_place(tmp_path: Path) -> None:
     """It is not in the flow yet; it ends when it would be."""
     gate = Gate(tmp_path)
-    async with running(Flow(FlowStep(Each(handlers.enter_gate_if_any)), queue_size=1)) as flow:
+    async with running(forked(FlowStep(Each(handlers.enter_gate_if_any)), queue_size=1)) as flow:
         tasks = [Job(gate=gate), Job(), Job()]
         held = []
         for task in tasks:

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastapi_aqueduct import Flow, FlowStep, SlowConsumer
+from fastapi_aqueduct import FlowStep, SlowConsumer
 
 from .. import handlers
 from ..handlers import Awaiting, Emitting, Job, Rounds, Yielding
-from ..support import blocks, engine_of, eventually, running
+from ..support import blocks, engine_of, eventually, forked, running
 from .streaming import STEPS, in_rounds, items_before, items_of
 
 
 async def test_a_slow_consumer_pauses_its_own_stream_only() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever), handle_timeout=0.3, concurrency=2))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.run_for_ever), handle_timeout=0.3, concurrency=2))) as flow:
         slow = flow.stream(Job(), 60)
         assert await anext(slow) == 0
         fast = flow.stream(Job(), 60)
@@ -42,7 +42,7 @@ async def test_a_slow_consumer_pauses_its_own_stream_only() -> None:
 
 
 async def test_a_plain_handler_of_one_task_waits_for_its_consumer() -> None:
-    async with running(Flow(FlowStep(Emitting(), handle_timeout=0.3))) as flow:
+    async with running(forked(FlowStep(Emitting(), handle_timeout=0.3))) as flow:
         stream = flow.stream(Job(count=20_000), 60)
         assert await anext(stream) == 0
         await asyncio.sleep(0.6)  # longer than handle_timeout
@@ -61,7 +61,7 @@ async def test_a_plain_handler_of_one_task_waits_for_its_consumer() -> None:
     ids=["rounds", "continuous", "coroutine"],
 )
 async def test_a_consumer_in_a_batch_that_is_too_slow_loses_its_stream_only(step: Any) -> None:
-    async with running(Flow(step())) as flow:
+    async with running(forked(step())) as flow:
         slow, fast = flow.stream(Job(count=10**9), 60), flow.stream(Job(count=6000), 60)
         reader = asyncio.create_task(items_of(fast))
         assert await anext(slow) == 0
@@ -73,7 +73,7 @@ async def test_a_consumer_in_a_batch_that_is_too_slow_loses_its_stream_only(step
 
 
 async def test_an_endless_generator_without_a_consumer_is_bounded() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
         stream = flow.stream(Job(), 60)
         assert await anext(stream) == 0
         waiting = -1
@@ -89,7 +89,7 @@ async def test_an_endless_generator_without_a_consumer_is_bounded() -> None:
 
 @in_rounds
 async def test_a_task_that_has_left_a_batch_keeps_no_blocks(form: str, tmp_path: Path) -> None:
-    async with running(Flow(STEPS[form]())) as flow:
+    async with running(forked(STEPS[form]())) as flow:
         stream = flow.stream(Job(count=10**9), 60)
         assert await anext(stream) == 0
         if form == "continuous":
@@ -105,7 +105,7 @@ async def test_a_task_that_has_left_a_batch_keeps_no_blocks(form: str, tmp_path:
 
 @pytest.mark.parametrize("step", [lambda: FlowStep(Yielding(handlers.count_up)), lambda: FlowStep(Emitting())])
 async def test_a_blocked_event_loop_ends_no_stream_that_can_pause(step: Any) -> None:
-    async with running(Flow(step())) as flow:
+    async with running(forked(step())) as flow:
         stream = flow.stream(Job(count=20_000), 60)
         assert [await anext(stream) for _ in range(100)] == list(range(100))
         time.sleep(0.5)  # longer than a worker needs for thousands of items
@@ -114,7 +114,7 @@ async def test_a_blocked_event_loop_ends_no_stream_that_can_pause(step: Any) -> 
 
 @pytest.mark.parametrize(("is_slice", "block"), [(False, 0), (False, 0.1), (True, 0)])
 async def test_a_thousand_large_items_keep_little_memory(is_slice: bool, block: float) -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.repeat_payload)))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.repeat_payload)))) as flow:
         memory = engine_of(flow).memory_fd
         most = count = 0
         payload: Any = np.zeros(1_000_000, np.uint8) if is_slice else bytes(1_000_000)
@@ -131,7 +131,7 @@ async def test_a_thousand_large_items_keep_little_memory(is_slice: bool, block: 
 
 async def test_a_slow_consumer_of_large_items_keeps_a_window_of_memory_beside_a_fast_one() -> None:
     step = FlowStep(Yielding(handlers.repeat_payload), concurrency=2)
-    async with running(Flow(step)) as flow:
+    async with running(forked(step)) as flow:
         memory = engine_of(flow).memory_fd
         payload = np.ones(1_000_000, np.uint8)
         slow = flow.stream(Job(count=200, payload=payload, is_slice=False), 60)
@@ -150,7 +150,7 @@ async def test_a_slow_consumer_of_large_items_keeps_a_window_of_memory_beside_a_
 
 
 async def test_large_items_that_the_consumer_keeps_do_not_stop_the_stream() -> None:
-    async with running(Flow(FlowStep(Yielding(handlers.repeat_payload)))) as flow:
+    async with running(forked(FlowStep(Yielding(handlers.repeat_payload)))) as flow:
         job = Job(count=100, payload=np.ones(1_000_000, np.uint8), is_slice=False)
         items = [item async for item in flow.stream(job, 60)]
         assert len(items) == 100

@@ -17,7 +17,7 @@ from fastapi_aqueduct import Flow, FlowStep, NotRunningError, UsageError
 
 from .. import handlers
 from ..handlers import Gate, Job, Yielding, notes
-from ..support import blocks, eventually, running
+from ..support import blocks, eventually, forked, running
 from .streaming import STEPS, items_before, items_of
 
 
@@ -33,7 +33,7 @@ async def end(flow: Flow) -> None:
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_a_stream_ends_with_its_event_loop(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "notes"
-    flow = Flow(FlowStep(Yielding(handlers.run_for_ever), concurrency=2))
+    flow = forked(FlowStep(Yielding(handlers.run_for_ever), concurrency=2))
     flow.start()
     kept: list[Any] = []
 
@@ -56,7 +56,7 @@ def test_a_stream_ends_with_its_event_loop(run: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_closed", [True, False])
 def test_items_that_garbage_leaves_in_an_ended_event_loop_are_released_in_the_next_one(is_closed: bool) -> None:
-    flow = Flow(FlowStep(Yielding(handlers.repeat_payload)))
+    flow = forked(FlowStep(Yielding(handlers.repeat_payload)))
     flow.start()
     kept: list[Any] = []
 
@@ -81,7 +81,7 @@ def test_items_that_garbage_leaves_in_an_ended_event_loop_are_released_in_the_ne
 
 
 async def test_a_stream_is_made_and_read_in_the_event_loop_that_drives_the_flow(tmp_path: Path) -> None:
-    async with running(Flow(STEPS["generator"]())) as flow:
+    async with running(forked(STEPS["generator"]())) as flow:
         loop, gate = asyncio.get_running_loop(), Gate(tmp_path)
         begun, fresh = flow.stream(Job(count=500), 60), flow.stream(Job(count=2), 60)
         waiting = flow.stream(Job(count=1, act="gate", at=1, gate=gate), 60)
@@ -119,7 +119,7 @@ async def test_a_stream_is_made_and_read_in_the_event_loop_that_drives_the_flow(
 
 
 async def test_a_stop_leaves_the_items_that_have_come() -> None:
-    flow = Flow(FlowStep(Yielding(handlers.repeat_payload)))
+    flow = forked(FlowStep(Yielding(handlers.repeat_payload)))
     await flow.start_async()
     stream = flow.stream(Job(count=3, payload=np.ones(100_000, np.uint8), is_slice=True), 60)
     await stream.wait()

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from example_app.demo import Sample, load_samples, missing_words
+from example_app.service import Service
 
-from ..support import wait_until
+from ..support import DEADLINE, wait_until
 from .conftest import count_tasks
 
 SAMPLES = {sample.path.name: sample for sample in load_samples()}
@@ -60,15 +61,44 @@ class TestReading:
         answer = client.post("/ocr", content=blank_picture)
         assert answer.status_code == 200 and answer.json()["lines"] == []
 
-    def test_many_at_once_each_get_their_own_text(self, client: httpx.Client) -> None:
-        names = ["tiny.png", "sign.jpg", "phone.jpg"] * 4
+    def test_many_at_once_each_get_their_own_text(self, service: Service, client: httpx.Client) -> None:
+        counts = {"tiny.png": 1, "sign.jpg": 3, "phone.jpg": 5}
+        ids = [f"{name}-{number}" for number in (1, 2) for name in counts]
 
-        def read(name: str) -> str:
-            return text(client.post("/ocr", content=SAMPLES[name].path.read_bytes()).json())
+        def read(number: str) -> str:
+            name, _ = number.split("-")
+            picture = SAMPLES[name].path.read_bytes()
+            return text(client.post("/ocr", content=picture, headers={"X-Request-ID": number}).json())
 
-        with ThreadPoolExecutor(len(names)) as pool:
-            for name, found in zip(names, pool.map(read, names), strict=True):
-                assert found.split() == SAMPLES[name].words
+        with ThreadPoolExecutor(len(ids)) as pool:
+            for number, found in zip(ids, pool.map(read, ids), strict=True):
+                assert found.split() == SAMPLES[number.split("-")[0]].words
+
+        def logged() -> list[tuple[str, str]]:
+            return re.findall(r" read (\d) of \d lines .+ \[([a-z]+\....-\d) ", service.read_log())
+
+        # They are read in batches, and each has a line of its own.
+        assert wait_until(lambda: len(logged()) >= len(ids), DEADLINE)
+        assert sorted(logged()) == sorted((str(counts[number.split("-")[0]]), number) for number in ids)
+
+
+class TestRequestIds:
+    def test_a_worker_logs_the_id_of_the_request_once(self, service: Service, client: httpx.Client) -> None:
+        answer = client.post("/ocr", content=TINY.path.read_bytes(), headers={"X-Request-ID": "the-id.1"})
+        assert answer.headers["x-request-id"] == "the-id.1"
+        line = r"^INFO:     read 1 of 1 lines in \d\.\d\d s \[the-id\.1 flow:step3_Recognise (\d+)\]$"
+        assert wait_until(lambda: re.findall(line, service.read_log(), re.MULTILINE), DEADLINE)
+        (pid,) = re.findall(line, service.read_log(), re.MULTILINE)
+        assert int(pid) != service.process.pid
+        assert service.read_log().count("the-id.1") == 1
+
+    @pytest.mark.parametrize("wanted", [None, "", "two words", "x" * 65, "a]"])
+    def test_an_id_that_has_no_place_in_a_line_of_the_log_is_replaced(
+        self, client: httpx.Client, wanted: str | None
+    ) -> None:
+        answers = [client.get("/live", headers={} if wanted is None else {"X-Request-ID": wanted}) for _ in range(2)]
+        first, second = (answer.headers["x-request-id"] for answer in answers)
+        assert re.fullmatch("[0-9a-f]{32}", first) and first != second
 
 
 class TestStream:

@@ -176,8 +176,7 @@ async def starlettes_parts(content_type: bytes, body: bytes) -> list[tuple[str, 
     try:
         form = await parser.parse()
         return [
-            (name, await part.read() if isinstance(part, UploadFile) else part)
-            for name, part in form.multi_items()
+            (name, await part.read() if isinstance(part, UploadFile) else part) for name, part in form.multi_items()
         ]
     except MultiPartException:
         return None

@@ -69,9 +69,7 @@ class Attempt:
 
     async def send(self, app: ASGIApp) -> Answer:
         """Call an application with it; what the application lets pass is raised."""
-        messages: list[Message] = [
-            {"type": "http.request", "body": chunk, "more_body": True} for chunk in self.chunks
-        ]
+        messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in self.chunks]
         messages.append({"type": "http.disconnect"} if self.leaves else {"type": "http.request", "body": b""})
         replies: list[Message] = []
 

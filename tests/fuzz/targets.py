@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
@@ -23,6 +24,7 @@ from fastapi_aqueduct.engine.wire.frames import (
     unpack_batches,
     unpack_offsets,
 )
+from fastapi_aqueduct.reports import StepMetrics
 
 from ..asgi.test_edge_multipart import ours, outcome, starlettes
 from .application import UploadTarget
@@ -62,7 +64,9 @@ def headers(data: bytes) -> None:
     """Judge a body by its headers alone."""
     attempt = Attempt.read(data)
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": attempt.headers}
-    for rules in (BodyRules(), BodyRules(media_types=("image/*", "text/plain"), accept_gzip=True, max_body_size=9)):
+    any_body = BodyRules(wait=float)
+    some = replace(any_body, media_types=("image/*", "text/plain"), accept_gzip=True, max_body_size=9)
+    for rules in (any_body, some):
         with contextlib.suppress(BodyError, RequestValidationError):
             judge_head(Request(scope), PARTS, rules)
 
@@ -107,5 +111,5 @@ def _payload(payload: bytes) -> None:
 def timing(data: bytes) -> None:
     """Write a header with names that a user gave."""
     name = data.decode(errors="replace")
-    text = server_timing(None, [(name, 0.0, 0.0, 1)], 1.0).decode("ascii")
+    text = server_timing(None, [StepMetrics(name, 0.0, 0.0, 1)], 1.0).decode("ascii")
     assert text.isprintable() and text.count(",") == 2

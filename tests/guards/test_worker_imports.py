@@ -46,6 +46,7 @@ def modules_after(statement: str) -> set[str]:
     [
         "import fastapi_aqueduct, fastapi_aqueduct.engine.child.main",
         "from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload",
+        "import fastapi_aqueduct.call",
         "import fastapi_aqueduct.engine.child.bootstrap",
     ],
 )
@@ -53,9 +54,10 @@ def test_what_a_worker_imports_brings_no_server_and_no_numpy(statement: str) -> 
     assert modules_after(statement) & (FORBIDDEN | {"numpy"}) == set()
 
 
-def test_a_pipeline_module_brings_no_web_framework() -> None:
-    """The module with tasks, handlers and the flow itself is what the workers of an application import."""
-    statement = "from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, Upload"
+@pytest.mark.parametrize("names", ["BaseTask, BaseTaskHandler, Flow, FlowStep, Upload", "in_worker"])
+def test_a_pipeline_module_brings_no_web_framework(names: str) -> None:
+    """The module with tasks, handlers and the flow itself, or with functions, is what workers import."""
+    statement = f"from fastapi_aqueduct import {names}"
     assert modules_after(statement) & {"fastapi", "starlette", "pydantic", "uvicorn", "numpy"} == set()
 
 

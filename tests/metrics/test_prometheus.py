@@ -10,13 +10,27 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 from fastapi import FastAPI
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, make_asgi_app
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_fastapi_instrumentator import Instrumentator
 
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
+from fastapi_aqueduct.asgi import errors
 from fastapi_aqueduct.engine.timing import Timing
+from fastapi_aqueduct.exceptions import (
+    ArenaFull,
+    DeadlineUnreachable,
+    ForkedError,
+    NotRunningError,
+    Overloaded,
+    QueueFull,
+    StepUnavailable,
+    TaskTooLarge,
+    reason_of,
+)
+from fastapi_aqueduct.metrics.families import REASONS
 from fastapi_aqueduct.metrics.prometheus import AqueductCollector
 from fastapi_aqueduct.testing import client
 
@@ -57,7 +71,7 @@ async def test_under_the_instrumentator(tmp_path: Path) -> None:
             assert samples["aqueduct_workers pictures ready step1_Hold"] == 1
             assert samples["aqueduct_workers pictures dead step1_Hold"] == 0
             assert samples["aqueduct_queue_length pictures step1_Hold"] == 0
-            assert samples["aqueduct_worker_restarts_total pictures step1_Hold"] == 0
+            assert samples["aqueduct_worker_restarts_total signal pictures step1_Hold"] == 0
             assert samples["aqueduct_step_broken pictures step1_Hold"] == 0
             assert samples["aqueduct_step_given_up pictures step1_Hold"] == 0
             assert 100_000 <= samples["aqueduct_arena_bytes pictures used"]
@@ -87,12 +101,12 @@ async def test_deaths_are_counted(tmp_path: Path) -> None:
     async with flow:
         held = asyncio.create_task(flow.process(Held(tmp_path), DEADLINE))
         await eventually(gate.is_entered)
-        gate.open()  # for the second time it is done
         os.kill(pids(flow)[0], signal.SIGKILL)
+        gate.open()  # after the kill, or the first worker may answer; the second time it is done
         await held
         await eventually(lambda: pids(flow))
         samples = read(generate_latest(registry).decode())
-        assert samples["aqueduct_worker_restarts_total flow step1_Hold"] == 1
+        assert samples["aqueduct_worker_restarts_total signal flow step1_Hold"] == 1
         assert samples["aqueduct_task_retries_total flow step1_Hold"] == 1
         assert samples["aqueduct_workers flow ready step1_Hold"] == 1
         assert samples["aqueduct_tasks_total flow completed"] == 1
@@ -113,11 +127,33 @@ async def test_step_that_is_broken_and_workers_that_are_worn() -> None:
                 os.kill(pid, signal.SIGKILL)
             await eventually(lambda: not pids(flow))
         samples = read(generate_latest(registry).decode())
-    assert samples["aqueduct_worker_recycles_total flow step2_Adder"] == 1
-    assert samples["aqueduct_worker_recycles_total flow step1_Adder"] == 0
+    assert samples["aqueduct_worker_recycles_total flow tasks step2_Adder"] == 1
+    assert samples["aqueduct_worker_recycles_total flow tasks step1_Adder"] == 0
     assert samples["aqueduct_step_broken flow step1_Adder"] == 1
     assert samples["aqueduct_step_broken flow step2_Adder"] == 0
     assert samples["aqueduct_step_given_up flow step1_Adder"] == 0
+
+
+async def test_refusals_by_reason() -> None:
+    """Each reason is there before the first refusal, else a rate would miss that."""
+    flow = Flow(Adder())
+    registry = CollectorRegistry()
+    registry.register(AqueductCollector([flow]))
+    for count in (0, 1):
+        samples = read(generate_latest(registry).decode())
+        assert samples["aqueduct_refusals_total flow not_running"] == count
+        assert samples["aqueduct_refusals_total flow queue_full"] == 0
+        with pytest.raises(NotRunningError):
+            await flow.process(Sum(1))
+
+
+def test_the_reasons_of_refusals() -> None:
+    """All that a flow, or an endpoint for it, counts as a refusal."""
+    bodies = [kind for name, kind in vars(errors).items() if name != "BodyError" and isinstance(kind, type)]
+    refused: list[type[Exception]] = [kind for kind in bodies if issubclass(kind, errors.BodyError)]
+    refused += [ArenaFull, DeadlineUnreachable, ForkedError, NotRunningError, Overloaded, QueueFull, StepUnavailable]
+    refused.append(TaskTooLarge)
+    assert {reason_of(kind.__new__(kind)) for kind in refused} == set(REASONS)
 
 
 def test_flows_that_share_a_name() -> None:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler
+from fastapi_aqueduct.engine.child.trace import DUMP_SIGNAL
 
 from ..handlers import Each, Gate, note, raise_error
 
@@ -355,6 +356,23 @@ def hold_the_interpreter(task: Any) -> None:
 def stop_itself(task: Any) -> None:
     Path(task.path).touch()
     os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def wait_for_dump_signal() -> None:
+    """Go on when this worker has been told to write its stack: it is about to be killed, a little later."""
+    told = threading.Event()
+    signal.signal(DUMP_SIGNAL, lambda *_: told.set())
+    while not told.is_set():
+        time.sleep(0.01)
+
+
+def answer_too_late(task: Any) -> None:
+    """Answer only just too late, or take as long as the task says."""
+    if task.seconds is None:
+        wait_for_dump_signal()
+        task.pid = os.getpid()
+    else:
+        work(task)
 
 
 def fork_and_wait(task: Any) -> None:

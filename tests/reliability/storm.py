@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -67,8 +68,9 @@ class Storm:
             # Mostly those at work: a worker that is never let up to work proves little.
             if workers := (pids if chance.random() < 0.9 else all_pids)(flow, step):
                 kind = signal.SIGSTOP if chance.random() < self.stops else signal.SIGKILL
-                os.kill(chance.choice(workers), kind)
-                self.signals[kind.name] += 1
+                with contextlib.suppress(ProcessLookupError):  # it has ended, and the flow has not handled that yet
+                    os.kill(chance.choice(workers), kind)
+                    self.signals[kind.name] += 1
         is_over.set()
         _, hung = await asyncio.wait(clients, timeout=CALL_TIMEOUT + 15)
         self.calls["hung"] += len(hung)

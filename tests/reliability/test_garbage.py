@@ -54,7 +54,11 @@ GARBAGE = {
     "a block released that was not kept": pack(Kind.RELEASED, pack_offsets([4096])),
     "no list of blocks": pack(Kind.RELEASED, b"abc"),
     "a failure that is none": pack(Kind.FAILED, b"\x80\x05garbage"),
+    "no number of records": pack(Kind.DROPPED, b"abc"),
 }
+
+NO_RECORD = pack(Kind.LOG, b"\x80\x05garbage")
+"""A frame that is read later than the answers that follow it."""
 
 
 async def test_a_worker_that_writes_garbage_is_killed_and_replaced(subtests: pytest.Subtests) -> None:
@@ -72,6 +76,9 @@ async def test_a_worker_that_writes_garbage_is_killed_and_replaced(subtests: pyt
                 await eventually(lambda: pids(flow) not in ([], [before]))  # noqa: B023
                 assert lacking(flow) == 0
                 assert (await flow.process(Job(number=1, garbage=b""), DEADLINE)).number == 3
+        (before,) = pids(flow)
+        await asyncio.wait_for(outcome(flow.process(Job(number=1, garbage=NO_RECORD), 300)), DEADLINE)
+        await eventually(lambda: pids(flow) not in ([], [before]))
         await complete(flow, 1)
     assert escaped == []
 

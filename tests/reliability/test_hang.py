@@ -21,7 +21,7 @@ from fastapi_aqueduct.testing import client
 
 from .. import handlers as common
 from ..handlers import Each, Gate, Job, StartingOnce, Whole
-from ..support import DEADLINE, eventually, outcome, pids, running
+from ..support import DEADLINE, eventually, forked, outcome, pids, running
 from . import handlers
 from .handlers import StartingAndGate, Stopping
 from .support import complete
@@ -69,6 +69,16 @@ async def test_the_tasks_of_other_workers_do_not_notice(tmp_path: Path) -> None:
         assert len(used - {died.pid}) >= 1
         assert died.pid not in used
         assert flow.statistics().failed == 1
+
+
+async def test_a_worker_that_answers_only_just_too_late_gets_no_further_task() -> None:
+    """It is killed for the first task, and another one would be lost with it."""
+    step = FlowStep(Each(handlers.answer_too_late), handle_timeout=0.5, max_retries=0)
+    async with running(forked(step)) as flow:
+        late = await flow.process(Job(seconds=None), DEADLINE)
+        next_one = await flow.process(Job(seconds=0.1), DEADLINE)
+        assert next_one.pid != late.pid
+        assert [step.restarts for step in flow.statistics().steps] == [1]
 
 
 async def test_a_replacement_that_hangs_in_on_start_is_replaced_itself(

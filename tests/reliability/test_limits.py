@@ -54,9 +54,7 @@ def test_a_limit_that_is_too_low_is_told_with_what_to_change(
     assert [word for word in words if word not in said] == []
 
 
-@pytest.mark.parametrize(
-    ("limit", "value"), [("RLIMIT_NOFILE", 128), ("RLIMIT_AS", 8 * GIB), ("RLIMIT_FSIZE", GIB)]
-)
+@pytest.mark.parametrize(("limit", "value"), [("RLIMIT_NOFILE", 128), ("RLIMIT_AS", 8 * GIB), ("RLIMIT_FSIZE", GIB)])
 def test_a_flow_that_fits_the_limit_starts(tmp_path: Path, limit: str, value: int) -> None:
     settings = {"limit": limit, "value": value, "nprocs": 1, "memory_limit": 64 << 20}
     assert run_script(tmp_path, SCRIPT.format(**settings)) == "started\n"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fastapi_aqueduct import Flow, FlowStep
+from fastapi_aqueduct.engine.statistics import WearKind
 from fastapi_aqueduct.engine.timing import Timing
 
 from .. import handlers as common
@@ -73,11 +74,14 @@ async def load_until(flow: Flow, enough: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "limits",
-    [{"max_tasks": 40, "max_tasks_jitter": 40}, {"max_age": 0.4}, {"max_memory_growth": 30 << 20}],
-    ids=["tasks", "age", "memory"],
+    ("kind", "limits"),
+    [
+        (WearKind.TASKS, {"max_tasks": 40, "max_tasks_jitter": 40}),
+        (WearKind.AGE, {"max_age": 0.4}),
+        (WearKind.MEMORY, {"max_memory_growth": 30 << 20}),
+    ],
 )
-async def test_no_request_notices_that_workers_are_replaced(limits: dict[str, Any]) -> None:
+async def test_no_request_notices_that_workers_are_replaced(kind: WearKind, limits: dict[str, Any]) -> None:
     step = FlowStep(Leaking(1 << 20) if "max_memory_growth" in limits else Each(common.tell_pid), nprocs=2, **limits)
     async with running(Flow(step, timing=WATCHFUL)) as flow, Watch(flow) as watch:
         before = set(pids(flow))
@@ -88,7 +92,9 @@ async def test_no_request_notices_that_workers_are_replaced(limits: dict[str, An
         assert watch.fewest_ready == 2
         assert len(watch.seen) >= RECYCLED + 2
         assert not before & set(pids(flow))
-        assert flow.statistics().steps[0].restarts == 0
+        statistics = flow.statistics().steps[0]
+        assert statistics.restarts == 0
+        assert statistics.recycled_by_kind == dict.fromkeys(WearKind, 0) | {kind: statistics.recycled}
         assert flow.statistics().failed == 0
 
 

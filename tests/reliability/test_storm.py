@@ -87,8 +87,8 @@ async def default_storm(seconds: float, chance: random.Random) -> Storm:
 
 
 async def test_a_storm_over_default_settings(seeded: random.Random, note_figure: Note) -> None:
-    storm = await default_storm(15.0, seeded)
-    note_figure("storm of 15 s, default settings", f"{storm.share:.1%} answered; {storm}")
+    storm = await default_storm(8.0, seeded)
+    note_figure("storm of 8 s, default settings", f"{storm.share:.1%} answered; {storm}")
     assert storm.share >= 0.8
 
 

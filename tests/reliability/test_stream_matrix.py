@@ -33,9 +33,7 @@ FORMS: dict[str, Callable[..., FlowStep]] = {
     "rounds": lambda batch_size=8, **options: FlowStep(Rounds(), batch_size=batch_size, **options),
     "continuous": lambda **options: FlowStep(Rounds(), batch_size=8, continuous=True, **options),
     "coroutine": lambda **options: FlowStep(Awaiting(), concurrency=8, **options),
-    "async generator": lambda **options: FlowStep(
-        AsyncYielding(handlers.count_up_in_loop), concurrency=8, **options
-    ),
+    "async generator": lambda **options: FlowStep(AsyncYielding(handlers.count_up_in_loop), concurrency=8, **options),
 }
 
 COUNT = 5

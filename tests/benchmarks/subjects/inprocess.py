@@ -12,11 +12,11 @@ from typing import Any
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, FlowStep
 from fastapi_aqueduct.engine.child.continuous import ContinuousRunner
 from fastapi_aqueduct.engine.child.generators import GeneratorRunner
-from fastapi_aqueduct.engine.child.main import Runner
 from fastapi_aqueduct.engine.child.parent_death import ParentDeathSignal
 from fastapi_aqueduct.engine.child.program import Program
 from fastapi_aqueduct.engine.child.return_check import ReturnCheck
 from fastapi_aqueduct.engine.child.runners import PlainRunner
+from fastapi_aqueduct.engine.child.session import Runner
 from fastapi_aqueduct.engine.child.setup import Setup
 from fastapi_aqueduct.engine.child.worker import Worker
 from fastapi_aqueduct.engine.memory.flow_memory import FlowMemory
@@ -26,13 +26,17 @@ from fastapi_aqueduct.engine.memory.tenant import Tenant
 from fastapi_aqueduct.engine.route import Route
 from fastapi_aqueduct.engine.scheduling.caller import Caller
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
+from fastapi_aqueduct.engine.scheduling.entry import QueueEntry
+from fastapi_aqueduct.engine.scheduling.recorder import Recorder
 from fastapi_aqueduct.engine.scheduling.stream import FlowStream
-from fastapi_aqueduct.engine.wire.channel import WorkerChannel, make_pair
+from fastapi_aqueduct.engine.wire.channel import make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
+from fastapi_aqueduct.engine.wire.worker_channel import WorkerChannel
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
 from fastapi_aqueduct.engine.workers.pool import Pool
-from fastapi_aqueduct.engine.workers.spec import make_specs
+from fastapi_aqueduct.engine.workers.spec import SpecMaker
 from fastapi_aqueduct.runtime import task_hosts
+from fastapi_aqueduct.worker import WorkerInfo
 
 MEMORY_LIMIT = 64 << 20
 QUEUE_SIZE = 1024
@@ -101,9 +105,9 @@ class LocalFlow:
         self._memory_fd = create_memory("local", self._layout.size)
         memory = FlowMemory(Mapping(self._memory_fd, self._layout.size), self._layout)
         named = [(f"step{number}", step) for number, step in enumerate(steps, start=1)]
-        self._pools = [Pool(spec, [1 + spec.index]) for spec in make_specs("local", named)]
-        self._dispatcher = Dispatcher("local", self._pools, memory, QUEUE_SIZE, 1)
-        self._caller = Caller(self._dispatcher, memory, QUEUE_SIZE)
+        self._pools = [Pool(spec, [1 + spec.index]) for spec in SpecMaker("local", named).make_all()]
+        self._dispatcher = Dispatcher("local", self._pools, memory, QUEUE_SIZE, 1, recorder=Recorder(steps))
+        self._caller = Caller(self._dispatcher, memory, QueueEntry(self._dispatcher, QUEUE_SIZE, memory.refusals))
         for pool in self._pools:
             pool.observer = self._dispatcher
         self._dispatcher.attach(self._loop)
@@ -129,9 +133,7 @@ class LocalFlow:
         local = self._worker_class(setup, program, self._memory_fd)
         pool = self._pools[setup.step]
         call_of = memory.arena.status.call_of
-        worker = WorkerHandle(
-            pool.index, pool.name, pool.step, setup.region, local.sock, call_of, self._receive, _never
-        )
+        worker = WorkerHandle(pool.spec, 0, setup.region, local.sock, call_of, self._receive, _never)
         worker.pid = os.getpid()
         worker.attach(self._loop)
         pool.add(pool.slots[0], worker)
@@ -160,6 +162,7 @@ def make_setup(layout: Layout, index: int = 0) -> Setup:
         layout=layout,
         region=1 + index,
         blocks={},
+        info=WorkerInfo("flow", f"step{index + 1}", 0, 0, 1),
     )
 
 

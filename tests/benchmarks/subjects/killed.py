@@ -82,12 +82,14 @@ async def main(workers: int) -> None:
         killed = time.monotonic()
         os.kill(pids[0], signal.SIGKILL)
         await load.stranger.wait()
-        say({
-            "recovery": time.monotonic() - killed,
-            "pause": load.longest_pause,
-            "failed": load.failed,
-            "start": start,
-        })
+        say(
+            {
+                "recovery": time.monotonic() - killed,
+                "pause": load.longest_pause,
+                "failed": load.failed,
+                "start": start,
+            }
+        )
         for caller in callers:
             caller.cancel()
         wait_for_end()
