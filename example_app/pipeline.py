@@ -4,7 +4,9 @@ Worker processes import this module, so it does not import a web framework. Each
 ``on_start``, so that a worker loads only what its own step needs.
 """
 
+import logging
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,11 +14,14 @@ from annotated_types import Interval
 
 from example_app.layout import Strip, reading_order
 from example_app.pictures import Pixels, read_picture
-from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, Upload
+from example_app.request_id import request_id
+from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, Upload, task_context
 
 if TYPE_CHECKING:
     from example_app.finder import LineFinder
     from example_app.reader import LineReader
+
+log = logging.getLogger(__name__)
 
 NICE = 10
 """Niceness of the workers with models: the web server responds quickly while they use all cores."""
@@ -134,10 +139,14 @@ class Recognise(BaseTaskHandler):
 
         A picture leaves the batch after its last line, or after the round in which its caller has left.
         """
+        begun_at = time.monotonic()
         for task in tasks:
             task.strips = self._arrange(task.strips)
         for index, live in enumerate(self.rounds(tasks)):
             self._read_lines(index, live)
+            for task in live:
+                if index + 1 >= len(task.strips):
+                    self._finish(task, time.monotonic() - begun_at)
 
     def _arrange(self, strips: list[Strip]) -> list[Strip]:
         """Return the lines of one picture upright and in reading order."""
@@ -155,10 +164,13 @@ class Recognise(BaseTaskHandler):
                 task.lines.append(Line(text, score, box))
                 task.emit(ReadLine(text, score, box, index + 1, len(task.strips)))
             task.progress(index + 1, len(task.strips))  # also where the line is left out
-        for task in tasks:
-            if index + 1 >= len(task.strips):
-                task.strips = []
-                task.finish()
+
+    def _finish(self, task: OcrTask, seconds: float) -> None:
+        """Log what was read, with the id of the task's request, and answer the task."""
+        with task_context(task):
+            log.info("read %d of %d lines in %.2f s", len(task.lines), len(task.strips), seconds)
+        task.strips = []
+        task.finish()
 
 
 # The detector takes 0.5 to 1.5 s of a core for each picture, depending on the processor, so one worker would leave a
@@ -168,4 +180,5 @@ flow = Flow(
     FlowStep(Decode(), nprocs=2),
     FlowStep(Detect(), nprocs=2),
     FlowStep(Recognise(), batch_size=4, batch_timeout=0.01),
+    context=[request_id],
 )

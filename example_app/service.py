@@ -70,8 +70,8 @@ class Service:
 
     def read_log(self) -> str:
         """Return the output of the service so far."""
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        # Not with seek(): the service has the same position in the file, and would write there.
+        return os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0).decode(errors="replace")
 
     def stop(self) -> None:
         """Stop the service with SIGTERM, and kill it if it does not end."""
