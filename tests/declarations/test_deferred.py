@@ -16,7 +16,7 @@ MODULES = [f"tests/declarations/test_{name}.py" for name in ("application", "mar
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated where they are written")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_annotations_that_are_evaluated_when_they_are_asked_for(tmp_path: Path) -> None:
     for path in (ROOT / "tests").rglob("*.py"):
         copy = tmp_path / path.relative_to(ROOT)

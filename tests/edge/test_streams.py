@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import aiohttp
@@ -18,9 +17,6 @@ from .ways import PROXIED, Way, along
 SERVERS = (UVICORN, HYPERCORN, GRANIAN)
 DIRECT = [Way(server, "httpx") for server in SERVERS]
 ENDPOINTS = ("events", "lines", "pieces")
-
-SOON = 1.0
-"""Seconds in which a generator is closed when its client leaves; on a quiet machine it takes milliseconds."""
 
 
 @along([*DIRECT, *PROXIED])
@@ -43,12 +39,10 @@ async def test_a_client_that_leaves(way: Way, url: str, tmp_path: Path, service:
         path = f"/{endpoint}?gate={tmp_path}&name={endpoint}&at={at}"
         requests.append(asyncio.create_task(client.send("GET", path)))
         await eventually(Gate(tmp_path, endpoint).is_entered)
-    begun = time.monotonic()
     for client, request in zip(clients, requests, strict=True):
         request.cancel()
         await client.close()
     await eventually(lambda: all(notes(tmp_path / f"{endpoint}.closed") for endpoint in ENDPOINTS))
-    assert time.monotonic() - begun < SOON
     await asyncio.wait(requests)
     await eventually(service.is_idle)
 
@@ -61,9 +55,7 @@ async def test_a_socket_whose_client_leaves(url: str, tmp_path: Path, service: E
     async with aiohttp.ClientSession() as session:
         socket = await session.ws_connect(f"{url}/socket?gate={tmp_path}&name=gate&at={at}")
         await eventually(Gate(tmp_path).is_entered)
-        begun = time.monotonic()
         closing = asyncio.create_task(socket.close())
         await eventually(lambda: notes(closed) == ["closed"])
-        assert time.monotonic() - begun < SOON
         await asyncio.wait_for(closing, DEADLINE)
     await eventually(service.is_idle)

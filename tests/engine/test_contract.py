@@ -15,7 +15,7 @@ from fastapi_aqueduct import Flow, FlowState, FlowStep, NotRunningError, WorkerD
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, notes
-from ..support import WORKERS, engine, eventually, outcome, pids, running
+from ..support import DEADLINE, WORKERS, engine, eventually, outcome, pids, running
 
 Method = Literal["spawn", "forkserver"]
 
@@ -110,7 +110,7 @@ async def test_a_task_dies_with_its_worker_at_once(method: Method, tmp_path: Pat
         await eventually(gate.is_entered)
         (pid,) = pids(flow)
         os.kill(pid, signal.SIGKILL)
-        died = await asyncio.wait_for(task, 10)
+        died = await asyncio.wait_for(task, DEADLINE)
         assert isinstance(died, WorkerDied)
         assert (died.step, died.pid, died.exit_code) == ("step1_Each", pid, -signal.SIGKILL)
         assert "SIGKILL" in str(died)

@@ -351,7 +351,7 @@ async def test_a_stop_that_is_not_graceful_ends_tasks_at_once(tmp_path: Path) ->
     gate = Gate(tmp_path)
     tasks = [asyncio.create_task(outcome(flow.process(Job(gate=gate), 60))) for _ in range(3)]
     await eventually(gate.is_entered)
-    await asyncio.wait_for(flow.stop(graceful=False), 5)
+    await asyncio.wait_for(flow.stop(graceful=False), DEADLINE)
     for ended in await asyncio.gather(*tasks):
         assert isinstance(ended, NotRunningError)
         assert "stopped" in str(ended)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -70,9 +69,7 @@ async def test_leaving_between_two_items_closes_the_generator_soon(leave: Any, t
     async with running(forked(FlowStep(Yielding(handlers.run_for_ever)))) as flow:
         path = tmp_path / "notes"
         await leave(flow, Job(path=path, payload=np.ones(20_000)))
-        started = time.monotonic()
         await eventually(lambda: notes(path) == ["closed"])
-        assert time.monotonic() - started < 1.0  # a few milliseconds on an idle machine
         await eventually(lambda: blocks(flow) == 0)
         assert flow.statistics().cancelled == 1
         assert flow.statistics().in_flight == 0

@@ -155,7 +155,7 @@ async def test_a_call_that_fails_in_another_thread_leaves_no_garbage_that_holds_
         gc.disable()
         try:
             await asyncio.to_thread(work)
-            await eventually(lambda: flow.statistics().arena.blocks == 0, 5)
+            await eventually(lambda: flow.statistics().arena.blocks == 0)
         finally:
             gc.enable()
 
@@ -248,7 +248,7 @@ async def test_a_call_ends_in_time_and_is_not_written_to_later_where_the_owner_i
         task = Job(number=1)
         began_at = time.monotonic()
         error = threads.submit(flow.process_blocking, task, 0.2).exception()  # this loop stands still meanwhile
-        assert 0.2 <= time.monotonic() - began_at < 1.0
+        assert 0.2 <= time.monotonic() - began_at < DEADLINE
         assert isinstance(error, TaskTimeout)
         assert "timeout" in str(error) and "busy" in str(error)
         assert (await flow.process(Job(number=5))).number == 6

@@ -15,7 +15,7 @@ from fastapi_aqueduct.engine.options import StartMethod
 from fastapi_aqueduct.engine.workers.group import Remains
 from fastapi_aqueduct.engine.workers.process import Descriptors, ForkserverProcess, Process, SpawnedProcess
 
-from ..support import traces, wait_until
+from ..support import DEADLINE, traces, wait_until
 
 
 def start_stillborn(method: StartMethod) -> Process:
@@ -36,8 +36,8 @@ def test_a_closed_process_keeps_its_status_and_no_descriptor(method: StartMethod
     before = traces()
     process = start_stillborn(method)
     if method == "spawn":
-        assert process.wait(5.0) == 0
-    assert wait_until(lambda: process.exit_code() == 0, 5.0)
+        assert process.wait(DEADLINE) == 0
+    assert wait_until(lambda: process.exit_code() == 0, DEADLINE)
     process.close()
     assert not (traces() - before).descriptors
     process.close()
@@ -57,7 +57,7 @@ def test_threads_that_count_the_children_of_multiprocessing_take_no_exit_status_
         try:
             for _ in range(40):
                 process = start_stillborn("forkserver")
-                assert wait_until(lambda process=process: process.exit_code() is not None, 5.0)  # type: ignore[misc]
+                assert wait_until(lambda process=process: process.exit_code() is not None, DEADLINE)  # type: ignore[misc]
                 assert process.exit_code() == 0
                 process.close()
         finally:
@@ -67,6 +67,7 @@ def test_threads_that_count_the_children_of_multiprocessing_take_no_exit_status_
 def test_a_launch_without_a_process_leaves_the_children_of_the_server_alone() -> None:
     """Their exit statuses belong to the application; the number 0 would stand for the group of the server."""
     child = subprocess.Popen(["sh", "-c", "exit 7"])
-    assert wait_until(lambda: os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None, 5.0)
+    has_ended = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    assert wait_until(lambda: os.waitid(os.P_PID, child.pid, has_ended) is not None, DEADLINE)
     Remains().add(0)
-    assert child.wait(5.0) == 7
+    assert child.wait(DEADLINE) == 7

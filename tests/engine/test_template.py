@@ -214,7 +214,7 @@ async def test_a_stop_does_not_wait_for_a_template_that_is_loading(tmp_path: Pat
         await eventually(lambda: len(notes(tmp_path / "loads")) == 2)
         loading = int(notes(tmp_path / "loads")[1].partition(":")[0])
         with Ends([loading]) as ends:
-            await asyncio.wait_for(flow.stop(), 5.0)
+            await asyncio.wait_for(flow.stop(), DEADLINE)
             assert not ends.wait(1.0)
 
 

@@ -55,7 +55,7 @@ def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(170)  # all that two cores can do for twenty seconds, and other tests run beside it
+@pytest.mark.timeout(300)  # all that two cores can do for twenty seconds, and other tests run beside it
 def test_it_reads_every_sample_and_stops() -> None:
     finished = run(ROOT, "--once")
     assert finished.returncode == 0, finished.stdout + finished.stderr

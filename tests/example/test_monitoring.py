@@ -13,7 +13,7 @@ from ..monitoring import dashboard
 from ..monitoring.server import NEEDS_PROMETHEUS
 from ..monitoring.watching import Watched, alerts, watching
 
-pytestmark = [NEEDS_PROMETHEUS, pytest.mark.timeout(120)]
+pytestmark = [NEEDS_PROMETHEUS, pytest.mark.timeout(240)]
 
 LOAD_TIME = 4.0
 """Seconds."""

@@ -165,7 +165,7 @@ def test_a_reading_can_be_cancelled_before_the_first_line(
     assert not is_displayed(browser, "#result")
 
 
-@pytest.mark.timeout(120)  # a new worker loads its models
+@pytest.mark.timeout(240)  # a new worker loads its models
 def test_a_cut_stream_and_a_busy_service_are_told_and_can_be_tried_again(
     browser: Browser, service: Service, tmp_path: Path, long_page: bytes
 ) -> None:

@@ -59,7 +59,7 @@ async def test_those_that_do_not_finish_are_terminated_and_then_killed(
     started = time.monotonic()
     with caplog.at_level(logging.WARNING, "fastapi_aqueduct"):
         await asyncio.wait_for(flow.stop(), DEADLINE)
-    assert 0.3 <= time.monotonic() - started < 5.0
+    assert 0.3 <= time.monotonic() - started < 20.0
     ended = held.result()
     assert isinstance(ended, NotRunningError)
     assert "the flow was stopped" in str(ended)

@@ -187,7 +187,7 @@ async def test_stopping(tmp_path: Path, name: str, nprocs: int, method: str) -> 
     started = time.monotonic()
     await asyncio.wait_for(flow.stop(), DEADLINE)
     # A stopped process takes no SIGTERM: its time to leave, then a second for that.
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 20.0
     assert await asyncio.gather(*waiting) == tasks
     assert all(task.answer == task.payload[::-1] for task in tasks)
     del tasks, waiting  # their answers are views

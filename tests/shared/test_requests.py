@@ -142,7 +142,7 @@ async def test_a_canary_reports_and_is_promoted_for_all() -> None:
             factors = [await factor(flow) for flow in (first, second) * 10]
             assert set(factors) == {2, 3}
             await eventually(lambda: canary.report().candidate.tasks == factors.count(3))
-            assert canary.report().baseline.tasks == factors.count(2)
+            await eventually(lambda: canary.report().baseline.tasks == factors.count(2))
             with pytest.raises(StepChanging):
                 await second.steps["times"].restart()
             await canary.promote()
@@ -173,11 +173,13 @@ async def test_a_shadow_shows_both_answers_and_their_memory_comes_back() -> None
     flow = make_flow()
     async with sharing(flow):
         async with flow.steps["times"].shadow(Times(3)) as shadow:
+            pairs = []
             for number in (1, 2, 13):
                 task = job(number, 1 << 17)
                 await outcome(flow.process(task, DEADLINE))
                 del task
-            pairs = [await asyncio.wait_for(anext(shadow), DEADLINE) for _ in range(3)]
+                # Before the next task: a shadow that is two tasks behind skips it.
+                pairs.append(await asyncio.wait_for(anext(shadow), DEADLINE))
             for pair, number in zip(pairs, (1, 2), strict=False):
                 assert pair.baseline.result[-1] == 2 * number and pair.candidate.result[-1] == 3 * number
             assert isinstance(pairs[2].baseline, BadModel) and isinstance(pairs[2].candidate, BadModel)
