@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from .function import in_worker
     from .handler import BaseTaskHandler
     from .logger import log
-    from .params import FormField, PartLimits, Upload, UploadInfo
+    from .params import FormField, PartLimits, RawUpload, Upload, UploadInfo
     from .placement.ray_actor import RayActor
     from .reports import Progress, TaskPair
     from .settings import Setting
@@ -108,6 +108,7 @@ __all__ = [
     "PartLimits",
     "Progress",
     "QueueFull",
+    "RawUpload",
     "RayActor",
     "Setting",
     "Shadow",
@@ -186,6 +187,7 @@ _MODULES = {
     "FormField": "params",
     "PartLimits": "params",
     "Progress": "reports",
+    "RawUpload": "params",
     "Upload": "params",
     "UploadInfo": "params",
 }

@@ -38,7 +38,8 @@ class BaseTaskHandler:
     ``__init__`` light and load models in `on_start`. Each method may be ``async def``.
 
     Raises:
-        ConfigurationError: A subclass defines `on_start` or `on_stop` with a ``yield``, so its body would not run.
+        ConfigurationError: A subclass defines `on_start`, `check` or `on_stop` with a ``yield``, so its body would not
+            run.
 
     Example:
             class Classify(BaseTaskHandler):
@@ -110,6 +111,19 @@ class BaseTaskHandler:
             return host.rounds(tasks)
         return rounds_without_worker(tasks)
 
+    def check(self) -> Awaitable[object] | object:
+        """Tell whether the model is healthy, such as by one small prediction. Not asked where it is not defined.
+
+        A worker calls it before it is ready, and then every 10 seconds between two batches, turns or rounds; where
+        `handle` is ``async def``, beside the calls, in their event loop. False, or an exception, means that the model
+        is unhealthy: the worker goes on with its tasks, the log and ``flow.statistics()`` say why, and ``/ready``
+        responds 503 when all workers of the step are unhealthy. ``FlowStep(check_timeout=...)`` limits its time.
+
+        Returns:
+            False if the model is unhealthy; None counts as healthy.
+        """
+        return None
+
     def on_stop(self) -> Awaitable[None] | None:
         """Release the resources of `on_start`. Runs in the worker when it is stopped, not when it is killed."""
         return None
@@ -140,6 +154,11 @@ def form_of(handler: BaseTaskHandler) -> HandlerForm:
     return HandlerForm.GENERATOR if inspect.isgeneratorfunction(handler.handle) else HandlerForm.PLAIN
 
 
+def has_check(handler: BaseTaskHandler) -> bool:
+    """Return whether a handler tells how its model is."""
+    return getattr(handler.check, "__func__", None) is not BaseTaskHandler.check
+
+
 def check_methods(name: str, owner: object) -> None:
     """Refuse methods whose bodies would not run when a worker calls them.
 
@@ -148,14 +167,29 @@ def check_methods(name: str, owner: object) -> None:
         owner: The class, or an instance, which may have methods of its own.
 
     Raises:
-        ConfigurationError: `on_start` or `on_stop` is a generator function, or a method is not callable.
+        ConfigurationError: `on_start`, `check` or `on_stop` is a generator function, or a method is not callable.
     """
-    for method in ("on_start", "handle", "on_stop"):
+    for method in ("on_start", "handle", "check", "on_stop"):
         function = getattr(owner, method)
         if not callable(function):
             raise ConfigurationError(f"{name}.{method} is not callable, got {function!r}")
+        if method == "check" and not isinstance(owner, type) and _needs_arguments(function):
+            raise ConfigurationError(
+                f"{name}.check takes arguments, but a worker calls it with none, to ask how the model is; give a "
+                "method for another purpose another name"
+            )
         if method != "handle" and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)):
             raise ConfigurationError(
                 f"{name}.{method} has a `yield`, but a worker calls it once, so its body would not run; write "
                 f"`def {method}(self)` or `async def {method}(self)` without a `yield`"
             )
+
+
+def _needs_arguments(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # a function of C without a signature
+        return False
+    return False

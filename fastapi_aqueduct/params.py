@@ -15,16 +15,34 @@ from .exceptions import ConfigurationError, InvalidArgument
 
 
 class UploadMarker:
-    """Marks a parameter that gets the body of a request; see `Upload`."""
+    """Marks a parameter that gets the body of a request; see `Upload` and `RawUpload`.
+
+    Args:
+        is_raw: Whether it gets the body as it is, also that of a form.
+
+    Attributes:
+        is_raw: As given.
+    """
+
+    def __init__(self, is_raw: bool = False) -> None:
+        self.is_raw = is_raw
 
     def __repr__(self) -> str:
-        return "Upload"
+        return "RawUpload" if self.is_raw else "Upload"
 
 
 Upload: TypeAlias = Annotated[memoryview, UploadMarker()]
 """The body of a request in shared memory: a read-only `memoryview` of bytes (``len``, slices, ``numpy.frombuffer``).
 
 A parameter of this type in the constructor of a task gets the body of the request, or a part of a multipart form."""
+
+
+RawUpload: TypeAlias = Annotated[memoryview, UploadMarker(is_raw=True)]
+"""The body of a request in shared memory as it was sent, whatever its Content-Type: also a form is not taken apart.
+
+For endpoints that read the body themselves, or pass it on. A task has one parameter of this type, which is the whole
+body, so that it can have neither another upload nor fields of a form. Everything else is as for `Upload`: limits,
+guards, ``media_type``, ``accept_gzip`` and `UploadInfo`, whose ``content_type`` has the boundary of a form."""
 
 
 class UploadInfo(NamedTuple):

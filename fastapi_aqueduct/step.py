@@ -51,6 +51,9 @@ class FlowStep:
             worker is killed and replaced, so this must exceed the slowest regular batch. A coroutine that takes longer
             is cancelled and fails with `HandlerTimeout`, and so does one item of an asynchronous generator; the worker
             is killed if they block its event loop for that time. None: no limit.
+        check_timeout: Seconds that one call of `BaseTaskHandler.check` may take. A worker that takes longer is killed
+            and replaced, after its stack was logged; a check that is ``async def`` is cancelled before, and the worker
+            counts as unhealthy. None: no limit.
         max_tasks: Replace a worker after this number of tasks. The new one is ready before the old one stops.
         max_tasks_jitter: The most further tasks, a random number for each worker, so that workers are not replaced
             together.
@@ -91,6 +94,7 @@ class FlowStep:
         *,
         max_retries: int = 1,
         handle_timeout: float | None = None,
+        check_timeout: float | None = 10.0,
         max_tasks: int | None = None,
         max_tasks_jitter: int = 0,
         max_age: float | None = None,
@@ -109,6 +113,7 @@ class FlowStep:
         self.batch_timeout = batch_timeout
         self.max_retries = max_retries
         self.handle_timeout = handle_timeout
+        self.check_timeout = check_timeout
         self.max_tasks = max_tasks
         self.max_tasks_jitter = max_tasks_jitter
         self.max_age = max_age
@@ -259,7 +264,7 @@ class FlowStep:
             value = getattr(self, parameter)
             if value != "auto" and value < 0:
                 raise ConfigurationError(f"the step with {name} needs {parameter} >= 0, got {value}")
-        for parameter in ("handle_timeout", "max_age"):
+        for parameter in ("handle_timeout", "check_timeout", "max_age"):
             value = getattr(self, parameter)
             if value is not None and value <= 0:
                 raise ConfigurationError(f"the step with {name} needs {parameter} > 0, got {value}")

@@ -116,6 +116,8 @@ def _request_body(binding: BodyBinding, schema: dict[str, Any]) -> dict[str, Any
     if len(names) == 1 and names >= set(form["required"]):
         (part,) = uploads.parts.values()
         content = {name: {"schema": _file(part, name)} for name in _media_types(part, uploads) or (_ANY,)}
+    if uploads.raw is not None:
+        return {"required": bool(form["required"]), "content": content}
     content["multipart/form-data"] = {"schema": form}
     encoding = {
         part.name: {"contentType": ", ".join(media_types)}

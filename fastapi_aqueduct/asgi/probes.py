@@ -54,7 +54,7 @@ def judge(flows: Sequence[FlowStatistics], has_started: bool, is_draining: bool)
 
 _NOT_RUNNING = (FlowState.STOPPED, FlowState.STARTING, FlowState.STOPPING)
 
-_GRAVITY = ("draining", *_NOT_RUNNING, "failed", "hanging", "broken", "unavailable", "degraded")
+_GRAVITY = ("draining", *_NOT_RUNNING, "failed", "hanging", "broken", "unavailable", "unhealthy", "degraded")
 """The words for problems, the gravest first."""
 
 
@@ -88,16 +88,20 @@ def _symptoms_of_step(name: str, step: StepStatistics) -> Iterator[tuple[str, st
         return
     if not ready:
         yield "unavailable", f"{name} has no ready worker; one is expected in {step.expected_wait:.1f} s"
-    elif ready < step.nprocs:
+        return
+    if ready < step.nprocs:
         yield "degraded", f"{name} has {ready} of {step.nprocs} workers"
+    if problems := step.problems:
+        word = "unhealthy" if len(problems) == ready else "degraded"
+        yield word, f"the models of {len(problems)} of {ready} workers of {name} are unhealthy: {problems[0]}"
 
 
 class Probes:
     """Three paths that respond with the health of flows.
 
     * ``/startup``: 200 once all flows were ready, so that models can load slowly.
-    * ``/ready``: 200 while every step of every flow has a ready worker or is asleep, workers do not die repeatedly,
-      calls of handlers return, and the server was not told to stop.
+    * ``/ready``: 200 while every step of every flow has a ready worker whose `check` finds nothing wrong, or is asleep,
+      workers do not die repeatedly, calls of handlers return, and the server was not told to stop.
     * ``/live``: 503 only when a step has had no ready worker, or no call has returned, for so long that only a restart
       of the server may help. Until then dead workers are replaced, and a restart would not help.
 
@@ -186,6 +190,8 @@ def _describe(flow: str, step: StepStatistics) -> dict[str, str | int]:
         "restarts": step.restarts,
         "queued": step.queued,
     }
+    if step.problems:
+        description["unhealthy"] = len(step.problems)
     if step.is_asleep:
         description["asleep"] = True
     return description

@@ -9,7 +9,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin  # noqa: F401
 
@@ -50,6 +50,7 @@ class UploadTo(BodyDependency):
         max_body_size: As for `flow_endpoint`.
         accept_gzip: As for `flow_endpoint`.
         upload_limits: As for `flow_endpoint`.
+        raw: Whether it gets the body as it is, whatever its Content-Type, as a `RawUpload` does.
 
     Raises:
         InvalidArgument: ``target`` is neither, or the annotation names another type.
@@ -57,6 +58,7 @@ class UploadTo(BodyDependency):
     """
 
     target: WorkerFunction[..., Any, Any] | Flow
+    raw: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +75,7 @@ class UploadTo(BodyDependency):
             return target.timeout_sec if isinstance(target, WorkerFunction) else RESERVE_TIMEOUT
 
         rules = self._rules(timeout)
-        uploads = Uploads({UNNAMED: _part_of(annotation)}, rules)
+        uploads = Uploads({UNNAMED: _part_of(annotation)._replace(is_raw=self.raw)}, rules)
         binding = BodyBinding(uploads, HeapGuard(rules, flow), is_whole_body=True)
 
         async def receive(request: Request, flow: Flow) -> Any:

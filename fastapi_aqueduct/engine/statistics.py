@@ -38,7 +38,7 @@ class DeathCause(StrEnum):
         START: It ended, or was killed, before it was ready.
         EXIT: It exited by itself.
         SIGNAL: A signal has ended it, which came from a crash or from another process.
-        HANG: A call of its handler took longer than ``handle_timeout``.
+        HANG: A call of its handler took longer than ``handle_timeout``, or a check of it than ``check_timeout``.
         MEMORY: The kernel was out of memory.
         PROTOCOL: It has sent an invalid message.
     """
@@ -146,6 +146,7 @@ class WorkerStatistics:
         device_id: The number or UUID of its device, or several with commas between them; None without
             `WorkerOptions.devices`.
         role: Whether it is one of those that the step should have, or tries out another handler beside them.
+        problem: What is wrong with its model, as `BaseTaskHandler.check` has said; empty while nothing is.
     """
 
     pid: int | None
@@ -155,6 +156,7 @@ class WorkerStatistics:
     version: int = 1
     device_id: str | None = None
     role: WorkerRole = WorkerRole.SERVING
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,19 @@ class StepStatistics:
     @property
     def ready_workers(self) -> int:
         """Number of workers that are ready, without a canary or shadow."""
-        return sum(worker.state is WorkerState.READY and worker.role is WorkerRole.SERVING for worker in self.workers)
+        return len(self._serving())
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the models of these workers, one text for each that is unhealthy."""
+        return tuple(worker.problem for worker in self._serving() if worker.problem)
+
+    def _serving(self) -> list[WorkerStatistics]:
+        return [
+            worker
+            for worker in self.workers
+            if worker.state is WorkerState.READY and worker.role is WorkerRole.SERVING
+        ]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Timing:
             worker allows one more.
         death_window: The window in which deaths are counted; it is longer for models that load slowly.
         hang_after: The shortest call of a handler that may count as hanging.
+        check_interval: The time from one check of a handler's health to the next.
         give_up_after: The time of hanging, or without a ready worker, after which only a restart of the server helps.
         stop_time: The time from the message that stops an idle worker to SIGTERM; `on_stop` runs in it. With the 25 s
             that a graceful stop waits for tasks by default, all ends before Kubernetes kills after 30 s.
@@ -43,6 +44,7 @@ class Timing:
     max_deaths: int = 5
     death_window: float = 300.0
     hang_after: float = 60.0
+    check_interval: float = 10.0
     give_up_after: float = 300.0
     stop_time: float = 3.0
     memory_interval: float = 1.0

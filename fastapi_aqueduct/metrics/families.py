@@ -97,6 +97,10 @@ def _workers(step: StepStatistics) -> dict[str, int]:
     return {state: sum(worker.state is state for worker in serving) for state in WorkerState}
 
 
+def _unhealthy(step: StepStatistics) -> int:
+    return len(step.problems)
+
+
 def _expected_wait(step: StepStatistics) -> float:
     # Asleep is no reason to add replicas, which are what this is read for.
     return step.expected_time if step.is_asleep else step.expected_wait + step.expected_time
@@ -119,6 +123,7 @@ _COUNTER, _GAUGE, _HISTOGRAM = CounterMetricFamily, GaugeMetricFamily, Histogram
 
 _OF_STEPS = (
     Family(_GAUGE, "aqueduct_workers", "Worker processes by state", _workers, "state"),
+    Family(_GAUGE, "aqueduct_workers_unhealthy", "Ready workers whose model is unhealthy, as `check` says", _unhealthy),
     Family(_GAUGE, "aqueduct_workers_wanted", "Workers that a step should have now", "nprocs"),
     Family(_GAUGE, "aqueduct_step_asleep", "1 while a step has no workers because it has no tasks", "is_asleep"),
     Family(_GAUGE, "aqueduct_busy_share", "Share of the time of ready workers that is busy", "load.busy_share"),

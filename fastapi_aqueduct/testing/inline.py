@@ -36,10 +36,10 @@ def inline(flow: Flow | WorkerFunction[..., Any, Any], *, time_limits: bool = Tr
                 response = await http.post("/ocr", content=picture)
 
     What belongs to processes does not apply. Each step has one worker, whatever its ``nprocs``. It is not replaced
-    (``max_tasks``, ``max_age``, ``max_memory_growth``), and ``handle_timeout`` and ``busy_poll`` have no effect. A
-    handler is not pickled, ``worker_init`` is not called, and ``template`` is called here. Log records are made in this
-    process, and have the same attributes as those of workers. A handler that still runs when its flow is stopped goes
-    on until it returns. A crash ends the tests.
+    (``max_tasks``, ``max_age``, ``max_memory_growth``), and ``handle_timeout``, ``check_timeout`` and ``busy_poll``
+    have no effect. A handler is not pickled, ``worker_init`` is not called, and ``template`` is called here. Log
+    records are made in this process, and have the same attributes as those of workers. A handler that still runs when
+    its flow is stopped goes on until it returns. A crash ends the tests.
 
     Args:
         flow: The flow, or the function of `in_worker`; it must not run yet.
@@ -108,5 +108,5 @@ def _for_thread(step: FlowStep) -> FlowStep:
     step = copy.copy(step)
     step.nprocs, step.autoscale = 1, None
     step.busy_poll = 0.0
-    step.handle_timeout = step.max_tasks = step.max_age = step.max_memory_growth = None
+    step.handle_timeout = step.check_timeout = step.max_tasks = step.max_age = step.max_memory_growth = None
     return step

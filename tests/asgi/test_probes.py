@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from fastapi_aqueduct.engine.timing import Timing
 from fastapi_aqueduct.flow import FlowState
 from fastapi_aqueduct.testing import client
 
+from ..engine.checked import Checked
 from ..support import eventually, forked, pids
 from .handlers import Add, Adder
 from .support import bare_client
@@ -55,6 +57,9 @@ BROKEN = make_step(READY, READY, is_broken=True, restarts=6)
 LOST = make_step(is_given_up=True, is_broken=True)
 HANGING = make_step(READY, READY, hanging_for=61.5)
 HUNG = make_step(READY, READY, hanging_for=361.5, is_given_up=True)
+ILL, WELL = (WorkerStatistics(1, READY, 0, problem=problem) for problem in ("check() returned False", ""))
+UNHEALTHY = StepStatistics("step", (ILL, ILL), nprocs=2, queued=0)
+HALF_HEALTHY = StepStatistics("step", (ILL, WELL), nprocs=2, queued=0)
 SHORT = make_step(STARTING, is_broken=True, failed_launches=7)
 RUNNING = FlowStatistics("flow", FlowState.RUNNING, (GOOD, GOOD), ArenaStatistics(1), 0, 0, 0, 0, 0)
 STOPPED = replace(RUNNING, state=FlowState.STOPPED)
@@ -87,6 +92,8 @@ def run(*steps: StepStatistics) -> FlowStatistics:
         ([RUNNING, run(NONE)], True, False, "unavailable", False, True, ["no ready worker"]),
         ([run(BROKEN)], True, False, "broken", False, True, ["die too often: 6 restarts"]),
         ([run(GOOD, HANGING)], True, False, "hanging", False, True, ["no call of step step of flow flow has"]),
+        ([run(UNHEALTHY)], True, False, "unhealthy", False, True, ["2 of 2 workers of step step of flow"]),
+        ([run(HALF_HEALTHY)], True, False, "degraded", True, True, ["models of 1 of 2 workers of step step of flow"]),
         ([run(HUNG, GOOD)], True, False, "failed", False, False, ["has returned for 362 s"]),
         ([run(SHORT)], True, False, "broken", False, True, ["0 restarts, 7 failed launches", "no ready worker"]),
         ([run(GOOD, LOST)], True, False, "failed", False, False, ["a long time", "too often", "no ready worker"]),
@@ -135,6 +142,21 @@ async def test_answers() -> None:
             assert (await http.head(path)).status_code == 200
             assert (await http.post(path)).status_code == 405
         assert (await http.get("/openapi.json")).json()["paths"] == {}
+
+
+async def test_ready_tells_what_is_wrong_with_the_models(tmp_path: Path) -> None:
+    """As soon as the application has started."""
+    (tmp_path / "says").write_text("no")
+    app = FastAPI(lifespan=Aqueduct(forked(FlowStep(Checked(tmp_path), name="classify"))).lifespan)
+    async with client(app) as http:
+        response = await http.get("/ready")
+        assert response.status_code == 503
+        assert response.json()["status"] == "unhealthy"
+        assert response.json()["reasons"] == [
+            "the models of 1 of 1 workers of step classify of flow flow are unhealthy: check() returned False"
+        ]
+        assert response.json()["steps"][0]["unhealthy"] == 1
+        assert (await http.get("/live")).status_code == 200
 
 
 async def test_a_mount_at_the_root_does_not_hide_them() -> None:

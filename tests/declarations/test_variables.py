@@ -348,10 +348,11 @@ async def test_a_start_reads_them_and_logs_them(
         "flow ocr: memory_limit=4194304 (AQUEDUCT_OCR__MEMORY_LIMIT), stop_timeout=7.0 (AQUEDUCT_OCR__STOP_TIMEOUT), "
         "default: queue_size=1024 queue_priorities=1 start_timeout=300.0",
         "flow ocr, step classify: nprocs=2 (code), batch_size=32 (AQUEDUCT_OCR__CLASSIFY__BATCH_SIZE), default: "
-        "batch_timeout=0.0 max_retries=1 handle_timeout=none max_tasks=none max_tasks_jitter=0 max_age=none "
-        "max_memory_growth=none busy_poll=0.0 concurrency=none",
+        "batch_timeout=0.0 max_retries=1 handle_timeout=none check_timeout=10.0 max_tasks=none max_tasks_jitter=0 "
+        "max_age=none max_memory_growth=none busy_poll=0.0 concurrency=none",
         "flow ocr, step step2_Each: default: nprocs=1 batch_size=1 batch_timeout=0.0 max_retries=1 handle_timeout=none "
-        "max_tasks=none max_tasks_jitter=0 max_age=none max_memory_growth=none busy_poll=0.0 concurrency=none",
+        "check_timeout=10.0 max_tasks=none max_tasks_jitter=0 max_age=none max_memory_growth=none busy_poll=0.0 "
+        "concurrency=none",
     ]
     assert origin(settings(flow, "classify")["batch_size"]) == (16, "code")  # as a start would have it now
     async with inline(flow):
@@ -467,8 +468,9 @@ def test_all_mistakes_are_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert by_variable["AQUEDUCT_OCR__CLASSIFY__NPROC"] == (
         "AQUEDUCT_OCR__CLASSIFY__NPROC sets nothing of step classify of flow ocr, did you mean "
         "AQUEDUCT_OCR__CLASSIFY__NPROCS? After AQUEDUCT_OCR__CLASSIFY__ comes one of NPROCS, NPROCS__..., BATCH_SIZE, "
-        "BATCH_TIMEOUT, MAX_RETRIES, HANDLE_TIMEOUT, MAX_TASKS, MAX_TASKS_JITTER, MAX_AGE, MAX_MEMORY_GROWTH, "
-        "BUSY_POLL, CONCURRENCY, WORKER__...; there are also AQUEDUCT_OCR__..., AQUEDUCT_OCR__EACH__..."
+        "BATCH_TIMEOUT, MAX_RETRIES, HANDLE_TIMEOUT, CHECK_TIMEOUT, MAX_TASKS, MAX_TASKS_JITTER, MAX_AGE, "
+        "MAX_MEMORY_GROWTH, BUSY_POLL, CONCURRENCY, WORKER__...; there are also AQUEDUCT_OCR__..., "
+        "AQUEDUCT_OCR__EACH__..."
     )
     assert "did you mean AQUEDUCT_OCR__CLASSIFY__NPROCS?" in by_variable["AQUEDUCT_OCR__CLASIFY__NPROCS"]
     queue = by_variable["AQUEDUCT_OCR__QUEUE"]

@@ -22,7 +22,7 @@ def test_mypy_infers_results_and_refuses_wrong_arguments() -> None:
 def test_a_function_has_the_options_of_steps_and_flows() -> None:
     """Under the same names, with the same types; those that make no sense for one function are left out."""
     step = {*inspect.signature(FlowStep).parameters} - {
-        "handler", "handle_condition", "on_start_wait", "continuous", "batch_size", "name"
+        "handler", "handle_condition", "on_start_wait", "continuous", "batch_size", "name", "check_timeout"
     }  # fmt: skip
     flow = {*inspect.signature(Flow).parameters} - {"steps", "name"}
     for options, names, function in ((StepOptions, step, FlowStep.__init__), (FlowOptions, flow, Flow.__init__)):

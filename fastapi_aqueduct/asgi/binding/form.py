@@ -21,16 +21,23 @@ class FormFields:
     Args:
         owner: Name of the function or class that declares them, for messages.
         signature: All parameters of the function.
+        raw: Name of the upload that is the whole body; None if the body may be a form.
 
     Attributes:
         rest: The other parameters.
 
     Raises:
-        ConfigurationError: FastAPI would read the body for another parameter.
+        ConfigurationError: FastAPI would read the body for another parameter, or the body cannot be a form.
     """
 
-    def __init__(self, owner: str, signature: inspect.Signature) -> None:
+    def __init__(self, owner: str, signature: inspect.Signature, raw: str | None) -> None:
         form = [parameter for parameter in signature.parameters.values() if _is_form(parameter)]
+        if raw is not None and form:
+            names = " and ".join(parameter.name for parameter in form)
+            raise ConfigurationError(
+                f"{owner}: {raw} is a RawUpload, which is the whole body and is not taken apart, so {names} cannot be "
+                "fields of a form: take them from the query, the path or the headers, or make it an Upload"
+            )
         self.rest = signature.replace(parameters=[item for item in signature.parameters.values() if item not in form])
         _refuse_body(owner, self.rest)
         self._fields: list[Any] = _dependant_of(form).body_params

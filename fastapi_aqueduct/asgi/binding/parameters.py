@@ -199,7 +199,8 @@ def upload_part(parameter: inspect.Parameter) -> UploadPart | None:
         ConfigurationError: Its media types are invalid.
     """
     kinds, metadata = _split(parameter.annotation)
-    if not any(isinstance(item, UploadMarker) for item in metadata):
+    marker = next((item for item in metadata if isinstance(item, UploadMarker)), None)
+    if marker is None:
         return None
     limits = next((item for item in metadata if isinstance(item, PartLimits)), PartLimits())
     return UploadPart(
@@ -208,6 +209,7 @@ def upload_part(parameter: inspect.Parameter) -> UploadPart | None:
         list in kinds,
         checked_media_types(limits.media_type),
         limits.max_size,
+        marker.is_raw,
     )
 
 

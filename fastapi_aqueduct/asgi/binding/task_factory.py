@@ -53,7 +53,7 @@ class TaskFactory(Generic[T]):
         self._check_infos(infos)
         self.fields: FormFields | None = None
         if parts:
-            self.fields = FormFields(self.task_type.__qualname__, signature)
+            self.fields = FormFields(self.task_type.__qualname__, signature, self.uploads.raw)
             signature = self.fields.rest
         elif rules.media_types or rules.accept_gzip:
             owner = self.task_type.__qualname__

@@ -10,7 +10,7 @@ from fastapi.dependencies.models import Dependant
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 
-from ...exceptions import ForkedError, NotRunningError, UsageError
+from ...exceptions import ConfigurationError, ForkedError, NotRunningError, UsageError
 from ...flow import Flow, FlowState
 from ..body.head import judge_head
 from ..body.heap import HeapGuard
@@ -40,11 +40,21 @@ class Uploads:
     Attributes:
         parts: As given.
         rules: As given.
+        raw: Name of the upload that is the whole body, also if that is a form; None if there is no such upload.
+
+    Raises:
+        ConfigurationError: One upload is the whole body, and there are others.
     """
 
     def __init__(self, parts: Mapping[str, UploadPart], rules: BodyRules) -> None:
         self.parts = parts
         self.rules = rules
+        self.raw = next((name for name, part in parts.items() if part.is_raw), None)
+        if self.raw is not None and (len(parts) > 1 or parts[self.raw].is_list):
+            raise ConfigurationError(
+                f"{self.raw} is a RawUpload, which is the whole body: it is no list, and no other upload stands beside "
+                "it; use Upload for the parts of a form"
+            )
 
     async def receive(self, request: Request, flow: Flow, priority: int, timeout: float) -> Received:
         """Refuse a request early, else read its body into shared memory.

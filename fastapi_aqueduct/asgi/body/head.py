@@ -61,7 +61,8 @@ def judge_head(request: Request, parts: Mapping[str, UploadPart], rules: BodyRul
     if is_empty and required:
         raise RequestValidationError([missing_upload(name) for name in required])
     content_type = headers.get("content-type")
-    boundary = boundary_of(content_type or "")
+    is_raw = any(part.is_raw for part in parts.values())
+    boundary = None if is_raw else boundary_of(content_type or "")
     if boundary is not None or is_empty:
         return BodyHead(announced, max_size, is_compressed, boundary, content_type, None)
     if len(parts) > 1:

@@ -23,6 +23,7 @@ class UploadPart(NamedTuple):
         is_list: Whether several files may come under the name.
         media_types: The types it may have; empty: as the endpoint says.
         max_size: The most bytes that one file may have; None: as many as the body.
+        is_raw: Whether it is the whole body, also if that is a form.
     """
 
     name: str
@@ -30,6 +31,7 @@ class UploadPart(NamedTuple):
     is_list: bool
     media_types: tuple[str, ...]
     max_size: int | None
+    is_raw: bool = False
 
     def check_type(self, content_type: str | None, default: tuple[str, ...]) -> None:
         """Refuse a file of a type that is not accepted.

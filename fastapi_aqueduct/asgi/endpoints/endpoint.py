@@ -86,7 +86,7 @@ class FlowEndpoint:
         self._fields: FormFields | None = None
         self._has_uploads = bool(self._factory.uploads.parts)
         if self._has_uploads:
-            self._fields = FormFields(function.__qualname__, self._signature)
+            self._fields = FormFields(function.__qualname__, self._signature, self._factory.uploads.raw)
             self._signature = self._fields.rest
 
     def wrapper(self) -> Callable[..., Any]:

@@ -99,6 +99,7 @@ class GeneratorRunner:
             if call.pace.is_slow or now - worker.flushed_at > FRAME_BUDGET:
                 worker.flush()
                 worker.look()
+                worker.check_if_due()
         return has_run
 
     def _run_turn(self, id: int, call: _Call, started: float) -> None:

@@ -92,6 +92,10 @@ class Hand:
         self._thread = threading.get_ident()
         self._has_warned = False
 
+    def is_between_calls(self) -> bool:
+        """Tell whether no call runs: a worker with several waits for frames when none of them has its turn."""
+        return True
+
     def in_hand(self) -> list[InHand]:
         """Return no tasks: these are the current ones of code that runs outside the context of a call."""
         return []

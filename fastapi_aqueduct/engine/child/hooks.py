@@ -1,4 +1,4 @@
-"""The calls of ``worker_init``, `on_start` and `on_stop`, which may be ``async def``."""
+"""The calls of ``worker_init``, `on_start`, `check` and `on_stop`, which may be ``async def``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...handler import BaseTaskHandler, form_of
+from ...handler import BaseTaskHandler, form_of, has_check
+from .checks import Checks
 from .return_check import ReturnCheck
+from .worker import Worker
 
 if TYPE_CHECKING:  # imported with the first coroutine: most workers need no asyncio
     from .event_loop import EventLoop
 
 
 class Hooks:
-    """Calls ``worker_init``, `on_start` and `on_stop`, in the event loop of the worker if it has one.
+    """Calls ``worker_init``, `on_start`, `check` and `on_stop`, in the event loop of the worker if it has one.
 
     Args:
         handler: The handler of the step.
@@ -47,6 +49,22 @@ class Hooks:
             self.event_loop.run(self._call_in_loop("on_start"))
         else:
             self._call("on_start")
+
+    def check(self, worker: Worker) -> None:
+        """Check the handler, if it has `check`, and let the worker do so when it is asked.
+
+        Args:
+            worker: The worker, to which the checks are reported.
+        """
+        if not has_check(self._handler):
+            return
+        checks = Checks(worker, self._handler, lambda: self.event_loop)
+        if form_of(self._handler).is_async:
+            worker.check = checks.begin
+            self.event_loop.run(checks.run_in_loop())
+        else:
+            worker.check = checks.run
+            checks.run()
 
     def stop(self) -> None:
         """Call `on_stop`, and close the event loop."""

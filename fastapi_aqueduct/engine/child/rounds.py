@@ -45,6 +45,10 @@ class BatchHand(Hand):
         self._tokens: list[Token[Any]] = []  # of the context variables that are set for a call
         self._surrounded: list[Envelope] = []  # the tasks for which they are set
 
+    def is_between_calls(self) -> bool:
+        """Tell whether no call runs, or one waits between two of its rounds."""
+        return self._live is not None or not (self.tasks or self.entries)
+
     def in_hand(self) -> list[InHand]:
         """Return the tasks of the call; in rounds, those of the present round."""
         entries = self._live
@@ -159,6 +163,7 @@ class BatchHand(Hand):
                 if worker.items or worker.answers:
                     worker.flush()
                 worker.look()
+                worker.check_if_due()
                 if self.is_open:
                     live += self.begin_pending()
                 if not live:

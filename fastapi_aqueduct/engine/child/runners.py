@@ -64,6 +64,7 @@ class PlainRunner:
                     worker.answers.append(answer)
                 if pending and answer.duration > LOOK_AFTER:
                     worker.look()
+                    worker.check_if_due()
             if not pending or time.monotonic() - worker.flushed_at > FRAME_BUDGET:
                 worker.flush()
             if not pending and not worker.is_stopping:

@@ -85,7 +85,7 @@ class Session:
         self._runner: Runner
 
     def prepare(self, read_program: Callable[[], Program]) -> None:
-        """Receive the setup, call ``worker_init`` and `on_start`, and report that the worker is ready.
+        """Receive the setup, call ``worker_init``, `on_start` and `check`, and report that the worker is ready.
 
         Args:
             read_program: Returns the user's code.
@@ -114,6 +114,8 @@ class Session:
                 hooks.init(program.worker_init)
             phase = "on_start"
             hooks.start()
+            phase = "check"
+            hooks.check(worker)
             if program.context or makes_spans():
                 worker.context = TaskContext(program.context)
         except BaseException as exc:
@@ -125,6 +127,7 @@ class Session:
             sys.exit()
         channel.send(Kind.READY)
         self._runner = _make_runner(worker, handler, check, hooks)
+        worker.is_between_calls = self._runner.hand.is_between_calls
         self.join_hosts(self._runner.hand)
         source.set(self._runner.hand.in_hand)
 

@@ -36,6 +36,7 @@ class Setup:
         is_continuous: Whether tasks join a call of the handler that is under way.
         places: Calls of the handler that are under way at once; 0: one after the other.
         handle_timeout: Seconds that one call of the handler may take.
+        check_timeout: Seconds that one check may take.
         kept: Bytes of freed memory that the worker keeps for its next batch until it is idle.
         log_levels: The levels of the loggers of the API process; None if log records are not forwarded.
         info: What user code can know about the worker; its process id is known in the worker only.
@@ -54,6 +55,7 @@ class Setup:
     is_continuous: bool = False
     places: int = 0
     handle_timeout: float | None = None
+    check_timeout: float | None = None
     log_levels: LogLevels | None = None
     has_options: bool = False
 

@@ -81,6 +81,10 @@ class Worker:
         parent_death_signal: As given.
         logs: As given.
         context: Sets the context variables and traces of callers; None if neither travels with tasks.
+        check: Calls `check` of the handler, and reports what it returns; None: it has none.
+        is_between_calls: Tells whether no call of the handler is at a point where a check would disturb it.
+        is_check_due: Whether the API process has asked for that.
+        note_check: Writes to the status page when a check begins.
         note_call: Writes to the status page with which task, and when, a call of the handler begins. Called before
             tasks are decoded, which may be fatal, too.
     """
@@ -107,6 +111,10 @@ class Worker:
         self.parent_death_signal = parent_death_signal
         self.logs = logs
         self.context: TaskContext | None = None
+        self.check: Callable[[], None] | None = None
+        self.is_between_calls: Callable[[], bool] = lambda: True
+        self.is_check_due = False
+        self.note_check = tenant.arena.status.note_check
         self.note_call = tenant.arena.status.note_call
         self._route = route
         self._tenant = tenant
@@ -121,6 +129,21 @@ class Worker:
         """
         self.process(self.channel.receive(IDLE_AFTER, self.setup.busy_poll) or self._receive_idle())
         self.flushed_at = time.monotonic()
+
+    def check_if_due(self) -> None:
+        """Check the handler if the API process has asked for it, at a point where no call of it is under way."""
+        if self.is_check_due:
+            self.is_check_due = False
+            self.__dict__.pop("receive", None)
+            if self.check is not None:
+                self.check()
+
+    def _check_and_receive(self) -> None:
+        if self.is_between_calls():
+            self.check_if_due()
+            self.receive()
+        else:
+            Worker.receive(self)
 
     def forget_ended(self) -> None:
         """Forget which tasks were cancelled; called when none is in hand or pending.
@@ -162,6 +185,10 @@ class Worker:
                 trim_heap()
             elif kind is Kind.LEVELS and self.logs is not None:
                 self.logs.change_levels(payload)
+            elif kind is Kind.CHECK:
+                self.is_check_due = True
+                # In the place of the method until the check has run: no test for every task.
+                self.receive = self._check_and_receive  # type: ignore[method-assign]
             elif kind is Kind.STOP:
                 self.is_stopping = True
                 self.parent_death_signal.disarm()  # for on_stop

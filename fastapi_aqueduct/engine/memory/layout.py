@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .mapping import PAGE
 
-STATUS_SIZE = 24
+STATUS_SIZE = 32
 """Bytes of the status of one region's owner; see `StatusPage`."""
 
 SERVER_SPACE = 8

@@ -56,6 +56,19 @@ class StatusPage:
         """
         _TIME.pack_into(self._memory, self._own + 2 * _WORD.size, started_at)
 
+    def note_check(self, started_at: float) -> None:
+        """Note that a check of the handler begins in this process.
+
+        Args:
+            started_at: The time on the clock of ``time.monotonic``; 0 when it has ended.
+        """
+        _TIME.pack_into(self._memory, self._own + 3 * _WORD.size, started_at)
+
+    def check_of(self, region: int) -> float:
+        """Return the time at which the check began that runs in the owner of a region; 0 while none runs."""
+        started_at: float = _TIME.unpack_from(self._memory, region * STATUS_SIZE + 24)[0]
+        return started_at
+
     def task_of(self, region: int) -> int:
         """Return the id of the first task of the last call in the owner of a region; 0 if there was no call."""
         number: int = _WORD.unpack_from(self._memory, region * STATUS_SIZE + 8)[0]

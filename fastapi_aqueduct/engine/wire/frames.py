@@ -47,6 +47,7 @@ class Kind(IntEnum):
     CANCEL = 14  # tasks whose callers do not wait for them any more
     GRANT = 15  # a stream of which more may be sent, and the weight that is added to its window
     LEVELS = 16  # the levels of loggers, which have changed, pickled
+    CHECK = 27  # report how the model is
     STOP = 5  # answer the batches that have arrived, run on_stop, exit
     # from a worker
     READY = 6  # on_start has returned
@@ -57,6 +58,7 @@ class Kind(IntEnum):
     TRIMMED = 11  # TRIM is done
     ITEMS = 17  # items of streams; each envelope has the id of its task, and the item as its content
     FULL = 12  # it waits for shared memory
+    CHECKED = 28  # what is wrong with the model, as text; empty if nothing is
     LOG = 18  # a log record of user code
     DROPPED = 19  # how many log records it has dropped since the last such frame
     # between a pipeline process and an API process, beside some of those above

@@ -10,8 +10,10 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from ...handler import form_of
 from ..child.trace import DUMP_SIGNAL, create_trace, read_trace
 from ..statistics import DeathCause, WorkerRole, WorkerState, WorkerStatistics
 from ..system.fair_timer import FairTimer
@@ -21,6 +23,7 @@ from ..wire.frames import Kind, pack, pack_batches, pack_offsets
 from .busy_poll import BusyPoll
 from .environment import NO_ENVIRONMENT, WorkerEnvironment
 from .group import Group
+from .health import Health
 from .in_flight import InFlight, Outgoing
 from .level_watch import LevelWatch
 from .sentinel import Sentinel
@@ -44,6 +47,8 @@ class WorkerHandle:
         frame_timeout: Seconds within which the rest of a frame must arrive.
         level_watch: The levels of the loggers of this process; None if log records are not forwarded.
         environment: What it gets of its machine.
+        check_of: Returns when the check began that runs in the owner of a region; 0 if none runs.
+        check_interval: Seconds between two checks of its handler.
 
     Attributes:
         step: Index of its step.
@@ -53,6 +58,7 @@ class WorkerHandle:
         role: Whether it serves, or tries out another handler.
         region: The number of the region it allocates in.
         sentinel: Watches its process.
+        health: How its model is.
         busy_poll: Keeps the event loop from sleeping while it has tasks in hand.
         pid: The process id; 0 before there is a process.
         group: The number of its process group; 0 if there is none.
@@ -83,6 +89,8 @@ class WorkerHandle:
         frame_timeout: float = DEFAULT_TIMING.frame_timeout,
         level_watch: LevelWatch | None = None,
         environment: WorkerEnvironment = NO_ENVIRONMENT,
+        check_of: Callable[[int], float] = lambda region: 0.0,
+        check_interval: float = DEFAULT_TIMING.check_interval,
     ) -> None:
         step = spec.step
         self.step = spec.index
@@ -112,6 +120,10 @@ class WorkerHandle:
         self._start_timeout = 0.0
         self._start_timer = FairTimer(self._end_slow_start)
         self._hang_timer = FairTimer(self._check_hang)
+        self._check_timeout = step.check_timeout
+        # A check that is ``async def`` is cancelled in the worker before, unless it blocks the event loop.
+        limit = step.check_timeout and step.check_timeout * (2 if form_of(step.handler).is_async else 1)
+        self.health = Health(check_interval, limit, partial(check_of, region), self._ask_check, self._end_check)
         self._on_frames = on_frames
         self._on_exit = on_exit
         self.busy_poll = BusyPoll(step.busy_poll, self.in_flight)
@@ -133,6 +145,7 @@ class WorkerHandle:
         self._channel.attach(loop)
         self.sentinel.attach(loop)
         self.busy_poll.attach(loop)
+        self.health.attach(loop)
         self._watch_hang()
 
     def limit_start(self, timeout: float) -> None:
@@ -149,6 +162,7 @@ class WorkerHandle:
         self._hang_timer.cancel()
         self._start_timer.cancel()
         self.busy_poll.detach()
+        self.health.detach()
         self._loop = None
 
     def hanging_since(self) -> float:
@@ -189,6 +203,15 @@ class WorkerHandle:
             self.kill(f"its handler took longer than handle_timeout={self._handle_timeout:g} s", DeathCause.HANG)
         else:
             self._watch_hang()
+
+    def _ask_check(self) -> bool:
+        if self.state is not WorkerState.READY:
+            return False
+        self._send(pack(Kind.CHECK))
+        return True
+
+    def _end_check(self) -> None:
+        self.kill(f"its check took longer than check_timeout={self._check_timeout:g} s", DeathCause.HANG)
 
     def send_tasks(self, batches: list[Outgoing[Any]], released: list[int]) -> None:
         """Send batches that are in the in-flight table.
@@ -313,7 +336,10 @@ class WorkerHandle:
     def statistics(self) -> WorkerStatistics:
         """Return a snapshot."""
         device_id, in_flight = self.environment.device_id, len(self.in_flight)
-        return WorkerStatistics(self.pid or None, self.state, in_flight, self.index, self.version, device_id, self.role)
+        return WorkerStatistics(
+            *(self.pid or None, self.state, in_flight, self.index, self.version, device_id, self.role),
+            self.health.problem,
+        )
 
     def _end_slow_start(self) -> None:
         if self.state is WorkerState.STARTING:

@@ -122,6 +122,8 @@ class Launcher:
                 self._timing.frame_timeout,
                 self._level_watch,
                 environment,
+                self._memory.arena.status.check_of,
+                self._timing.check_interval,
             )
             undo.callback(worker.close)
             worker.send(spec.prelude + pack(Kind.SETUP, self._setup(slot, worker)))
@@ -218,6 +220,7 @@ class Launcher:
             is_continuous=step.continuous,
             places=step.places,
             handle_timeout=step.handle_timeout,
+            check_timeout=step.check_timeout,
             info=info,
             has_options=step.worker is not None,
             log_levels=worker.log_levels,

@@ -248,6 +248,8 @@ class Supervisor:
                     has_logs = True
                 elif kind is Kind.DROPPED and self.logs is not None:
                     self.logs.note_dropped(pool, payload)
+                elif kind is Kind.CHECKED:
+                    self._on_checked(worker, payload.decode("utf-8", "replace"))
                 elif kind is Kind.FAILED:
                     worker.failed_in, worker.failure = unpack_failure(payload, f"{worker.name} in flow {self._name}")
                 elif kind is not Kind.READY:
@@ -269,6 +271,16 @@ class Supervisor:
                 self._recycler.check(pool, slot)
         elif worker.state is WorkerState.RETIRING and not worker.in_flight.is_awaited():
             self._recycler.dismiss(worker)
+
+    def _on_checked(self, worker: WorkerHandle, problem: str) -> None:
+        if not worker.health.note(problem):
+            return
+        if problem:
+            message = "the model of a worker of %s in flow %s (pid %d) is unhealthy: %s"
+            log.warning(message, worker.name, self._name, worker.pid, problem)
+        else:
+            message = "the model of a worker of %s in flow %s (pid %d) is healthy again"
+            log.info(message, worker.name, self._name, worker.pid)
 
     def _on_ready(self, pool: Pool, slot: Slot, worker: WorkerHandle) -> None:
         pool.note_ready(worker)

@@ -112,7 +112,7 @@ class Link:
         self._actor.call("push", Message(frames, buffers, time.monotonic()), group="push")
 
     def reports(self) -> Iterator[Report]:
-        """Yield the reports that have arrived, without their log records, which are forwarded.
+        """Yield the reports that have arrived, without their log records and checks, which are forwarded.
 
         An actor that has ended ends this process.
         """
@@ -163,14 +163,17 @@ class Link:
         return False
 
     def _accept(self, report: Report) -> Report:
-        """Ask for the next report, and forward the log records of this one."""
+        """Ask for the next report, and forward the log records and checks of this one."""
         if not report.has_ended:
             self._pull()
-        post = self._worker.channel.post
+        channel = self._worker.channel
         for kind, payload in report.frames:
             if kind in _LOGS:
-                post(kind, payload)
-        return report._replace(frames=[frame for frame in report.frames if frame[0] not in _LOGS])
+                channel.post(kind, payload)
+            elif kind is Kind.CHECKED:
+                channel.send(kind, payload)
+        passed = _LOGS | {Kind.CHECKED}
+        return report._replace(frames=[frame for frame in report.frames if frame[0] not in passed])
 
     def _pull(self) -> None:
         number = self._pulls = self._pulls + 1

@@ -16,12 +16,12 @@ from ..worker import Worker
 from .link import Link
 from .message import Buffer, Frames, not_shareable
 
-_RELAYED = frozenset({Kind.CANCEL, Kind.GRANT, Kind.LEVELS, Kind.TRIM, Kind.RECLAIM})
+_RELAYED = frozenset({Kind.CANCEL, Kind.GRANT, Kind.LEVELS, Kind.TRIM, Kind.RECLAIM, Kind.CHECK})
 """Frames of the API process that the worker in the actor gets, too."""
 
 
-_FOR_CALLS = frozenset({Kind.CANCEL, Kind.GRANT})
-"""Those of them that concern calls of the handler, none of which runs here."""
+_FOR_HANDLER = frozenset({Kind.CANCEL, Kind.GRANT, Kind.CHECK})
+"""Those of them that concern the handler and its calls, none of which is here."""
 
 
 class RemoteWorker(Worker):
@@ -36,7 +36,7 @@ class RemoteWorker(Worker):
     def process(self, frames: list[tuple[Kind, bytes]]) -> None:
         """Do what the API process asks for; see `Worker.process`."""
         self.relayed += [frame for frame in frames if frame[0] in _RELAYED]
-        super().process([frame for frame in frames if frame[0] not in _FOR_CALLS])
+        super().process([frame for frame in frames if frame[0] not in _FOR_HANDLER])
 
     def contents(self, envelope: Envelope) -> list[Buffer]:
         """Return the contents of the blocks of a task, for as long as it is in hand."""
