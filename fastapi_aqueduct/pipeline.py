@@ -114,7 +114,7 @@ class PipelinePlace:
         return self._remote
 
     def _remote(self, options: EngineOptions) -> RemoteEngine:
-        replacements = Replacements()
+        replacements = Replacements(len(options.steps))
         return RemoteEngine(options, self._rendezvous(options, replacements), replacements)
 
     def _rendezvous(self, options: EngineOptions, replacements: Replacements) -> Rendezvous:

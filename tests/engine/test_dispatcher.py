@@ -29,6 +29,7 @@ from fastapi_aqueduct.engine.wire.frames import (
     Envelope,
     Kind,
     ProtocolError,
+    Status,
     pack_batches,
     pack_offsets,
     unpack_batches,
@@ -224,6 +225,7 @@ async def test_each_step_numbers_its_own_batches() -> None:
         (lambda number, one, two: (number, [one, two._replace(step=0)]), "cannot go from step 0 to step 0"),
         (lambda number, one, two: (number, [one, two._replace(step=55)]), "cannot go from step 0 to step 55"),
         (lambda number, one, two: (number, [one, with_block(two)]), "block"),
+        (lambda number, one, two: (number, [one, two._replace(status=Status.ERROR)]), "malformed exception"),
     ],
 )
 async def test_an_answer_that_makes_no_sense_is_refused_and_its_worker_s_death_decides(

@@ -27,6 +27,7 @@ from fastapi_aqueduct.engine.wire.frames import (
     pack_offsets,
     unpack_batches,
     unpack_offsets,
+    unpack_pairs,
 )
 
 frames = st.lists(st.tuples(st.sampled_from(Kind), st.binary(max_size=200)), max_size=10)
@@ -174,3 +175,12 @@ def test_offsets_come_out_as_they_went_in(offsets: list[int]) -> None:
 def test_offsets_that_are_cut_off_are_refused() -> None:
     with pytest.raises(ProtocolError, match="7 bytes"):
         unpack_offsets(b"1234567")
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))))
+def test_pairs_come_out_as_they_went_in(pairs: list[tuple[int, int]]) -> None:
+    payload = pack_offsets([number for pair in pairs for number in pair])
+    assert list(unpack_pairs(payload)) == pairs
+    for size in (8, 15):
+        with pytest.raises(ProtocolError, match="pairs of numbers"):
+            unpack_pairs(payload + bytes(size))

@@ -46,9 +46,9 @@ def test_a_sent_block_is_free_when_it_is_released_as_often_as_it_was_sent() -> N
     ref = memory.allocate()
     memory.client.send([ref])
     memory.client.send([ref])  # again, while the first release is on its way
-    memory.client.release(iter([ref.offset, 1]))
+    memory.client.release([(ref.offset, 1)])
     assert not memory.is_free(ref)
-    memory.client.release(iter([ref.offset, 1]))
+    memory.client.release([(ref.offset, 1)])
     assert memory.is_free(ref)
 
 
@@ -57,7 +57,7 @@ def test_a_sent_block_with_a_view_is_free_when_both_have_ended() -> None:
     ref = memory.allocate()
     lease = memory.client.arena.lend(ref)
     memory.client.send([ref])
-    memory.client.release(iter([ref.offset, 1]))
+    memory.client.release([(ref.offset, 1)])
     assert not memory.is_free(ref)
     del lease
     memory.client.arena.collect()
@@ -108,7 +108,7 @@ def test_an_own_block_that_comes_back_is_returned_and_stays_until_it_is_released
     memory.client.drop([ref])
     assert memory.client.pop_returned() == [ref.offset, 1]
     assert not memory.is_free(ref)
-    memory.client.release(iter([ref.offset, 1]))
+    memory.client.release([(ref.offset, 1)])
     assert memory.is_free(ref)
 
 
@@ -116,7 +116,7 @@ def test_blocks_of_an_earlier_process_are_in_use_until_they_are_released() -> No
     offset = LAYOUT.start(REGION) + (1 << 12)
     memory = Memory({offset: 20_000})
     assert not memory.is_free(Ref(offset, 20_000))
-    memory.client.release(iter([offset, 1]))
+    memory.client.release([(offset, 1)])
     assert memory.is_free(Ref(offset, 20_000))
 
 
@@ -125,4 +125,21 @@ def test_a_release_of_what_was_not_sent_is_refused() -> None:
     ref = memory.allocate()
     memory.client.send([ref])
     with pytest.raises(ProtocolError, match="is released and was not sent"):
-        memory.client.release(iter([ref.offset, 2]))
+        memory.client.release([(ref.offset, 2)])
+
+
+def test_a_release_that_counts_nothing_is_refused() -> None:
+    """It would free a block that is being filled."""
+    memory = Memory()
+    ref = memory.allocate()
+    with pytest.raises(ProtocolError, match="is released and was not sent"):
+        memory.client.release([(ref.offset, 0)])
+    assert not memory.is_free(ref)
+
+
+def test_a_block_beyond_the_memory_is_refused() -> None:
+    """A view of it would be one of anything, or end the process."""
+    memory = Memory()
+    for ref in (Ref(LAYOUT.size, 1), Ref(1 << 63, 8), Ref(LAYOUT.start(1), LAYOUT.region_size + 1)):
+        with pytest.raises(ProtocolError, match="there is no block"):
+            memory.client.accept([ref])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pickle
 import select
 import socket
 import time
@@ -18,6 +19,8 @@ from fastapi_aqueduct import Flow, FlowStep
 from fastapi_aqueduct.engine.memory.layout import Ref
 from fastapi_aqueduct.engine.shared.client import RemoteEngine
 from fastapi_aqueduct.engine.shared.handshake import ClientEnd
+from fastapi_aqueduct.engine.shared.requests import Request
+from fastapi_aqueduct.engine.shared.status import GuestReport
 from fastapi_aqueduct.engine.wire.codec import Encoded
 from fastapi_aqueduct.engine.wire.frames import Envelope, Kind, Status, pack, pack_batches, pack_offsets
 
@@ -48,6 +51,17 @@ NONSENSE = {
     "cut off tasks": pack(Kind.TASKS, b"\1\2\3"),
     "a block that does not exist": tasks(task(content=Encoded(b"", b"", (Ref(1 << 40, 10),)))),
     "a block that was not lent": pack(Kind.RELEASED, pack_offsets([4096, 1])),
+    "half a pair of what is returned": pack(Kind.RELEASED, pack_offsets([4096])),
+    "half a pair of what was consumed": pack(Kind.GRANT, pack_offsets([1])),
+    "three numbers of what was consumed": pack(Kind.GRANT, pack_offsets([1, 2, 3])),
+    "a task that never ends": tasks(task()._replace(deadline=float("nan"))),
+    "a task with the number of another process": tasks(task(1 << 40)),
+    "a task with an outcome": tasks(task()._replace(status=Status.ERROR)),
+    "a level that does not exist": pack(Kind.TASKS, pack_batches([([task()], 0.0, 9, 0)])),
+    "a wait that makes no sense": pack(Kind.TASKS, pack_batches([([task()], -1.0, 0, 0)])),
+    "counts that are none": pack(Kind.STATUS, pickle.dumps(GuestReport(uploads="many"))),  # type: ignore[arg-type]
+    "levels that are none": pack(Kind.LEVELS, pickle.dumps((0, {"root": "loud"}))),
+    "a request without a number": pack(Kind.CALL, pickle.dumps(Request([], "restart"))),  # type: ignore[arg-type]
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from fastapi_aqueduct import Flow, FlowStep, NotRunningError, StartError, StepChanging
 from fastapi_aqueduct.engine.shared.client import RemoteEngine
+from fastapi_aqueduct.engine.shared.messages import pack_message, unpack_message
 from fastapi_aqueduct.engine.shared.packed_handler import pack_handler
 from fastapi_aqueduct.engine.shared.plan import make_plan
 from fastapi_aqueduct.engine.shared.replacements import Replacement, Replacements
@@ -22,8 +23,6 @@ from fastapi_aqueduct.engine.shared.requests import (
     Failed,
     Request,
     Requests,
-    pack_message,
-    unpack_message,
 )
 from fastapi_aqueduct.engine.wire.failures import encode_error
 from fastapi_aqueduct.engine.wire.frames import Kind, ProtocolError
@@ -234,12 +233,27 @@ async def test_a_cancelled_request_is_withdrawn_and_its_result_dropped() -> None
         assert not requests._waiting
 
 
+async def test_an_unreadable_result_leaves_the_request_to_the_end_of_the_connection() -> None:
+    """Its caller would wait for ever if it was removed before."""
+    requests = Requests("ocr", lambda pair: None)
+    with connection() as (client, _):
+        requests.begin(client.post)
+        waiting = asyncio.create_task(requests.call("resize", 0, 2))
+        await asyncio.sleep(0)
+        for garbled in (Failed(1, b"\x80"), Failed(1, encode_error(ValueError())[:-9]), Done([], 1)):  # type: ignore[arg-type]
+            with pytest.raises(ProtocolError):
+                requests.on_result(pack_message(garbled))
+        requests.end("it has ended")
+        with pytest.raises(NotRunningError):
+            await asyncio.wait_for(waiting, DEADLINE)
+
+
 @pytest.mark.parametrize("payload", [b"", pack_message(Done(1, 2)), b"\x80\x05N."])
 def test_what_is_no_request_is_refused(payload: bytes) -> None:
     with pytest.raises(ProtocolError):
         unpack_message(payload, Request)
     with pytest.raises(ProtocolError):
-        Replacements().note(payload)
+        Replacements(1).note(payload)
     refuse: Callable[[bytes], Any] = lambda payload: unpack_message(payload, AnsweredPair)  # noqa: E731
     with pytest.raises(ProtocolError):
         refuse(payload)

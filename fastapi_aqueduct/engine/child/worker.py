@@ -26,6 +26,7 @@ from ..wire.frames import (
     pack_offsets,
     unpack_batches,
     unpack_offsets,
+    unpack_pairs,
 )
 from ..wire.window import Windows, item_weight
 from ..wire.worker_channel import WorkerChannel
@@ -172,7 +173,8 @@ class Worker:
             elif kind is Kind.CANCEL:
                 self.cancelled.update(unpack_offsets(payload))
             elif kind is Kind.GRANT:
-                self.windows.grant(*unpack_offsets(payload))
+                for task, weight in unpack_pairs(payload):
+                    self.windows.grant(task, weight)
             elif kind is Kind.RELEASE:
                 self._tenant.release(unpack_offsets(payload))
             elif kind is Kind.TRIM:

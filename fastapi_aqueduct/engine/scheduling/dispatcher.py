@@ -312,18 +312,18 @@ class Dispatcher:
         last_at = in_flight.head_since
         has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
         tickets, duration, size, calls = in_flight.complete(number, envelopes, work, now, has_run)
-        stage = self.stages[worker.step]
-        if has_run:
-            if stage.recorder is not None:
-                stage.recorder.note_answer(number, tickets[0].sent_at, last_at, work, calls, duration, now)
-            # The first call of a worker may be slower by far. An early answer is a part of a call that goes on.
-            if stage.batch_delay is not None and calls and in_flight.handled > max(size, len(tickets)):
-                stage.batch_delay.note_call(size, duration)
-        if stage.comparison is not None:
-            stage.comparison.note_answers(worker, envelopes, calls, duration)
-        if self.spans.open:
-            self.spans.note_answers(tickets, size, duration, now)
         try:
+            stage = self.stages[worker.step]
+            if has_run:
+                if stage.recorder is not None:
+                    stage.recorder.note_answer(number, tickets[0].sent_at, last_at, work, calls, duration, now)
+                # The first call of a worker may be slower by far. An early answer is a part of a call that goes on.
+                if stage.batch_delay is not None and calls and in_flight.handled > max(size, len(tickets)):
+                    stage.batch_delay.note_call(size, duration)
+            if stage.comparison is not None:
+                stage.comparison.note_answers(worker, envelopes, calls, duration)
+            if self.spans.open:
+                self.spans.note_answers(tickets, size, duration, now)
             for ticket, envelope in zip(tickets, envelopes, strict=True):
                 _, _, step, status, content = envelope
                 sent = len(ticket.content.body)
@@ -356,7 +356,12 @@ class Dispatcher:
             self._enqueue(ticket, ticket.step, time.monotonic())
             return
         where = f"step {worker.name} of flow {self.name} (pid {worker.pid})"
-        self._settle(ticket, "failed", decode_error(envelope.content.body, where))
+        try:
+            error = decode_error(envelope.content.body, where)
+        except ProtocolError:
+            ticket.holder = worker.pid
+            raise
+        self._settle(ticket, "failed", error)
 
     def _replace_blocks(self, worker: WorkerHandle, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
         unknown = self._ledger.find_unknown(blocks, worker.region)

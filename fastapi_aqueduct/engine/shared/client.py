@@ -102,7 +102,7 @@ class RemoteEngine(EngineCalls):
         self._logs = RemoteLogs(options)
         self._requests = Requests(options.name, self._read_pair)
         self._trials = RemoteTrials(self._requests, self.owner.run)
-        self.replacements = replacements or Replacements()
+        self.replacements = replacements or Replacements(len(options.steps))
         self._exported = ExportedShare(self._view, self._own_outcomes)
 
     async def start(self, timeout: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ..memory.arena import Arena
 from ..memory.arrivals import Arrivals
@@ -63,18 +63,18 @@ class ClientMemory:
             if self.arena.owns(ref.offset):
                 self._sent[ref.offset] += 1
 
-    def release(self, numbers: Iterator[int]) -> None:
+    def release(self, counts: Iterable[tuple[int, int]]) -> None:
         """Free blocks of this region that the pipeline process has released.
 
         Args:
-            numbers: Offset and count of each: a block that was sent again meanwhile is still in use.
+            counts: Offset and count of each: a block that was sent again meanwhile is still in use.
 
         Raises:
             ProtocolError: A block was not sent as often.
         """
-        for offset, count in zip(numbers, numbers, strict=True):
+        for offset, count in counts:
             left = self._sent[offset] - count
-            if left < 0:
+            if left < 0 or not count:
                 raise ProtocolError(f"block {offset} is released and was not sent")
             if left:
                 self._sent[offset] = left
@@ -85,8 +85,14 @@ class ClientMemory:
         self.waiters.notify_freed()
 
     def accept(self, refs: Iterable[Ref]) -> None:
-        """Note the blocks of a result or an item that has come; `drop` follows when it is decoded, or not needed."""
+        """Note the blocks of a result or an item that has come; `drop` follows when it is decoded, or not needed.
+
+        Raises:
+            ProtocolError: There is no such block: a view of it would read beyond the memory.
+        """
         for ref in refs:
+            if not self.arena.layout.has_block(ref.offset, ref.size):
+                raise ProtocolError(f"there is no block of {ref.size} bytes at {ref.offset}")
             self._lent[ref.offset] += 1
             self._lent_sizes[ref.offset] = ref.size
             self._undecoded[ref.offset] += 1

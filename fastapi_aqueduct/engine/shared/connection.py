@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import traceback
 from collections.abc import Callable
 from typing import Protocol
 
 from ...exceptions import NotRunningError, StartError
+from ...logger import log
 from ...task import BaseTask, shared_memories
 from ..memory.mapping import Mapping
 from ..options import EngineOptions
 from ..scheduling.caller import Caller
 from ..wait import Wait
-from ..wire.frames import Kind, ProtocolError, pack, unpack_offsets
+from ..wire.frames import Kind, ProtocolError, pack, unpack_pairs
 from .board_reader import BoardReader
 from .client_memory import ClientMemory
 from .handshake import ClientEnd
@@ -198,6 +200,9 @@ class Connection:
                 self._handle(kind, payload)
         except ProtocolError as exc:
             self.link.distrust(exc)
+        except Exception as exc:  # as of a worker: bytes that look like a frame, or a defect that must not pass unseen
+            log.error("a message from the pipeline process %d has failed: %s", self.pid, traceback.format_exc())
+            self.link.distrust(exc)
 
     def _handle(self, kind: Kind, payload: bytes) -> None:
         if kind is Kind.ANSWERS:
@@ -205,7 +210,7 @@ class Connection:
         elif kind is Kind.ITEMS:
             self.submissions.streams.receive(payload)
         elif kind is Kind.RELEASE:
-            self.memory.release(unpack_offsets(payload))
+            self.memory.release(unpack_pairs(payload))
         elif kind is Kind.TRIM:
             self._trim()
         elif kind is Kind.STOPPING:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
+import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -33,13 +35,16 @@ from ..wire.frames import (
     pack_offsets,
     unpack_batches,
     unpack_offsets,
+    unpack_pairs,
 )
 from .guest_tickets import GuestOutlet, GuestReceiver, GuestStreamTicket, GuestTicket
-from .numbers import number_of
+from .numbers import MOST, number_of
 from .step_records import pack_records
 
 MOST_WAITING = 1000
 """Pieces that may wait to be sent to an API process before log records are dropped."""
+
+_STATUSES = (Status.OK, Status.STREAM)
 
 
 class GuestRequests(Protocol):
@@ -112,6 +117,7 @@ class Guest:
         self._echoes = dispatcher.expect_echoes()
         self._channel = Channel(sock, self._receive, self._end, self._distrust)
         self._indices = {stage.name: index for index, stage in enumerate(dispatcher.stages)}
+        self._levels = dispatcher.stages[0].queue.levels
         self._receivers: dict[int, tuple[int, GuestReceiver | GuestOutlet]] = {}
         self._waiting: dict[int, DetachedWait[None]] = {}
         self._sent: Counter[int] = Counter(iter(blocks))
@@ -260,21 +266,27 @@ class Guest:
             self._on_change()
         except ProtocolError as exc:
             self._distrust(exc)
+        except Exception as exc:  # as of a worker: bytes that look like a frame, or a defect that must not pass unseen
+            log.error("a message from API process %d has failed: %s", self.pid, traceback.format_exc())
+            self._distrust(exc)
 
     def _handle(self, kind: Kind, payload: bytes) -> None:
         if kind is Kind.TASKS:
             now = time.monotonic()
             self._echoes.note_tasks(self.number)
             for batch in unpack_batches(payload):
+                if not 0.0 <= batch.duration < math.inf:
+                    raise ProtocolError(f"tasks have waited for {batch.duration} s")
                 for envelope in batch.envelopes:
                     self._accept(envelope, batch.size, now - batch.duration, now)
         elif kind is Kind.CANCEL:
             for task in unpack_offsets(payload):
                 self._withdraw(task)
         elif kind is Kind.RELEASED:
-            self._take_back(unpack_offsets(payload))
+            self._take_back(unpack_pairs(payload))
         elif kind is Kind.GRANT:
-            self._grant(*unpack_offsets(payload))
+            for task, weight in unpack_pairs(payload):
+                self._grant(task, weight)
         elif kind is Kind.FULL:
             self._dispatcher.reclaim_for(self)
         elif kind is Kind.TRIMMED:
@@ -287,8 +299,10 @@ class Guest:
 
     def _accept(self, envelope: Envelope, level: int, started_at: float, now: float) -> None:
         task, deadline, step, status, content = envelope
-        if not 0 <= step < len(self._indices):
-            raise ProtocolError(f"there is no step {step}")
+        if not (0 <= step < len(self._indices) and level < self._levels and status in _STATUSES):
+            raise ProtocolError(f"there is no step {step}, no level {level} or no status {status}")
+        if task > MOST or not math.isfinite(deadline):
+            raise ProtocolError(f"no task has the number {task} and the deadline {deadline}")
         if task in self._receivers or task in self._waiting:
             raise ProtocolError(f"there is a task {task} already")
         if content.blocks:
@@ -352,8 +366,8 @@ class Guest:
             receiver.leave()
             self._dispatcher.withdraw(number)
 
-    def _take_back(self, numbers: Iterator[int]) -> None:
-        for offset, count in zip(numbers, numbers, strict=True):
+    def _take_back(self, counts: Iterable[tuple[int, int]]) -> None:
+        for offset, count in counts:
             left = self._lent[offset] - count
             if left < 0:
                 raise ProtocolError(f"block {offset} is returned and was not lent")

@@ -346,7 +346,8 @@ def _read_welcome(body: bytes) -> Welcome:
         welcome = pickle.loads(body)
     except Exception as exc:
         raise HandshakeError(f"the pipeline process sends a welcome that cannot be read: {exc}") from exc
-    assert isinstance(welcome, Welcome)
+    if not isinstance(welcome, Welcome):
+        raise HandshakeError(f"the pipeline process sends a {type(welcome).__name__} in the place of a welcome")
     return welcome
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from ..wire.channel import Channel
-from ..wire.frames import Kind, ProtocolError
+from ..wire.frames import Kind
 from .handshake import ClientEnd
 
 
@@ -77,13 +77,17 @@ class Link:
             self._on_frames(self._channel.drain())  # answers that it has sent before its end
             self._finish(f"the pipeline process (pid {self._pid}) has ended")
 
-    def _distrust(self, error: ProtocolError) -> None:
+    def _distrust(self, error: Exception) -> None:
         if not self._has_ended:
             self._has_ended = True
             self._finish(f"the pipeline process (pid {self._pid}) has sent an invalid message: {error}")
 
-    def distrust(self, error: ProtocolError) -> None:
-        """End the connection, because the pipeline process has sent an invalid message."""
+    def distrust(self, error: Exception) -> None:
+        """End the connection, because the pipeline process has sent an invalid message.
+
+        Args:
+            error: What is wrong.
+        """
         self._channel.stop_reading()
         self._distrust(error)
 

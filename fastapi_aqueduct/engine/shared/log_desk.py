@@ -6,9 +6,10 @@ from typing import Protocol
 
 from ...logger import log
 from ..wire.frames import Kind, ProtocolError
-from ..wire.log_levels import LogLevels
+from ..wire.log_levels import ROOT, LogLevels
 from ..wire.log_records import split_record
 from ..workers.worker_logs import Source, Step, WorkerLogs
+from .messages import check_fields
 from .numbers import split
 from .remote_logs import pack_source
 
@@ -72,6 +73,9 @@ class LogDesk:
             levels = LogLevels.unpack(payload)
         except Exception as exc:
             raise ProtocolError(f"malformed levels: {exc}") from exc
+        check_fields(levels)
+        if ROOT not in levels.levels:
+            raise ProtocolError("levels without that of the root logger")
         self._levels[number] = levels.without(log.name)  # those of this process's own messages are its own
         self._apply()
 

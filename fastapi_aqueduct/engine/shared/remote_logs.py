@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from ...logger import log
 from ..options import EngineOptions
 from ..statistics import WorkerState
 from ..wire.frames import Kind, ProtocolError
 from ..wire.log_levels import LogLevels
 from ..workers.level_watch import level_watch
 from ..workers.worker_logs import Source, WorkerLogs
+from .messages import pack_message, unpack_message
 from .status_feed import Send
+
+
+class Logged(NamedTuple):
+    """What a frame of kind LOG to an API process contains: the worker, as in `Source`, and the record."""
+
+    step: str
+    number: int
+    pid: int
+    version: int
+    device_id: str | None
+    record: bytes
 
 
 @dataclass
@@ -32,8 +45,8 @@ class _Worker:
     state: WorkerState = WorkerState.READY
 
     def distrust(self, error: Exception) -> None:
-        """Raise the error: the pipeline process passes records on as they are."""
-        raise error
+        """Log it: the pipeline process passes records on as they are, and is not to blame."""
+        log.error("step %s (pid %d) has sent an invalid log record: %s", self.name, self.pid, str(error))
 
 
 @dataclass
@@ -50,7 +63,7 @@ def pack_source(worker: Source, payload: bytes) -> bytes:
         payload: The record, as its frame has it.
     """
     device_id = worker.environment.device_id
-    return pickle.dumps((worker.name, worker.index, worker.pid, worker.version, device_id, payload), 5)
+    return pack_message(Logged(worker.name, worker.index, worker.pid, worker.version, device_id, payload))
 
 
 class RemoteLogs:
@@ -94,10 +107,9 @@ class RemoteLogs:
         Raises:
             ProtocolError: It is malformed.
         """
-        try:
-            name, index, pid, version, device_id, record = pickle.loads(payload)
-            step = self._steps[name]
-        except Exception as exc:
-            raise ProtocolError(f"malformed log record: {exc}") from exc
+        name, index, pid, version, device_id, record = unpack_message(payload, Logged)
+        step = self._steps.get(name)
+        if step is None:
+            raise ProtocolError(f"a log record of {name}, which is no step")
         self._logs.receive(step, _Worker(name, index, pid, version, _Environment(device_id)), record)
         self._logs.handle_some()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..wire.frames import ProtocolError
+from .messages import pack_message, unpack_message
 from .packed_handler import PackedHandler
 from .plan import Plan
-from .requests import pack_message, unpack_message
 
 
 class Replacement(NamedTuple):
@@ -38,9 +39,14 @@ class Replacement(NamedTuple):
 
 
 class Replacements:
-    """Keeps the last handler of each step that was put in, in an API process."""
+    """Keeps the last handler of each step that was put in, in an API process.
 
-    def __init__(self) -> None:
+    Args:
+        steps: Number of steps.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
         self._by_step: dict[int, Replacement] = {}
 
     def note(self, payload: bytes) -> None:
@@ -50,6 +56,8 @@ class Replacements:
             ProtocolError: It is none.
         """
         replacement = Replacement.unpack(payload)
+        if not 0 <= replacement.step < self._steps:
+            raise ProtocolError(f"there is no step {replacement.step}")
         self._by_step[replacement.step] = replacement
 
     def newer_than(self, versions: Sequence[int]) -> list[Replacement]:

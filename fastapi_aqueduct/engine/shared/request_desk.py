@@ -19,6 +19,7 @@ from ..trial import OpenTrial
 from ..wire.codec import Encoded
 from ..wire.failures import encode_error
 from ..wire.frames import Kind, ProtocolError
+from .messages import pack_message, unpack_message
 from .packed_handler import PackedHandler, stand_in
 from .replacements import Replacement
 from .requests import (
@@ -29,8 +30,6 @@ from .requests import (
     Failed,
     Reported,
     Request,
-    pack_message,
-    unpack_message,
 )
 
 REPORT_PERIOD = 0.05

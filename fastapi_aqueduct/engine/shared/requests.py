@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import pickle
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ...exceptions import NotRunningError
 from ..statistics import TrialReport
 from ..wire.codec import Encoded
 from ..wire.failures import decode_logged
-from ..wire.frames import Kind, ProtocolError
+from ..wire.frames import Kind
+from .messages import pack_message, unpack_message
 from .status_feed import Send
-
-T = TypeVar("T")
 
 CANCEL = "cancel"
 """The name of a request that withdraws the one of the same number."""
@@ -99,30 +97,6 @@ class Reported(NamedTuple):
     report: TrialReport
 
 
-def pack_message(message: tuple[Any, ...]) -> bytes:
-    """Return the payload of a frame of kind CALL or RESULT."""
-    return pickle.dumps(message, 5)
-
-
-def unpack_message(payload: bytes, *kinds: type[T]) -> T:
-    """Read the payload of a frame of kind CALL or RESULT.
-
-    Args:
-        payload: The payload.
-        *kinds: What it may be.
-
-    Raises:
-        ProtocolError: It is none of these.
-    """
-    try:
-        message = pickle.loads(payload)
-    except Exception as exc:
-        raise ProtocolError(f"malformed message: {exc}") from exc
-    if not isinstance(message, kinds):
-        raise ProtocolError(f"a {type(message).__name__} in the place of a {kinds[0].__name__}")
-    return message
-
-
 class Requests:
     """Sends requests to the pipeline process, and waits for their results.
 
@@ -204,12 +178,14 @@ class Requests:
         if isinstance(message, Reported):
             self.on_report(message.number, message.report)
             return
-        # Also if it is not awaited any more: its blocks were lent.
-        pair = self._read_pair(message) if isinstance(message, AnsweredPair) else None
+        # All is read before the request is removed, which nothing would end otherwise. A pair is read also if it is not
+        # awaited any more: its blocks were lent.
+        error = decode_logged(message.error)[0] if isinstance(message, Failed) else None
+        result = self._read_pair(message) if isinstance(message, AnsweredPair) else getattr(message, "value", None)
         future = self._waiting.pop(message.number, None)
         if future is None or future.done():
             return
-        if isinstance(message, Failed):
-            future.set_exception(decode_logged(message.error)[0])
+        if error is not None:
+            future.set_exception(error)
         else:
-            future.set_result(message.value if isinstance(message, Done) else pair)
+            future.set_result(result)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from ..statistics import FlowStatistics
 from ..wire.frames import ProtocolError
-
-T = TypeVar("T")
+from .messages import pack_message, unpack_message
 
 _NUMBER = struct.Struct("<Q")
 
@@ -37,7 +34,7 @@ class GuestReport:
 
     def pack(self) -> bytes:
         """Return the payload of a frame of kind STATUS to the pipeline process."""
-        return pickle.dumps(self, 5)
+        return pack_message(self)
 
     @staticmethod
     def unpack(payload: bytes) -> GuestReport:
@@ -46,7 +43,7 @@ class GuestReport:
         Raises:
             ProtocolError: It is no report.
         """
-        return _unpickled(payload, GuestReport)
+        return unpack_message(payload, GuestReport)
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Status:
 
     def pack(self) -> bytes:
         """Return the payload of a frame of kind STATUS, which `address` completes."""
-        return pickle.dumps(self, 5)
+        return pack_message(self)
 
     @staticmethod
     def unpack(payload: bytes) -> Status:
@@ -72,7 +69,7 @@ class Status:
         Raises:
             ProtocolError: It is no status.
         """
-        return _unpickled(payload, Status)
+        return unpack_message(payload, Status)
 
     def seen_by(self, number: int, own: GuestReport) -> FlowStatistics:
         """Return the statistics of the flow over all its processes.
@@ -131,13 +128,3 @@ def addressee(payload: bytes) -> tuple[int, bytes]:
         raise ProtocolError(f"a status of {len(payload)} bytes is cut off")
     number: int = _NUMBER.unpack_from(payload)[0]
     return number, payload[_NUMBER.size :]
-
-
-def _unpickled(payload: bytes, kind: type[T]) -> T:
-    try:
-        value = pickle.loads(payload)
-    except Exception as exc:
-        raise ProtocolError(f"malformed {kind.__name__}: {exc}") from exc
-    if not isinstance(value, kind):
-        raise ProtocolError(f"a {type(value).__name__} in the place of a {kind.__name__}")
-    return value

@@ -32,7 +32,6 @@ class StatusView:
         self._options = options
         self._count = count
         self._number = 0
-        self._packed = b""
         self._status: Status | None = None
         self._silent_for: Callable[[], float] = lambda: 0.0
         self._send: Send | None = None
@@ -68,16 +67,16 @@ class StatusView:
         self._options.refusals.told.update(self._sent.refusals)
         self._sent = GuestReport()
         self._send = self._status = None
-        self._packed, self._silent_for = b"", lambda: 0.0
+        self._silent_for = lambda: 0.0
 
     def on_status(self, payload: bytes) -> None:
-        """Keep a status, which is read when it is asked for.
+        """Keep a status.
 
         Raises:
-            ProtocolError: It is cut off.
+            ProtocolError: It is none.
         """
-        self._number, self._packed = addressee(payload)
-        self._status = None
+        number, packed = addressee(payload)
+        self._number, self._status = number, Status.unpack(packed)
 
     def statistics(self, state: str) -> FlowStatistics:
         """Return the statistics of the flow over all its processes.
@@ -85,7 +84,7 @@ class StatusView:
         Args:
             state: The state of the flow in this process.
         """
-        status = self._read()
+        status = self._status
         if status is None:
             options = self._options
             steps = {name: step.nprocs for name, step in options.steps}
@@ -99,15 +98,10 @@ class StatusView:
         steps_now = tuple([replace(step, is_given_up=step.is_given_up or is_given_up) for step in statistics.steps])
         return replace(statistics, silent_for=silent_for, steps=steps_now)
 
-    def _read(self) -> Status | None:
-        if self._status is None and self._packed:
-            self._status = Status.unpack(self._packed)
-        return self._status
-
     @property
     def is_eldest(self) -> bool:
         """Whether no other API process has been connected for longer: one of them exports what all have in common."""
-        status = self._read()
+        status = self._status
         return status is None or self._number <= min(status.reports, default=self._number)
 
     def _report(self) -> GuestReport:

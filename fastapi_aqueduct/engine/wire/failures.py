@@ -26,6 +26,7 @@ from .exception_pickle import (
     set_attribute,
     shorten,
 )
+from .frames import ProtocolError
 
 MAX_TEXT = 100_000
 """Characters of the text of a traceback."""
@@ -120,8 +121,11 @@ def decode_error(body: bytes, where: str) -> Exception:
     Args:
         body: The packed exception.
         where: Flow, step and worker, for the message of a `HandlerError`.
+
+    Raises:
+        ProtocolError: It is malformed.
     """
-    original, is_itself, name, message, text = pickle.loads(body)
+    original, is_itself, name, message, text = _unpack(body)
     exc = _rebuild(original)
     if _forwards and is_itself and exc is None:
         exc = Forwarded(body, where, name, message, decode_error)
@@ -134,21 +138,43 @@ def decode_error(body: bytes, where: str) -> Exception:
 
 
 def error_name(body: bytes) -> str:
-    """Return the name of the class of an exception of `encode_error`, which is not rebuilt."""
-    _, _, name, _, _ = pickle.loads(body)
-    return str(name).removeprefix("builtins.")
+    """Return the name of the class of an exception of `encode_error`, which is not rebuilt.
+
+    Raises:
+        ProtocolError: It is malformed.
+    """
+    _, _, name, _, _ = _unpack(body)
+    return name.removeprefix("builtins.")
 
 
 def decode_logged(body: bytes) -> tuple[Exception, str]:
-    """Unpack an exception of `encode_error` that was logged, and the text of its traceback."""
-    original, _, name, message, text = pickle.loads(body)
+    """Unpack an exception of `encode_error` that was logged, and the text of its traceback.
+
+    Raises:
+        ProtocolError: It is malformed.
+    """
+    original, _, name, message, text = _unpack(body)
     return _rebuild(original) or make_stand_in(name, message), text
 
 
 def decode_text(body: bytes) -> str:
-    """Unpack only the text of the traceback of an exception of `encode_error`."""
-    *_, text = pickle.loads(body)
-    return str(text)
+    """Unpack only the text of the traceback of an exception of `encode_error`.
+
+    Raises:
+        ProtocolError: It is malformed.
+    """
+    *_, text = _unpack(body)
+    return text
+
+
+def _unpack(body: bytes) -> tuple[bytes, bool, str, str, str]:
+    try:
+        original, is_itself, name, message, text = pickle.loads(body)
+    except Exception as exc:
+        raise ProtocolError(f"malformed exception: {exc}") from exc
+    if not isinstance(original, bytes) or not all(isinstance(part, str) for part in (name, message, text)):
+        raise ProtocolError("an exception has parts of other types")
+    return original, bool(is_itself), name, message, text
 
 
 def _rebuild(original: bytes) -> Exception | None:

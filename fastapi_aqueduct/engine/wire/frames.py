@@ -227,6 +227,18 @@ def unpack_offsets(payload: bytes) -> Iterator[int]:
     return (int.from_bytes(payload[i : i + 8], "little") for i in range(0, len(payload), 8))
 
 
+def unpack_pairs(payload: bytes) -> Iterator[tuple[int, int]]:
+    """Read the payload of a frame that lists blocks or tasks, each with a number.
+
+    Raises:
+        ProtocolError: The payload is cut off.
+    """
+    if len(payload) % 16:
+        raise ProtocolError(f"a list of pairs of numbers cannot be {len(payload)} bytes long")
+    numbers = unpack_offsets(payload)
+    return zip(numbers, numbers, strict=True)
+
+
 class FrameReader:
     """Splits a stream of bytes, which arrives in pieces of any size, into frames."""
 

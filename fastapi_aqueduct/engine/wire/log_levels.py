@@ -10,7 +10,8 @@ from typing import NamedTuple
 PROBE = "fastapi_aqueduct.levels"
 """The name of a logger that no user code uses; see `LevelWatch` in the API process."""
 
-_ROOT = "root"
+ROOT = "root"
+"""The name of the root logger."""
 
 
 class LogLevels(NamedTuple):
@@ -33,7 +34,7 @@ class LogLevels(NamedTuple):
             for name, logger in list(root.manager.loggerDict.items())  # another thread may add one
             if isinstance(logger, logging.Logger) and logger.level and name != PROBE
         }
-        levels[_ROOT] = root.level
+        levels[ROOT] = root.level
         return cls(root.manager.disable, levels)
 
     @classmethod
@@ -57,7 +58,7 @@ class LogLevels(NamedTuple):
             if level := self.levels.get(name, logging.NOTSET):
                 return level
             name = name.rpartition(".")[0]
-        return self.levels[_ROOT]
+        return self.levels[ROOT]
 
     def without(self, name: str) -> LogLevels:
         """Return the levels of all but one logger and those below it.
