@@ -53,7 +53,7 @@ test: lint layers types docs bench-check pytest ## everything that CI runs, the 
 
 pytest: $(VENV)/.group-dev $(VENV)/.group-weights $(VENV)/.debian-packages
 	@echo "==> tests"
-	@$(PYTEST) -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(PYTEST) -n $(JOBS) --dist loadscope $(ARGS)
 
 test-long: $(VENV)/.group-dev $(VENV)/.group-ray $(VENV)/.group-weights $(VENV)/.debian-packages ## tests that take minutes
 	@$(PYTEST) -m long --timeout 900 -o faulthandler_timeout=1200 $(ARGS)
@@ -78,7 +78,7 @@ lowest: $(VENV)/.group-lock
 	@echo "==> $(VENV):" $$(cat $(VENV)/lowest.txt)
 	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python --constraint $(VENV)/lowest.txt --group lowest \
 		--requirements pyproject.toml $(LOWEST_EXTRAS) --editable .
-	@$(PYTEST) -n $(JOBS) --dist loadgroup $(or $(ARGS),$(LOWEST_TESTS))
+	@$(PYTEST) -n $(JOBS) --dist loadscope $(or $(ARGS),$(LOWEST_TESTS))
 
 dist: $(VENV)/.group-dist ## build the archives of a release into dist/ and try the wheel in an empty environment
 	@rm -rf dist

@@ -32,9 +32,10 @@ class Life(BaseTaskHandler):
     async def handle(self, task: Any) -> None:
         task.is_same_loop = self.loop is asyncio.get_running_loop()
         task.before = CALLER.get()
-        CALLER.set(task)
+        name = f"call {id(task)}"  # the task itself would be part of a cycle, which waits for a garbage collection
+        CALLER.set(name)
         await asyncio.sleep(0.01)
-        task.is_its_own = CALLER.get() is task
+        task.is_its_own = CALLER.get() is name
 
     async def on_stop(self) -> None:
         await asyncio.sleep(0)
