@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         UnsupportedBody,
     )
     from .asgi.extension import Aqueduct
+    from .asgi.jobs.jobs import Jobs
     from .asgi.responses import SharedResponse
     from .asgi.settings import UploadLimits
     from .asgi.upload_to import UploadTo
@@ -37,7 +38,13 @@ if TYPE_CHECKING:
         ForkedError,
         HandlerError,
         HandlerTimeout,
+        IdempotencyConflict,
         InvalidArgument,
+        JobCancelled,
+        JobError,
+        JobFailed,
+        JobNotFinished,
+        JobNotFound,
         LengthMismatch,
         MissingHandle,
         NotRunningError,
@@ -49,9 +56,13 @@ if TYPE_CHECKING:
         StartTimeout,
         StepChanging,
         StepUnavailable,
+        StoreError,
+        StoreFull,
+        StoreInUse,
         TaskNotPicklable,
         TaskTimeout,
         TaskTooLarge,
+        TooManyJobs,
         UnknownStep,
         UsageError,
         WorkerDied,
@@ -59,6 +70,8 @@ if TYPE_CHECKING:
     from .flow import Flow, FlowState, FlowStream
     from .function import in_worker
     from .handler import BaseTaskHandler
+    from .jobs.job import Job
+    from .jobs.status import JobItem, JobState, JobStatus
     from .logger import log
     from .params import FormField, PartLimits, RawUpload, Upload, UploadInfo
     from .placement.ray_actor import RayActor
@@ -98,7 +111,18 @@ __all__ = [
     "FormField",
     "HandlerError",
     "HandlerTimeout",
+    "IdempotencyConflict",
     "InvalidArgument",
+    "Job",
+    "JobCancelled",
+    "JobError",
+    "JobFailed",
+    "JobItem",
+    "JobNotFinished",
+    "JobNotFound",
+    "JobState",
+    "JobStatus",
+    "Jobs",
     "LengthMismatch",
     "MalformedBody",
     "MissingHandle",
@@ -119,11 +143,15 @@ __all__ = [
     "Step",
     "StepChanging",
     "StepUnavailable",
+    "StoreError",
+    "StoreFull",
+    "StoreInUse",
     "StreamingFunction",
     "TaskNotPicklable",
     "TaskPair",
     "TaskTimeout",
     "TaskTooLarge",
+    "TooManyJobs",
     "UnknownStep",
     "UnsupportedBody",
     "Upload",
@@ -160,6 +188,7 @@ _MODULES = {
     "Aqueduct": "asgi.extension",
     "UploadLimits": "asgi.settings",
     "UploadTo": "asgi.upload_to",
+    "Jobs": "asgi.jobs.jobs",
     "SharedResponse": "asgi.responses",
     "cancel_on_disconnect": "asgi.websockets",
     "Autoscale": "autoscale",
@@ -172,6 +201,10 @@ _MODULES = {
     "WorkerFunction": "worker_function",
     "in_worker": "function",
     "BaseTaskHandler": "handler",
+    "Job": "jobs.job",
+    "JobItem": "jobs.status",
+    "JobState": "jobs.status",
+    "JobStatus": "jobs.status",
     "log": "logger",
     "Setting": "settings",
     "FlowStep": "step",

@@ -13,6 +13,15 @@
     │   ├── UnsupportedBody                 the endpoint does not accept its type or coding
     │   ├── BodyLengthMismatch              it is shorter or longer than its Content-Length
     │   └── MalformedBody                   it does not match its Content-Type or Content-Encoding
+    ├── JobError                            a job, or the store of jobs, cannot do what is asked
+    │   ├── JobNotFound (KeyError)          there is no job with this id
+    │   ├── JobNotFinished                  the job is in the queue or running
+    │   ├── JobFailed                       the job has failed
+    │   ├── JobCancelled                    the job was cancelled
+    │   ├── IdempotencyConflict             another request has used the Idempotency-Key
+    │   └── StoreError                      the store of jobs cannot be used
+    │       ├── StoreFull                   its disk is full
+    │       └── StoreInUse                  another process has it
     ├── WorkerTraceback                     the cause of a handler's exception: where it happened in the worker
     └── FlowError                           the start, the use or the stop of a flow failed
         ├── NotRunningError                 used before start or after stop
@@ -33,6 +42,7 @@
             ├── ArenaFull
             │   └── TaskTooLarge        the task can never fit
             ├── DeadlineUnreachable     the queue, or a start, is too long for the task's deadline
+            ├── TooManyJobs             too many jobs are pending
             ├── SlowConsumer            a stream has ended because too many of its items wait for the consumer
             └── StepUnavailable         a step has no ready worker
 
@@ -80,6 +90,44 @@ class UsageError(AqueductError, RuntimeError):
 
 class StepChanging(UsageError):
     """Another change of the step is under way, such as a replacement of its workers: wait until that has ended."""
+
+
+class JobError(AqueductError):
+    """A job, or the store of jobs, cannot do what is asked. Its subclasses say why, and what to do."""
+
+
+class JobNotFound(JobError, KeyError):
+    """There is no job with this id: it has expired, was removed, or belongs to another owner."""
+
+    __str__ = Exception.__str__  # KeyError's own one is for keys
+
+
+class JobNotFinished(JobError):
+    """The job has no result yet: wait for it with ``await job``."""
+
+
+class JobFailed(JobError):
+    """The job has failed; the message has the reason. Submit its task again if that is gone."""
+
+
+class JobCancelled(JobError):
+    """The job was cancelled, and has no result."""
+
+
+class IdempotencyConflict(JobError):
+    """Another request has used the Idempotency-Key already: use a new key for a new request."""
+
+
+class StoreError(JobError):
+    """The store of jobs cannot be used; the message names the file and what is wrong with it."""
+
+
+class StoreFull(StoreError):
+    """The disk of the store of jobs is full, and nothing was stored: make room; accepted jobs are not lost."""
+
+
+class StoreInUse(StoreError):
+    """Another process runs the jobs of this store: give each server its own, or have processes share a pipeline."""
 
 
 class WorkerTraceback(AqueductError):
@@ -269,6 +317,10 @@ class SlowConsumer(Overloaded):
 
     Yield the items from a generator, which pauses, or emit fewer of them.
     """
+
+
+class TooManyJobs(Overloaded):
+    """Too many jobs are in the queue or running: try later, add workers, or raise ``Jobs(max_pending=...)``."""
 
 
 class StepUnavailable(Overloaded):

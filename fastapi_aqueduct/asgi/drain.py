@@ -122,6 +122,7 @@ class Drain:
 
     def _shut_down(self, signum: signal.Signals) -> None:
         """Begin the server's own shutdown, and the end of the streams with it."""
+        self._flows.pause_jobs()
         if signum == signal.SIGTERM:
             self._stream_timers = self._flows.end_streams_later()
         else:

@@ -15,8 +15,15 @@ from starlette.types import Scope
 from ..exceptions import (
     AqueductError,
     HandlerTimeout,
+    IdempotencyConflict,
+    JobCancelled,
+    JobFailed,
+    JobNotFinished,
+    JobNotFound,
     NotRunningError,
     Overloaded,
+    StoreError,
+    StoreFull,
     TaskTimeout,
     TaskTooLarge,
     WorkerDied,
@@ -88,6 +95,14 @@ ANSWERS: dict[type[Exception], Answer] = {
     WorkerDied: Answer(503, "The process that worked on the request has ended."),
     TaskTimeout: Answer(504, "The request was not finished in time."),
     HandlerTimeout: Answer(504, "The request was not finished in time."),
+    JobNotFound: Answer(404, "There is no such job."),
+    # A conflict with the state of the job: https://www.rfc-editor.org/rfc/rfc9110.html#name-409-conflict
+    JobNotFinished: Answer(409, "The job has not ended yet.", retry_after=True),
+    JobFailed: Answer(409, "The job has failed."),
+    JobCancelled: Answer(409, "The job was cancelled."),
+    IdempotencyConflict: Answer(409, "Another request has used this Idempotency-Key."),
+    StoreFull: Answer(507, "The service has no space for more jobs.", retry_after=True),
+    StoreError: Answer(503, BUSY, retry_after=True),
 }
 """The answers. Other exceptions, above all those of handlers, are left to the application."""
 
@@ -204,7 +219,7 @@ def _is_handled_by_application(scope: Scope, exc: Exception) -> bool:
     return any(cls in handlers for cls in type(exc).__mro__)
 
 
-_WARNED = {408, 413, 499, 503, 504}
+_WARNED = {408, 413, 499, 503, 504, 507}
 """Statuses that are logged as warnings, which an operator sees also without a configuration of logging."""
 
 

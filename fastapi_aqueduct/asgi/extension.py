@@ -26,7 +26,7 @@ from .drain import Drain
 from .endpoints.calling_routes import watch_routes
 from .endpoints.fast_path import use_fast_path
 from .endpoints.guarded_routes import guard_routes
-from .flow_set import FlowSet
+from .flow_set import FlowJobs, FlowSet
 from .openapi import document
 from .probes import Probes
 from .process import ProcessSettings
@@ -72,9 +72,12 @@ class Aqueduct:
             processes of a server share them; the first one starts a process that runs them.
             ``"unix:/run/ocr/flow.sock"``: ``fastapi-aqueduct serve`` runs them; ``{flow}`` in the path stands for the
             name of a flow. Default: what the environment variable AQUEDUCT_PIPELINE says, or ``"own"``.
+        jobs: A `Jobs`: tasks of the flows that are answered later. With a shared pipeline all processes accept them,
+            and one runs them; otherwise a process waits until the one that has their store has ended.
 
     Attributes:
         flows: The flows, also those behind functions.
+        jobs: As given.
         server_timing: As given.
         refusal_log: Logs the refused requests.
         is_stopping: Whether the server was told to stop.
@@ -101,6 +104,7 @@ class Aqueduct:
         register_metrics: bool = True,
         add_probes: bool = True,
         pipeline: str | None = None,
+        jobs: FlowJobs | None = None,
     ) -> None:
         given = tuple(map(flow_of, flows))
         _check_flows(given)
@@ -113,7 +117,8 @@ class Aqueduct:
         self.server_timing = server_timing
         self.refusal_log = RefusalLog()
         self._has_functions = given != flows
-        self._flow_set = FlowSet(given)
+        self.jobs = jobs
+        self._flow_set = FlowSet(given, jobs)
         self._declared = self._options = AppOptions(drain_delay, upload_limits, handle_signals)
         self._drain = Drain(self._flow_set)
         self._probes = Probes(given, self._drain)
@@ -146,6 +151,7 @@ class Aqueduct:
 
         Raises:
             StartError, StartTimeout: As for `Flow.start`; the application does not start, and nothing is left running.
+            StoreError: The store of jobs cannot be used, or another process has it.
             ConfigurationError: An endpoint cannot work in the application; for example, its flow is missing.
         """
         async with self.run(app):
@@ -159,7 +165,7 @@ class Aqueduct:
             app: The application.
 
         Raises:
-            StartError, StartTimeout, ConfigurationError: As for `lifespan`.
+            StartError, StartTimeout, StoreError, ConfigurationError: As for `lifespan`.
         """
         check_asyncio()
         RouteCheck(self.flows, self._all_flows).check(app)
@@ -226,7 +232,7 @@ class Aqueduct:
     async def _start(self) -> None:
         self._options = self._declared.read()
         self._pipeline.assign(self.flows)
-        await self._flow_set.start()
+        await self._flow_set.start(is_shared=self._pipeline.kind != "own")
         if self._registers_metrics:
             self._unregister_metrics = _register_metrics(self.flows)
         self._process.apply()

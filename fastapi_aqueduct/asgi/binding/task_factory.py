@@ -28,7 +28,7 @@ class TaskFactory(Generic[T]):
     Args:
         task_type: The class of the tasks; a generic one with its arguments.
         rules: Rules for the body.
-        timeout: Seconds that the flow has for a task.
+        timeout: Seconds that the flow has for a task; None for one that may wait, whatever waits before it.
 
     Attributes:
         task_type: The class of the tasks.
@@ -40,7 +40,7 @@ class TaskFactory(Generic[T]):
         ConfigurationError: A request cannot provide a parameter of the constructor.
     """
 
-    def __init__(self, task_type: type[T], rules: BodyRules, timeout: float) -> None:
+    def __init__(self, task_type: type[T], rules: BodyRules, timeout: float | None) -> None:
         self.task_type: type[T] = get_origin(task_type) or task_type
         self._timeout = timeout
         parameters = constructor_parameters(task_type)

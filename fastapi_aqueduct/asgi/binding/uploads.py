@@ -56,14 +56,14 @@ class Uploads:
                 "it; use Upload for the parts of a form"
             )
 
-    async def receive(self, request: Request, flow: Flow, priority: int, timeout: float) -> Received:
+    async def receive(self, request: Request, flow: Flow, priority: int, timeout: float | None) -> Received:
         """Refuse a request early, else read its body into shared memory.
 
         Args:
             request: The request.
             flow: Whose shared memory to use.
             priority: Priority of the task that the uploads are for.
-            timeout: Seconds that the flow has for it.
+            timeout: As for `check_entry`.
 
         Raises:
             UsageError: The flow was never started, or not by this process.
@@ -141,14 +141,21 @@ def body_bindings(route: BaseRoute) -> Iterator[BodyBinding]:
             yield found.named(dependant.name or "")
 
 
-def check_entry(flow: Flow, priority: int, timeout: float) -> None:
+def check_entry(flow: Flow, priority: int, timeout: float | None) -> None:
     """Refuse a task that would have to wait for a place, as `Flow.check_entry` does.
+
+    Args:
+        flow: The flow of the task.
+        priority: Its priority.
+        timeout: Seconds that the flow has for it; None for a task that may wait, whatever waits before it.
 
     Raises:
         UsageError: The flow was never started, or not by this process.
     """
+    if timeout is None and flow.is_running:
+        return
     try:
-        flow.check_entry(priority, timeout)
+        flow.check_entry(priority, timeout or 0.0)
     except ForkedError as exc:
         raise UsageError(str(exc)) from None
     except NotRunningError:

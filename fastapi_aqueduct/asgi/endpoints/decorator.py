@@ -100,7 +100,7 @@ def flow_endpoint(
     )
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        signature = _checked_signature(function, _names_around(function, inspect.currentframe()))
+        signature = checked_signature(function, names_around(function, inspect.currentframe()))
         kind = _kind_of(function, signature, limits)
         return kind(function, signature, flow, rules, limits, server_timing).wrapper()
 
@@ -133,7 +133,16 @@ def _kind_of(function: Callable[..., Any], signature: inspect.Signature, limits:
     return CollectingEndpoint
 
 
-def _checked_signature(function: Callable[..., Any], local_names: Mapping[str, Any] | None) -> inspect.Signature:
+def checked_signature(function: Callable[..., Any], local_names: Mapping[str, Any] | None) -> inspect.Signature:
+    """Return the signature of a function with evaluated annotations, and with FastAPI's own marks.
+
+    Args:
+        function: The function.
+        local_names: As `names_around` returns them.
+
+    Raises:
+        InvalidArgument: It takes a websocket.
+    """
     signature = typed_signature(function, local_names)
     if any(_is_websocket(parameter.annotation) for parameter in signature.parameters.values()):
         raise InvalidArgument(
@@ -144,10 +153,14 @@ def _checked_signature(function: Callable[..., Any], local_names: Mapping[str, A
     return signature.replace(parameters=parameters)
 
 
-def _names_around(function: Callable[..., Any], frame: FrameType | None) -> Mapping[str, Any] | None:
+def names_around(function: Callable[..., Any], frame: FrameType | None) -> Mapping[str, Any] | None:
     """Return the local names around an endpoint; None for an endpoint at the top level of a module.
 
     With ``from __future__ import annotations`` an annotation is a text that may use them.
+
+    Args:
+        function: The function.
+        frame: That of the decorator, which the function's surroundings have called.
     """
     caller = frame.f_back if frame is not None else None
     is_inside = caller is not None and caller.f_code.co_flags & inspect.CO_NEWLOCALS

@@ -75,7 +75,7 @@ class FlowEndpoint:
         self._timeout = limits.first
         self._server_timing = server_timing
         self._task_name, task_type = _find_task(function, signature)
-        self._factory = TaskFactory(task_type, rules, limits.first)
+        self._factory = self._make_factory(task_type, rules)
         self.guard = HeapGuard(rules, flow)
         self.task_names = tuple(self._factory.signature.parameters)
         streams = streams_in(signature)
@@ -106,6 +106,9 @@ class FlowEndpoint:
         endpoint.__aqueduct__ = self._binding  # type: ignore[attr-defined]
         endpoint.__flow_endpoint__ = self, endpoint  # type: ignore[attr-defined]
         return endpoint
+
+    def _make_factory(self, task_type: Any, rules: BodyRules) -> TaskFactory[Any]:
+        return TaskFactory(task_type, rules, self._timeout)
 
     async def answer(self, injected: Injected, flow: Flow) -> Any:
         """Make the task, process it and call the function.

@@ -1,0 +1,1 @@
+"""Jobs: tasks that outlive the request and the process that accepted them."""

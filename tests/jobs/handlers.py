@@ -1,0 +1,95 @@
+"""Tasks of jobs, and what works on them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload
+
+from ..handlers import DEADLINE
+
+
+@dataclass
+class Scan(BaseTask):
+    """A body and a number beside it."""
+
+    image: Upload
+    factor: int = 1
+    total: int = field(default=0, init=False)
+
+
+class Add(BaseTaskHandler):
+    """Adds up the bytes of an image."""
+
+    def handle(self, *tasks: Scan) -> None:
+        for task in tasks:
+            task.total = sum(task.image) * task.factor
+
+
+@dataclass
+class Work(BaseTask):
+    """Work with a name."""
+
+    name: str
+    payload: Any = None
+    done: str = field(default="", init=False)
+
+
+class Worker(BaseTaskHandler):
+    """Does work when the test lets it; in a thread of the test's process.
+
+    Attributes:
+        begun: The names of the works that have begun.
+        gate: Lets work go on.
+        saw_cancel: Set when work has seen that it was cancelled.
+    """
+
+    def __init__(self, is_open: bool = True) -> None:
+        self.begun: list[str] = []
+        self.gate = threading.Event()
+        self.saw_cancel = threading.Event()
+        if is_open:
+            self.gate.set()
+
+    def handle(self, task: Work) -> None:
+        self.begun.append(task.name)
+        while not self.gate.wait(0.005):
+            if task.is_cancelled:
+                self.saw_cancel.set()
+                return
+        if task.name == "bad":
+            raise ValueError("bad work")
+        task.done = task.name.upper()
+
+
+class Counter(BaseTaskHandler):
+    """Counts aloud."""
+
+    def handle(self, task: Work) -> Iterator[dict[str, int]]:
+        for number in range(3):
+            task.progress(number + 1, 3)
+            yield {"number": number}
+        task.done = "counted"
+
+
+class Fragile(BaseTaskHandler):
+    """Dies the first time."""
+
+    def handle(self, task: Work) -> Iterator[int]:
+        yield 1  # from here on the flow itself does not try again
+        marker = Path(task.payload)
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        task.done = "at last"
+
+
+def wait_for(event: threading.Event) -> None:
+    """Wait for a handler."""
+    assert event.wait(DEADLINE)

@@ -1,0 +1,25 @@
+"""Queues of jobs in tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi_aqueduct import BaseTaskHandler, Flow
+from fastapi_aqueduct.jobs.queue import JobQueue
+from fastapi_aqueduct.testing import inline
+
+
+@asynccontextmanager
+async def queue_of(handler: BaseTaskHandler, path: Path, **options: Any) -> AsyncIterator[JobQueue]:
+    """Run a queue for a flow of one handler, which works in a thread."""
+    flow = Flow(handler, stop_timeout=0.0)
+    async with inline(flow):
+        queue = JobQueue(path / "jobs.db", **options)
+        await queue.start([flow])
+        try:
+            yield queue
+        finally:
+            await queue.stop()

@@ -1,0 +1,200 @@
+"""The queue of jobs, as code uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fastapi_aqueduct import (
+    Flow,
+    JobCancelled,
+    JobFailed,
+    JobItem,
+    JobNotFinished,
+    JobNotFound,
+    JobState,
+    JobStatus,
+    Progress,
+    StoreFull,
+    TooManyJobs,
+    UsageError,
+)
+from fastapi_aqueduct.jobs import journal
+from fastapi_aqueduct.jobs.queue import JobQueue
+from fastapi_aqueduct.testing import inline
+
+from ..support import DEADLINE, eventually, forked
+from . import handlers
+from .handlers import Add, Counter, Fragile, Scan, Work, Worker
+from .support import queue_of
+
+
+async def test_a_job_in_code(tmp_path: Path) -> None:
+    async with queue_of(Worker(), tmp_path) as jobs:
+        job = await jobs.submit(Work("a"))
+        done = await asyncio.wait_for(job, DEADLINE)
+        assert done.done == "A"
+        assert (await jobs[job.id].refresh()).state is JobState.COMPLETED
+        assert (await jobs[job.id].result()).done == "A"
+        assert not await job.cancel()
+        with pytest.raises(UsageError, match="refresh"):
+            assert jobs[job.id].status
+        with pytest.raises(JobNotFound):
+            await jobs["0" * 32]
+
+
+async def test_large_fields_go_to_files_of_the_user(tmp_path: Path) -> None:
+    """What the task holds of shared memory or of the heap is a view on a file when the job runs, and in its result."""
+    async with queue_of(Add(), tmp_path) as jobs:
+        job = await jobs.submit(Scan(memoryview(b"\1" * 100_000), 2))
+        scan = await asyncio.wait_for(job, DEADLINE)
+        assert scan.total == 200_000
+        assert scan.image == b"\1" * 100_000
+        files = {entry: stat.S_IMODE(entry.stat().st_mode) for entry in tmp_path.rglob("*") if entry.is_file()}
+        assert set(files.values()) == {0o600}
+        assert [entry.name for entry in files if job.id in entry.name] == [f"{job.id}.result"]
+        assert stat.S_IMODE(os.stat(tmp_path / "jobs.db-files").st_mode) == 0o700
+
+
+async def test_a_job_that_fails(tmp_path: Path) -> None:
+    async with queue_of(Worker(), tmp_path) as jobs:
+        job = await jobs.submit(Work("bad"))
+        with pytest.raises(JobFailed, match="ValueError: bad work"):
+            await asyncio.wait_for(job, DEADLINE)
+        assert (await job.refresh()).error == "ValueError: bad work"
+
+
+async def test_the_queue_and_its_end(tmp_path: Path) -> None:
+    """Jobs wait in their order, one in the flow at a time; a cancelled one is taken out, or hears of it."""
+    worker = Worker(is_open=False)
+    async with queue_of(worker, tmp_path, max_pending=3) as jobs:
+        first, second, third = [await jobs.submit(Work(name)) for name in "abc"]
+        await eventually(lambda: worker.begun)
+        assert (await first.refresh()).state is JobState.RUNNING
+        assert (await second.refresh()).position == 0
+        assert (await third.refresh()).position == 1
+        with pytest.raises(JobNotFinished):
+            await first.result()
+        with pytest.raises(TooManyJobs, match="max_pending=3"):
+            await jobs.submit(Work("d"))
+        assert await second.cancel()
+        assert (await third.refresh()).position == 0
+        assert await first.cancel()
+        await asyncio.to_thread(handlers.wait_for, worker.saw_cancel)
+        with pytest.raises(JobCancelled):
+            await first
+        worker.gate.set()
+        assert (await asyncio.wait_for(third, DEADLINE)).done == "C"
+        assert worker.begun == ["a", "c"]
+        assert (await first.refresh()).state is JobState.CANCELLED
+
+
+async def test_progress_and_items(tmp_path: Path) -> None:
+    async with queue_of(Counter(), tmp_path) as jobs:
+        job = await jobs.submit(Work("a"))
+        found = [change async for change in job.follow()]
+        assert [change.value for change in found if isinstance(change, JobItem)] == [{"number": n} for n in range(3)]
+        last = found[-1]
+        assert isinstance(last, JobStatus)
+        assert last.state is JobState.COMPLETED
+        assert last.progress == Progress(3, 3)
+        again = [change async for change in job.follow(after=2)]
+        assert again == [JobItem(3, {"number": 2}), last]
+
+
+async def test_the_items_of_a_job_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "MAX_ITEMS", 2)
+    async with queue_of(Counter(), tmp_path) as jobs:
+        job = await jobs.submit(Work("a"))
+        await asyncio.wait_for(job, DEADLINE)
+        assert [change.number async for change in job.follow() if isinstance(change, JobItem)] == [2, 3]
+
+
+async def test_a_job_that_is_over_is_removed(tmp_path: Path) -> None:
+    async with queue_of(Add(), tmp_path, keep_for=0.01) as jobs:
+        job = await jobs.submit(Scan(memoryview(bytes(50_000))))
+        with pytest.raises(JobNotFound):
+            async with asyncio.timeout(DEADLINE):
+                while True:
+                    await job.wait()
+                    await asyncio.sleep(0.01)
+        await eventually(lambda: not list((tmp_path / "jobs.db-files").glob("*.result")))
+
+
+async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    """The limit is one of SQLite itself, which reports it as it does a full disk."""
+    worker = Worker(is_open=False)
+    async with queue_of(worker, tmp_path) as jobs:
+        job = await jobs.submit(Work("a"))
+        await eventually(lambda: worker.begun)
+
+        async def limit(pages: int) -> None:
+            await jobs._store._database.run(lambda connection: connection.execute(f"PRAGMA max_page_count={pages}"))
+
+        await limit(1)
+        with pytest.raises(StoreFull, match="no space is left"):
+            for number in range(1000):
+                await jobs.submit(Work(str(number), "x" * 10_000))
+        await limit(1 << 30)
+        worker.gate.set()
+        assert (await asyncio.wait_for(job, DEADLINE)).done == "A"
+
+
+async def test_a_worker_that_dies(tmp_path: Path) -> None:
+    """The job runs again, though an item of it has come; without retries it has failed."""
+    flow = forked(Fragile(), name="fragile")
+    async with flow:
+        jobs = JobQueue(tmp_path / "jobs.db", max_retries=1)
+        await jobs.start([flow])
+        job = await jobs.submit(Work("a", str(tmp_path / "marker")))
+        assert (await asyncio.wait_for(job, DEADLINE)).done == "at last"
+        assert (await job.refresh()).attempts == 2
+        await jobs.stop()
+        once = JobQueue(tmp_path / "once.db", max_retries=0)
+        await once.start([flow])
+        with pytest.raises(JobFailed, match="WorkerDied"):
+            await asyncio.wait_for(await once.submit(Work("a", str(tmp_path / "other"))), DEADLINE)
+        await once.stop()
+
+
+async def test_a_job_that_takes_too_long(tmp_path: Path) -> None:
+    worker = Worker(is_open=False)
+    async with queue_of(worker, tmp_path, job_timeout=0.05) as jobs:
+        with pytest.raises(JobFailed, match="TaskTimeout"):
+            await asyncio.wait_for(await jobs.submit(Work("a")), DEADLINE)
+        worker.gate.set()
+
+
+async def test_a_queue_that_does_not_run(tmp_path: Path) -> None:
+    jobs = JobQueue(tmp_path / "jobs.db")
+    with pytest.raises(UsageError, match="Aqueduct"):
+        await jobs.submit(Work("a"))
+    assert not list(tmp_path.iterdir())
+
+
+async def test_two_processes_of_one_pipeline(tmp_path: Path) -> None:
+    """Both accept jobs and tell of them; when the one that runs them ends, the other one takes over."""
+    worker = Worker(is_open=False)
+    flow = Flow(worker, stop_timeout=0.0)
+    async with inline(flow):
+        owner, guest = JobQueue(tmp_path / "jobs.db"), JobQueue(tmp_path / "jobs.db")
+        await owner.start([flow], is_shared=True)
+        await guest.start([flow], is_shared=True)
+        job = await guest.submit(Work("a"))
+        await eventually(lambda: worker.begun == ["a"])
+        waiting = asyncio.create_task(guest.wait(job.id))
+        worker.gate.set()
+        assert (await asyncio.wait_for(waiting, DEADLINE)).state is JobState.COMPLETED
+        worker.gate.clear()
+        cancelled = await guest.submit(Work("b"))
+        await eventually(lambda: worker.begun == ["a", "b"])
+        assert await cancelled.cancel()
+        await asyncio.to_thread(handlers.wait_for, worker.saw_cancel)
+        worker.gate.set()
+        await owner.stop()
+        assert (await asyncio.wait_for(await guest.submit(Work("c")), DEADLINE)).done == "C"
+        await guest.stop()
