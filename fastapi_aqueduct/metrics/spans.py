@@ -121,6 +121,7 @@ class RecordedSpans:
         self._lost_at: int | None = None
         self._deaths = 0
         self._items = 0
+        self._first_item_at = 0
 
     @property
     def parent(self) -> bytes:
@@ -135,7 +136,7 @@ class RecordedSpans:
     def send(self, task: int, step: str, pid: int, waiting_since: float, now: float, first: Any) -> bytes:
         """End the wait in a queue, and begin the span of a step."""
         sent_at = self._wall_time(now)
-        self._end_step()
+        self._end_step(next_at=sent_at)
         self._queue(step, waiting_since).end(sent_at)
         attributes = {_STEP: step, _TASK: task, _WORKER: pid}
         if self._deaths:
@@ -161,10 +162,10 @@ class RecordedSpans:
             self._end_step(self._lost_at)
 
     def note_item(self) -> None:
-        """Note an item of a stream."""
+        """Note an item of a stream. The step that it is of may have no span yet; see `ClientSpans`."""
         self._items += 1
-        if self._items == 1 and self._span is not None:
-            self._span.add_event("first item")
+        if self._items == 1:
+            self._first_item_at = self._wall_time(time.monotonic())
 
     def end(self, step: str, waiting_since: float | None, outcome: str, error: BaseException | None) -> None:
         """End the span that is open."""
@@ -187,13 +188,14 @@ class RecordedSpans:
         """Convert a time on the clock of ``time.monotonic`` to nanoseconds since 1970, as spans have them."""
         return self._epoch + int(at * 1e9)
 
-    def _end_step(self, at: int | None = None) -> None:
+    def _end_step(self, at: int | None = None, next_at: int | None = None) -> None:
         span, self._span = self._span, None
         if span is not None:
-            if self._items:
+            if self._items and (next_at is None or self._first_item_at <= next_at):
                 span.set_attribute(_ITEMS, self._items)
+                span.add_event("first item", timestamp=self._first_item_at)
+                self._items = 0
             span.end(at or self._answered_at or self._wall_time(time.monotonic()))
-        self._items = 0
         self._answered_at = None
 
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from fastapi_aqueduct import NotRunningError, StartError
 from fastapi_aqueduct.engine.shared.client import RemoteEngine
 from fastapi_aqueduct.engine.shared.rendezvous import SocketRendezvous
 
-from ..handlers import Gate, Job, notes
+from ..handlers import Each, Gate, Job, add_one, notes
 from ..shared.guests import connect, connected, hello
+from ..shared.support import few_descriptors
 from ..support import DEADLINE, eventually, outcome, script_environment, wait_until, write_script
 from . import gated
 
@@ -160,3 +162,44 @@ async def test_tasks_under_way_are_finished_when_it_is_told_to_stop(folder: Path
             assert await held
             assert await asyncio.to_thread(process.wait, 2 * DEADLINE) == 0
             await flow.stop()
+
+
+async def test_after_a_kill_the_handler_that_was_put_in_last_is_put_in_again(folder: Path) -> None:
+    path, flow = folder / "run" / "flow.sock", gated.flow
+    rendezvous = SocketRendezvous(hello(flow.name), str(path), ("gate",))
+
+    async def is_replaced() -> bool:
+        answer = await outcome(flow.process(Job(number=1), 2 * DEADLINE))
+        assert isinstance(answer, (Job, NotRunningError)), answer
+        return isinstance(answer, Job) and answer.number == 2
+
+    with flow._lifecycle.built_by(lambda options: RemoteEngine(options, rendezvous)):
+        with served(folder, f"{gated.__name__}:flow"):
+            await flow.start_async(2 * DEADLINE)
+            assert not await is_replaced()
+            await flow.steps["gate"].replace(Each(add_one))
+            assert await is_replaced()
+        with served(folder, f"{gated.__name__}:flow"):
+            while not await is_replaced():
+                await asyncio.sleep(0.01)
+            assert all([await is_replaced() for _ in range(20)])
+            assert flow.statistics().steps[0].version == 2
+            await flow.stop()
+
+
+async def test_who_has_no_descriptors_to_connect_is_told_so_in_words(folder: Path) -> None:
+    """However few there are: a connection needs some, and the shared memory others."""
+    path = folder / "run" / "flow.sock"
+    ends = []
+    with served(folder, f"{gated.__name__}:flow"):
+        connect(path, gated.flow.name).close()
+        for count in range(10):
+            flow = gated.make_flow()
+            rendezvous = SocketRendezvous(hello(flow.name), str(path), ("gate",))
+            with flow._lifecycle.built_by(partial(RemoteEngine, rendezvous=rendezvous)):
+                with few_descriptors(count):
+                    ends.append(await outcome(flow.start_async(2 * DEADLINE)))
+                if ends[-1] is None:
+                    await flow.stop()
+    assert [end for end in ends if not isinstance(end, StartError)] == [None] * ends.count(None), ends
+    assert isinstance(ends[0], StartError) and ends[-1] is None, ends

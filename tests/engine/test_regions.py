@@ -6,6 +6,7 @@ import resource
 
 import pytest
 
+from fastapi_aqueduct.engine.memory.layout import SERVER_SPACE, Layout
 from fastapi_aqueduct.engine.memory.regions import GUESTS, fewest_regions, make_layout, regions_needed
 
 GIB = 1 << 30
@@ -20,7 +21,8 @@ def test_a_step_with_more_workers_than_cores_has_a_region_for_each() -> None:
 
 
 def test_all_regions_that_may_be_needed_are_there_where_addresses_are_plentiful() -> None:
-    assert make_layout([1], 4, GIB).regions == regions_needed([1], 4)
+    layout = make_layout([1], 4, GIB)
+    assert (layout.regions, layout.guests) == (regions_needed([1], 4), GUESTS)
 
 
 def test_where_addresses_are_scarce_only_those_are_there_that_are_needed_at_once() -> None:
@@ -36,3 +38,17 @@ def test_under_a_limit_of_the_process_it_is_the_same(limit: int) -> None:
         assert make_layout([1], 4, GIB).regions == fewest_regions([1])
     finally:
         resource.setrlimit(limit, (soft, hard))
+
+
+def test_regions_follow_each_other_and_those_of_guests_are_as_large_as_the_first() -> None:
+    layout = Layout(5, 1 << 20, guests=2)
+    ends = [layout.start(region) + layout.capacity(region) for region in range(5)]
+    assert [layout.start(region) for region in range(1, 6)] == ends
+    assert layout.size == ends[-1]
+    large = SERVER_SPACE << 20
+    assert [layout.capacity(region) for region in range(5)] == [large, 1 << 20, 1 << 20, large, large]
+    for region in range(5):
+        assert layout.region_of(layout.start(region)) == layout.region_of(ends[region] - 1) == region
+    assert layout.has_block(layout.start(4), large)
+    assert not layout.has_block(layout.start(3), large + 1)
+    assert not layout.has_block(layout.size)

@@ -23,10 +23,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from opentelemetry.trace import StatusCode, format_span_id
 
-from fastapi_aqueduct import Aqueduct, Flow, FlowStep, flow_endpoint
+from fastapi_aqueduct import Aqueduct, Flow, FlowStep, TaskTimeout, flow_endpoint
 from fastapi_aqueduct.testing import client
 
 from ..handlers import Each, Gate, Job, act_at_once
+from ..shared.pipeline import sharing
 from ..support import DEADLINE, engine_of, eventually, outcome, pids, running, script_environment
 from .traced import Clip, Coroutine, Form, Generator, Load, Plain, Rounds, set_up_sdk
 
@@ -115,28 +116,31 @@ class Traces:
         return {span.name: names[span.parent] for span in spans if span.parent}
 
 
-@pytest.fixture(scope="module")
-def running_flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
-    path = tmp_path_factory.mktemp("spans") / "spans"
+def make_traces(path: Path, *steps: FlowStep, **options: Any) -> Traces:
+    """Make a flow that is not running yet, of some steps."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(ParentBased(ALWAYS_ON))
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     faulty = Faulty()
     provider.add_span_processor(faulty)
-    flow = Flow(
+    flow = Flow(*steps, name="clips", tracing=provider, worker_init=partial(set_up_sdk, path), **options)
+    return Traces(flow, provider, exporter, path, faulty)
+
+
+@pytest.fixture(scope="module")
+def running_flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
+    traces = make_traces(
+        tmp_path_factory.mktemp("spans") / "spans",
         FlowStep(Load(), name="load"),
         FlowStep(Plain(), name="plain", handle_condition=Form("plain")),
         FlowStep(Plain(), name="batch", handle_condition=Form("batch"), batch_size=3, batch_timeout=5.0),
         FlowStep(Rounds(), name="rounds", handle_condition=Form("rounds"), batch_size=2, batch_timeout=5.0),
         FlowStep(Generator(), name="generator", handle_condition=Form("generator"), concurrency=2),
         FlowStep(Coroutine(), name="coroutine", handle_condition=Form("coroutine")),
-        name="clips",
-        tracing=provider,
-        worker_init=partial(set_up_sdk, path),
     )
-    flow.start()
-    yield Traces(flow, provider, exporter, path, faulty)
-    asyncio.run(flow.stop())
+    traces.flow.start()
+    yield traces
+    asyncio.run(traces.flow.stop())
 
 
 @pytest.fixture
@@ -307,14 +311,21 @@ async def test_the_attributes_and_times_of_a_task(traces: Traces) -> None:
     assert 0 < step.pop("handle_time") < 1
     assert step == {"flow": "clips", "step": "plain", "batch_size": 1, "outcome": "completed"}
     assert "outcome" not in facts(spans[1])
+    times = times_in_order(traces)
+    work = next(json.loads(line) for line in traces.path.read_text().splitlines() if '"work"' in line)
+    assert times[-2] <= nanoseconds(work["start_time"])
+    assert nanoseconds(work["end_time"]) <= times[-1]
+
+
+def times_in_order(traces: Traces) -> list[int]:
+    """Return when the spans of the steps of a task began and ended: one after the other, within the request."""
+    spans = map(traces.one, ["queue load", "step load", "queue plain", "step plain"])
     times = [time for span in spans for time in (span.start_time or 0, span.end_time or 0)]
     assert times == sorted(times)
     request = traces.one("request")
     assert (request.start_time or 0) <= times[0]
     assert times[-1] <= (request.end_time or 0)
-    work = next(json.loads(line) for line in traces.path.read_text().splitlines() if '"work"' in line)
-    assert times[-2] <= nanoseconds(work["start_time"])
-    assert nanoseconds(work["end_time"]) <= times[-1]
+    return times
 
 
 def nanoseconds(text: str) -> int:
@@ -458,3 +469,49 @@ def test_a_defect_of_a_processor_does_not_fail_uploads(traces: Traces, caplog: p
     finally:
         traces.faulty.is_broken = False
     assert [record.message for record in caplog.records] == ["the span of an upload cannot be made"] * 2
+
+
+# With a pipeline elsewhere
+
+
+async def test_spans_of_a_pipeline_elsewhere_are_made_when_the_answer_has_come(tmp_path: Path) -> None:
+    """A worker has a task before its step has a span: what a handler makes is below the span of the request."""
+    traces = make_traces(
+        tmp_path / "spans",
+        FlowStep(Load(), name="load"),
+        FlowStep(Plain(), name="plain", handle_condition=Form("plain")),
+        FlowStep(Generator(), name="generator", handle_condition=Form("generator")),
+        mp_start_method="forkserver",
+    )
+    async with sharing(traces.flow):
+        with traces.request():
+            await traces.flow.process(Job(form="plain"))
+        tree = traces.tree()
+        assert {tree.pop(name) for name in ("load", "work")} == {"request"}
+        assert tree == dict.fromkeys(["queue load", "step load", "queue plain", "step plain"], "request")
+        assert facts(traces.one("step plain"))["worker_pid"] in pids(traces.flow, 1)
+        times_in_order(traces)
+
+        traces.exporter.clear()
+        with traces.request():
+            assert [item async for item in traces.flow.stream(Job(form="generator", number=0))] == [0, 1, 2]
+        step = traces.one("step generator")
+        assert facts(step)["items"] == 3
+        assert [event.name for event in step.events] == ["first item"]
+        assert "items" not in facts(traces.one("step load"))
+
+        traces.exporter.clear()
+        with traces.request():
+            await outcome(traces.flow.process(Job(form="plain", act="raise", at=0)))
+        assert traces.one("step load").status.status_code is StatusCode.UNSET
+        step = traces.one("step plain")
+        assert (facts(step)["outcome"], step.status.description) == ("failed", "ValueError: at 0")
+
+        traces.exporter.clear()
+        gate = Gate(tmp_path)
+        with traces.request():
+            late = await outcome(traces.flow.process(Job(form="plain", gate=gate), timeout_sec=0.3))
+        gate.open()
+        assert isinstance(late, TaskTimeout)
+        ended = [facts(span) for span in traces.exporter.get_finished_spans() if "outcome" in facts(span)]
+        assert [span["outcome"] for span in ended] == ["timed_out"]

@@ -14,6 +14,8 @@ import numpy as np
 
 from fastapi_aqueduct import BaseTaskHandler
 
+from ..handlers import note, notes
+
 log = logging.getLogger("tests.shared.worker")
 
 REQUEST: ContextVar[str] = ContextVar("request")
@@ -89,3 +91,26 @@ class Mix(BaseTaskHandler):
             raise ValueError("as asked")
         elif task.action == "slice":
             task.image = task.image[: len(task.image) // 2]
+
+
+@dataclass
+class Shot(BaseTaskHandler):
+    """Is killed in its first starts.
+
+    Attributes:
+        path: Where it notes its starts.
+        times: How often it is killed.
+        signal: With what.
+    """
+
+    path: Path
+    times: int
+    signal: int
+
+    def on_start(self) -> None:
+        note(self.path, "start")
+        if len(notes(self.path)) <= self.times:
+            os.kill(os.getpid(), self.signal)
+
+    def handle(self, *tasks: Any) -> None:
+        pass

@@ -68,7 +68,11 @@ class LoopPipeline:
 
     async def _start(self) -> None:
         self.engine = LocalEngine.build(self._options, self._make_starter(self._options))
-        await self.engine.start(60)
+        try:
+            await self.engine.start(60)
+        except BaseException:
+            await self.engine.close(True)
+            raise
         self._desk = PipelineDesk(self.engine)
         self._desk.attach(self._loop)
         self.gateway = Gateway(self.engine, self._desk, self._on_empty)

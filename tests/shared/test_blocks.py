@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 
 from fastapi_aqueduct import Flow, FlowStep
+from fastapi_aqueduct.engine.memory.banker import ArrivalCap
+from fastapi_aqueduct.engine.memory.block_writer import BlockWriter
 from fastapi_aqueduct.engine.options import EngineOptions
 from fastapi_aqueduct.engine.shared.client import RemoteEngine
 
 from ..handlers import Job
-from ..support import blocks, engine_of, eventually
+from ..support import DEADLINE, blocks, engine_of, eventually
 from .handlers import Mix
 from .pipeline import LoopPipeline
+
+MIB = 1 << 20
 
 SIZES = (10, 17_000, 70_000)
 
@@ -27,7 +31,7 @@ SIZES = (10, 17_000, 70_000)
 @contextlib.asynccontextmanager
 async def two_processes() -> AsyncIterator[tuple[Flow, Flow]]:
     """Run two flows that are one for the pipeline, as those of two API processes."""
-    flows = [Flow(FlowStep(Mix(), nprocs=2, concurrency=8), memory_limit=8 << 20) for _ in range(2)]
+    flows = [Flow(FlowStep(Mix(), nprocs=2, concurrency=8), memory_limit=8 * MIB) for _ in range(2)]
     pipeline = LoopPipeline(flows[0]._lifecycle.options)
 
     def build(options: EngineOptions) -> RemoteEngine:
@@ -121,3 +125,29 @@ async def test_every_block_goes_back_to_its_owner(seed: int) -> None:
         await eventually(lambda: not engine.memory.ledger.held_blocks() and engine.dispatcher.in_flight == 0)
         for guest in engine_of(flows[0]).dispatcher.guests:
             assert not guest._lent and not guest._sent  # type: ignore[attr-defined]
+
+
+async def test_a_body_of_unknown_length_finds_a_place_beside_a_small_block_that_is_held() -> None:
+    """Memory is there for it: it must not wait for addresses."""
+    async with two_processes() as (flow, _):
+        with receive(flow, 4 * MIB) as first:
+            assert first.try_write(bytes(4 * MIB))
+            large = first.finish()
+        with receive(flow, 20_000) as second:
+            assert second.try_write(bytes(20_000))
+            small = second.finish()
+        del large
+        with receive(flow, None) as body:
+            for _ in range(6):
+                await body.write(bytes(MIB))
+            view = body.finish()
+        assert (len(view), len(small)) == (6 * MIB, 20_000)
+        del view, small, first, second, body
+        await eventually(lambda: blocks(flow) == 0)
+
+
+def receive(flow: Flow, size: int | None) -> BlockWriter:
+    """Expect a body; of unknown length it may have 6 MiB."""
+    writer = flow.receive(size, 6 * MIB, DEADLINE, ArrivalCap(size=8 * MIB))
+    writer.begin()
+    return writer

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import socket
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from fastapi_aqueduct.engine.shared.server import PipelineServer
 from ..handlers import note, notes
 from ..support import DEADLINE, eventually, forked, outcome, run_script
 from .guests import connect, connected, hello, leave
+from .support import few_descriptors
 
 
 class Noting(BaseTaskHandler):
@@ -138,7 +138,7 @@ async def test_without_descriptors_connections_wait_and_the_loop_does_not_spin(
     async with serving(forked(Noting(tmp_path / "notes"), name="ocr"), path, None):
         end = await asyncio.to_thread(connect, path, "ocr")  # stays, so that the server closes no descriptor meanwhile
         with socket.socket(socket.AF_UNIX) as sock:
-            with no_descriptors():
+            with few_descriptors(0):
                 sock.connect(str(path))
                 await eventually(lambda: "cannot connect to flow ocr yet" in caplog.text)
                 await asyncio.sleep(0.1)
@@ -146,21 +146,6 @@ async def test_without_descriptors_connections_wait_and_the_loop_does_not_spin(
             caplog.clear()  # the exception in the record refers to the server
             (await asyncio.to_thread(greet, sock, hello("ocr"), time.monotonic() + DEADLINE)).close()
         end.close()
-
-
-@contextlib.contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Leave this process no descriptor."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.ExitStack() as stack:
-        last = os.dup(0)
-        stack.callback(os.close, last)
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
-        with contextlib.suppress(OSError):
-            while True:
-                stack.callback(os.close, os.dup(0))
-        yield
 
 
 def test_a_path_that_is_too_long_is_refused_in_words(tmp_path: Path) -> None:

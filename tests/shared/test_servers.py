@@ -12,8 +12,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from ..asgi.service import Service, launched
+from ..asgi.service import Service, children, launched
 from ..support import DEADLINE, Ends, wait_until, write_script
+from .support import processes
 
 WORK = """
     import os
@@ -65,6 +66,9 @@ COMMANDS = {
 }
 """How each server is started with two processes."""
 
+SURVIVING = ("uvicorn", "granian", "hypercorn")
+"""Servers whose processes serve on when their supervisor has been killed."""
+
 long = pytest.mark.long
 
 
@@ -104,6 +108,16 @@ class Fleet(Service):
         assert wait_until(have_answered, 2 * DEADLINE), (found, self.log())
         return found
 
+    def kill_pipeline(self, pid: int) -> int:
+        """Kill the pipeline process; return the next one, which all processes use."""
+        with Ends(children(pid)) as ends:
+            kill(pid)
+            assert ends.wait(DEADLINE) == set()
+        assert wait_until(self.asks_well, 2 * DEADLINE), self.log()
+        (successor,) = {answer.pipeline for answer in self.answers_of(2).values()}
+        assert successor != pid
+        return successor
+
     def sockets(self) -> list[Path]:
         return list(self.directory.glob("aqueduct/*.sock"))
 
@@ -139,7 +153,7 @@ def parent_of(pid: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "server", ["uvicorn", pytest.param("gunicorn", marks=long), pytest.param("granian", marks=long)]
+    "server", ["uvicorn", *[pytest.param(name, marks=long) for name in ("gunicorn", "granian", "hypercorn")]]
 )
 def test_one_pipeline_serves_all_processes_and_outlives_each(server: str, tmp_path: Path) -> None:
     with serving(tmp_path, server, "host") as fleet:
@@ -149,26 +163,53 @@ def test_one_pipeline_serves_all_processes_and_outlives_each(server: str, tmp_pa
 
         starter = parent_of(pipeline)
         assert starter in answers
-        kill(starter)
-        for _ in range(20):
-            assert fleet.ask().pipeline == pipeline
-        assert starter not in fleet.answers_of(2)
+        if server != "hypercorn":  # which ends all of its processes when one is killed
+            kill(starter)
+            for _ in range(20):
+                assert fleet.ask().pipeline == pipeline
+            assert starter not in fleet.answers_of(2)
 
-        workers = {fleet.ask().worker for _ in range(4)}
-        with Ends(workers) as ends:
-            kill(pipeline)
-            assert ends.wait(DEADLINE) == set()
-        assert wait_until(fleet.asks_well, 2 * DEADLINE), fleet.log()
-        (successor,) = {answer.pipeline for answer in fleet.answers_of(2).values()}
-        assert successor != pipeline
+        successor = fleet.kill_pipeline(pipeline)
         for _ in range(20):
             assert fleet.ask().pipeline == successor
 
-        with Ends([successor, *{fleet.ask().worker for _ in range(4)}]) as ends:
+        with Ends([successor, *children(successor)]) as ends:
             fleet.process.terminate()
             assert fleet.process.wait(2 * DEADLINE) in (0, -signal.SIGTERM)
             # The last process waits for the end of the pipeline.
             assert ends.wait(DEADLINE) == set()
+        assert fleet.sockets() == []
+
+
+@long
+def test_a_server_that_ends_with_the_first_process_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path, "hypercorn", "host") as fleet:
+        answers = fleet.answers_of(2)
+        (pipeline,) = {answer.pipeline for answer in answers.values()}
+        with Ends([pipeline, *answers, *children(pipeline)]) as ends:
+            kill(parent_of(pipeline))
+            assert ends.wait(2 * DEADLINE) == set()
+        fleet.process.wait(2 * DEADLINE)
+        assert fleet.sockets() == []
+
+
+@long
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "granian", "hypercorn"])
+def test_when_the_supervisor_is_killed_its_processes_serve_on_with_one_pipeline_or_nothing_is_left(
+    server: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, server, "host") as fleet:
+        servers = set(fleet.answers_of(2))
+        pipeline = fleet.ask().pipeline
+        kill(fleet.process.pid)
+        fleet.process.wait()
+        if server in SURVIVING:
+            assert set(fleet.answers_of(2)) == servers
+            assert fleet.ask().pipeline == pipeline
+            pipeline = fleet.kill_pipeline(pipeline)
+            for pid in servers:
+                os.kill(pid, signal.SIGTERM)
+        assert wait_until(lambda: not processes(tmp_path), 2 * DEADLINE), processes(tmp_path)
         assert fleet.sockets() == []
 
 

@@ -1,6 +1,6 @@
 """Where everything lies in the shared memory.
 
-one file      | status page | region of the API process | region of worker 1 | region of worker 2 | ...
+one file      | status page | region of the API process | region of worker 1 | ... | region of guest 1 | ...
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ STATUS_SIZE = 32
 """Bytes of the status of one region's owner; see `StatusPage`."""
 
 SERVER_SPACE = 8
-"""Address space of the API process's region, as a multiple of the memory limit. A body of unknown length reserves the
-addresses of all that it may have, so that its block need not move; see `BlockWriter`."""
+"""Address space of an API process's region, as a multiple of the memory limit. A body of unknown length reserves the
+addresses of all that it may have, so that its block need not move; see `BlockWriter`. Within the limit itself a block
+of a few bytes that is held in the middle would leave no place for a body that the limit allows."""
 
 
 class Ref(NamedTuple):
@@ -40,10 +41,13 @@ class Layout:
     Attributes:
         regions: Number of regions; the first is the API process's.
         limit: The most bytes that all processes together may use.
+        guests: Number of regions at the end that have as much address space as the first one: those of other API
+            processes.
     """
 
     regions: int
     limit: int
+    guests: int = 0
 
     @cached_property
     def status_size(self) -> int:
@@ -62,15 +66,23 @@ class Layout:
 
     def start(self, region: int) -> int:
         """Return the offset at which a region starts."""
-        return self._workers + (region - 1) * self.region_size if region else self.status_size
+        if not region:
+            return self.status_size
+        if region < self._first_guest:
+            return self._workers + (region - 1) * self.region_size
+        return self._guests + (region - self._first_guest) * self._server_size
 
     def capacity(self, region: int) -> int:
         """Return the bytes of address space of a region."""
-        return self.region_size if region else SERVER_SPACE * self.region_size
+        return self.region_size if 0 < region < self._first_guest else self._server_size
 
     def region_of(self, offset: int) -> int:
         """Return the region that an offset lies in."""
-        return 0 if offset < self._workers else 1 + (offset - self._workers) // self.region_size
+        if offset < self._workers:
+            return 0
+        if offset < self._guests:
+            return 1 + (offset - self._workers) // self.region_size
+        return self._first_guest + (offset - self._guests) // self._server_size
 
     def has_block(self, offset: int, size: int = 1) -> bool:
         """Tell whether a block can exist: `size` bytes from `offset` on lie in one region."""
@@ -78,5 +90,17 @@ class Layout:
         return 0 <= region < self.regions and self.region_of(offset + max(size, 1) - 1) == region
 
     @cached_property
+    def _server_size(self) -> int:
+        return SERVER_SPACE * self.region_size
+
+    @cached_property
     def _workers(self) -> int:
-        return self.status_size + SERVER_SPACE * self.region_size
+        return self.status_size + self._server_size
+
+    @cached_property
+    def _first_guest(self) -> int:
+        return self.regions - self.guests
+
+    @cached_property
+    def _guests(self) -> int:
+        return self._workers + (self._first_guest - 1) * self.region_size

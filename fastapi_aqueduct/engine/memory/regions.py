@@ -76,13 +76,18 @@ def guest_regions(layout: Layout, nprocs: Sequence[int], cores: int) -> range:
 def make_layout(nprocs: Sequence[int], cores: int, limit: int) -> Layout:
     """Divide the shared memory into as many regions as may be needed, or as are needed at once if addresses are scarce.
 
+    In between, other API processes have little address space: a body of unknown length may have to wait there.
+
     Args:
         nprocs: The most workers of each step.
         cores: Number of cores.
         limit: The most bytes that all processes together may use.
     """
-    layout = Layout(regions_needed(nprocs, cores), limit)
-    return layout if _are_addresses_plentiful(layout) else Layout(fewest_regions(nprocs), limit)
+    for guests in (GUESTS, 0):
+        layout = Layout(regions_needed(nprocs, cores), limit, guests)
+        if _are_addresses_plentiful(layout):
+            return layout
+    return Layout(fewest_regions(nprocs), limit)
 
 
 def _are_addresses_plentiful(layout: Layout) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import threading
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
-from ...exceptions import AqueductError, NotRunningError
+from ...exceptions import AqueductError, NotRunningError, StartError
 from ...handler import BaseTaskHandler
 from ...logger import log
 from ...reports import TaskPair
@@ -25,6 +26,7 @@ from ..statistics import FlowStatistics
 from ..system.process_memory import default_memory_limit
 from ..trial import ShadowControl, TrialControl
 from ..wire.frames import Kind, ProtocolError
+from ..workers.launch_errors import memory_error
 from .client_memory import ClientMemory
 from .connection import Connection
 from .exported_share import ExportedShare
@@ -106,10 +108,14 @@ class RemoteEngine(EngineCalls):
         self._exported = ExportedShare(self._view, self._own_outcomes)
 
     async def start(self, timeout: float) -> None:
-        """Connect, in the running event loop; see `Rendezvous.connect`."""
+        """Connect, in the running event loop; see `Rendezvous.connect`.
+
+        A start that was killed is tried again: other API processes may be served already, and a server may end with
+        the first of its processes that fails.
+        """
         loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
         self.loop = loop
-        self._join(await self._connect(timeout))
+        self._join(await self._connect_persistently(timeout))
         for reporter in self._options.reporters:
             reporter.attach(self._exported, loop)
         log.info("flow %s runs in the pipeline process %d", self.name, self._running().pid)
@@ -307,8 +313,23 @@ class RemoteEngine(EngineCalls):
                 done.result().close()
             raise
 
+    async def _connect_persistently(self, timeout: float) -> ClientEnd:
+        deadline = time.monotonic() + timeout
+        for pause in PAUSES:
+            try:
+                return await self._connect(deadline - time.monotonic())
+            except StartError as exc:
+                if exc.exit_code != -signal.SIGKILL:  # by a person, or by the system, which has no memory at present
+                    raise
+                log.warning("flow %s is started again: %s", self.name, str(exc))
+            await asyncio.sleep(pause)
+        return await self._connect(deadline - time.monotonic())
+
     def _join(self, end: ClientEnd) -> None:
-        connection = Connection(self._options, end, self._on_frame, self._on_end, self._logs)
+        try:
+            connection = Connection(self._options, end, self._on_frame, self._on_end, self._logs)
+        except OSError as exc:
+            raise memory_error(self.name, exc) from exc
         connection.open(self.owner.is_here)
         assert self.loop is not None
         self._connection = connection
@@ -390,11 +411,12 @@ class RemoteEngine(EngineCalls):
             try:
                 end = await self._connect(self._options.start_timeout)
                 self._join(end)
-            except AqueductError as exc:
+            except Exception as exc:  # of any kind: without another try there would be no pipeline for good
                 if self._is_closing:
                     return
                 self._reason = str(exc)
-                log.error("flow %s has no pipeline: %s", self.name, self._reason)
+                unexpected = None if isinstance(exc, AqueductError) else exc
+                log.error("flow %s has no pipeline: %s", self.name, self._reason, exc_info=unexpected)
                 await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             else:
                 log.info("flow %s runs in the pipeline process %d", self.name, end.welcome.pid)

@@ -32,6 +32,19 @@ class ClientSpans(Spans):
             return content
         return content._replace(extras=pack_extras(unpack_extras(content.extras).values, trace))
 
+    def end(self, ticket: Ticket, outcome: str, error: BaseException | None) -> None:
+        """End the spans of a task. One that has ended before its first answer has waited, as far as this process knows.
+
+        Args:
+            ticket: The task.
+            outcome: How it has ended.
+            error: Its error, if it has one.
+        """
+        spans = self.open.pop(ticket.id, None)
+        if spans is not None:
+            waiting_since = None if ticket.metrics else ticket.started_at
+            self._report(ticket.id, spans.end, self._steps[ticket.step], waiting_since, outcome, error)
+
     def note_records(self, ticket: Ticket) -> None:
         """Make the spans of the steps that a task has visited."""
         for step, pid, arrived_at, sent_at, answered_at, duration, size, *_ in ticket.metrics:

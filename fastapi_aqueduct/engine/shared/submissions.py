@@ -136,7 +136,7 @@ class Submissions:
         number = next(self._ids)
         if self.spans.begin is not None:
             content = self.spans.begin_task(number, content)
-        ticket = ticket_class(number, task, receiver, content, level, deadline + GRACE, started_at, is_handed)
+        ticket = ticket_class(number, task, receiver, content, level, deadline + GRACE, started_at, is_handed, step)
         if content.blocks:
             self._memory.send(content.blocks)
         self._tickets[number] = ticket
