@@ -10,7 +10,7 @@ from .call import Callee, CallHandler, handler_for
 from .engine.options import DEFAULT_CALL_TIMEOUT
 from .exceptions import ConfigurationError, InvalidArgument, got
 from .flow import Flow
-from .function_options import FlowOptions, FunctionOptions, StepOptions
+from .function_options import FunctionOptions, split_options
 from .handler import form_of
 from .step import FlowStep
 from .worker_function import CallOptions, StreamingFunction, WorkerFunction
@@ -202,12 +202,8 @@ def _checked_load(load: Any) -> Callable[[], Any] | None:
 def _flow_of(
     function: Callable[..., Any], handler: CallHandler, batch_size: int | None, options: FunctionOptions
 ) -> Flow:
-    given: dict[str, Any] = dict(options)
-    name = given.pop("name", function.__name__)
-    of_step = {key: given.pop(key) for key in StepOptions.__annotations__ if key in given}
-    of_flow = {key: given.pop(key) for key in FlowOptions.__annotations__ if key in given}
-    if given:
-        raise InvalidArgument(f"in_worker has no option {' or '.join(given)}; it has those of FlowStep and Flow")
+    name = options.get("name", function.__name__)
+    of_step, of_flow = split_options("in_worker", options)
     try:
         step = FlowStep(handler, batch_size=1 if batch_size is None else batch_size, name=name, **of_step)
         return Flow(step, name=name, **of_flow)

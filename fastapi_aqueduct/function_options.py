@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from .autoscale import Autoscale
 from .engine.timing import Timing
+from .exceptions import InvalidArgument
 from .metrics.collect import Collector
 from .metrics.export import Exporter
 from .metrics.tracing import TracerProvider
@@ -58,3 +59,22 @@ class FunctionOptions(StepOptions, FlowOptions, total=False):
     """
 
     name: str
+
+
+def split_options(owner: str, options: FunctionOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of the step and those of the flow.
+
+    Args:
+        owner: Name of the function that was given them, for the message.
+        options: All of them; the name is left out.
+
+    Raises:
+        InvalidArgument: There is no such option.
+    """
+    given: dict[str, Any] = dict(options)
+    given.pop("name", None)
+    of_step = {key: given.pop(key) for key in StepOptions.__annotations__ if key in given}
+    of_flow = {key: given.pop(key) for key in FlowOptions.__annotations__ if key in given}
+    if given:
+        raise InvalidArgument(f"{owner} has no option {' or '.join(given)}; it has those of FlowStep and Flow")
+    return of_step, of_flow

@@ -81,6 +81,7 @@ class Aqueduct:
         server_timing: As given.
         refusal_log: Logs the refused requests.
         is_stopping: Whether the server was told to stop.
+        is_ready: Whether requests should be sent here, as ``/ready`` responds; read from memory.
         probes: A router with the three probes, for another place:
             ``app.include_router(aqueduct.probes, prefix="/internal", dependencies=[...])``.
 
@@ -136,6 +137,11 @@ class Aqueduct:
     def is_stopping(self) -> bool:
         """Whether the server was told to stop."""
         return self._drain.is_draining
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here, as ``/ready`` responds; read from memory."""
+        return self._probes.is_ready
 
     @property
     def upload_limits(self) -> UploadLimits | None:

@@ -123,6 +123,12 @@ class Probes:
             for path, endpoint in self._endpoints.items()
         ]
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here."""
+        _, health = self._judge()
+        return health.is_ready
+
     def router(self) -> APIRouter:
         """Return a new router with the probes, which FastAPI can include with a prefix and dependencies."""
         router = APIRouter()

@@ -5,9 +5,16 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..exceptions import AqueductError
+from .sagemaker import SERVE, SagemakerOptions, serve_model
 from .serve import ServeOptions, serve
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    Commands = _SubParsersAction[ArgumentParser]
 
 USAGE_ERROR = 2
 """Exit status when nothing could be started as the arguments say; that of argparse."""
@@ -22,6 +29,15 @@ SIGINT stop the pipeline when the tasks under way have ended; a second one stops
 waits until all workers are ready.
 """
 
+_SAGEMAKER = """\
+Serve a model on port 8080 as Amazon SageMaker asks for it, for real-time inference and Batch Transform.
+
+  fastapi-aqueduct sagemaker inference --nprocs 2
+
+The module has the hooks model_fn, input_fn, predict_fn and output_fn. As the entry point of an image:
+ENTRYPOINT ["fastapi-aqueduct", "sagemaker", "inference"]
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command, and exit with its status: 0; 1 for a flow that could not be started; 2 for arguments.
@@ -29,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Those of the command line; default: those of this process.
     """
-    parsed = make_parser().parse_args(arguments)
+    parsed = make_parser().parse_args(_without_serve(sys.argv[1:] if arguments is None else arguments))
     try:
-        sys.exit(serve(ServeOptions(parsed.target, parsed.socket, parsed.flow)))
+        sys.exit(parsed.run(parsed))
     except AqueductError as exc:
         print(f"fastapi-aqueduct: {exc}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
@@ -41,6 +57,12 @@ def make_parser() -> ArgumentParser:
     """Return the parser of the command line."""
     parser = ArgumentParser("fastapi-aqueduct", description="Pipelines of worker processes for FastAPI.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_serve(commands)
+    _add_sagemaker(commands)
+    return parser
+
+
+def _add_serve(commands: Commands) -> None:
     command = commands.add_parser(
         "serve",
         help="run the pipeline of a flow for several API processes",
@@ -57,4 +79,36 @@ def make_parser() -> ArgumentParser:
         help="where API processes connect; its directory must be this user's alone, and is made if there is none",
     )
     command.add_argument("--flow", metavar="NAME", help="the name of the flow, if there are several behind the target")
-    return parser
+    command.set_defaults(run=lambda parsed: serve(ServeOptions(parsed.target, parsed.socket, parsed.flow)))
+
+
+def _add_sagemaker(commands: Commands) -> None:
+    command = commands.add_parser(
+        "sagemaker",
+        help="serve a model with the contract of Amazon SageMaker",
+        description=_SAGEMAKER,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "target",
+        nargs="?",
+        metavar="MODULE",
+        help="the module with the hooks, or an installed plug-in; default: SAGEMAKER_PROGRAM, or all plug-ins",
+    )
+    command.add_argument("--nprocs", type=int, metavar="N", help="number of worker processes")
+    command.add_argument(
+        "--batch-size", type=int, metavar="N", help="the most requests in one call of predict_fn, which gets a list"
+    )
+    command.add_argument("--host", default="0.0.0.0", help="where it listens; default: all addresses")
+    command.add_argument("--port", type=int, help="where it listens; default: SAGEMAKER_BIND_TO_PORT, or 8080")
+    command.set_defaults(
+        run=lambda parsed: serve_model(
+            SagemakerOptions(parsed.target, parsed.nprocs, parsed.batch_size, parsed.host, parsed.port)
+        )
+    )
+
+
+def _without_serve(arguments: Sequence[str]) -> Sequence[str]:
+    """Leave out the argument that SageMaker adds to each entry point: it means nothing here."""
+    is_added = arguments[:1] == ["sagemaker"] and arguments[-1:] == [SERVE]
+    return arguments[:-1] if is_added else arguments

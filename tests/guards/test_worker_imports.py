@@ -47,6 +47,8 @@ def modules_after(statement: str) -> set[str]:
         "import fastapi_aqueduct, fastapi_aqueduct.engine.child.main",
         "from fastapi_aqueduct import BaseTask, BaseTaskHandler, Upload",
         "import fastapi_aqueduct.call",
+        "import fastapi_aqueduct.sagemaker.invocation",
+        "from fastapi_aqueduct.sagemaker import MIMEAccept, plugin_hook",
         "import fastapi_aqueduct.engine.child.bootstrap",
     ],
 )
