@@ -88,7 +88,8 @@ def _section(report: Report, pictures: list[str], footer: str) -> str:
     notes = "".join(f"\n* {_upper(note)}." for note in report.notes)
     tables = [_markdown(table) for table in report.tables]
     promises = "\n".join(f"* {promise}" for promise in report.promises)
-    return "\n\n".join([f"{_upper(what)}.\n{notes}", *tables, *pictures, promises, f"*{footer}*"])
+    parts = [f"{_upper(what)}.\n{notes}", *tables, *pictures, promises, f"*{footer}*"]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _upper(text: str) -> str:

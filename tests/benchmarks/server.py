@@ -9,6 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from .processes import Footprint, processor_time, tree
@@ -16,6 +17,9 @@ from .subject import DEADLINE, Subject
 
 STOP_TIMEOUT = 6.0
 """Seconds to end in; one package sleeps for three of them."""
+
+API, PIPELINE, WORKER = "API process", "pipeline process", "worker"
+"""The kinds of processes that a server of ours has."""
 
 _ports = itertools.count(20_000)
 """Below those that the system gives out by itself."""
@@ -73,13 +77,17 @@ class Server:
         finally:
             self._subject.signal(signal.SIGSTOP)
 
-    def wait(self, request: Question) -> None:
+    def wait(self, request: Question, timeout: float = DEADLINE) -> None:
         """Wait until it answers a request.
+
+        Args:
+            request: The request.
+            timeout: Seconds.
 
         Raises:
             RuntimeError: It does not, or the answer is wrong.
         """
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 answer = request.send(self.port)
@@ -104,6 +112,19 @@ class Server:
     def processor_time(self) -> float:
         """Return the seconds that all its processes have computed."""
         return processor_time(tree(self._subject.pid))
+
+    def processor_times(self) -> dict[str, float]:
+        """Return the seconds that each kind of its processes has computed; it is a server of ours."""
+        kinds: dict[str, list[int]] = {}
+        for pid in tree(self._subject.pid):
+            kinds.setdefault(_kind(Path(f"/proc/{pid}/cmdline").read_bytes()), []).append(pid)
+        return {kind: processor_time(pids) for kind, pids in kinds.items()}
+
+
+def _kind(command: bytes) -> str:
+    if b"engine.shared.process" in command:
+        return PIPELINE
+    return WORKER if b"engine/child" in command else API
 
 
 def _free_port() -> int:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from .client import Client, Request
-from .processes import MIB, Footprint, processor_time, tree
+from .processes import MIB, Footprint, tree
 from .report import Promise, Report, Series
-from .server import Server
+from .server import API, PIPELINE, Server
 from .subject import DEADLINE, Subject
 
 ROUNDS = 7
@@ -48,9 +48,9 @@ def measure() -> Report:
                 with server.awake():
                     server.wait(request)
                     alone = Client(1, 2).run(server.port, request)
-                    before = _times(server)
+                    before = server.processor_times()
                     crowd = Client(CONNECTIONS, 2).run(server.port, request)
-                    spent = {kind: seconds - before[kind] for kind, seconds in _times(server).items()}
+                    spent = {kind: seconds - before[kind] for kind, seconds in server.processor_times().items()}
                     server.wait(request)
                 if number:  # the first round warms up
                     latency[name].append(alone.p50 * 1000)
@@ -59,7 +59,7 @@ def measure() -> Report:
                         times.setdefault(f"{name}: {kind}", []).append(seconds / crowd.requests * 1e6)
     p50 = {name: Series(name, values, 2, LATENCY) for name, values in latency.items()}
     cost = {name: Series(name, values, 0, TIME) for name, values in times.items()}
-    share = cost["host: pipeline process"].over(cost["host: API process"], "pipeline process / API process")
+    share = cost[f"host: {PIPELINE}"].over(cost[f"host: {API}"], f"{PIPELINE} / {API}")
     return Report(
         title="sharing: a small JSON body there and back, the pipeline in the API process or in a process of its own",
         notes=["one worker that does nothing", "processor time: of the processes of the server, without the client's"],
@@ -111,16 +111,6 @@ def measure_batches() -> Report:
         rows=[*size.values(), *rate.values()],
         promises=[Promise(size["host"].over(size["own"], "mean size: host / own"), 0.9, is_minimum=True)],
     )
-
-
-def _times(server: Server) -> dict[str, float]:
-    """Return the seconds that each kind of process has computed."""
-    api, *below = tree(server.pid)
-    kinds = {"API process": [api], "pipeline process": [], "worker": []}
-    for pid in below:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        kinds["pipeline process" if b"shared.process" in line else "worker"].append(pid)
-    return {kind: processor_time(pids) for kind, pids in kinds.items() if pids}
 
 
 def _serve_model(place: str) -> tuple[float, int]:

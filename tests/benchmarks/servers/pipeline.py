@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from pydantic import BaseModel
@@ -64,6 +65,13 @@ class Touch(BaseTaskHandler):
             task.result = work.touch(task.body)
 
 
+class Wait(BaseTaskHandler):
+    def handle(self, *tasks: Value) -> None:
+        time.sleep(work.DEVICE_TIME)
+        for task in tasks:
+            task.result = task.value
+
+
 class Model(BaseTaskHandler):
     def handle(self, *tasks: Value) -> None:
         work.run_model(len(tasks))
@@ -111,6 +119,7 @@ BUSY_POLL = 0.005
 FLOWS: dict[str, Callable[[], Flow]] = {
     "noop": lambda: Flow(FlowStep(Copy())),
     "noop-poll": lambda: Flow(FlowStep(Copy(), busy_poll=BUSY_POLL)),
+    "noop-device": lambda: Flow(FlowStep(Wait(), nprocs=work.DEVICES)),
     "upload": lambda: Flow(FlowStep(Touch())),
     "upload-unadjusted": lambda: Flow(FlowStep(Touch())),
     "response": lambda: Flow(FlowStep(Large())),

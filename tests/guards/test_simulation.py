@@ -1,0 +1,56 @@
+"""The simulation of the benchmarks follows the laws of queues, where they have closed forms."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..benchmarks.scaling import CLIENT, simulated_rate
+from ..benchmarks.server import API, PIPELINE, WORKER
+from ..benchmarks.simulation import Service, Station, Visit
+
+CALL = 0.001
+
+
+@pytest.mark.parametrize("utilisation", [0.3, 0.6, 0.8])
+def test_random_arrivals_wait_as_long_as_the_formula_of_pollaczek_and_khinchine_says(utilisation: float) -> None:
+    found = Service([Station("one")], [Visit("one", CALL)], cores=1).serve_arrivals(utilisation / CALL, 20_000, seed=1)
+    assert found.mean == pytest.approx(CALL * (1 + utilisation / (2 * (1 - utilisation))), rel=0.1)
+    assert found.busy["one"] == pytest.approx(found.rate * CALL, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "processes, connections, cores, rate",
+    [
+        (1, 1, 8, 1 / 0.004),  # a lone request passes all stations
+        (1, 16, 8, 1 / 0.002),  # one API process computes all the time
+        (2, 32, 8, 2 / 0.002),
+        (4, 64, 16, 1 / 0.0006),  # the pipeline does
+        (2, 32, 2, 2 / 0.004),  # all cores compute
+        (2, 32, 1.5, 1.5 / 0.004),  # of which others use a part
+    ],
+)
+def test_connections_that_go_on_at_once_get_what_the_slowest_part_allows(
+    processes: int, connections: int, cores: float, rate: float
+) -> None:
+    costs = {CLIENT: 0.0009, API: 0.002, PIPELINE: 0.0006, WORKER: 0.0005}
+    found = simulated_rate(costs, cores, processes, connections // processes)
+    assert found == pytest.approx(rate, rel=0.02)
+
+
+@pytest.mark.parametrize("connections, rate", [(1, 1 / 0.024), (2, 2 / 0.024), (16, 3 / 0.021)])
+def test_processes_that_wait_for_a_device_need_no_core_meanwhile(connections: int, rate: float) -> None:
+    stations = [Station("API process"), Station("worker", 3)]
+    route = [Visit("API process", 0.003), Visit("worker", 0.001, wait=0.020)]
+    found = Service(stations, route, cores=1).serve_connections(connections, 2000)
+    assert found.rate == pytest.approx(rate, rel=0.1)
+    assert found.busy["worker"] * 3 == pytest.approx(found.rate * 0.001, rel=0.02)
+
+
+def test_the_processor_time_is_that_of_the_answers() -> None:
+    stations = [Station("API process", 3, keeps=True), Station("worker", 2)]
+    route = [Visit("API process", 0.001), Visit("worker", 0.002), Visit("API process", 0.0005)]
+    found = Service(stations, route, cores=2.5).serve_connections(24, 4000)
+    assert found.busy["API process"] * 3 == pytest.approx(found.rate * 0.0015, rel=0.02)
+    assert found.busy["worker"] * 2 == pytest.approx(found.rate * 0.002, rel=0.02)
+    assert 0.9 * 2.5 / 0.0035 < found.rate <= 2.5 / 0.0035
+    assert found.mean == pytest.approx(24 / found.rate, rel=0.02)  # Little
