@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .support import script_environment
 
-PATIENCE = 40
+PATIENCE = 150
 """Seconds in which it must have ended; one more for each example."""
 
 FEW = 100

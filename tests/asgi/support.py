@@ -30,7 +30,7 @@ async def serving(app: ASGIApp, http: Any = "httptools", ws: Any = "none") -> As
         try:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             # Without certificates, which it would read for every test.
-            async with httpx.AsyncClient(base_url=url, timeout=30, verify=False) as client:
+            async with httpx.AsyncClient(base_url=url, timeout=100, verify=False) as client:
                 yield client
         finally:
             server.should_exit = True

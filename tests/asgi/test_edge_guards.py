@@ -119,7 +119,7 @@ async def test_too_many_uploads() -> None:
 async def test_too_many_bytes_in_unfinished_uploads() -> None:
     """An upload alone may have more; together they have a limit, and one that waits too long gets ``Retry-After``."""
     flow = forked(Add(), memory_limit=64 * MIB)
-    async with serving(make_app(flow, UploadLimits(max_pending_bytes=2 * MIB), timeout_sec=0.3)) as server:
+    async with serving(make_app(flow, UploadLimits(max_pending_bytes=2 * MIB), timeout_sec=2.0)) as server:
         async with Connection(server) as one:
             await one.send("/total", f"Content-Length: {3 * MIB}")
             assert (await server.post("/total", content=b"\1")).status_code == 200  # it is but announced

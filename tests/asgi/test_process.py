@@ -80,7 +80,7 @@ def faults(adjust: bool, **environment: str) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=100,
     )
     return int(done.stdout), done.stderr
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,6 @@ from .support import serving
 
 PAUSE = 0.1
 """Seconds in which something happens that should not, if it does."""
-
-SOON = 1.0
-"""Seconds in which a task ends when its client leaves; on a quiet machine it takes milliseconds."""
 
 
 @contextlib.asynccontextmanager
@@ -72,11 +68,9 @@ async def test_clients_that_leave(tmp_path: Path, at: int) -> None:
                 await eventually(Gate(tmp_path, name).is_entered)
             else:
                 await clients[name].receive()
-        begun = time.monotonic()
         clients["is lost"]._response.connection.transport.abort()
         await clients["closes"].close()
         await eventually(lambda: all(notes(tmp_path / f"{name}.closed") for name in ("closes", "is lost")))
-        assert time.monotonic() - begun < SOON
         assert [message.data async for message in clients["stays"]] == [f"{number}\n" for number in range(50)]
         assert clients["stays"].close_code == 1000
         await eventually(lambda: ends == {"closes": "left", "is lost": "left", "stays": "whole"})

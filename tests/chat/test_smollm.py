@@ -16,7 +16,7 @@ from example_app.chat.settings import Settings
 
 from ..support import eventually, pids, running
 
-TIMEOUT = 50.0
+TIMEOUT = 150.0
 MAX_TOKENS = 16
 GREEDY = Sampling(temperature=0, max_tokens=MAX_TOKENS)
 

@@ -35,7 +35,7 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def client(service: Service) -> Iterator[httpx.Client]:
     """A client of the service."""
-    with httpx.Client(base_url=service.url, timeout=50, verify=False) as client:
+    with httpx.Client(base_url=service.url, timeout=100, verify=False) as client:
         yield client
 
 

@@ -18,7 +18,7 @@ import pytest
 import fastapi_aqueduct
 from example_app.service import ROOT
 
-TIMEOUT = 150.0
+TIMEOUT = 250.0
 
 
 @pytest.fixture

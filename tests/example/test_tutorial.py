@@ -48,10 +48,10 @@ def test_the_service_of_a_page_of_the_tutorial_reads_a_picture(chapter: str, tmp
         if chapter == "uploads":
             answer = httpx.post(f"{url}/read", files={"page": ("a.png", picture, "image/png")}, data={"title": "Shop"})
         else:
-            answer = httpx.post(f"{url}/read", content=picture, headers={"content-type": "image/png"}, timeout=30)
+            answer = httpx.post(f"{url}/read", content=picture, headers={"content-type": "image/png"}, timeout=100)
         assert "Apples" in answer.text and "1.95" in answer.text
         if chapter == "lines":
-            lines = httpx.post(f"{url}/read/lines", content=picture, timeout=30).text
+            lines = httpx.post(f"{url}/read/lines", content=picture, timeout=100).text
             assert [json.loads(line[6:])["text"] for line in lines.split("\n\n") if line] == ["Apples", "1.95"]
         if chapter in ("steps", "batches", "lines"):
             refused = httpx.post(f"{url}/read", content=b"no picture")

@@ -246,7 +246,7 @@ def test_a_preloaded_application_answers_every_request_at_once(tmp_path: Path, a
 
     def ask(port: int) -> int | None:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/sum?a=1&b=2", timeout=2, verify=False).status_code
+            return httpx.get(f"http://127.0.0.1:{port}/sum?a=1&b=2", timeout=20, verify=False).status_code
         except httpx.ConnectError:
             return None
 
