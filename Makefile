@@ -26,9 +26,9 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE $(RUN) pytest
 # What a user sees, on engine and HTTP side. Other modules test parts of FastAPI, Starlette and uvicorn that older releases lack.
 LOWEST_TESTS := $(addprefix tests/,declarations metrics engine/test_contract.py engine/test_forms.py engine/test_values.py \
 	$(addprefix asgi/test_,disconnect.py edge_answers.py edge_forms.py edge_refusals.py endpoint.py heap.py openapi.py probes.py \
-	upload.py websockets.py))
+	upload.py websockets.py) sagemaker/test_plugins.py sagemaker/test_service.py)
 # Not ray, which only `make test-long` uses.
-LOWEST_EXTRAS := $(addprefix --extra ,prometheus standard statsd tracing)
+LOWEST_EXTRAS := $(addprefix --extra ,prometheus sagemaker standard statsd tracing)
 # A browser for the tests of the example's page; a client and a proxy for those of the HTTP edge; Prometheus for those of
 # the dashboard and the alert rules; valgrind, which counts the instructions of the engine.
 DEBIAN_PACKAGES := chromium chromium-driver curl nginx prometheus valgrind

@@ -76,12 +76,9 @@ def create_app(
     if environment.start_timeout is not None:
         given.setdefault("start_timeout", environment.start_timeout)
     of_step, of_flow = split_options("create_app", given)
-    handler = ModelHandler(
-        PlugIn(target or environment.program, environment.code_dir),
-        str(model_dir or environment.model_dir),
-        environment.accept,
-        batch_size is not None,
-    )
+    directory = str(model_dir or environment.model_dir)
+    plugin = PlugIn(target or environment.program, environment.submit_dir or os.path.join(directory, "code"))
+    handler = ModelHandler(plugin, directory, environment.accept, batch_size is not None)
     step = FlowStep(handler, batch_size=1 if batch_size is None else batch_size, name="predict", **of_step)
     flow = Flow(step, name=given["name"], **of_flow)
     aqueduct = Aqueduct(flow, upload_limits=UploadLimits(max_body_size=environment.max_body_size))

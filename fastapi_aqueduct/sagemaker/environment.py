@@ -22,7 +22,7 @@ class Environment:
 
     Attributes:
         model_dir: SM_MODEL_DIR, or ``model`` below SAGEMAKER_BASE_DIR: where the files of the model are.
-        code_dir: SAGEMAKER_SUBMIT_DIRECTORY, or ``code`` below the model: where modules are looked for.
+        submit_dir: SAGEMAKER_SUBMIT_DIRECTORY: where modules are looked for; None: in ``code`` below the model.
         program: SAGEMAKER_PROGRAM: the module with the hooks; None: those of installed plug-ins.
         workers: SAGEMAKER_MODEL_SERVER_WORKERS: number of worker processes.
         timeout: SAGEMAKER_MODEL_SERVER_TIMEOUT: seconds in which a request must be answered.
@@ -34,7 +34,7 @@ class Environment:
     """
 
     model_dir: str
-    code_dir: str
+    submit_dir: str | None
     program: str | None
     workers: int
     timeout: float
@@ -66,7 +66,7 @@ class Environment:
         program = given.get("SAGEMAKER_PROGRAM")
         return cls(
             model_dir=model_dir,
-            code_dir=given.get("SAGEMAKER_SUBMIT_DIRECTORY") or os.path.join(model_dir, "code"),
+            submit_dir=given.get("SAGEMAKER_SUBMIT_DIRECTORY"),
             program=program and program.removesuffix(".py"),
             workers=_number(given, "SAGEMAKER_MODEL_SERVER_WORKERS", 1),
             timeout=float(_number(given, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", timeout)),

@@ -68,17 +68,10 @@ class PlugIn(NamedTuple):
         """
         if os.path.isdir(self.code_dir) and self.code_dir not in sys.path:
             sys.path.insert(0, self.code_dir)
-        if self.target is None:
-            manager = installed()
-        else:
-            manager = HookManager()
-            plugin = _find(self.target)
-            try:
-                manager.register(plugin, self.target)
-            except pluggy.PluginValidationError as exc:
-                raise ConfigurationError(f"a hook of {self.target} cannot be called: {exc}") from exc
-            if not any(map(manager.functions, HOOKS)):
-                raise ConfigurationError(f"{self.target} has no hook: it needs a function model_fn, for example")
+        try:
+            manager = installed() if self.target is None else _only(self.target)
+        except pluggy.PluginValidationError as exc:
+            raise ConfigurationError(f"a hook cannot be called: {exc}") from exc
         _check(manager)
         return manager
 
@@ -88,6 +81,14 @@ def installed() -> HookManager:
     """Return the hooks of all installed plug-ins; the same object each time, so that tests can register more."""
     manager = HookManager()
     manager.load_setuptools_entrypoints(CONTRACT)
+    return manager
+
+
+def _only(target: str) -> HookManager:
+    manager = HookManager()
+    manager.register(_find(target), target)
+    if not any(map(manager.functions, HOOKS)):
+        raise ConfigurationError(f"{target} has no hook: it needs a function model_fn, for example")
     return manager
 
 

@@ -41,7 +41,7 @@ def test_marked_functions_are_hooks_or_all_with_their_names() -> None:
         ("no_such_module", "there is no module no_such_module, and no installed plug-in no_such_module"),
         (f"{WRONG}:Missing", "module tests.sagemaker.wrong has no Missing"),
         (f"{WRONG}:Nothing", "has no hook: it needs a function model_fn"),
-        (f"{WRONG}:OtherNames", "a hook of .* cannot be called: (.|\n)*request_body"),
+        (f"{WRONG}:OtherNames", "a hook cannot be called: (.|\n)*wrong:OtherNames(.|\n)*request_body"),
         (f"{WRONG}:Asynchronous", "Asynchronous.predict_fn is declared with `async def`"),
     ],
 )
@@ -50,12 +50,13 @@ def test_what_cannot_be_called_is_refused_in_words(target: str, message: str) ->
         load(target)
 
 
-def test_the_code_beside_the_model_is_found_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_beside_the_model_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "beside_the_model.py").write_text("def predict_fn(data):\n    return data\n")
     with pytest.raises(ConfigurationError):
         load("beside_the_model", str(tmp_path / "missing"))
-    assert len(load("beside_the_model", str(tmp_path)).functions("predict_fn")) == 1
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "beside_the_model.py").write_text("def predict_fn(data):\n    return data * 2\n")
+    assert testing.predict(b"x", target="beside_the_model", model_dir=tmp_path) == b"xx"
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ def test_two_plugins_declare_what_both_read() -> None:
 
 def test_the_variables_of_sagemaker() -> None:
     found = Environment.read({})
-    assert (found.model_dir, found.code_dir, found.program) == ("/opt/ml/model", "/opt/ml/model/code", None)
+    assert (found.model_dir, found.submit_dir, found.program) == ("/opt/ml/model", None, None)
     assert (found.workers, found.timeout, found.start_timeout, found.accept) == (1, 60, None, "*/*")
     assert (found.max_body_size, found.port, found.log_level) == (100 << 20, 8080, 20)
     found = Environment.read(
@@ -209,7 +210,8 @@ def test_the_variables_of_sagemaker() -> None:
     assert (found.timeout, found.start_timeout, found.accept) == (20, 600, "text/csv")
     assert (found.max_body_size, found.port, found.log_level) == (6 << 20, 9000, 20)
     assert Environment.read({"SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "5"}).timeout == 5
-    assert Environment.read({"SM_MODEL_DIR": "/m"}).code_dir == "/m/code"
+    assert Environment.read({"SM_MODEL_DIR": "/m", "SAGEMAKER_BASE_DIR": "/data"}).model_dir == "/m"
+    assert Environment.read({"SAGEMAKER_SUBMIT_DIRECTORY": "/c"}).submit_dir == "/c"
     with pytest.raises(ConfigurationError, match="SAGEMAKER_BIND_TO_PORT=http is no whole number"):
         Environment.read({"SAGEMAKER_BIND_TO_PORT": "http"})
     with pytest.raises(ConfigurationError, match="multi-model endpoint"):

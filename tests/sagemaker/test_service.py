@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import NoneType
@@ -55,6 +56,14 @@ def test_the_model_is_loaded_once_in_each_worker(http: TestClient, model_dir: Pa
     loads = (model_dir / "loads").read_text().split()
     assert len(loads) == len(set(loads)) == 2
     assert pids <= set(map(int, loads))
+
+
+def test_messages_of_a_queue_are_sent_over_http(http: TestClient) -> None:
+    """Another question of the manual; several consumers wait at the same time."""
+    messages = [f"harbour {number}" for number in range(20)]
+    with ThreadPoolExecutor(4) as consumers:
+        found = consumers.map(lambda name: http.post("/invocations", json={"harbour": name}).json(), messages)
+        assert [prediction["harbour"] for prediction in found] == messages
 
 
 @pytest.mark.parametrize(
