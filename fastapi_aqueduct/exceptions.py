@@ -23,6 +23,7 @@
     │       ├── StoreFull                   its disk is full
     │       └── StoreInUse                  another process has it
     ├── WorkerTraceback                     the cause of a handler's exception: where it happened in the worker
+    ├── BadReferenceCount (ValueError)      of the package aqueduct; never raised
     └── FlowError                           the start, the use or the stop of a flow failed
         ├── NotRunningError                 used before start or after stop
         │   └── ForkedError                 used in a fork of the process that has started it
@@ -47,8 +48,8 @@
             └── StepUnavailable         a step has no ready worker
 
 The names of the package ``aqueduct`` (``AqueductError``, ``FlowError``, ``NotRunningError``,
-``MPStartMethodValueError``) keep their places. `BodyError` and its subclasses belong to HTTP, so they are defined in
-``asgi/errors.py``; ``from fastapi_aqueduct import BodyTooLarge`` works for all errors.
+``MPStartMethodValueError``, ``BadReferenceCount``) keep their places. `BodyError` and its subclasses belong to HTTP, so
+they are defined in ``asgi/errors.py``; ``from fastapi_aqueduct import BodyTooLarge`` works for all errors.
 """
 
 from __future__ import annotations
@@ -139,6 +140,10 @@ class WorkerTraceback(AqueductError):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
+
+
+class BadReferenceCount(AqueductError, ValueError):
+    """Never raised, as in the package ``aqueduct``: it exists so that ``except`` clauses of its users do."""
 
 
 class FlowError(AqueductError):

@@ -117,6 +117,7 @@ class Flow:
         reporters = make_reporters(
             name, self._steps, metrics_enabled, metrics_collector, metrics_exporter, self.subscribers
         )
+        self._measures_tasks = metrics_enabled and all(reporter.collects_tasks for reporter in reporters)
         options = EngineOptions(
             *(name, self._steps, checked_method(mp_start_method), size, queue_priorities, memory_limit),
             *(start_timeout, timing, self.subscribers, metrics_enabled, context),
@@ -135,6 +136,16 @@ class Flow:
     def is_running(self) -> bool:
         """Whether the flow accepts tasks."""
         return self._lifecycle.state is FlowState.RUNNING
+
+    @property
+    def are_steps_initialized(self) -> bool:
+        """Whether the workers are ready and the flow accepts no tasks yet; see `init_processes`."""
+        return self._lifecycle.state is FlowState.STEPS_INITIALIZED
+
+    @property
+    def need_collect_task_timers(self) -> bool:
+        """Whether the times of tasks are measured."""
+        return self._measures_tasks
 
     @property
     def stop_timeout(self) -> float:
@@ -170,6 +181,26 @@ class Flow:
             StartTimeout: The workers were not ready in time; nothing is left running.
         """
         self._lifecycle.start_blocking(timeout)
+
+    def init_processes(self, timeout: float | None = None) -> None:
+        """Start the workers and block until all are ready, as `start` does, but accept no tasks until `start_inited`.
+
+        Args:
+            timeout: Seconds in which all workers must be ready; default: ``start_timeout`` of the flow.
+
+        Raises:
+            StartError, StartTimeout: As for `start`.
+        """
+        self._lifecycle.init_blocking(timeout)
+
+    def start_inited(self) -> None:
+        """Accept tasks after `init_processes`, in the same process.
+
+        Raises:
+            NotRunningError: `init_processes` was not called.
+            ForkedError: It was called in the process that this one is a fork of.
+        """
+        self._lifecycle.start_inited()
 
     async def __aenter__(self) -> Self:
         await self.start_async()

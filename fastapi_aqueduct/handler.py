@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -11,6 +11,9 @@ from .exceptions import ConfigurationError, MissingHandle
 from .runtime import runtime_of, task_hosts
 
 T = TypeVar("T")
+
+HandleConditionType = Callable[[Any], Any]
+"""The type of a ``handle_condition``: a function of a task whose result counts as true or false."""
 
 
 class HandlerForm(Enum):

@@ -11,6 +11,12 @@ example to send errors to Sentry:
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
+
+if not TYPE_CHECKING:
+    from .replaced import names_of
+
+    __getattr__ = names_of(__name__)
 
 LOGGER_NAME = "fastapi_aqueduct"
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from .autoscale import Autoscale
 from .exceptions import ConfigurationError, got
-from .handler import BaseTaskHandler, HandlerForm, check_methods, form_of
+from .handler import BaseTaskHandler, HandleConditionType, HandlerForm, check_methods, form_of
 from .placement.ray_actor import RayActor
 from .worker_options import WorkerOptions
 
@@ -86,7 +86,7 @@ class FlowStep:
     def __init__(
         self,
         handler: BaseTaskHandler,
-        handle_condition: Callable[[Any], Any] = operator.truth,
+        handle_condition: HandleConditionType = operator.truth,
         nprocs: int | Autoscale = 1,
         batch_size: int = 1,
         batch_timeout: float | Literal["auto"] = 0.0,

@@ -6,7 +6,7 @@ import itertools
 import operator
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Protocol, SupportsIndex
 
 from .exceptions import ConfigurationError, InvalidArgument, LengthMismatch, NotShareable, got
@@ -48,6 +48,9 @@ class Readany(Protocol):
 shared_memories: list[SharedMemory] = []
 """The arenas of the flows that run in this process, the newest last."""
 
+DEFAULT_PRIORITY = 0
+"""The priority of a task that has set none: it is served last."""
+
 _ID_PREFIX = os.urandom(8).hex() + "-"
 _ids = itertools.count(1)
 
@@ -72,7 +75,7 @@ class BaseTask:
     """
 
     task_id: str
-    priority: int = 0
+    priority: int = DEFAULT_PRIORITY
     expiration_time: float | None = None
 
     # The id is set here and not in __init__, so that dataclasses work, and subclasses that do not call
@@ -289,18 +292,29 @@ class BaseTask:
         _check_size(field_name, position, size)
         self._put_shared(field_name, SharedBytes(view.toreadonly(), bytes))
 
-    def update(self, source: BaseTask) -> None:
+    def update(self, source_task: BaseTask, excluded_fields: Iterable[str] | None = None) -> None:
         """Replace the fields with those of another task.
 
-        Args:
-            source: A task of the same class; its ``task_id`` is not copied.
-        """
-        self._replace_fields(dict(source.__dict__))
+        A flow gives the caller's own task its results so, if a subclass overrides this, in the process of the caller:
 
-    def _replace_fields(self, fields: dict[str, Any]) -> None:
-        fields["task_id"] = self.task_id
-        self.__dict__.clear()
-        self.__dict__.update(fields)
+            def update(self, source_task, excluded_fields=None):
+                super().update(source_task, {"image"})      # the caller keeps its own image
+                self.answered_at = time.time()
+
+        Args:
+            source_task: A task of the same class; its ``task_id`` is not copied.
+            excluded_fields: Names of fields that stay as they are.
+        """
+        kept = {"task_id", *(excluded_fields or ())}
+        own, own_shared = self.__dict__, runtime_of(self).get("deferred", {})
+        shared = runtime_of(source_task).get("deferred", {})
+        fields = {name: value for name, value in source_task.__dict__.items() if name not in kept}
+        self.__dict__ = {**fields, **{name: own[name] for name in kept if name in own}}
+        drop_runtime(self, "deferred")
+        for name in shared.keys() | own_shared.keys():
+            found = own_shared if name in kept else shared
+            if name in found:
+                self._defer_unread(name, found[name])
 
     def _note_share(self, field_name: str, value: Any) -> None:
         set_runtime(self, "noted", {**runtime_of(self).get("noted", {}), field_name: value})
@@ -337,6 +351,14 @@ class BaseTask:
         self.__dict__.pop(field_name, None)
         set_runtime(self, "deferred", {**runtime_of(self).get("deferred", {}), field_name: value})
 
+    def _defer_unread(self, field_name: str, value: SharedBytes) -> None:
+        """Defer a field, and keep the value that it has if it was read or replaced already."""
+        missing = object()
+        read = self.__dict__.get(field_name, missing)
+        self._defer(field_name, value)
+        if read is not missing:
+            self.__dict__[field_name] = read
+
     def _field_names(self) -> str:
         names = {*self.__dict__, *runtime_of(self).get("deferred", ())} - {RUNTIME}
         return ", ".join(sorted(names))
@@ -344,6 +366,10 @@ class BaseTask:
     def __repr__(self) -> str:
         # Names only: a field may be many megabytes, or private data.
         return f"<{type(self).__name__} {self.task_id}: {self._field_names()}>"
+
+
+class StopTask(BaseTask):
+    """Exists for imports of users of the package ``aqueduct``: `Flow.stop` stops a flow, and no handler gets one."""
 
 
 def check_streamable(task: BaseTask) -> None:

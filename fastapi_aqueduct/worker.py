@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .exceptions import UsageError
+
+if not TYPE_CHECKING:
+    from .replaced import names_of
+
+    __getattr__ = names_of(__name__)
 
 
 @dataclass(frozen=True)

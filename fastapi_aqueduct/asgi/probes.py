@@ -52,7 +52,7 @@ def judge(flows: Sequence[FlowStatistics], has_started: bool, is_draining: bool)
     )
 
 
-_NOT_RUNNING = (FlowState.STOPPED, FlowState.STARTING, FlowState.STOPPING)
+_NOT_RUNNING = (FlowState.STOPPED, FlowState.STARTING, FlowState.STEPS_INITIALIZED, FlowState.STOPPING)
 
 _GRAVITY = ("draining", *_NOT_RUNNING, "failed", "hanging", "broken", "unavailable", "unhealthy", "degraded")
 """The words for problems, the gravest first."""

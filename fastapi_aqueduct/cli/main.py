@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..exceptions import AqueductError
+from .check import CheckOptions, check
 from .sagemaker import SERVE, SagemakerOptions, serve_model
 from .serve import ServeOptions, serve
 
@@ -29,6 +31,15 @@ SIGINT stop the pipeline when the tasks under way have ended; a second one stops
 waits until all workers are ready.
 """
 
+_CHECK = """\
+Read a project for the package aqueduct, without importing it, and list what works differently here: programs without a
+main guard, globals that the main program sets, assignments into arrays, forks, lambdas, names that do not exist.
+
+  fastapi-aqueduct check --from-aqueduct .
+
+The status is 1 if something breaks.
+"""
+
 _SAGEMAKER = """\
 Serve a model on port 8080 as Amazon SageMaker asks for it, for real-time inference and Batch Transform.
 
@@ -40,7 +51,7 @@ ENTRYPOINT ["fastapi-aqueduct", "sagemaker", "inference"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command, and exit with its status: 0; 1 for a flow that could not be started; 2 for arguments.
+    """Run the command, and exit with its status: 0; 1 for a failed start, or for what breaks; 2 for arguments.
 
     Args:
         arguments: Those of the command line; default: those of this process.
@@ -59,6 +70,7 @@ def make_parser() -> ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_serve(commands)
     _add_sagemaker(commands)
+    _add_check(commands)
     return parser
 
 
@@ -106,6 +118,19 @@ def _add_sagemaker(commands: Commands) -> None:
             SagemakerOptions(parsed.target, parsed.nprocs, parsed.batch_size, parsed.host, parsed.port)
         )
     )
+
+
+def _add_check(commands: Commands) -> None:
+    command = commands.add_parser(
+        "check",
+        help="read a project and list what will not work",
+        description=_CHECK,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--from-aqueduct", required=True, type=Path, metavar="PATH", help="a project for the package aqueduct"
+    )
+    command.set_defaults(run=lambda parsed: check(CheckOptions(parsed.from_aqueduct)))
 
 
 def _without_serve(arguments: Sequence[str]) -> Sequence[str]:

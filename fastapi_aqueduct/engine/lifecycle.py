@@ -101,11 +101,32 @@ class Lifecycle:
         Args:
             timeout: Seconds in which all workers must be ready; None: the ``start_timeout`` of the flow.
         """
-        if not in_event_loop():
-            asyncio.run(self._start_detached(timeout))
+        if self.state is FlowState.STEPS_INITIALIZED:
+            self.start_inited()
             return
-        run_in_thread(lambda: asyncio.run(self._start_detached(timeout)))
-        if self.engine is not None:
+        self._start_without_loop(timeout)
+        if self.engine is not None and in_event_loop():
+            self.engine.adopt()
+
+    def init_blocking(self, timeout: float | None) -> None:
+        """Start the workers, and accept no tasks yet; see `Flow.init_processes`.
+
+        Args:
+            timeout: As for `start_blocking`.
+        """
+        self._start_without_loop(timeout)
+        self.state = FlowState.STEPS_INITIALIZED
+
+    def start_inited(self) -> None:
+        """Accept tasks after `init_blocking`; see `Flow.start_inited`.
+
+        Raises:
+            NotRunningError: The workers are not started.
+        """
+        if self.engine is None or self.state is not FlowState.STEPS_INITIALIZED:
+            raise self._not_running()
+        self.state = FlowState.RUNNING
+        if in_event_loop():
             self.engine.adopt()
 
     async def start(self, timeout: float | None) -> None:
@@ -115,6 +136,9 @@ class Lifecycle:
             timeout: Seconds in which all workers must be ready; None: the ``start_timeout`` of the flow.
         """
         check_asyncio()
+        if self.state is FlowState.STEPS_INITIALIZED:
+            self.start_inited()
+            return
         if self.state is not FlowState.STOPPED:
             raise NotRunningError(f"flow {self._name} cannot be started: it is {self.state}")
         engine = self.engine = (self._substitute or self._build)(self._configuration.read())
@@ -137,6 +161,12 @@ class Lifecycle:
         engine = self.engine
         if engine is not None and self.state is not FlowState.STARTING:
             await engine.run(partial(self._stop, engine, graceful))
+
+    def _start_without_loop(self, timeout: float | None) -> None:
+        if in_event_loop():
+            run_in_thread(lambda: asyncio.run(self._start_detached(timeout)))
+        else:
+            asyncio.run(self._start_detached(timeout))
 
     async def _start_detached(self, timeout: float | None) -> None:
         await self.start(timeout)

@@ -15,6 +15,7 @@ class FlowState(StrEnum):
 
     STOPPED = "stopped"
     STARTING = "starting"
+    STEPS_INITIALIZED = "steps_initialized"
     RUNNING = "running"
     STOPPING = "stopping"
 
@@ -29,6 +30,7 @@ def not_running(name: str, state: FlowState) -> NotRunningError:
     advice = {
         FlowState.STOPPED: "start it with `async with flow:`, with the lifespan of Aqueduct, or with flow.start()",
         FlowState.STARTING: "wait until its start has returned",
+        FlowState.STEPS_INITIALIZED: "its workers are ready, and flow.start_inited() has it accept tasks",
         FlowState.STOPPING: "it accepts no more tasks",
         FlowState.RUNNING: "",
     }

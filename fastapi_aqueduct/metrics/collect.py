@@ -73,6 +73,14 @@ class AqueductMetricsStorage(TasksMetricsStorage):
             self.memory_usage.extend(obj.memory_usage)
             self.processes_stats.extend(obj.processes_stats)
 
+    def extend_memory_usage(self, metrics: MetricsItems) -> None:
+        """Add bytes of memory.
+
+        Args:
+            metrics: The bytes, each with the name of a step.
+        """
+        self.memory_usage.extend(metrics)
+
 
 class Collector:
     """Gathers what is measured of a flow until the exporter gets it.

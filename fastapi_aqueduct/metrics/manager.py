@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
+from typing import TYPE_CHECKING
 
 from ..engine.reporter import Measured
 from ..engine.state import FlowState
@@ -18,6 +19,11 @@ from .base import MetricsTypes
 from .collect import Collector
 from .export import DiscardingExporter, Exporter
 from .measure import Measure
+
+if not TYPE_CHECKING:
+    from ..replaced import names_of
+
+    __getattr__ = names_of(__name__)
 
 PROCESS_PERIOD = 1.0
 """Seconds between two readings of the worker processes."""

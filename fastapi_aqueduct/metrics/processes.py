@@ -33,3 +33,11 @@ class ProcessesStats(IMetricsItems):
         """
         self.dead += obj.dead
         self.running += obj.running
+
+    def add_dead_process(self) -> None:
+        """Count a process that has died."""
+        self.dead += 1
+
+    def add_running_process(self) -> None:
+        """Count a process that runs."""
+        self.running += 1

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .base import IExtendable, MetricsItems
+
+if not TYPE_CHECKING:
+    from ..replaced import names_of
+
+    __getattr__ = names_of(__name__)
 
 
 class TasksMetricsStorage(IExtendable):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if not TYPE_CHECKING:
+    from ..replaced import names_of
+
+    __getattr__ = names_of(__name__)
 
 
 class Timer:

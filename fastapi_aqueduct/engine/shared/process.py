@@ -30,16 +30,18 @@ _ROOT = Path(__file__).parents[3]
 LOG_FORMAT = "%(levelname)s: pipeline process %(process)d: %(message)s"
 
 
-def start_pipeline(plan: Plan, path: str, lock_fd: int) -> subprocess.Popen[bytes]:
+def start_pipeline(plan: Plan, path: str, lock_fd: int, owner_fd: int | None = None) -> subprocess.Popen[bytes]:
     """Start the pipeline process, which soon listens at a path. Call this in a thread.
 
-    It is in a session of its own, so neither Ctrl-C in a terminal nor its end reach it, and it ignores SIGTERM and
-    SIGINT: it ends with the last API process.
+    It is in a session of its own, so neither Ctrl-C in a terminal nor its end reach it. Without an owner it ignores
+    SIGTERM and SIGINT: it ends with the last API process.
 
     Args:
         plan: The plan of the flow.
         path: Where it listens, in a directory that only this user can enter.
         lock_fd: Descriptor of the lock of that path, which it keeps until it ends.
+        owner_fd: A pidfd of the process that owns it, -1 where the system has none: it then serves until that ends or
+            SIGTERM comes, also without an API process.
 
     Returns:
         The process, which the caller waits for so that nothing of it remains.
@@ -60,9 +62,10 @@ def start_pipeline(plan: Plan, path: str, lock_fd: int) -> subprocess.Popen[byte
             with interrupts_blocked():
                 return subprocess.Popen(
                     [sys.executable, "-P", *interpreter_options(), "-c", _SCRIPT]
-                    + [str(_ROOT), str(file.fd), str(lock_fd), path, f"{name}:pipeline"],
+                    + [str(_ROOT), str(file.fd), str(lock_fd), path, f"{name}:pipeline"]
+                    + ([] if owner_fd is None else [str(owner_fd)]),
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(file.fd, lock_fd),
+                    pass_fds=[fd for fd in (file.fd, lock_fd, owner_fd) if fd is not None and fd >= 0],
                     start_new_session=True,
                 )
         finally:
@@ -77,11 +80,17 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     plan_fd, lock_fd, path = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    os.set_inheritable(lock_fd, False)
+    owner_fd = int(sys.argv[6]) if len(sys.argv) > 6 else None
+    for fd in (lock_fd, owner_fd):
+        if fd is not None and fd >= 0:
+            os.set_inheritable(fd, False)
     forward_errors()
     logging.basicConfig(format=LOG_FORMAT)
     try:
-        asyncio.run(_make_server(read_plan(plan_fd), path).run())
+        if owner_fd is None:
+            asyncio.run(_make_server(read_plan(plan_fd), path, LINGER).run())
+        else:
+            asyncio.run(_run_owned(_make_server(read_plan(plan_fd), path, None), owner_fd))
     except AqueductError:
         sys.exit(1)  # all API processes that wait for the start have got it
     finally:
@@ -115,7 +124,21 @@ def adopt_surroundings(plan: Plan) -> None:
     plan.main.adopt()
 
 
-def _make_server(plan: Plan, path: str) -> PipelineServer:
+def _make_server(plan: Plan, path: str, linger: float | None) -> PipelineServer:
     # A function of its own: nothing refers to the programs in the plan when it has returned.
     adopt_surroundings(plan)
-    return PipelineServer(plan, listen(path), LINGER)
+    return PipelineServer(plan, listen(path), linger)
+
+
+async def _run_owned(server: PipelineServer, owner_fd: int) -> None:
+    """Serve until the owner ends or SIGTERM comes; a second SIGTERM ends the wait for tasks."""
+    loop = asyncio.get_running_loop()
+
+    def on_owner_end() -> None:
+        loop.remove_reader(owner_fd)
+        server.stop()
+
+    loop.add_signal_handler(signal.SIGTERM, server.stop)
+    if owner_fd >= 0:
+        loop.add_reader(owner_fd, on_owner_end)
+    await server.run()

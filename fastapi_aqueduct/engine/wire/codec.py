@@ -19,7 +19,7 @@ from ..memory.arena import THRESHOLD, Arena
 from ..memory.layout import Ref
 from .arrays import array_at, make_reducers
 from .encoder import BUFFER, BYTES, HEAD, PLAIN, REFERS_TO_TASK, STATE, STREAM_IN_BLOCK, TaskEncoder
-from .task_state import get_state, has_state, set_state
+from .task_state import get_state, has_state, has_update, set_state
 
 # A body is either a header with a table and a pickle, or a pickle alone, which begins with the opcode PROTO: most tasks
 # have plain values only, which need neither a header nor a search for buffers.
@@ -59,6 +59,7 @@ class Codec:
         self._kinds: dict[type[BaseTask], bytes] = {}
         self._classes: dict[bytes, type[BaseTask]] = {}
         self._stateful: set[type[BaseTask]] = set()
+        self._special: set[type[BaseTask]] = set()  # those, and classes that override `update`
 
     def encode(self, task: BaseTask) -> Encoded:
         """Encode a task.
@@ -80,10 +81,11 @@ class Codec:
 
     def encode_fields(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         """Encode a task whose class the receiver knows; return the body and the blocks, as `encode` does."""
-        if self._stateful and type(task) in self._stateful:
-            return self._encode_state(task)
         fields = task.__dict__
-        if PLAIN.issuperset(map(type, fields.values())):
+        if self._special and type(task) in self._special:  # the body of such a task is never a pickle alone
+            if type(task) in self._stateful:
+                return self._encode_state(task)
+        elif PLAIN.issuperset(map(type, fields.values())):
             body = pickle.dumps(fields, 5)
             if len(body) < THRESHOLD:
                 return body, ()
@@ -127,9 +129,11 @@ class Codec:
         return carrier.item
 
     def _learn(self, cls: type[BaseTask]) -> None:
-        # Once for each class: most classes have no state methods.
+        # Once for each class: most classes have no methods of their own for this.
         if has_state(cls):
             self._stateful.add(cls)
+        if has_state(cls) or has_update(cls):
+            self._special.add(cls)
 
     def _encode_state(self, task: BaseTask) -> tuple[bytes, tuple[Ref, ...]]:
         state: Any = None
@@ -157,15 +161,16 @@ class Codec:
         """Replace the fields of a task by decoded ones.
 
         Raises:
-            Exception: An error of unpickling a user's object; the task is unchanged then.
+            Exception: An error of unpickling a user's object, after which the task is unchanged; an error of the task's
+                own ``update``.
         """
         body = encoded.body
         if body[0] == _PICKLE:
             task.__dict__ = pickle.loads(body)
             return
         fields, deferred = self._read(encoded, task)
-        if self._stateful and type(task) in self._stateful:
-            set_state(task, fields.pop(STATE), fields)
+        if self._special and type(task) in self._special:
+            _fill_special(task, fields, deferred)
             return
         task.__dict__ = fields
         for name, value in deferred:
@@ -217,6 +222,21 @@ class _TaskUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> BaseTask:
         return self._task
+
+
+def _fill_special(task: BaseTask, fields: dict[str, Any], deferred: list[tuple[str, SharedBytes]]) -> None:
+    """Fill in a task whose class defines how that is done."""
+    # The caller's own task has fields; one that a worker decodes has none yet.
+    is_updated = bool(task.__dict__) and has_update(type(task))
+    target: BaseTask = object.__new__(type(task)) if is_updated else task
+    if STATE in fields:
+        set_state(target, fields.pop(STATE), fields)
+    else:
+        target.__dict__ = fields
+        for name, value in deferred:
+            target._defer(name, value)
+    if is_updated:
+        task.update(target)
 
 
 def _check_failure(task: BaseTask) -> None:

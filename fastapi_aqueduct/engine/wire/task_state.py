@@ -1,4 +1,4 @@
-"""Tasks whose class defines ``__getstate__`` or ``__setstate__``."""
+"""Tasks whose class defines ``__getstate__`` or ``__setstate__``, or overrides ``update``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ _OWN = ("task_id", "priority", "expiration_time")
 def has_state(cls: type[BaseTask]) -> bool:
     """Tell whether a class defines one of the two methods."""
     return cls.__getstate__ is not object.__getstate__ or hasattr(cls, "__setstate__")
+
+
+def has_update(cls: type[BaseTask]) -> bool:
+    """Tell whether a class overrides `BaseTask.update`, so its tasks get their results from that."""
+    # It may also be a field, which replaces the method.
+    return callable(cls.update) and cls.update is not BaseTask.update
 
 
 def get_state(task: BaseTask) -> Any:

@@ -1,13 +1,11 @@
 import asyncio
 
 from after_pool import look_up
-from from_aqueduct import Task, flow
 
 
 async def main() -> None:
-    async with look_up.flow, flow:
+    async with look_up.flow:
         assert await asyncio.gather(look_up("yes"), look_up("maybe"), look_up("maybe", default=7)) == [1, -1, 7]
-        assert (await flow.process(Task("four"))).length == 4
 
 
 if __name__ == "__main__":

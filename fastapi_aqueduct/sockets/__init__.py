@@ -1,0 +1,1 @@
+"""SocketFlow: one pipeline for several web processes, under the names of the package aqueduct."""

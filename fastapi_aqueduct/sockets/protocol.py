@@ -1,0 +1,10 @@
+"""The messages of the server: here they are those of a pipeline process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if not TYPE_CHECKING:
+    from ..replaced import names_of
+
+    __getattr__ = names_of(__name__)

@@ -1,0 +1,10 @@
+"""Stands for the module of the package aqueduct."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if not TYPE_CHECKING:
+    from .replaced import names_of
+
+    __getattr__ = names_of(__name__)

@@ -1,0 +1,161 @@
+"""``AppIntegrator`` in applications of aiohttp and FastAPI, as users of the package ``aqueduct`` have it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from fastapi import Depends, FastAPI
+
+from fastapi_aqueduct import Flow, StartError
+from fastapi_aqueduct.integrations import aiohttp, fastapi, utils
+from fastapi_aqueduct.integrations.aiohttp import FLOW_NAME, AppIntegrator
+from fastapi_aqueduct.integrations.fastapi import get_flow
+from fastapi_aqueduct.logger import log
+from fastapi_aqueduct.testing import client, inline
+
+from ..support import DEADLINE, eventually
+from .integrated import Bad, Failing, Handler, Task
+
+
+async def process(request: web.Request) -> web.Response:
+    task = Task()
+    await request.app["flow"].process(task)
+    return web.json_response({"result": task.result})
+
+
+def test_a_flow_is_added_before_the_loop_of_the_server_runs() -> None:
+    with inline(flow := Flow(Handler())):
+        app = web.Application()
+        app.router.add_post("/", process)
+        AppIntegrator(app).add_flow(flow)
+        assert app[FLOW_NAME] is flow
+        assert flow.is_running
+
+        async def serve() -> None:
+            async with TestClient(TestServer(app)) as http:
+                assert await (await http.post("/")).json() == {"result": "done"}
+            assert not flow.is_running
+
+        asyncio.run(serve())
+
+
+async def test_flows_with_names_and_one_that_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("level", "parent", "propagate", "handlers", "disabled"):
+        monkeypatch.setattr(log, name, getattr(log, name))  # and restore it
+    with inline(first := Flow(Handler())), inline(second := Flow(Handler())):
+        app = web.Application()
+        integrator = AppIntegrator(app, exit_on_fail=False, logger=logging.getLogger("service"))
+        assert log.handlers is logging.getLogger("service").handlers
+        integrator.add_flow(first, "first")
+        integrator.add_flow(second, "second", with_start=False)
+        assert first.is_running and not second.is_running
+        with pytest.raises(RuntimeError, match='Flow with name "first" already exists in app'):
+            integrator.add_flow(second, "first")
+        with pytest.raises(RuntimeError, match="AppIntegrator can be created only once"):
+            AppIntegrator(app)
+        async with TestClient(TestServer(app)):
+            assert not second.is_running
+        assert not first.is_running
+
+
+@contextmanager
+def sigterm() -> Iterator[asyncio.Event]:
+    """Have SIGTERM set an event in the running loop, as a server that stops does."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: loop.call_soon_threadsafe(event.set))
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def test_the_server_exits_when_a_flow_was_stopped() -> None:
+    with inline(flow := Flow(Handler())), sigterm() as terminated:
+        app = web.Application()
+        AppIntegrator(app).add_flow(flow)
+        async with TestClient(TestServer(app)):
+            await flow.stop()
+            async with asyncio.timeout(DEADLINE):
+                await terminated.wait()
+
+
+async def test_a_bad_input_is_no_reason_to_exit() -> None:
+    with inline(flow := Flow(Bad())), sigterm() as terminated:
+        app = web.Application()
+        AppIntegrator(app).add_flow(flow)
+        async with TestClient(TestServer(app)):
+            bad = Task()
+            bad.result = "bad"
+            with pytest.raises(ValueError, match="a bad input"):
+                await flow.process(bad)
+            assert (await flow.process(Task())).result == "done"
+            assert not terminated.is_set()
+            assert not app[aiohttp.FLOWS_OBSERVER].done()
+
+
+def test_a_flow_that_cannot_start_raises_where_it_is_added() -> None:
+    with inline(flow := Flow(Failing())):
+        with pytest.raises(StartError, match="no model here"):
+            AppIntegrator(web.Application()).add_flow(flow)
+        assert not flow.is_running
+
+
+def test_the_limit_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert utils.get_start_timeout() == 300.0
+    for text, seconds in (("2.5", 2.5), ("0", None), ("-1", None), ("soon", 300.0)):
+        monkeypatch.setenv(utils.FLOW_START_TIMEOUT_NAME, text)
+        assert aiohttp.get_start_timeout() == seconds
+
+
+def test_a_flow_in_fastapi_starts_with_the_application_and_not_where_it_is_added() -> None:
+    with inline(flow := Flow(Handler())):
+        app = FastAPI()
+        integrator = fastapi.AppIntegrator(app)
+        integrator.add_flow(flow)
+        assert app.state.flow is flow
+        assert not flow.is_running
+
+        @app.post("/process")
+        async def endpoint(flow: Flow = Depends(get_flow())) -> str | None:  # noqa: B008
+            task = Task()
+            await flow.process(task)
+            return task.result
+
+        @app.post("/other")
+        async def other(flow: Flow = Depends(get_flow("other"))) -> None: ...  # noqa: B008
+
+        async def serve() -> None:
+            async with client(app) as http:
+                assert (await http.post("/process")).json() == "done"
+                assert (await http.get("/ready")).status_code == 404  # nothing is added to the application
+                with pytest.raises(ValueError, match='the application has no flow "other"'):
+                    await http.post("/other")
+                with pytest.raises(RuntimeError, match="cannot be added to an application that has started"):
+                    integrator.add_flow(Flow(Handler()), "late")
+            assert not flow.is_running
+
+        asyncio.run(serve())
+
+
+async def test_what_the_integrator_of_fastapi_refuses_and_leaves_to_the_lifespan() -> None:
+    with inline(first := Flow(Handler())), inline(second := Flow(Handler())), sigterm() as terminated:
+        app = FastAPI()
+        integrator = fastapi.AppIntegrator(app)
+        integrator.add_flow(first, "first")
+        integrator.add_flow(second, "second", with_start=False)
+        with pytest.raises(RuntimeError, match='Flow with name "first" already exists in app'):
+            integrator.add_flow(second, "first")
+        with pytest.raises(RuntimeError, match="AppIntegrator can be created only once"):
+            fastapi.AppIntegrator(app)
+        async with app.router.lifespan_context(app):
+            await eventually(lambda: first.is_running)
+            async with asyncio.timeout(DEADLINE):
+                await terminated.wait()  # the lifespan has not started the second one
+        assert not first.is_running
