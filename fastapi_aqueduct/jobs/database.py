@@ -1,9 +1,9 @@
 """One connection to SQLite, in a thread of its own.
 
-The file is in WAL mode with ``synchronous=FULL``. With NORMAL, the usual choice, a transaction that was committed may
-be rolled back after a loss of power; FULL adds a sync of the WAL after each commit
-(https://www.sqlite.org/pragma.html#pragma_synchronous). A sync takes milliseconds, so the thread commits in one
-transaction all that has come during the sync before.
+The file is in WAL mode, and what must not be lost is committed with ``synchronous=FULL``. With NORMAL, the usual
+choice, a transaction that was committed may be rolled back after a loss of power; FULL adds a sync of the WAL after
+each commit (https://www.sqlite.org/pragma.html#pragma_synchronous). A sync takes milliseconds, so the thread commits in
+one transaction all that has come during the sync before.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Database:
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection
+        self._is_synchronized = False
 
     async def open(self, prepare: Statements[None]) -> None:
         """Open the file.
@@ -68,8 +69,12 @@ class Database:
             await self.close()
             raise
 
-    async def run(self, statements: Statements[T]) -> T:
+    async def run(self, statements: Statements[T], is_durable: bool = True) -> T:
         """Run statements in a transaction, and wait until they are on the disk.
+
+        Args:
+            statements: The statements.
+            is_durable: Whether they must survive a loss of power; what only reads, or reports, need not wait for that.
 
         A cancellation ends the wait, and not the transaction.
 
@@ -79,7 +84,7 @@ class Database:
             Exception: What the statements raise; nothing was written then.
         """
         assert self._thread is not None
-        call: _Call = _Call(statements, asyncio.get_running_loop().create_future())
+        call: _Call = _Call(statements, asyncio.get_running_loop().create_future(), is_durable)
         self._calls.put(call)
         result: T = await call.future
         return result
@@ -96,6 +101,7 @@ class Database:
     def _serve(self) -> None:
         try:
             self._connection = _connect(self._path)
+            self._is_synchronized = False
         except sqlite3.Error as exc:
             self._refuse(exc)
             return
@@ -126,6 +132,7 @@ class Database:
         connection = self._connection
         outcomes: list[_Outcome] = []
         try:
+            self._synchronize(any(call.is_durable for call in calls))
             # A transaction that begins as a reader fails at once, without the timeout, when another process has
             # written before it writes itself (https://www.sqlite.org/rescode.html#busy_snapshot).
             connection.execute("BEGIN IMMEDIATE")
@@ -137,6 +144,12 @@ class Database:
                 connection.execute("ROLLBACK")
             return [_Outcome(call, None, error) for call in calls]
         return outcomes
+
+    def _synchronize(self, is_durable: bool) -> None:
+        """Choose whether the next commit is synced; a synced one syncs those before it as well."""
+        if is_durable is not self._is_synchronized:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+            self._is_synchronized = is_durable
 
     def _call(self, call: _Call) -> _Outcome:
         connection = self._connection
@@ -174,6 +187,7 @@ class _Call(NamedTuple):
 
     statements: Statements[Any]
     future: asyncio.Future[Any]
+    is_durable: bool
 
 
 class _Outcome(NamedTuple):
@@ -205,7 +219,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != "wal":
             raise sqlite3.OperationalError(f"its file system allows no WAL (journal_mode is {mode})")
-        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
     except BaseException:
         connection.close()

@@ -42,6 +42,9 @@ T = TypeVar("T", bound=BaseTask)
 STOP_SLACK = 5.0
 """Seconds beyond ``stop_timeout`` that a process waits for the end of another one that has the store."""
 
+RETRY = 10.0
+"""Seconds after which a process tries again to run the jobs of a store that could not be used."""
+
 PAGE = 100
 """How many items are read at a time."""
 
@@ -91,6 +94,7 @@ class JobQueue:
         self._flows: dict[str, Flow] = {}
         self._runners: dict[str, Runner] = {}
         self._background: list[asyncio.Task[None]] = []
+        self._adding: set[asyncio.Task[tuple[Record, bool]]] = set()
         self._is_open = False
         self._is_paused = False
 
@@ -143,10 +147,15 @@ class JobQueue:
 
     async def _succeed(self) -> None:
         """Become the owner when the owner ends."""
-        await self._lock.wait(None)
-        if not self._is_paused:
+        while await self._lock.wait(None) and not self._is_paused:
             log.info("this process runs the jobs in %s now", self.path)
-            await self._own()
+            try:
+                await self._own()
+                return
+            except StoreError as exc:
+                log.error("this process cannot run the jobs in %s, next try in %g s: %s", self.path, RETRY, str(exc))
+                self._lock.release()  # another process may be able to
+                await asyncio.sleep(RETRY)
 
     async def _own(self) -> None:
         queued, failed = await self._store.recover(self.options.max_retries)
@@ -277,16 +286,24 @@ class JobQueue:
         job = secrets.token_hex(16)
         await self._spool.write(job, TASK, packed)
         new = NewJob(job, flow.name, endpoint, owner, packed.head, key, fingerprint)
+        # Not cancelled with its caller: a job that is in the store must be begun, and a file without a job be removed.
+        adding = asyncio.create_task(self._add(new))
+        self._adding.add(adding)
+        adding.add_done_callback(self._adding.discard)
+        record, is_new = await asyncio.shield(adding)
+        return Job(self, record.id, await self.status(record.id)), is_new
+
+    async def _add(self, new: NewJob) -> tuple[Record, bool]:
         try:
             record, is_new = await self._store.add(new, self.options.max_pending)
-        except Exception:
-            await self._spool.remove([job])
+        except BaseException:
+            await self._spool.remove([new.id])
             raise
         if is_new:
             self._wake(record)
         else:
-            await self._spool.remove([job])
-        return Job(self, record.id, await self.status(record.id)), is_new
+            await self._spool.remove([new.id])
+        return record, is_new
 
     async def check_place(self) -> None:
         """Refuse a job before its body is read.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from ..exceptions import (
     AqueductError,
+    FlowError,
     NotRunningError,
     Overloaded,
     StoreError,
@@ -103,9 +105,13 @@ class Runner:
         while not self._is_paused:
             self._wake.clear()
             try:
+                # Else each try while there is no worker, or no pipeline process, would count as an attempt.
+                self._flow.check_entry(LOWEST_PRIORITY, self._options.job_timeout)
                 delay = await self._begin_all()
+            except FlowError as exc:
+                delay = exc.retry_after if isinstance(exc, Overloaded) else RETRY_DELAY
             except StoreError as exc:
-                log.error("flow %s: its jobs cannot be read: %s", self._flow.name, describe(exc))
+                log.error("flow %s: its jobs cannot be begun: %s", self._flow.name, describe(exc))
                 delay = MAX_DELAY
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
@@ -181,21 +187,28 @@ class Runner:
         except AqueductError as exc:
             await self._fail(record, describe(exc))
             return
+
+        async def write() -> None:
+            await self._spool.write(record.id, RESULT, packed)
+            await self._end(record, JobState.COMPLETED, packed.head, None)
+
+        await self._persist(record, write)
+
+    async def _persist(self, record: Record, write: Callable[[], Awaitable[object]]) -> None:
+        """Write until there is place for it: what has become of a job is not lost while the process runs."""
         delay = RETRY_DELAY
         while True:
             try:
-                await self._spool.write(record.id, RESULT, packed)
-                await self._end(record, JobState.COMPLETED, packed.head, None)
+                await write()
                 return
             except StoreError as exc:
-                # The result is not lost: the job runs until there is place for it.
-                log.error("job %s: its result cannot be stored, next try in %g s: %s", record.id, delay, describe(exc))
+                log.error("job %s: its end cannot be stored, next try in %g s: %s", record.id, delay, describe(exc))
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, MAX_DELAY)
 
     async def _fail(self, record: Record, error: str) -> None:
         log.warning("job %s of flow %s has failed: %s", record.id, self._flow.name, error)
-        await self._end(record, JobState.FAILED, None, error[:MAX_ERROR])
+        await self._persist(record, lambda: self._end(record, JobState.FAILED, None, error[:MAX_ERROR]))
 
     async def _end(self, record: Record, state: JobState, result: bytes | None, error: str | None) -> None:
         is_ours = await self._store.finish(record, state, result, error)
@@ -210,7 +223,7 @@ class Runner:
         await self._put_back(record, delay, counts=True)
 
     async def _put_back(self, record: Record, delay: float, counts: bool) -> None:
-        await self._store.put_back(record, delay, counts)
+        await self._persist(record, lambda: self._store.put_back(record, delay, counts))
         self._changes.note(record.id)
 
 

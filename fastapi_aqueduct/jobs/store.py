@@ -63,7 +63,7 @@ _PENDING = f"state IN ('{JobState.QUEUED}', '{JobState.RUNNING}')"
 
 
 class Store:
-    """Keeps jobs. Each method is one transaction, which is on the disk when the method returns.
+    """Keeps jobs. Each method is one transaction, which is on the disk when the method returns; `note` need not be.
 
     Args:
         path: The path of the file.
@@ -154,7 +154,7 @@ class Store:
             record = _select(connection, "id = ?", job)
             return None if record is None else (record, _outlook(connection, record))
 
-        return await self._database.run(statements)
+        return await self._database.run(statements, is_durable=False)
 
     async def result(self, job: str) -> bytes | None:
         """Return the packed result of a job; None if it has none."""
@@ -170,7 +170,7 @@ class Store:
                 (number, after, most),
             ).fetchall()
 
-        return await self._database.run(statements)
+        return await self._database.run(statements, is_durable=False)
 
     async def claim(self, flow: str) -> tuple[Record, bytes] | None:
         """Begin the next job of a flow: return it with its packed task; None if there is none."""
@@ -228,7 +228,7 @@ class Store:
                         (number, content, record.number, JobState.RUNNING),
                     )
 
-        await self._database.run(statements)
+        await self._database.run(statements, is_durable=False)
 
     async def finish(self, record: Record, state: JobState, result: bytes | None, error: str | None) -> bool:
         """End a running job; return False if it has been cancelled meanwhile."""
@@ -344,14 +344,14 @@ class Store:
         def statements(connection: sqlite3.Connection) -> list[str]:
             return [job for job in jobs if _select(connection, "id = ?", job) is None]
 
-        return await self._database.run(statements)
+        return await self._database.run(statements, is_durable=False)
 
     async def _value(self, statement: str, *parameters: Any) -> Any:
         def statements(connection: sqlite3.Connection) -> Any:
             row = connection.execute(statement, parameters).fetchone()
             return None if row is None else row[0]
 
-        return await self._database.run(statements)
+        return await self._database.run(statements, is_durable=False)
 
     async def _change(self, change: str, values: tuple[Any, ...], where: str, place: tuple[Any, ...]) -> bool:
         def statements(connection: sqlite3.Connection) -> bool:

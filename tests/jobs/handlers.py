@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,3 +94,25 @@ class Fragile(BaseTaskHandler):
 def wait_for(event: threading.Event) -> None:
     """Wait for a handler."""
     assert event.wait(DEADLINE)
+
+
+class Pausing(BaseTaskHandler):
+    """Does work, for as many seconds as its payload says; notes each time in a file."""
+
+    def handle(self, task: Work) -> None:
+        with open("runs", "a") as file:
+            file.write(f"{task.name}\n")
+        end = time.monotonic() + float(task.payload or 0)
+        while time.monotonic() < end and not task.is_cancelled:
+            time.sleep(0.01)
+        task.done = task.name.upper()
+
+
+class Deaf(BaseTaskHandler):
+    """Does not ask whether it was cancelled."""
+
+    def handle(self, task: Work) -> None:
+        if task.payload:
+            Path(task.payload).touch()
+            time.sleep(DEADLINE)
+        task.done = task.name.upper()

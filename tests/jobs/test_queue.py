@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from fastapi_aqueduct import (
     Flow,
+    FlowStep,
     JobCancelled,
     JobFailed,
     JobItem,
@@ -29,7 +31,7 @@ from fastapi_aqueduct.testing import inline
 
 from ..support import DEADLINE, eventually, forked
 from . import handlers
-from .handlers import Add, Counter, Fragile, Scan, Work, Worker
+from .handlers import Add, Counter, Deaf, Fragile, Scan, Work, Worker
 from .support import queue_of
 
 
@@ -198,3 +200,58 @@ async def test_two_processes_of_one_pipeline(tmp_path: Path) -> None:
         await owner.stop()
         assert (await asyncio.wait_for(await guest.submit(Work("c")), DEADLINE)).done == "C"
         await guest.stop()
+
+
+async def test_a_server_that_stops_ends_the_waits(tmp_path: Path) -> None:
+    """Open responses hold up its stop; the job goes on."""
+    worker = Worker(is_open=False)
+    async with queue_of(worker, tmp_path) as jobs:
+        job = await jobs.submit(Work("a"))
+        followed = aiter(job.follow())
+        await anext(followed)
+        waiting = [asyncio.create_task(job.wait()), asyncio.create_task(_rest(followed))]
+        await asyncio.sleep(0)
+        jobs.end_waits()
+        await asyncio.wait_for(asyncio.gather(*waiting), DEADLINE)
+        assert not job.status.is_finished
+        assert not worker.saw_cancel.is_set()
+        worker.gate.set()
+
+
+async def _rest(changes: AsyncIterator[object]) -> list[object]:
+    return [change async for change in changes]
+
+
+async def test_a_handler_that_ignores_its_cancellation(tmp_path: Path) -> None:
+    """It is killed after its handle_timeout, and the next job runs."""
+    flow = forked(FlowStep(Deaf(), handle_timeout=0.3), name="deaf")
+    async with flow:
+        jobs = JobQueue(tmp_path / "jobs.db")
+        await jobs.start([flow])
+        job = await jobs.submit(Work("a", str(tmp_path / "deaf")))
+        await eventually((tmp_path / "deaf").exists)
+        assert await job.cancel()
+        assert (await asyncio.wait_for(await jobs.submit(Work("b")), 2 * DEADLINE)).done == "B"
+        await jobs.stop()
+
+
+async def test_a_submission_that_is_cancelled(tmp_path: Path) -> None:
+    """The job is in the store with its file and begins, or there is neither."""
+    worker = Worker()
+    async with queue_of(worker, tmp_path) as jobs:
+        for _ in range(20):
+            submission = asyncio.create_task(jobs.submit(Work("a", bytes(20_000))))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            submission.cancel()
+            await asyncio.wait([submission])
+        await asyncio.wait_for(await jobs.submit(Work("b")), DEADLINE)
+        await eventually(lambda: not jobs._adding)
+        select = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')"
+
+        async def pending() -> int:
+            return int(await jobs._store._value(select))
+
+        async with asyncio.timeout(DEADLINE):
+            while await pending():
+                await asyncio.sleep(0.01)
