@@ -76,7 +76,7 @@ def test_a_flow_gets_the_engine_of_its_place(tmp_path: Any, monkeypatch: pytest.
         PipelinePlace.read(place).assign([flow])
         engine = flow._lifecycle._build(options)
         assert isinstance(engine, RemoteEngine)
-        rendezvous = engine._rendezvous
+        rendezvous = engine._search._rendezvous
         assert isinstance(rendezvous, kind)
         assert rendezvous.hello.flow == "ocr"
         assert bool(rendezvous.hello.fingerprint) is (place == "host")

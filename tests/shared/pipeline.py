@@ -94,7 +94,7 @@ class LoopPipeline:
 
 def pipeline_of(engine: RemoteEngine) -> LoopPipeline:
     """Return the pipeline of an engine of `in_a_pipeline`."""
-    pipeline = engine._rendezvous
+    pipeline = engine._search._rendezvous
     assert isinstance(pipeline, LoopPipeline)
     return pipeline
 

@@ -81,7 +81,7 @@ async def test_a_pipeline_that_was_started_anew_as_declared_gets_the_last_handle
     first, second = make_flow(), make_flow()
     async with sharing(first, second):
         replacement = Replacement(0, 3, pack_handler(first._lifecycle.options, 0, Times(7)))
-        pipeline = engine(first)._rendezvous
+        pipeline = engine(first)._search._rendezvous
         assert isinstance(pipeline, LoopPipeline)
         pool = pipeline.engine.dispatcher.stages[0].pool
         asking = [engine(flow)._requests.call("restore", replacement) for flow in (first, second)]
@@ -159,7 +159,7 @@ async def test_a_trial_ends_when_its_process_goes_away() -> None:
             canary = second.steps["times"].canary(Times(3), share=0.5)
             await canary.__aenter__()
             assert pool.change is not None
-            engine(second)._is_closing = True  # else it would look for a pipeline again
+            engine(second)._search.end()  # else it would look for a pipeline again
             engine(second)._on_end("closed")  # for the pipeline it is as if the process was killed
             await eventually(lambda: pool.change is None)
             await eventually(lambda: not pool.beside)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
 
-from ...exceptions import AqueductError, NotRunningError, StartError
+from ...exceptions import NotRunningError
 from ...handler import BaseTaskHandler
 from ...logger import log
 from ...reports import TaskPair
@@ -36,35 +32,12 @@ from .remote_logs import RemoteLogs
 from .remote_trial import RemoteTrials, read_pair
 from .replacements import Replacements
 from .requests import AnsweredPair, Requests
+from .search import Rendezvous, Search
 from .status import GuestReport
 from .status_view import StatusView
 
 LEAVE_TIMEOUT = 10.0
 """Seconds beyond `stop_timeout` that a process which leaves waits for the end of a pipeline without other users."""
-
-PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between attempts to reach a pipeline process again; the last one repeats."""
-
-
-class Rendezvous(Protocol):
-    """Finds the pipeline process of a flow, and may start it."""
-
-    def connect(self, deadline: float) -> ClientEnd:
-        """Connect; this blocks, call it in a thread.
-
-        Args:
-            deadline: When the pipeline must be ready, on the clock of ``time.monotonic``.
-
-        Raises:
-            StartError: There is no pipeline process, or its start has failed.
-            StartTimeout: It was not ready in time.
-        """
-
-    def cancel(self) -> None:
-        """End a `connect` that another thread waits in, and those that follow, with an error."""
-
-    def resume(self) -> None:
-        """Let `connect` work again after `cancel`."""
 
 
 class RemoteEngine(EngineCalls):
@@ -91,13 +64,9 @@ class RemoteEngine(EngineCalls):
         self.thread = 0
         self.owner = Owner(self)
         self._options = options
-        self._rendezvous = rendezvous
-        self._threads = ThreadPoolExecutor(1, f"aqueduct-{options.name}-connect")
+        self._search = Search(options.name, options.start_timeout, rendezvous, self._join)
         self._connection: Connection | None = None
-        self._reason = "it is being started"
-        self._search: asyncio.Task[None] | None = None
         self._ended: asyncio.Event | None = None
-        self._is_closing = False
         self._restoring: set[asyncio.Task[None]] = set()
         self._outcomes: Counter[str] = Counter()  # of tasks of earlier connections
         self._view = StatusView(options, self._count)
@@ -108,14 +77,10 @@ class RemoteEngine(EngineCalls):
         self._exported = ExportedShare(self._view, self._own_outcomes)
 
     async def start(self, timeout: float) -> None:
-        """Connect, in the running event loop; see `Rendezvous.connect`.
-
-        A start that was killed is tried again: other API processes may be served already, and a server may end with
-        the first of its processes that fails.
-        """
+        """Connect, in the running event loop; see `Search.first`."""
         loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
         self.loop = loop
-        self._join(await self._connect_persistently(timeout))
+        self._join(await self._search.first(timeout))
         for reporter in self._options.reporters:
             reporter.attach(self._exported, loop)
         log.info("flow %s runs in the pipeline process %d", self.name, self._running().pid)
@@ -186,8 +151,8 @@ class RemoteEngine(EngineCalls):
             if before is not None:
                 self._connection.detach(self._loop_ended, handed=False)
             self._connection.attach(loop)
-        elif not self._is_closing:
-            self._look_again(loop)
+        else:
+            self._search.begin(loop)
         self._view.attach(loop)
         self._logs.attach(loop)
         for reporter in self._options.reporters:
@@ -199,11 +164,7 @@ class RemoteEngine(EngineCalls):
         self._logs.detach()
         if self._connection is not None:
             self._connection.detach(self._loop_ended, handed=False)
-        if self._search is not None:
-            self._rendezvous.cancel()  # the loop may not run the task again
-            if self.loop is not None and not self.loop.is_closed():
-                self._search.cancel()
-        self._search = None
+        self._search.detach(self.loop)
         for reporter in self._options.reporters:
             reporter.detach()
         self.loop = None
@@ -215,7 +176,7 @@ class RemoteEngine(EngineCalls):
 
     def kill_at_once(self) -> None:
         """End the connection without waiting; `close` must follow."""
-        self._is_closing = True
+        self._search.end()
         if self._connection is not None:
             self._connection.link.close()
 
@@ -225,8 +186,7 @@ class RemoteEngine(EngineCalls):
         Args:
             kill: Whether this waits for nothing.
         """
-        self._is_closing = True
-        self._rendezvous.cancel()
+        self._search.end()
         connection = self._connection
         if connection is not None:
             connection.abandon(self._stopped)
@@ -242,7 +202,7 @@ class RemoteEngine(EngineCalls):
         self.detach()
         if self._connection is not None:
             self._forget_connection(self._connection, self._stopped)
-        self._threads.shutdown(wait=False)
+        self._search.close()
         self.owner.end_background()
 
     def statistics(self, state: str) -> FlowStatistics:
@@ -282,48 +242,16 @@ class RemoteEngine(EngineCalls):
             self._connection = None
 
     def _let_go(self) -> None:
-        self._is_closing = True
-        self._rendezvous.cancel()
+        self._search.end()
         if self._connection is not None:
             self._connection.link.close()
 
     def _running(self) -> Connection:
         if self._connection is None:
             raise self._options.refusals.count(
-                NotRunningError(f"flow {self.name} has no pipeline process now: {self._reason}")
+                NotRunningError(f"flow {self.name} has no pipeline process now: {self._search.reason}")
             )
         return self._connection
-
-    def _dial(self, deadline: float) -> ClientEnd:
-        # In the only thread: an earlier call that was cancelled has ended.
-        if not self._is_closing:
-            self._rendezvous.resume()
-        return self._rendezvous.connect(deadline)
-
-    async def _connect(self, timeout: float) -> ClientEnd:
-        deadline = time.monotonic() + timeout
-        loop = asyncio.get_running_loop()
-        done = loop.run_in_executor(self._threads, self._dial, deadline)
-        try:
-            return await asyncio.shield(done)
-        except asyncio.CancelledError:
-            self._rendezvous.cancel()
-            await asyncio.wait([done])
-            if not done.cancelled() and done.exception() is None:
-                done.result().close()
-            raise
-
-    async def _connect_persistently(self, timeout: float) -> ClientEnd:
-        deadline = time.monotonic() + timeout
-        for pause in PAUSES:
-            try:
-                return await self._connect(deadline - time.monotonic())
-            except StartError as exc:
-                if exc.exit_code != -signal.SIGKILL:  # by a person, or by the system, which has no memory at present
-                    raise
-                log.warning("flow %s is started again: %s", self.name, str(exc))
-            await asyncio.sleep(pause)
-        return await self._connect(deadline - time.monotonic())
 
     def _join(self, end: ClientEnd) -> None:
         try:
@@ -372,24 +300,24 @@ class RemoteEngine(EngineCalls):
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        self._reason = reason
+        self._search.reason = reason
         error = f"the task ended with the pipeline of flow {self.name}: {reason}"
         self._forget_connection(connection, lambda: NotRunningError(error))
         if self._ended is not None:
             self._ended.set()
-        if self._is_closing:
+        if self._search.is_over:
             return
         log.error(
             "flow %s has lost its pipeline: %s; its tasks are refused until there is another one", self.name, reason
         )
         if self.loop is not None:
-            self._look_again(self.loop)
+            self._search.begin(self.loop)
 
     def _forget_connection(self, connection: Connection, error: Callable[[], Exception]) -> None:
         self._connection = None
         connection.close(error)
         self._trials.lose()
-        self._requests.end(self._reason)
+        self._requests.end(self._search.reason)
         self._view.end()
         self._outcomes.update(connection.submissions.outcomes)
 
@@ -401,26 +329,6 @@ class RemoteEngine(EngineCalls):
             return read_pair(connection.submissions.codec, self.name, pair)
         finally:
             memory.drop(blocks)
-
-    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._search is None or self._search.done():
-            self._search = loop.create_task(self._find())
-
-    async def _find(self) -> None:
-        for attempt in range(1_000_000_000):
-            try:
-                end = await self._connect(self._options.start_timeout)
-                self._join(end)
-            except Exception as exc:  # of any kind: without another try there would be no pipeline for good
-                if self._is_closing:
-                    return
-                self._reason = str(exc)
-                unexpected = None if isinstance(exc, AqueductError) else exc
-                log.error("flow %s has no pipeline: %s", self.name, self._reason, exc_info=unexpected)
-                await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
-            else:
-                log.info("flow %s runs in the pipeline process %d", self.name, end.welcome.pid)
-                return
 
     def _stopped(self) -> NotRunningError:
         return NotRunningError(f"the task ended with flow {self.name}: the flow was stopped")

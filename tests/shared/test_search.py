@@ -1,0 +1,71 @@
+"""The search for a pipeline process, when the connection that it finds cannot be used."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from fastapi_aqueduct import Flow, StartError
+from fastapi_aqueduct.engine.options import EngineOptions
+from fastapi_aqueduct.engine.shared.client import RemoteEngine
+from fastapi_aqueduct.engine.shared.handshake import ClientEnd
+
+from .. import handlers
+from ..handlers import Each, Job
+from ..support import DEADLINE, eventually, outcome
+from .pipeline import LoopPipeline, pipeline_of
+from .test_guest import beside
+
+
+class Unmappable(LoopPipeline):
+    """A pipeline whose memory this process cannot map for some time, as when it may have no more addresses.
+
+    Attributes:
+        times: How often that is so.
+    """
+
+    times = 0
+
+    def connect(self, deadline: float) -> ClientEnd:
+        """Connect; see `Rendezvous.connect`."""
+        end = super().connect(deadline)
+        if self.times:
+            self.times -= 1
+            pipe = os.pipe()
+            os.dup2(pipe[0], end.memory_fd, inheritable=False)
+            for fd in pipe:
+                os.close(fd)
+        return end
+
+
+def build(options: EngineOptions) -> RemoteEngine:
+    return RemoteEngine(options, Unmappable(options))
+
+
+async def test_memory_that_cannot_be_mapped_is_mapped_when_that_is_possible() -> None:
+    flow = Flow(Each(handlers.add_one))
+    with flow._lifecycle.built_by(build):
+        async with flow:
+            engine = flow._lifecycle.engine
+            assert isinstance(engine, RemoteEngine)
+            pipeline = pipeline_of(engine)
+            assert isinstance(pipeline, Unmappable)
+            (guest,) = pipeline.gateway.guests
+            async with beside(flow):
+                pipeline.times = 2
+                guest._end()
+                await eventually(lambda: not pipeline.times and engine._connection is not None)
+                done = await outcome(flow.process(Job(number=1), DEADLINE))
+                assert isinstance(done, Job), repr(done)
+
+
+async def test_memory_that_cannot_be_mapped_is_an_error_of_the_start() -> None:
+    flow = Flow(Each(handlers.add_one))
+    pipeline = Unmappable(flow._lifecycle.options)
+    pipeline.times = 1
+    with flow._lifecycle.built_by(lambda options: RemoteEngine(options, pipeline)):
+        with pytest.raises(StartError, match="the system gives it no shared memory") as raised:
+            await flow.start_async()
+        assert isinstance(raised.value.__cause__, OSError)
+        await eventually(lambda: pipeline._end is not None and pipeline._end.done())
