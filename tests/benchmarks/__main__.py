@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from . import (
+    actors,
     batching,
     calls,
     crowd,
@@ -71,6 +72,7 @@ BENCHMARKS: dict[str, Callable[[], Report]] = {
     "sharing-batches": sharing.measure_batches,
     "scaling": scaling.measure,
     "scaling-uploads": scaling.measure_uploads,
+    "ray": actors.measure,
     "slow-clients": slow_clients.measure,
     "streams": streams.measure,
     "shapes": shapes.measure,

@@ -21,6 +21,7 @@ PACKAGES = (
     "litserve",
     "gunicorn",
     "MLPool",
+    "ray",
 )
 
 

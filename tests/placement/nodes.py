@@ -55,6 +55,10 @@ class Cluster:
             self._kill(node)
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    def pids(self) -> list[int]:
+        """List all processes of both nodes."""
+        return [pid for node in (NEAR, FAR) for pid in self._pids(node)]
+
     def _start_node(self, node: str, options: list[str]) -> None:
         command = [str(Path(sys.executable).with_name("ray")), "start", *options, "--node-ip-address", node]
         command += ["--num-cpus", "4", "--resources", f'{{"{node}": 4}}', "--object-store-memory", "160000000"]

@@ -7,6 +7,8 @@ import contextlib
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,7 +33,7 @@ from fastapi_aqueduct import (
 from fastapi_aqueduct.exceptions import WorkerTraceback
 
 from ..handlers import Gate, notes
-from ..support import blocks, eventually, forked, outcome, pids, wait_until
+from ..support import blocks, eventually, forked, outcome, pids, script_environment, wait_until, write_script
 from .handlers import Broken, Call, Count, Remote, Twice, request_id
 from .nodes import FAR, NEAR, Cluster
 
@@ -232,6 +234,29 @@ async def test_workers_are_replaced_recycled_and_tried_out(cluster: Cluster, tmp
             assert canary is not None
 
 
+async def test_a_shadow_has_an_actor_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
+    async with running(placed(cluster, Remote(tmp_path))) as flow:
+        async with flow.steps["remote"].shadow(Remote(tmp_path, "second")) as shadow:
+            sent = np.arange(1 << 17)
+            done = await call(flow, "double", sent)
+            pair = await anext(shadow)
+            first, second = done.pid, pair.candidate.pid
+            assert np.array_equal(done.result, sent * 2)
+            assert np.array_equal(pair.candidate.result, done.result)
+            assert (pair.baseline.pid, pair.candidate.node) == (first, FAR)
+            assert sorted(notes(tmp_path / "started")) == sorted(map(str, (first, second)))
+            assert (await call(flow, "told_version")).result == "first"
+            pair = await anext(shadow)
+            assert (pair.baseline.result, pair.candidate.result) == ("first", "second")
+            del done, pair
+            os.kill(second, signal.SIGKILL)
+            assert (await call(flow, "told_version")).result == "first"
+            await eventually(lambda: len(notes(tmp_path / "started")) == 3, PATIENCE)
+        third = int(notes(tmp_path / "started")[2])
+        assert wait_until(lambda: not is_alive(third), PATIENCE)
+        assert (await call(flow)).pid == first
+
+
 async def test_a_step_sleeps_and_wakes(cluster: Cluster, tmp_path: Path) -> None:
     async with running(placed(cluster, Remote(tmp_path), nprocs=Autoscale(0, 1, idle_after=1.0))) as flow:
         pid = (await call(flow)).pid
@@ -260,6 +285,69 @@ async def test_a_start_that_fails_says_why(cluster: Cluster) -> None:
     with pytest.raises(StartError, match=f"there is no Ray cluster at {FAR}:1"):
         async with running(FlowStep(Twice(), worker=WorkerOptions(placement=nowhere))):
             pass
+
+
+SERVICE = """
+    import asyncio
+    import sys
+    from pathlib import Path
+
+    import numpy as np
+
+    from fastapi_aqueduct import Flow, FlowStep, RayActor, WorkerOptions
+    from tests.handlers import Gate
+    from tests.placement.handlers import Call, Remote
+    from tests.placement.nodes import FAR
+
+
+    async def main() -> None:
+        directory = Path(sys.argv[2])
+        placement = RayActor(address=sys.argv[1], num_cpus=1, resources={FAR: 1})
+        async with Flow(FlowStep(Remote(directory), nprocs=2, worker=WorkerOptions(placement=placement))) as flow:
+            await flow.process(Call("double", np.arange(1 << 17)), 60)
+            print(*[worker.pid for worker in flow.statistics().steps[0].workers], flush=True)
+            await flow.process(Call("wait", Gate(directory)), 600)
+
+
+    asyncio.run(main())
+"""
+
+LEFT = """
+    import sys
+    import time
+
+    import ray
+
+    ray.init(address=sys.argv[1], log_to_driver=False)
+    deadline = time.monotonic() + float(sys.argv[2])
+    while True:
+        free = ray.available_resources()
+        taken = {name: total - free.get(name, 0.0) for name, total in ray.cluster_resources().items()}
+        if not any(taken.values()) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    print({name: amount for name, amount in taken.items() if amount})
+"""
+
+
+def test_an_application_that_is_killed_leaves_nothing_on_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    script = write_script(tmp_path, SERVICE, "service.py")
+    command = [sys.executable, str(script), cluster.address, str(tmp_path)]
+    with subprocess.Popen(command, env=script_environment(), stdout=subprocess.PIPE, text=True) as application:
+        try:
+            assert application.stdout is not None
+            stand_ins = [int(pid) for pid in application.stdout.readline().split()]
+            actors = [int(pid) for pid in notes(tmp_path / "started")]
+            assert (len(stand_ins), len(actors)) == (2, 2)
+            assert wait_until(gate.is_entered, PATIENCE)  # one of them is in a call that does not end
+        finally:
+            application.kill()
+    assert wait_until(lambda: not any(map(is_alive, (*stand_ins, *actors))), PATIENCE)
+    left = write_script(tmp_path, LEFT, "left.py")
+    command = [sys.executable, str(left), cluster.address, str(PATIENCE)]
+    done = subprocess.run(command, env=script_environment(), capture_output=True, text=True, timeout=3 * PATIENCE)
+    assert done.stdout == "{}\n", done.stdout + done.stderr
 
 
 async def test_resources_that_no_node_has_are_named(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:

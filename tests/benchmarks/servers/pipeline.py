@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
-from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, Upload
+from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, RayActor, Upload, WorkerOptions
 
 from . import work
 
@@ -116,12 +116,24 @@ class MakeAndFinish(BaseTaskHandler):
 BUSY_POLL = 0.005
 """Seconds; longer than one request over one connection takes."""
 
+REMOTE_NODE = "127.0.0.3"
+"""The resource of the node of a Ray cluster that has the models: its address, as in the cluster of the tests."""
+
+
+def make_remote(handler: BaseTaskHandler) -> Flow:
+    """Make a flow whose handler runs in an actor, in the cluster of RAY_ADDRESS."""
+    placement = RayActor(num_cpus=0, resources={REMOTE_NODE: 1})
+    return Flow(FlowStep(handler, batch_size=work.ACTOR_BATCH_SIZE, worker=WorkerOptions(placement=placement)))
+
+
 FLOWS: dict[str, Callable[[], Flow]] = {
     "noop": lambda: Flow(FlowStep(Copy())),
     "noop-poll": lambda: Flow(FlowStep(Copy(), busy_poll=BUSY_POLL)),
     "noop-device": lambda: Flow(FlowStep(Wait(), nprocs=work.DEVICES)),
     "upload": lambda: Flow(FlowStep(Touch())),
     "upload-unadjusted": lambda: Flow(FlowStep(Touch())),
+    "noop-actor": lambda: make_remote(Copy()),
+    "upload-actor": lambda: make_remote(Touch()),
     "response": lambda: Flow(FlowStep(Large())),
     "steps-1": lambda: Flow(FlowStep(MakeAndFinish())),
     "steps-2": lambda: Flow(FlowStep(Make()), FlowStep(Finish())),
