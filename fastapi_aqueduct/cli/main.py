@@ -6,17 +6,11 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..exceptions import AqueductError
 from .check import CheckOptions, check
 from .sagemaker import SERVE, SagemakerOptions, serve_model
 from .serve import ServeOptions, serve
-
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
-
-    Commands = _SubParsersAction[ArgumentParser]
 
 USAGE_ERROR = 2
 """Exit status when nothing could be started as the arguments say; that of argparse."""
@@ -68,19 +62,34 @@ def make_parser() -> ArgumentParser:
     """Return the parser of the command line."""
     parser = ArgumentParser("fastapi-aqueduct", description="Pipelines of worker processes for FastAPI.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_serve(commands)
-    _add_sagemaker(commands)
-    _add_check(commands)
+    _complete_serve(
+        commands.add_parser(
+            "serve",
+            help="run the pipeline of a flow for several API processes",
+            description=_SERVE,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+    )
+    _complete_sagemaker(
+        commands.add_parser(
+            "sagemaker",
+            help="serve a model with the contract of Amazon SageMaker",
+            description=_SAGEMAKER,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+    )
+    _complete_check(
+        commands.add_parser(
+            "check",
+            help="read a project and list what will not work",
+            description=_CHECK,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+    )
     return parser
 
 
-def _add_serve(commands: Commands) -> None:
-    command = commands.add_parser(
-        "serve",
-        help="run the pipeline of a flow for several API processes",
-        description=_SERVE,
-        formatter_class=RawDescriptionHelpFormatter,
-    )
+def _complete_serve(command: ArgumentParser) -> None:
     command.add_argument(
         "target", metavar="MODULE:NAME", help="a flow, a function of in_worker, an Aqueduct or an application"
     )
@@ -94,13 +103,7 @@ def _add_serve(commands: Commands) -> None:
     command.set_defaults(run=lambda parsed: serve(ServeOptions(parsed.target, parsed.socket, parsed.flow)))
 
 
-def _add_sagemaker(commands: Commands) -> None:
-    command = commands.add_parser(
-        "sagemaker",
-        help="serve a model with the contract of Amazon SageMaker",
-        description=_SAGEMAKER,
-        formatter_class=RawDescriptionHelpFormatter,
-    )
+def _complete_sagemaker(command: ArgumentParser) -> None:
     command.add_argument(
         "target",
         nargs="?",
@@ -120,13 +123,7 @@ def _add_sagemaker(commands: Commands) -> None:
     )
 
 
-def _add_check(commands: Commands) -> None:
-    command = commands.add_parser(
-        "check",
-        help="read a project and list what will not work",
-        description=_CHECK,
-        formatter_class=RawDescriptionHelpFormatter,
-    )
+def _complete_check(command: ArgumentParser) -> None:
     command.add_argument(
         "--from-aqueduct", required=True, type=Path, metavar="PATH", help="a project for the package aqueduct"
     )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..exceptions import ConfigurationError
 from ..function_options import FunctionOptions
 from ..sagemaker.environment import Environment
+from .signals import exit_on_signals
 
 SERVE = "serve"
 """The argument with which SageMaker runs each image."""
@@ -46,6 +47,7 @@ def serve_model(options: SagemakerOptions) -> int:
     Raises:
         ConfigurationError: There is no server, or an argument or a variable has a wrong value.
     """
+    exit_on_signals()
     missing = [name for name in ("pluggy", "uvicorn") if find_spec(name) is None]
     if missing:
         raise ConfigurationError(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 from ..engine.shared.process import adopt_surroundings
@@ -19,11 +16,10 @@ from ..logger import log
 from .notify import Notifier
 from .place import claim
 from .planner import log_to_stderr, plan_in_child
+from .signals import SIGNALS, exit_on_signals
 
 START_FAILED = 1
 """Exit status when the flow could not be started."""
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ServeOptions(NamedTuple):
@@ -52,8 +48,7 @@ def serve(options: ServeOptions) -> int:
     Raises:
         ConfigurationError: There can be no socket where it should be.
     """
-    for number in _SIGNALS:
-        signal.signal(number, _exit)  # as process 1 of a container it would ignore them
+    exit_on_signals()
     forward_errors()
     notifier = Notifier()
     path = Path(os.path.abspath(options.socket))
@@ -88,10 +83,6 @@ async def _run(server: PipelineServer, notifier: Notifier) -> None:
         notifier.send("STOPPING=1")
         server.stop()
 
-    for number in _SIGNALS:
+    for number in SIGNALS:
         loop.add_signal_handler(number, stop)
     await server.run()
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
