@@ -83,12 +83,13 @@ class LocalEngine(EngineCalls):
         self.memory.arena.is_here = self.owner.is_here
 
     @classmethod
-    def build(cls, options: EngineOptions, starter: Starter | None = None) -> Self:
+    def build(cls, options: EngineOptions, starter: Starter | None = None, guests: int = 0) -> Self:
         """Create the shared memory and put the parts together; nothing is started.
 
         Args:
             options: What the flow declares.
             starter: Starts the workers; None: each in a process of its own.
+            guests: Number of other API processes that may share it; see `Gateway`.
 
         Raises:
             ConfigurationError: A limit of this process does not allow the flow, or the starter refuses it; see
@@ -100,7 +101,7 @@ class LocalEngine(EngineCalls):
         nprocs = [step.most_workers for _, step in options.steps]
         workers = sum(nprocs)
         cores = available_cores()
-        layout = make_layout(nprocs, cores, options.memory_limit or default_memory_limit())
+        layout = make_layout(nprocs, cores, options.memory_limit or default_memory_limit(), guests)
         check_limits(name, workers, layout)
         with contextlib.ExitStack() as undo:
             try:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 
 from fastapi_aqueduct import Flow, __version__
 from fastapi_aqueduct.engine.engine import LocalEngine
+from fastapi_aqueduct.engine.memory.regions import GUESTS
 from fastapi_aqueduct.engine.options import EngineOptions
 from fastapi_aqueduct.engine.shared.client import RemoteEngine
 from fastapi_aqueduct.engine.shared.desk import PipelineDesk
@@ -67,7 +68,7 @@ class LoopPipeline:
         """End no wait: there are none."""
 
     async def _start(self) -> None:
-        self.engine = LocalEngine.build(self._options, self._make_starter(self._options))
+        self.engine = LocalEngine.build(self._options, self._make_starter(self._options), GUESTS)
         try:
             await self.engine.start(60)
         except BaseException:

@@ -41,13 +41,19 @@ class Layout:
     Attributes:
         regions: Number of regions; the first is the API process's.
         limit: The most bytes that all processes together may use.
-        guests: Number of regions at the end that have as much address space as the first one: those of other API
-            processes.
+        guests: Number of regions of other API processes; they are the last ones.
+        guest_space: Address space of each of them, as a multiple of the limit.
     """
 
     regions: int
     limit: int
     guests: int = 0
+    guest_space: int = SERVER_SPACE
+
+    @property
+    def guest_regions(self) -> range:
+        """The regions of other API processes."""
+        return range(self._first_guest, self.regions)
 
     @cached_property
     def status_size(self) -> int:
@@ -70,11 +76,13 @@ class Layout:
             return self.status_size
         if region < self._first_guest:
             return self._workers + (region - 1) * self.region_size
-        return self._guests + (region - self._first_guest) * self._server_size
+        return self._guests + (region - self._first_guest) * self._guest_size
 
     def capacity(self, region: int) -> int:
         """Return the bytes of address space of a region."""
-        return self.region_size if 0 < region < self._first_guest else self._server_size
+        if not region:
+            return SERVER_SPACE * self.region_size
+        return self.region_size if region < self._first_guest else self._guest_size
 
     def region_of(self, offset: int) -> int:
         """Return the region that an offset lies in."""
@@ -82,7 +90,7 @@ class Layout:
             return 0
         if offset < self._guests:
             return 1 + (offset - self._workers) // self.region_size
-        return self._first_guest + (offset - self._guests) // self._server_size
+        return self._first_guest + (offset - self._guests) // self._guest_size
 
     def has_block(self, offset: int, size: int = 1) -> bool:
         """Tell whether a block can exist: `size` bytes from `offset` on lie in one region."""
@@ -90,12 +98,12 @@ class Layout:
         return 0 <= region < self.regions and self.region_of(offset + max(size, 1) - 1) == region
 
     @cached_property
-    def _server_size(self) -> int:
-        return SERVER_SPACE * self.region_size
+    def _guest_size(self) -> int:
+        return self.guest_space * self.region_size
 
     @cached_property
     def _workers(self) -> int:
-        return self.status_size + self._server_size
+        return self.status_size + SERVER_SPACE * self.region_size
 
     @cached_property
     def _first_guest(self) -> int:

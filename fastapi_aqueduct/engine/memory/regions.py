@@ -19,8 +19,17 @@ CANARY = 1
 """Regions of a step for a worker that tries another handler beside those that serve."""
 
 GUESTS = 8
-"""Regions for other API processes that share the flow: the usual four, and as many again while a rolling restart has
-the old and the new ones running."""
+"""Regions for API processes that share a pipeline, at least: the usual four, and as many again while a rolling restart
+has the old and the new ones running."""
+
+
+def most_guests(cores: int) -> int:
+    """Count the API processes that can share a pipeline: two for each core, while a rolling restart doubles them.
+
+    Args:
+        cores: Number of cores.
+    """
+    return max(GUESTS, 2 * cores + 2)
 
 
 def fewest_regions(nprocs: Sequence[int]) -> int:
@@ -41,7 +50,7 @@ def regions_needed(nprocs: Sequence[int], cores: int) -> int:
         nprocs: The most workers of each step.
         cores: Number of cores.
     """
-    return 1 + sum(max(workers, cores) + REPLACEMENT + CANARY for workers in nprocs) + GUESTS
+    return 1 + sum(max(workers, cores) + REPLACEMENT + CANARY for workers in nprocs)
 
 
 def divide_regions(layout: Layout, nprocs: Sequence[int], cores: int) -> list[range]:
@@ -52,7 +61,7 @@ def divide_regions(layout: Layout, nprocs: Sequence[int], cores: int) -> list[ra
         nprocs: The most workers of each step.
         cores: Number of cores.
     """
-    is_scarce = layout.regions == fewest_regions(nprocs)
+    is_scarce = layout.regions - layout.guests == fewest_regions(nprocs)
     regions, first = [], 1
     for workers in nprocs:
         count = workers + REPLACEMENT if is_scarce else max(workers, cores) + REPLACEMENT + CANARY
@@ -61,33 +70,22 @@ def divide_regions(layout: Layout, nprocs: Sequence[int], cores: int) -> list[ra
     return regions
 
 
-def guest_regions(layout: Layout, nprocs: Sequence[int], cores: int) -> range:
-    """Return the regions for other API processes: the last ones; none if addresses are scarce.
-
-    Args:
-        layout: The division of the shared memory.
-        nprocs: The most workers of each step.
-        cores: Number of cores.
-    """
-    is_scarce = layout.regions == fewest_regions(nprocs)
-    return range(layout.regions if is_scarce else regions_needed(nprocs, cores) - GUESTS, layout.regions)
-
-
-def make_layout(nprocs: Sequence[int], cores: int, limit: int) -> Layout:
+def make_layout(nprocs: Sequence[int], cores: int, limit: int, guests: int = 0) -> Layout:
     """Divide the shared memory into as many regions as may be needed, or as are needed at once if addresses are scarce.
 
-    In between, other API processes have little address space: a body of unknown length may have to wait there.
+    Before that, other API processes get less address space: a body of unknown length may have to wait there.
 
     Args:
         nprocs: The most workers of each step.
         cores: Number of cores.
         limit: The most bytes that all processes together may use.
+        guests: Number of other API processes that may share the flow.
     """
-    for guests in (GUESTS, 0):
-        layout = Layout(regions_needed(nprocs, cores), limit, guests)
+    regions = regions_needed(nprocs, cores) + guests
+    for layout in Layout(regions, limit, guests), Layout(regions, limit, guests, 1):
         if _are_addresses_plentiful(layout):
             return layout
-    return Layout(fewest_regions(nprocs), limit)
+    return Layout(fewest_regions(nprocs) + guests, limit, guests, 1)
 
 
 def _are_addresses_plentiful(layout: Layout) -> bool:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 from ...logger import log
 from ..engine import LocalEngine
-from ..memory.regions import guest_regions
-from ..system.cpu import available_cores
 from ..wire.frames import Kind, pack
 from .desk import PipelineDesk
 from .guest import Guest
@@ -32,8 +30,7 @@ class Gateway:
         self._desk = desk
         self._on_empty = on_empty
         self._guests: set[Guest] = set()
-        nprocs = [stage.pool.step.most_workers for stage in engine.dispatcher.stages]
-        self._regions = list(guest_regions(engine.memory.arena.layout, nprocs, available_cores()))
+        self._regions = list(engine.memory.arena.layout.guest_regions)
         self._numbers = itertools.count(1)
         self._is_closed = False
         self._last: Guest | None = None

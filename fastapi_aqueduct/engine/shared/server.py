@@ -11,6 +11,8 @@ from collections.abc import Callable
 from ..configuration import FixedConfiguration
 from ..engine import LocalEngine
 from ..lifecycle import Lifecycle
+from ..memory.regions import most_guests
+from ..system.cpu import available_cores
 from ..workers.launch_errors import memory_error
 from .desk import PipelineDesk
 from .gateway import Gateway
@@ -48,7 +50,8 @@ class PipelineServer:
         starter = PlannedStarter(plan)
         self._reception = Reception(listener, expected, self._note_change)
         configuration = FixedConfiguration(plan.options)
-        self._lifecycle = Lifecycle(configuration, lambda options: LocalEngine.build(options, starter))
+        guests = most_guests(available_cores())
+        self._lifecycle = Lifecycle(configuration, lambda options: LocalEngine.build(options, starter, guests))
         self._linger = linger
         self._on_ready = on_ready
         self._desk: PipelineDesk
