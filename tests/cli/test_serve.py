@@ -164,18 +164,19 @@ async def test_tasks_under_way_are_finished_when_it_is_told_to_stop(folder: Path
             await flow.stop()
 
 
+@pytest.mark.long
 async def test_after_a_kill_the_handler_that_was_put_in_last_is_put_in_again(folder: Path) -> None:
     path, flow = folder / "run" / "flow.sock", gated.flow
     rendezvous = SocketRendezvous(hello(flow.name), str(path), ("gate",))
 
     async def is_replaced() -> bool:
-        answer = await outcome(flow.process(Job(number=1), 2 * DEADLINE))
+        answer = await outcome(flow.process(Job(number=1), 6 * DEADLINE))
         assert isinstance(answer, (Job, NotRunningError)), answer
         return isinstance(answer, Job) and answer.number == 2
 
     with flow._lifecycle.built_by(lambda options: RemoteEngine(options, rendezvous)):
         with served(folder, f"{gated.__name__}:flow"):
-            await flow.start_async(2 * DEADLINE)
+            await flow.start_async(6 * DEADLINE)
             assert not await is_replaced()
             await flow.steps["gate"].replace(Each(add_one))
             assert await is_replaced()
