@@ -23,7 +23,7 @@ from fastapi_aqueduct.engine.shared.server_identity import ServerIdentity
 from fastapi_aqueduct.engine.shared.socket_path import MAX_PATH, check_directory, check_path, host_directory
 from fastapi_aqueduct.exceptions import ConfigurationError, StartError, StartTimeout
 
-from ..support import DEADLINE, Ends, script_environment, wait_until
+from ..support import DEADLINE, Ends, run_script, script_environment, wait_until
 from .pipeline_process import STEPS, launcher
 
 HELLO = Hello("1.2.3", "ocr", "f00f00f00f00f00f", os.getpid())
@@ -107,10 +107,11 @@ sys.stdin.read()
 
 
 @contextlib.contextmanager
-def api_process(host: Host) -> Iterator[subprocess.Popen[bytes]]:
+def api_process(host: Host, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", CHILD, str(host.directory)]
+    env = {**script_environment(), **variables}
     with subprocess.Popen(
-        command, env=script_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
         try:
             yield process
@@ -134,6 +135,40 @@ def test_processes_of_one_server_share_a_pipeline_that_outlives_the_one_that_sta
             with api_process(host) as third:
                 assert said(third) == pipeline
     assert host.started() == [pipeline]
+
+
+def test_programs_of_one_shell_share_a_pipeline_if_their_environment_is_the_same(host: Host) -> None:
+    """Workers inherit it. The numbers by which process managers tell programs apart do not count."""
+    with (
+        api_process(host, MODEL_PATH="a", PORT="8001", PS="web.1") as first,
+        api_process(host, MODEL_PATH="a", PORT="8002", PS="web.2") as second,
+        api_process(host, MODEL_PATH="b") as third,
+    ):
+        assert said(first) == said(second) != said(third)
+
+
+ALIKE = """
+import multiprocessing, os
+from fastapi_aqueduct.engine.shared.server_identity import ServerIdentity
+
+def ask(number, answers):
+    os.environ["WORKER_NUMBER"] = str(number)
+    answers.send(ServerIdentity.read().digest("ocr"))
+
+if __name__ == "__main__":
+    ours, theirs = multiprocessing.Pipe()
+    children = [multiprocessing.get_context("spawn").Process(target=ask, args=(number, theirs)) for number in (1, 2)]
+    for child in children:
+        child.start()
+    print(len({ours.recv() for _ in children}))
+    for child in children:
+        child.join()
+"""
+
+
+def test_what_processes_of_one_server_set_in_their_environment_does_not_count(tmp_path: Path) -> None:
+    """As a hook of a server does that numbers its processes."""
+    assert run_script(tmp_path, ALIKE) == "1\n"
 
 
 def test_after_the_death_of_the_pipeline_another_process_starts_the_next(host: Host) -> None:

@@ -87,8 +87,8 @@ class Verdicts:
         """Return the error for a task that would take longer than it may.
 
         Args:
-            expected: Seconds that it should take.
-            timeout: Seconds that it has.
+            expected: Seconds until the answer, as expected.
+            timeout: Seconds until its deadline.
         """
         return self._refusals.count(
             DeadlineUnreachable(

@@ -47,7 +47,7 @@ class Outlook(NamedTuple):
 
     Attributes:
         written_at: When this was so, on the clock of ``time.monotonic``, which is the machine's.
-        expected_time: Seconds that it should take.
+        expected_time: Seconds until the answer, as expected.
         waiting: Tasks that wait for the first step, by level of priority.
         steps: The steps.
     """

@@ -1,4 +1,4 @@
-"""Which server this process belongs to: the processes of one server have the same parent."""
+"""Which server this process belongs to: the processes of one server have the same parent, and inherit the same."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from typing import NamedTuple
 _START_TIME, _STACK_START = 21, 27
 """Fields of /proc/PID/stat, from 0 on (proc_pid_stat(5))."""
 
+_OWN_VARIABLES = frozenset({"_", "OLDPWD", "SHLVL", "PORT", "PS", "SUPERVISOR_PROCESS_NAME"})
+"""Variables by which shells, foreman and supervisord tell programs apart that they start alike."""
+
 
 class ServerIdentity(NamedTuple):
     """The parent of this process, and what tells it from another process with its number.
@@ -25,17 +28,22 @@ class ServerIdentity(NamedTuple):
         parent: Process id of the parent.
         start: When that has started, as the system writes it; empty where it cannot be read.
         surroundings: Namespace of process ids and control group: the init process is the parent of many servers.
+        environment: Digest of the environment, which workers inherit; empty for the processes of a server that starts
+            several alike. Two programs with the same parent, such as a shell, are one server only if it is the same.
     """
 
     parent: int
     start: str
     surroundings: str
+    environment: str
 
     @classmethod
     def read(cls) -> ServerIdentity:
         """Read it from the system."""
         parent = os.getppid()
-        return cls(parent, _start_time(parent), _surroundings())
+        # Processes of one server inherit the same environment, but their own code may give each a number of its own.
+        environment = "" if is_supervised() else _environment_digest()
+        return cls(parent, _start_time(parent), _surroundings(), environment)
 
     def digest(self, *names: str) -> str:
         """Return 12 hexadecimal digits that the processes of this server agree on.
@@ -86,6 +94,11 @@ def _start_time(pid: int) -> str:
         command = ["ps", "-o", "lstart=", "-p", str(pid)]
         return subprocess.run(command, capture_output=True, text=True, timeout=5.0).stdout.strip()
     return ""
+
+
+def _environment_digest() -> str:
+    variables = sorted(item for item in os.environb.items() if os.fsdecode(item[0]) not in _OWN_VARIABLES)
+    return hashlib.sha256(b"\0".join(b"%s=%s" % item for item in variables)).hexdigest()
 
 
 def _surroundings() -> str:
