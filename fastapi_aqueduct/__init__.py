@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         TaskTooLarge,
         TooManyJobs,
+        UnknownModel,
         UnknownStep,
         UsageError,
         WorkerDied,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from .jobs.job import Job
     from .jobs.status import JobItem, JobState, JobStatus
     from .logger import log
+    from .model_pool import ModelPool
     from .params import FormField, PartLimits, RawUpload, Upload, UploadInfo
     from .placement.ray_actor import RayActor
     from .reports import Progress, TaskPair
@@ -126,6 +128,7 @@ __all__ = [
     "LengthMismatch",
     "MalformedBody",
     "MissingHandle",
+    "ModelPool",
     "NotRunningError",
     "NotShareable",
     "Overloaded",
@@ -152,6 +155,7 @@ __all__ = [
     "TaskTimeout",
     "TaskTooLarge",
     "TooManyJobs",
+    "UnknownModel",
     "UnknownStep",
     "UnsupportedBody",
     "Upload",
@@ -218,6 +222,7 @@ _MODULES = {
     "WorkerOptions": "worker_options",
     "worker_info": "worker",
     "FormField": "params",
+    "ModelPool": "model_pool",
     "PartLimits": "params",
     "Progress": "reports",
     "RawUpload": "params",

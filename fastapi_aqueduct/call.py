@@ -58,6 +58,14 @@ class Call(BaseTask):
         return args, kwargs
 
 
+def find_function(function: Callable[..., Any]) -> Any:
+    """Return what other processes find by the name of a function; None if they find nothing."""
+    found: Any = sys.modules.get(function.__module__)
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
 class Callee:
     """A function that runs in workers, which import it by its name.
 
@@ -76,9 +84,7 @@ class Callee:
 
     def __reduce__(self) -> Any:
         function = self.function
-        found: Any = sys.modules.get(function.__module__)
-        for part in function.__qualname__.split("."):
-            found = getattr(found, part, None)
+        found = find_function(function)
         if found is function:  # ``fast = in_worker(slow)``: its name still stands for the function
             return Callee, (function, self.load)
         if getattr(found, "callee", None) is self:  # @in_worker: its name stands for the decorator's object
@@ -139,7 +145,7 @@ class BatchHandler(CallHandler):
 
     def handle(self, *calls: Call) -> None:
         """Call the function once for all tasks."""
-        _give_results(self._callee, calls, self._function(*self._loaded, _first_arguments(calls)))
+        give_results(self._callee, calls, self._function(*self._loaded, _first_arguments(calls)))
 
 
 class CoroutineHandler(CallHandler):
@@ -157,7 +163,7 @@ class CoroutineBatchHandler(CallHandler):
 
     async def handle(self, *calls: Call) -> None:
         """Call the function once for all tasks."""
-        _give_results(self._callee, calls, await self._function(*self._loaded, _first_arguments(calls)))
+        give_results(self._callee, calls, await self._function(*self._loaded, _first_arguments(calls)))
 
 
 class GeneratorHandler(CallHandler):
@@ -214,7 +220,14 @@ def _first_arguments(calls: Sequence[Call]) -> list[Any]:
     return [call.take_arguments()[0][0] for call in calls]
 
 
-def _give_results(callee: Callee, calls: Sequence[Call], results: Any) -> None:
+def give_results(callee: Callee, calls: Sequence[Call], results: Any) -> None:
+    """Give each call of a batch its result, or fail all if the function has not returned one for each.
+
+    Args:
+        callee: The function.
+        calls: The calls.
+        results: What it has returned.
+    """
     if not hasattr(results, "__len__") or isinstance(results, str | bytes | Mapping | Set):
         wrong = f"a {type(results).__qualname__}"
     elif len(results) != len(calls):

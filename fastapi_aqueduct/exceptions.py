@@ -2,6 +2,7 @@
 
     AqueductError
     ├── ConfigurationError (ValueError)     a flow, step or task cannot work as declared
+    │   ├── UnknownModel (KeyError)         the pool has no model of this name
     │   ├── MPStartMethodValueError         the start method is refused
     │   ├── InvalidArgument (TypeError)     an argument is of the wrong type
     │   └── MissingHandle (NotImplementedError)     a handler class does not define `handle`
@@ -72,6 +73,12 @@ class ConfigurationError(AqueductError, ValueError):
 
 class MPStartMethodValueError(ConfigurationError):
     """The start method is not safe in a running server: use ``"spawn"`` or ``"forkserver"``."""
+
+
+class UnknownModel(ConfigurationError, KeyError):
+    """The pool has no model of this name; the message lists its models."""
+
+    __str__ = Exception.__str__  # KeyError's own one is for keys
 
 
 class InvalidArgument(ConfigurationError, TypeError):

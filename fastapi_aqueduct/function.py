@@ -6,13 +6,13 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
-from .call import Callee, CallHandler, handler_for
+from .call import Callee, handler_for
 from .engine.options import DEFAULT_CALL_TIMEOUT
 from .exceptions import ConfigurationError, InvalidArgument, got
-from .flow import Flow
-from .function_options import FunctionOptions, split_options
+from .function_options import FunctionOptions
 from .handler import form_of
-from .step import FlowStep
+from .one_step import make_flow
+from .travel import local_function
 from .worker_function import CallOptions, StreamingFunction, WorkerFunction
 
 P = ParamSpec("P")
@@ -170,7 +170,8 @@ def in_worker(
     def decorate(function: Callable[..., Any]) -> WorkerFunction[Any, Any, Any]:
         callee = Callee(_checked_function(function), _checked_load(load))
         handler = handler_for(callee, batch_size is not None)
-        flow = _flow_of(function, handler, batch_size, options)
+        named: FunctionOptions = {"name": function.__name__, **options}
+        flow = make_flow("in_worker", handler, 1 if batch_size is None else batch_size, named)
         flow._configuration.declare_timeout(timeout_sec)
         kind = StreamingFunction if form_of(handler).yields else WorkerFunction
         made: WorkerFunction[Any, Any, Any] = kind(callee, flow, CallOptions(), batch_size is not None)
@@ -185,10 +186,9 @@ def _checked_function(function: Any) -> Callable[..., Any]:
     name = getattr(function, "__qualname__", None)
     if not callable(function) or isinstance(function, type | WorkerFunction) or not isinstance(name, str):
         raise InvalidArgument(f"in_worker needs a function, {got(function)}")
-    if "<" in name:
-        what = "a lambda" if name.endswith("<lambda>") else f"{name}, a function inside another one"
+    if local := local_function(function):
         raise ConfigurationError(
-            f"in_worker got {what}, which no other process can import; define a function at the top level of a module"
+            f"in_worker got {local}, which no other process can import; define a function at the top level of a module"
         )
     return cast(Callable[..., Any], function)
 
@@ -197,18 +197,6 @@ def _checked_load(load: Any) -> Callable[[], Any] | None:
     if load is None or callable(load):
         return cast(Callable[[], Any] | None, load)
     raise InvalidArgument(f"load must be a function, which each worker calls, {got(load)}")
-
-
-def _flow_of(
-    function: Callable[..., Any], handler: CallHandler, batch_size: int | None, options: FunctionOptions
-) -> Flow:
-    name = options.get("name", function.__name__)
-    of_step, of_flow = split_options("in_worker", options)
-    try:
-        step = FlowStep(handler, batch_size=1 if batch_size is None else batch_size, name=name, **of_step)
-        return Flow(step, name=name, **of_flow)
-    except ConfigurationError as exc:
-        raise ConfigurationError(f"{function.__qualname__} cannot run in workers as declared: {exc}") from exc
 
 
 def _show_signature(made: WorkerFunction[Any, Any, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import operator
 import re
@@ -14,6 +13,7 @@ from .autoscale import Autoscale
 from .exceptions import ConfigurationError, got
 from .handler import BaseTaskHandler, HandleConditionType, HandlerForm, check_methods, form_of
 from .placement.ray_actor import RayActor
+from .travel import local_function
 from .worker_options import WorkerOptions
 
 # Valid in a label of a metric, a token of an HTTP header and a line of a log without quotes.
@@ -242,7 +242,7 @@ class FlowStep:
                 f"handle_condition of the step with {name} is declared with `async def`, but it is called as an "
                 "ordinary function, so it would be true for every task; write `def`"
             )
-        local = _local(self.handle_condition)
+        local = local_function(self.handle_condition)
         if local:
             raise ConfigurationError(
                 f"handle_condition of the step with {name} is {local}, which cannot be sent to a worker process; "
@@ -316,14 +316,3 @@ class FlowStep:
             f"batch_size={self.batch_size}, batch_timeout={self.batch_timeout}"
             + (f", name={self.name!r})" if self.name is not None else ")")
         )
-
-
-def _local(condition: Callable[[Any], Any]) -> str:
-    """Describe a function that no other process can import; empty for one that may be found."""
-    function: Any = condition
-    while isinstance(function, functools.partial):
-        function = function.func
-    name = getattr(function, "__qualname__", "")
-    if name.endswith("<lambda>"):
-        return "a lambda"
-    return f"{name}, a function inside another one" if "<locals>" in name else ""

@@ -1,7 +1,8 @@
-"""Checks of classes of tasks, and of shared values: whether they can be rebuilt in another process."""
+"""Checks of classes of tasks, functions, and shared values: whether they can be rebuilt in another process."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Iterable
@@ -69,6 +70,20 @@ def _annotated_names(cls: type) -> Iterable[str]:
 
         return get_annotations(cls, format=Format.FORWARDREF)
     return inspect.get_annotations(cls)
+
+
+def local_function(function: Any) -> str:
+    """Describe a function that no other process can import; empty for one that may be found.
+
+    Args:
+        function: The function, or a ``functools.partial`` of one.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", "")
+    if name.endswith("<lambda>"):
+        return "a lambda"
+    return f"{name}, a function inside another one" if "<locals>" in name else ""
 
 
 def check_shareable(where: str, value: Any) -> None:

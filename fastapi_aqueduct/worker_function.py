@@ -33,7 +33,37 @@ class CallOptions:
     priority: int = 0
 
 
-class WorkerFunction(Generic[P, R, F]):
+class InWorkers:
+    """What makes calls in the workers of a flow of its own: a function of `in_worker`, or a `ModelPool`.
+
+    Args:
+        flow: The flow of one step that makes the calls.
+        options: How it is called.
+
+    Attributes:
+        flow: As given; for its state, statistics, steps, start and stop.
+        options: As given.
+    """
+
+    def __init__(self, flow: Flow, options: CallOptions) -> None:
+        self.flow = flow
+        self.options = options
+
+    @property
+    def timeout_sec(self) -> float:
+        """Seconds in which a result must come; of a stream, the first item. The environment may set those of all."""
+        given = self.options.timeout_sec
+        if given is None:
+            given = self.flow._configuration.options.timeout_sec
+        return DEFAULT_CALL_TIMEOUT if given is None else given
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+
+class WorkerFunction(InWorkers, Generic[P, R, F]):
     """A function whose calls run in worker processes; `in_worker` makes it.
 
     ``await stars(text)`` calls the function in a worker. The workers start with the application
@@ -47,8 +77,6 @@ class WorkerFunction(Generic[P, R, F]):
 
     Attributes:
         callee: As given.
-        flow: As given; for its state, statistics, steps, start and stop.
-        options: As given.
         local: The function itself, which runs where it is called: for tests, and for calls in other workers.
     """
 
@@ -60,19 +88,10 @@ class WorkerFunction(Generic[P, R, F]):
         self.__qualname__ = function.__qualname__
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
+        super().__init__(flow, options)
         self.callee = callee
-        self.flow = flow
         self.local = cast(F, function)
-        self.options = options
         self._is_batched = is_batched
-
-    @property
-    def timeout_sec(self) -> float:
-        """Seconds in which a result must come; of a stream, the first item. The environment may set those of all."""
-        given = self.options.timeout_sec
-        if given is None:
-            given = self.flow._configuration.options.timeout_sec
-        return DEFAULT_CALL_TIMEOUT if given is None else given
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in a worker.
@@ -156,11 +175,6 @@ class WorkerFunction(Generic[P, R, F]):
     def _not_picklable(self, exc: TaskNotPicklable) -> TaskNotPicklable:
         return TaskNotPicklable(f"{self.__qualname__}(): {exc}")
 
-    def __copy__(self) -> Self:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        return other
-
     def __reduce__(self) -> str:
         return self.__qualname__  # by reference, as a function is pickled
 
@@ -204,6 +218,6 @@ class StreamingFunction(WorkerFunction[P, list[R], F], Generic[P, R, F]):
         return self._with(timeout_sec=timeout_sec, priority=priority, item_timeout=item_timeout)
 
 
-def flow_of(what: Flow | WorkerFunction[..., Any, Any]) -> Flow:
-    """Return the flow behind a function in workers; a flow stands for itself."""
-    return what.flow if isinstance(what, WorkerFunction) else what
+def flow_of(what: Flow | InWorkers) -> Flow:
+    """Return the flow behind a function in workers or a pool; a flow stands for itself."""
+    return what.flow if isinstance(what, InWorkers) else what

@@ -20,7 +20,7 @@ from ..handler import BaseTaskHandler
 from ..logger import log
 from ..pipeline import PipelinePlace
 from ..step import FlowStep
-from ..worker_function import WorkerFunction, flow_of
+from ..worker_function import InWorkers, flow_of
 from .app_options import AppOptions
 from .drain import Drain
 from .endpoints.calling_routes import watch_routes
@@ -52,8 +52,8 @@ class Aqueduct:
     A mounted application needs no extension of its own: the flows run with the application it is mounted on.
 
     Args:
-        *flows: The flows, and functions that `in_worker` has decorated. A flow that already runs when the application
-            starts is used, and is not stopped.
+        *flows: The flows, functions that `in_worker` has decorated, and pools (`ModelPool`). A flow that already runs
+            when the application starts is used, and is not stopped.
         drain_delay: Seconds between SIGTERM and the server's own shutdown. Meanwhile ``/ready`` responds 503 and
             requests are served, so that load balancers can choose other servers. A second SIGTERM, or Ctrl-C, ends it.
         upload_limits: Limits of uploads for endpoints without their own; default: `UploadLimits()`.
@@ -94,7 +94,7 @@ class Aqueduct:
 
     def __init__(
         self,
-        *flows: Flow | WorkerFunction[..., Any, Any],
+        *flows: Flow | InWorkers,
         drain_delay: float = 0.0,
         upload_limits: UploadLimits | None = None,
         server_timing: bool = False,

@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 
 from ..exceptions import InvalidArgument, got
 from ..flow import Flow
-from ..worker_function import WorkerFunction, flow_of
+from ..worker_function import InWorkers, flow_of
 from .binding.uploads import BodyBinding, Uploads, body_bindings
 from .body.heap import HeapGuard
 from .body.limits import checked_media_types
@@ -45,7 +45,7 @@ class UploadTo(BodyDependency):
     them, use a task with `flow_endpoint`. The body is read before FastAPI validates the endpoint's own parameters.
 
     Attributes:
-        target: The function, or a flow.
+        target: The function, a pool (`ModelPool`), or a flow.
         media_type: As for `flow_endpoint`.
         max_body_size: As for `flow_endpoint`.
         accept_gzip: As for `flow_endpoint`.
@@ -57,13 +57,13 @@ class UploadTo(BodyDependency):
         ConfigurationError: A name is not a media type.
     """
 
-    target: WorkerFunction[..., Any, Any] | Flow
+    target: InWorkers | Flow
     raw: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.target, WorkerFunction | Flow):
-            raise InvalidArgument(f"UploadTo needs a function of in_worker, or a flow, {got(self.target)}")
+        if not isinstance(self.target, InWorkers | Flow):
+            raise InvalidArgument(f"UploadTo needs a function of in_worker, a pool or a flow, {got(self.target)}")
         checked_media_types(self.media_type)
         if self.dependency is not None and not hasattr(self.dependency, "__aqueduct__"):
             object.__setattr__(self, "dependency", self._receiver(self.dependency))
@@ -72,7 +72,7 @@ class UploadTo(BodyDependency):
         target, flow = self.target, flow_of(self.target)
 
         def timeout() -> float:
-            return target.timeout_sec if isinstance(target, WorkerFunction) else RESERVE_TIMEOUT
+            return target.timeout_sec if isinstance(target, InWorkers) else RESERVE_TIMEOUT
 
         rules = self._rules(timeout)
         uploads = Uploads({UNNAMED: _part_of(annotation)._replace(is_raw=self.raw)}, rules)

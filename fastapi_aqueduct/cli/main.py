@@ -91,7 +91,7 @@ def make_parser() -> ArgumentParser:
 
 def _complete_serve(command: ArgumentParser) -> None:
     command.add_argument(
-        "target", metavar="MODULE:NAME", help="a flow, a function of in_worker, an Aqueduct or an application"
+        "target", metavar="MODULE:NAME", help="a flow, a function of in_worker, a pool, an Aqueduct or an application"
     )
     command.add_argument(
         "--socket",

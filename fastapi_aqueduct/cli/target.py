@@ -8,15 +8,15 @@ from typing import Any
 
 from ..exceptions import ConfigurationError
 from ..flow import Flow
-from ..worker_function import WorkerFunction
+from ..worker_function import InWorkers
 
 
 def find_flow(target: str, name: str | None) -> Flow:
     """Import a module and return the flow in it.
 
     Args:
-        target: ``module:name``, where the name is that of a flow, a function of `in_worker`, an `Aqueduct` or an
-            application.
+        target: ``module:name``, where the name is that of a flow, a function of `in_worker`, a pool, an `Aqueduct`
+            or an application.
         name: Name of the flow; None if there is one only.
 
     Raises:
@@ -56,7 +56,7 @@ def _import(target: str) -> object:
 def _flows_of(target: str, found: object) -> Sequence[Flow]:
     if isinstance(found, Flow):
         return [found]
-    if isinstance(found, WorkerFunction):
+    if isinstance(found, InWorkers):
         return [found.flow]
     # Not before: they take most of the time of a start, and a module with nothing but a flow does not need them.
     from starlette.applications import Starlette
@@ -69,6 +69,7 @@ def _flows_of(target: str, found: object) -> Sequence[Flow]:
     flows = list(Aqueduct._all_flows) if isinstance(found, Starlette) else []
     if not flows:
         raise ConfigurationError(
-            f"{target} is {found!r}: name a flow, a function of in_worker, an Aqueduct, or an application with one"
+            f"{target} is {found!r}: name a flow, a function of in_worker, a pool, an Aqueduct, or an application with "
+            "one"
         )
     return flows

@@ -16,12 +16,12 @@ from ..engine.scheduling.stream import FlowStream
 from ..flow import Flow
 from ..step import FlowStep
 from ..task import BaseTask
-from ..worker_function import WorkerFunction, flow_of
+from ..worker_function import InWorkers, flow_of
 from .substitute import Substitute
 from .threads import ThreadStarter, thread_hosts
 
 
-def inline(flow: Flow | WorkerFunction[..., Any, Any], *, time_limits: bool = True) -> Substitute:
+def inline(flow: Flow | InWorkers, *, time_limits: bool = True) -> Substitute:
     """Run the handlers of a flow in this process, each step in a thread, so that tests start no processes.
 
     Breakpoints, coverage and monkeypatching work. Handlers are the objects that the flow was made with, so a test can
@@ -42,7 +42,7 @@ def inline(flow: Flow | WorkerFunction[..., Any, Any], *, time_limits: bool = Tr
     its flow is stopped goes on until it returns. A crash ends the tests.
 
     Args:
-        flow: The flow, or the function of `in_worker`; it must not run yet.
+        flow: The flow, the function of `in_worker`, or the pool; it must not run yet.
         time_limits: Whether ``timeout_sec`` and ``item_timeout`` of calls and endpoints count. Without them a test may
             stop at a breakpoint for as long as it takes.
 

@@ -6,14 +6,17 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from ..call import Callee, handler_for
 from ..engine.options import EngineOptions
 from ..flow import Flow
 from ..handler import BaseTaskHandler
+from ..model_call import ModelCall
+from ..model_pool import ModelPool
 from ..step import FlowStep
-from ..worker_function import WorkerFunction, flow_of
+from ..worker_function import InWorkers, WorkerFunction, flow_of
 from .inline import InlineEngine, build_inline
 from .substitute import Substitute
 
@@ -25,7 +28,7 @@ _PLACES = 10_000
 _END = object()
 
 
-def stub(flow: Flow | WorkerFunction[..., Any, Any], function: Callable[..., Any]) -> Substitute:
+def stub(flow: Flow | InWorkers, function: Callable[..., Any]) -> Substitute:
     """Answer the tasks of a flow with a function, for tests of endpoints: no handler runs, and no process starts.
 
         def answer(task: Scan) -> None:
@@ -40,13 +43,14 @@ def stub(flow: Flow | WorkerFunction[..., Any, Any], function: Callable[..., Any
     and must not block. It gets a copy of the task, as a handler does, and the fields that it sets travel back.
 
     In place of a function of `in_worker` the function gets the arguments of each call and returns the result:
-    ``stub(stars, lambda text: 5)``.
+    ``stub(stars, lambda text: 5)``. In place of a `ModelPool` it gets the name of the model and the called function
+    before them: ``stub(pool, lambda model, function, text: 0.5)``.
 
     Everything else is as with a flow that runs: uploads, timeouts, callers that leave, statistics and probes. The
     conditions of the steps are not evaluated.
 
     Args:
-        flow: The flow, or the function of `in_worker`; it must not run yet.
+        flow: The flow, the function of `in_worker`, or the pool; it must not run yet.
         function: Called with each task, or with the arguments of each call.
 
     Returns:
@@ -54,6 +58,8 @@ def stub(flow: Flow | WorkerFunction[..., Any, Any], function: Callable[..., Any
     """
     if isinstance(flow, WorkerFunction):
         function = handler_for(Callee(function, None), is_batched=False).handle
+    elif isinstance(flow, ModelPool):
+        function = partial(_call_with_model, function)
     return Substitute(flow_of(flow), lambda options: _build(options, function))
 
 
@@ -65,6 +71,13 @@ def _build(options: EngineOptions, function: Callable[[Any], Any]) -> InlineEngi
     steps += [(name, FlowStep(_Unused(), _never)) for name, _ in others]
     engine = handler.engine = build_inline(replace(options, steps=steps))
     return engine
+
+
+async def _call_with_model(function: Callable[..., Any], call: ModelCall) -> None:
+    model, called, _ = call.take_function()
+    args, kwargs = call.take_arguments()
+    result = function(model, called, *args, **kwargs)
+    call.result = await result if inspect.isawaitable(result) else result
 
 
 class _Bridge(BaseTaskHandler):

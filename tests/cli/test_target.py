@@ -29,7 +29,7 @@ def test_a_flow_is_found_by_its_name_and_behind_what_runs_it() -> None:
     [
         (f"{MODULE}:both", None, "has 2 flows: pages, words; choose one"),
         (f"{MODULE}:both", "ocr", "has no flow 'ocr', but pages, words"),
-        (f"{MODULE}:number", None, "is 3: name a flow, a function of in_worker, an Aqueduct, or an application"),
+        (f"{MODULE}:number", None, "is 3: name a flow, a function of in_worker, a pool, an Aqueduct, or an app"),
         (f"{MODULE}:nothing", None, "has no nothing"),
         (f"{MODULE}:Holder.nothing", None, "has no Holder.nothing"),
         (f"{MODULE}.nothing:flow", None, r"there is no module .*targets\.nothing in the current directory"),

@@ -163,7 +163,7 @@ async def test_the_flow_can_be_replaced_in_tests() -> None:
 
 def test_what_is_no_upload() -> None:
     for value in (None, halve, int):
-        with pytest.raises(InvalidArgument, match="UploadTo needs a function of in_worker, or a flow"):
+        with pytest.raises(InvalidArgument, match="UploadTo needs a function of in_worker, a pool or a flow"):
             UploadTo(value)  # type: ignore[arg-type]
     for kind in (bytes, memoryview | bytes, list[bytes]):
         with pytest.raises(InvalidArgument, match="UploadTo gives a memoryview"):

@@ -1,9 +1,10 @@
 """What mypy infers of functions in workers, and what it must refuse: an unused ``type: ignore`` is an error, too."""
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import assert_type
 
-from fastapi_aqueduct import Aqueduct, FlowStream, in_worker
+from fastapi_aqueduct import Aqueduct, FlowStream, ModelPool, in_worker
 
 
 class Model:
@@ -52,6 +53,31 @@ async def count(to: int) -> AsyncIterator[int]:
 
 @in_worker(name="ping")
 def ping() -> None: ...
+
+
+pool = ModelPool({"stars": Model, "remote": connect, "part": partial(Model)}, nprocs=2, batch_size=16, queue_size=64)
+
+
+def rate(model: Model, text: str, *, times: int = 1) -> float:
+    return times * len(model.predict([text]))
+
+
+def rate_all(model: Model, texts: list[str]) -> tuple[float, ...]:
+    return tuple(map(float, model.predict(texts)))
+
+
+async def pooled() -> None:
+    Aqueduct(pool, stars)
+    assert_type(await pool.call("stars", rate, "x", times=2), float)
+    assert_type(pool.call_blocking("stars", rate, "x"), float)
+    assert_type(await pool.with_options(timeout_sec=1, wait_if_full=False).call("stars", rate, text="x"), float)
+    assert_type(await pool.call_batched("stars", rate_all, "x"), float)
+    assert_type(pool.call_batched_blocking("stars", rate_all, "x"), float)
+    await pool.call("stars", rate, 1)  # type: ignore[arg-type]
+    await pool.call("stars", rate, "x", time=1)  # type: ignore[call-arg]
+    await pool.call("stars", rate)  # type: ignore[call-arg]
+    await pool.call_batched("stars", rate_all, 1)  # type: ignore[arg-type]
+    ModelPool({"stars": 1})  # type: ignore[dict-item]
 
 
 async def right(image: memoryview) -> None:

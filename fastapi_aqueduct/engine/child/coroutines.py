@@ -193,7 +193,8 @@ class CoroutineRunner:
             self._begin(*self._waiting.popleft())
         if worker.cancelled:
             self._end_cancelled()
-        worker.check_if_due()
+        if worker.is_check_due:
+            worker.check_if_due()
         for id, resumed in self._paused.items():
             if id not in worker.paused and not resumed.done():
                 resumed.set_result(None)
