@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, overload
 
 from ..exceptions import InvalidArgument
 
@@ -114,8 +114,12 @@ class MIMEAccept:
     def __contains__(self, media_type: str) -> bool:
         return self.quality(media_type) > 0
 
-    def __getitem__(self, media_type: str) -> float:
-        return self.quality(media_type)
+    @overload
+    def __getitem__(self, key: str) -> float: ...
+    @overload
+    def __getitem__(self, key: int) -> tuple[str, float]: ...
+    def __getitem__(self, key: str | int) -> float | tuple[str, float]:
+        return self.quality(key) if isinstance(key, str) else self._items[key]
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
         return iter(self._items)

@@ -48,6 +48,7 @@ def test_the_questions_of_output_fn() -> None:
     assert MIMEAccept.parse("application/xhtml+xml").accept_html
     assert accept.best == "application/json;charset=utf-8"
     assert accept[HTML] == accept.quality(HTML) == 0.8
+    assert accept[1] == (HTML, 0.8)
     assert HTML in accept and CSV not in accept and len(accept) == 2
     assert list(accept) == [("application/json;charset=utf-8", 1.0), (HTML, 0.8)]
     assert list(accept.values()) == ["application/json;charset=utf-8", HTML]
