@@ -213,6 +213,19 @@ def test_when_the_supervisor_is_killed_its_processes_serve_on_with_one_pipeline_
         assert fleet.sockets() == []
 
 
+@long
+def test_while_its_pipeline_hangs_a_server_is_not_ready(tmp_path: Path) -> None:
+    with serving(tmp_path, "uvicorn", "host") as fleet:
+        pipeline = fleet.ask().pipeline
+        os.kill(pipeline, signal.SIGSTOP)
+        try:
+            assert wait_until(lambda: fleet.probe() == 503, 2 * DEADLINE)
+        finally:
+            os.kill(pipeline, signal.SIGCONT)
+        assert wait_until(lambda: fleet.probe() == 200, DEADLINE)
+        assert fleet.ask().pipeline == pipeline
+
+
 @pytest.mark.parametrize(
     "server", [pytest.param(name, marks=long) for name in ("uvicorn", "gunicorn", "granian", "hypercorn")]
 )
