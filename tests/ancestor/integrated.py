@@ -57,3 +57,12 @@ class Bad(BaseTaskHandler):
             if task.result == "bad":
                 raise ValueError("a bad input")
             task.result = "done"
+
+
+class Versioned(BaseTaskHandler):
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def handle(self, *tasks: Task) -> None:
+        for task in tasks:
+            task.result = self._name

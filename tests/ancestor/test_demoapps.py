@@ -58,6 +58,22 @@ def test_the_aiohttp_example(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_the_aiohttp_example_in_forks_of_the_process_that_has_added_the_flow(tmp_path: Path) -> None:
+    """The package aqueduct served no request there. Here each fork starts workers of its own."""
+    write_demoapp(tmp_path, AIOHTTP_APP)
+    write_script(tmp_path, "from demoapp.app import prepare_app\napp = prepare_app()\n", "main.py")
+    command = ["gunicorn", "main:app", "--preload", "--worker-class=aiohttp.GunicornWebWorker"]
+    with launched(tmp_path, [*command, "--no-control-socket", "--bind=127.0.0.1:{port}"]) as (process, port):
+        service = Service(tmp_path, process, port)
+        try:
+            classify(service, "/classify")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(2 * DEADLINE) == 0
+        finally:
+            print(service.log())
+
+
+@pytest.mark.long
 def test_the_flask_example(tmp_path: Path) -> None:
     write_demoapp(tmp_path, FLASK_APP)
     with launched(tmp_path, ["flask", "--app=demoapp.app", "run", "--port={port}"]) as (process, port):

@@ -175,7 +175,7 @@ BITES = {
         from aqueduct.sockets.flow import SocketFlow
 
         def export(task, metrics):
-            print(task.metrics.handle_times)  # note: metrics.handle_times of a task does not exist here
+            print(task.metrics.handle_times)  # breaks: metrics.handle_times of a task does not exist here
             print(metrics.handle_times)
         """
     ),
@@ -187,6 +187,7 @@ BITES = {
             if result == True:  # breaks: process() returns the task
                 return result
             assert await flow.process(task)
+            assert await socket_flow.process([task]) is True
         """
     ),
     "a file that is no Python": (

@@ -26,7 +26,7 @@ def replaced_names(project: Project) -> Iterator[Finding]:
                         yield module.finding(node, f"{alias.name} does not exist here: {advice}")
             elif isinstance(node, ast.Attribute) and node.attr in _TIMES and _is_metrics(node.value):
                 yield module.finding(
-                    node, f"metrics.{node.attr} of a task does not exist here: task.metrics.steps has its times", False
+                    node, f"metrics.{node.attr} of a task does not exist here: task.metrics.steps has its times"
                 )
 
 
@@ -48,7 +48,10 @@ def results(project: Project) -> Iterator[Finding]:
 
 
 def _is_call(node: ast.AST) -> bool:
-    return isinstance(node, ast.Await) and isinstance(node.value, ast.Call) and last(node.value.func) == "process"
+    if not (isinstance(node, ast.Await) and isinstance(node.value, ast.Call) and last(node.value.func) == "process"):
+        return False
+    # SocketFlow.process gets a list, and returns True.
+    return not (node.value.args and isinstance(node.value.args[0], ast.List | ast.ListComp))
 
 
 def _is_metrics(node: ast.AST) -> bool:
