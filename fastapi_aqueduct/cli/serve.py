@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from ..engine.shared.pipeline_loop import run_pipeline
 from ..engine.shared.process import adopt_surroundings
 from ..engine.shared.reception import listen
 from ..engine.shared.server import PipelineServer
@@ -68,7 +69,7 @@ def serve(options: ServeOptions) -> int:
         server = PipelineServer(plan, listen(str(path)), None, tell_ready)
         del plan  # with the programs, which are in memory files soon
         try:
-            asyncio.run(_run(server, notifier))
+            run_pipeline(_run(server, notifier))
         except AqueductError as exc:
             log.error("flow %s could not be started: %s", name, exc, exc_info=exc)
             return START_FAILED

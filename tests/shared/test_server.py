@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from fastapi_aqueduct import BaseTaskHandler, ConfigurationError, Flow, FlowStep, StartError
 from fastapi_aqueduct.engine.shared.handshake import NoAnswer, greet
 from fastapi_aqueduct.engine.shared.host_lock import HostLock
+from fastapi_aqueduct.engine.shared.pipeline_loop import run_pipeline
 from fastapi_aqueduct.engine.shared.plan import make_plan
 from fastapi_aqueduct.engine.shared.process import start_pipeline
 from fastapi_aqueduct.engine.shared.reception import listen
@@ -176,6 +179,20 @@ def test_a_pipeline_process_ends_with_its_last_api_process_and_by_no_signal_befo
         process.wait()
     assert notes(tmp_path / "notes") == ["started", "stopped"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["notes"]
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="without pidfds uvloop may not see that a process is gone")
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_it_uses_uvloop_where_that_is_installed(is_installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    run_pipeline(main())
+    assert isinstance(loops[0], uvloop.Loop) is is_installed
 
 
 SCRIPT = """

@@ -23,7 +23,7 @@ from ..scheduling.dispatcher import Dispatcher
 from ..scheduling.entry import Entry
 from ..wait import DetachedWait, Wait
 from ..wire.channel import Channel
-from ..wire.codec import Encoded
+from ..wire.codec import Encoded, new_tuple
 from ..wire.failures import encode_error
 from ..wire.frames import (
     Envelope,
@@ -200,8 +200,8 @@ class Guest:
     def answer(self, task: int, content: Encoded, records: tuple[RawStep, ...]) -> None:
         """Send the result of a task; see `Answers.answer`."""
         self.lend(content.blocks)
-        answer = content._replace(kind=pack_records(records, self._indices), extras=b"")
-        self._add_answer(task, Status.OK, answer)
+        packed = pack_records(records, self._indices)
+        self._add_answer(task, Status.OK, new_tuple(Encoded, (packed, content.body, content.blocks, b"")))
 
     def finish(self) -> None:
         """Send the results of tasks that have ended; see `Answers.finish`."""
@@ -230,7 +230,7 @@ class Guest:
 
     def _add_answer(self, task: int, status: Status, content: Encoded) -> None:
         self._receivers.pop(task, None)
-        self._answers.append(Envelope(task, 0.0, FINISHED, status, content))
+        self._answers.append(new_tuple(Envelope, (task, 0.0, FINISHED, status, content)))
 
     def _lend(self, blocks: Iterable[Ref]) -> None:
         for ref in blocks:

@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from ...exceptions import AqueductError, StartError, StartTimeout
 from ..memory.layout import Layout
+from ..wire.channel import close_connection
 from ..wire.failures import decode_error, encode_error
 
 HELLO_TIMEOUT = 5.0
@@ -138,7 +139,7 @@ class ServerEnd:
 
     def close(self) -> None:
         """Close socket and descriptor."""
-        self.sock.close()
+        close_connection(self.sock)
         if self.pidfd >= 0:
             os.close(self.pidfd)
 
@@ -163,7 +164,7 @@ class ClientEnd:
 
     def close(self) -> None:
         """Close socket and descriptors."""
-        self.sock.close()
+        close_connection(self.sock)
         for fd in (self.pidfd, self.memory_fd, self.board_fd):
             if fd >= 0:
                 os.close(fd)
@@ -317,7 +318,7 @@ class _Undo:
 
     def __exit__(self, *exc_info: object) -> None:
         if not self._is_kept:
-            self._sock.close()
+            close_connection(self._sock)
             for fd in self.fds:
                 os.close(fd)
 

@@ -18,6 +18,7 @@ from ..workers.interpreter import interpreter_options
 from ..workers.launch_errors import memory_error
 from ..workers.process import interrupts_blocked
 from .host_lock import HostLock
+from .pipeline_loop import run_pipeline
 from .plan import Plan
 from .reception import listen
 from .server import LINGER, PipelineServer
@@ -88,9 +89,9 @@ def main() -> None:
     logging.basicConfig(format=LOG_FORMAT)
     try:
         if owner_fd is None:
-            asyncio.run(_make_server(read_plan(plan_fd), path, LINGER).run())
+            run_pipeline(_make_server(read_plan(plan_fd), path, LINGER).run())
         else:
-            asyncio.run(_run_owned(_make_server(read_plan(plan_fd), path, None), owner_fd))
+            run_pipeline(_run_owned(_make_server(read_plan(plan_fd), path, None), owner_fd))
     except AqueductError:
         sys.exit(1)  # all API processes that wait for the start have got it
     finally:

@@ -6,6 +6,7 @@ and `worker_channel` use sockets.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import select
 import socket
@@ -45,6 +46,21 @@ def make_pair() -> tuple[socket.socket, socket.socket]:
         theirs.close()
         raise
     return ours, theirs
+
+
+def close_connection(sock: socket.socket) -> None:
+    """Close a connected socket whose other end goes on, and sees it.
+
+    With unread bytes in it the other end would get an error, after which uvloop never tells of the end.
+
+    Args:
+        sock: The socket.
+    """
+    with contextlib.suppress(OSError):  # it is closed already, or the other end is
+        sock.shutdown(socket.SHUT_RDWR)  # nothing more arrives
+        while sock.recv(READ_SIZE):
+            pass
+    sock.close()
 
 
 class Channel:
@@ -168,7 +184,7 @@ class Channel:
         """Close this end; the worker notices and exits."""
         self.detach()
         self._unsent.clear()
-        self._socket.close()
+        close_connection(self._socket)
 
     def forget(self) -> None:
         """Close this end without the event loop; for a forked child, which shares the loop's epoll set."""
