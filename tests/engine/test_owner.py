@@ -530,13 +530,14 @@ def test_a_script_that_stops_its_flow_and_one_that_ends_in_the_middle_of_a_call(
         from pathlib import Path
         from fastapi_aqueduct import Flow
         from tests.handlers import Each, Gate, Job, enter_gate_if_any
+        from tests.support import wait_until
 
         if __name__ == "__main__":
             flow = Flow(Each(enter_gate_if_any))
             flow.start()
             flow.process_blocking(Job())
             asyncio.run(flow.stop())
-            print(flow.state, threading.active_count())
+            print(flow.state, wait_until(lambda: threading.active_count() == 1, 20))
             flow.start()
             gate = Gate(Path("."))
             threading.Thread(target=flow.process_blocking, args=(Job(gate=gate), 60), daemon=True).start()
@@ -545,8 +546,8 @@ def test_a_script_that_stops_its_flow_and_one_that_ends_in_the_middle_of_a_call(
             print("end")
     """
     began_at = time.monotonic()
-    assert run_script(tmp_path, source) == "stopped 1\nend\n"
-    assert time.monotonic() - began_at < 10
+    assert run_script(tmp_path, source) == "stopped True\nend\n"
+    assert time.monotonic() - began_at < 50
 
 
 def test_ctrl_c_withdraws_a_blocking_call(tmp_path: Path) -> None:

@@ -120,10 +120,15 @@ async def test_a_stop_returns_when_they_are_killed_and_not_before(tmp_path: Path
 
 
 async def test_a_stop_does_not_wait_where_no_child_is_left() -> None:
-    async with Flow(Each(spin)) as flow:
-        started = time.monotonic()
-        await flow.stop()
-        assert time.monotonic() - started < GRACE
+    times = []
+    for _ in range(10):  # another program may take the processor away meanwhile
+        async with Flow(Each(spin)) as flow:
+            started = time.monotonic()
+            await flow.stop()
+            times.append(time.monotonic() - started)
+        if times[-1] < GRACE:
+            return
+    pytest.fail(f"stops took {times} s")
 
 
 # The death of the server

@@ -108,7 +108,7 @@ def test_a_replacement_that_was_ready_during_a_pause_is_not_killed(tmp_path: Pat
     slow = tmp_path / "slow"
 
     async def main() -> None:
-        async with running(Flow(FlowStep(SlowToLoad(slow)), start_timeout=1.0)) as flow:
+        async with running(Flow(FlowStep(SlowToLoad(slow)), start_timeout=1.0), DEADLINE) as flow:
             slow.touch()
             os.kill(pids(flow)[0], signal.SIGKILL)
             await eventually(lambda: [worker.state for worker in flow.statistics().steps[0].workers] == ["starting"])

@@ -36,7 +36,7 @@ async def weather(storm: Storm, steps: list[FlowStep], seconds: float, chance: r
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     # One that is stopped while it loads its model is noticed only by the time that takes.
-    async with running(Flow(*steps, mp_start_method=method, start_timeout=5.0)) as flow:
+    async with running(Flow(*steps, mp_start_method=method, start_timeout=5.0), DEADLINE) as flow:
         await storm.rage(flow, seconds, chance)
         await eventually(lambda: flow.statistics().in_flight == 0)
         # Not at once: a stopped worker with nothing but a cancelled task in hand keeps its block until it is killed.
