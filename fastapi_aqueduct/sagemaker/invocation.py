@@ -34,7 +34,7 @@ class Invocation(BaseTask):
         self,
         body: RawUpload | None = None,
         content_type: Annotated[str | None, Header()] = None,
-        accept: Annotated[list[str], Header()] = [],  # noqa: B006
+        accept: Annotated[tuple[str, ...], Header()] = (),
     ) -> None:
         self.body = body
         self.content_type = content_type

@@ -166,9 +166,10 @@ async def test_a_list_of_another_length_is_an_error_of_the_plugin() -> None:
 async def test_a_hook_may_decide_on_the_content_type() -> None:
     async with served(create_app(BATCHED, batch_size=1)) as http:
         assert (await http.post("/invocations", content=b"1")).status_code == 415
-        reply = await http.post("/invocations", content=b"1", headers={"Content-Type": "text/plain", "Accept": "a/b"})
+        headers = [("Content-Type", "text/plain"), ("Accept", "a/b"), ("Accept", "c/d")]
+        reply = await http.post("/invocations", content=b"1", headers=headers)
         assert reply.status_code == 406
-        assert reply.text == "The prediction can be written as text/plain, and not as a/b."
+        assert reply.text == "The prediction can be written as text/plain, and not as a/b,c/d."
 
 
 async def ask(http: httpx2.AsyncClient) -> int:
