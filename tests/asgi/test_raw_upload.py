@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
@@ -10,7 +12,7 @@ import pytest
 from fastapi import FastAPI, Form, Response
 
 from fastapi_aqueduct import Aqueduct, BaseTask, ConfigurationError, Flow, RawUpload, Upload, UploadTo, flow_endpoint
-from fastapi_aqueduct.testing import client
+from fastapi_aqueduct.testing import client, inline
 
 from ..support import blocks, eventually, forked
 from .raw_handlers import Document, MaybeDocument, Read, read
@@ -55,9 +57,17 @@ def make_app(flow: Flow) -> FastAPI:
     return app
 
 
+@asynccontextmanager
+async def served(flow: Flow) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve with workers in threads: what is tested happens before them."""
+    with inline(flow), inline(read):
+        async with client(make_app(flow)) as http:
+            yield http
+
+
 async def test_the_body_is_what_was_sent() -> None:
-    flow = forked(Read())
-    async with client(make_app(flow)) as http:
+    flow = Flow(Read())
+    async with served(flow) as http:
         for name, (body, content_type) in BODIES.items():
             headers = {"content-type": content_type} if content_type else {}
             for path in ("/maybe", "/function", "/read?note=n"):
@@ -72,7 +82,7 @@ async def test_the_body_is_what_was_sent() -> None:
 
 async def test_limits_guards_and_codings_are_those_of_other_uploads() -> None:
     form = {"content-type": MULTIPART}
-    async with client(make_app(forked(Read()))) as http:
+    async with served(Flow(Read())) as http:
         assert (await http.post("/read", content=bytes((1 << 20) + 1), headers=form)).status_code == 413
         assert (await http.post("/read", content=b"", headers=form)).status_code == 422
         assert (await http.post("/maybe", content=b"", headers=form)).content == b""

@@ -147,6 +147,23 @@ async def test_the_time_limit_counts_from_the_beginning_of_the_check() -> None:
     health.detach()
 
 
+async def test_a_worker_that_cannot_be_asked_yet_is_asked_later() -> None:
+    """It reports before it is ready, and the message that says so may come late."""
+    answers, asked = iter([False, False, True]), asyncio.Event()
+
+    def ask() -> bool:
+        can_be_asked = next(answers)
+        if can_be_asked:
+            asked.set()
+        return can_be_asked
+
+    health = Health(0.0, None, lambda: 0.0, ask, lambda: pytest.fail("ended"))
+    health.attach(asyncio.get_running_loop())
+    health.note("")
+    await asked.wait()
+    health.detach()
+
+
 async def test_a_worker_without_a_check_is_not_asked() -> None:
     health = Health(0.0, None, lambda: 0.0, lambda: pytest.fail("asked"), lambda: pytest.fail("ended"))
     health.attach(asyncio.get_running_loop())

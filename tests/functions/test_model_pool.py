@@ -263,9 +263,8 @@ async def test_loaders_that_fail(tmp_path: Path) -> None:
             pass
     assert isinstance(raised.value.__cause__, RuntimeError)
     assert "the weights are gone" in str(raised.value)
-    with pytest.raises(StartError, match="the loader of the model 'empty' returned None"):
-        async with running(make_pool({"empty": load_nothing})):
-            pass
+    with pytest.raises(ConfigurationError, match="the loader of the model 'empty' returned None"):
+        ModelHandler({"empty": load_nothing}).on_start()
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,8 @@ class Session:
             sys.exit()
         channel.send(Kind.READY)
         self._runner = _make_runner(worker, handler, check, hooks)
-        worker.is_between_calls = self._runner.hand.is_between_calls
+        if worker.check is not None:  # else there would be a cycle for nothing
+            worker.is_between_calls = self._runner.hand.is_between_calls
         self.join_hosts(self._runner.hand)
         source.set(self._runner.hand.in_hand)
 

@@ -19,7 +19,7 @@ class Health:
         interval: Seconds from one answer to the next question.
         limit: Seconds that a check may take; None: no limit.
         begun_at: Returns when the check has begun that runs in the worker; 0 while none runs.
-        ask: Asks the worker; tells whether it could be asked.
+        ask: Asks the worker; tells whether it could be asked, which is not so before it is ready and when it leaves.
         end: Ends the worker, whose check has taken too long.
 
     Attributes:
@@ -85,8 +85,7 @@ class Health:
     def _ask_now(self) -> None:
         self._next = None
         self._is_asked = self._ask()
-        if self._is_asked and self._loop is not None:
-            self._limit_check(self._loop)
+        self._go_on()
 
     def _limit_check(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._limit is not None:
