@@ -8,6 +8,7 @@ import time
 
 from fastapi_aqueduct import FlowStep
 from fastapi_aqueduct.engine.scheduling.outlet import Outlet, StreamTicket
+from fastapi_aqueduct.engine.scheduling.ticket import Ticket
 from fastapi_aqueduct.engine.wire.frames import FrameReader, Kind, ProtocolError
 
 from ..engine.test_dispatcher import Peer
@@ -39,9 +40,9 @@ class StreamTarget:
             now = time.monotonic()
             stream, task = Job(), Job()
             encode = peer.dispatcher.codec.encode
-            peer.dispatcher.submit(stream, encode(stream), outlet, 0, now, now + 60, ticket_class=StreamTicket)
+            peer.dispatcher.submit(StreamTicket(0, stream, outlet, encode(stream), 0, now + 60, now), 0)
             future: asyncio.Future[None] = self._loop.create_future()
-            peer.dispatcher.submit(task, encode(task), future, 0, now, now + 60)
+            peer.dispatcher.submit(Ticket(0, task, future, encode(task), 0, now + 60, now), 0)
             await asyncio.sleep(0)
             (batch,) = peer.receive()
             assert [(envelope.id, envelope.status) for envelope in batch.envelopes] == [(1, 3), (2, 0)]

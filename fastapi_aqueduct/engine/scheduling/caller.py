@@ -58,17 +58,7 @@ class Owner(Protocol):
     def spans(self) -> CallerSpans:
         """As above."""
 
-    def submit(
-        self,
-        task: BaseTask,
-        content: Encoded,
-        receiver: Receiver,
-        step: int,
-        started_at: float,
-        deadline: float,
-        is_handed: bool = False,
-        ticket_class: type[Ticket] = Ticket,
-    ) -> int:
+    def submit(self, ticket: Ticket, step: int) -> int:
         """Become the owner of a task; see `Dispatcher.submit`."""
 
     def withdraw(self, number: int) -> None:
@@ -141,7 +131,8 @@ class Caller:
         if extras:
             content = content._replace(extras=extras)
         future = asyncio.get_running_loop().create_future()
-        number = self._owner.submit(task, content, future, step, started_at, started_at + timeout)
+        # No name for the ticket: this frame may be kept with an exception.
+        number = self._owner.submit(Ticket(0, task, future, content, 0, started_at + timeout, started_at), step)
         try:
             await future
         except asyncio.CancelledError:
@@ -176,7 +167,8 @@ class Caller:
             content = yield from self._encode_later(task, step, started_at + timeout)
         if extras:
             content = content._replace(extras=extras)
-        return self._owner.submit(task, content, receiver, step, started_at, started_at + timeout, is_handed=True)
+        ticket = Ticket(0, task, receiver, content, 0, started_at + timeout, started_at, is_handed=True)
+        return self._owner.submit(ticket, step)
 
     def stream(
         self, task: BaseTask, timeout: float, item_timeout: float, guard: Callable[[], AbstractContextManager[object]]
@@ -209,7 +201,7 @@ class Caller:
         if extras:
             content = content._replace(extras=extras)
         number = self._owner.submit(
-            task, content, outlet, step, started_at, started_at + timeout, ticket_class=StreamTicket
+            StreamTicket(0, task, outlet, content, 0, started_at + timeout, started_at), step
         )
         if streams.has_ended:  # while it waited for a place; from here on its memory has an owner
             streams.end_all()

@@ -17,13 +17,12 @@ from collections.abc import Collection
 
 from ...exceptions import NotRunningError, TaskTimeout, WorkerDied
 from ...reports import Subscriber
-from ...task import BaseTask
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
 from ..route import FINISHED, Route
 from ..timing import DEFAULT_TIMING, Timing
 from ..tracer import BeginSpans
-from ..wire.codec import Codec, Encoded
+from ..wire.codec import Codec
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
 from ..workers.handle import WorkerHandle
@@ -42,7 +41,7 @@ from .sender import Sender
 from .spans import Spans
 from .stage import Stage
 from .streams import WorkerStreams
-from .ticket import Receiver, Ticket
+from .ticket import Ticket
 from .whereabouts import late_answer, whereabouts
 
 
@@ -138,36 +137,25 @@ class Dispatcher:
         self._deadlines.clear()
         self._memory.waiters.detach()
 
-    def submit(
-        self,
-        task: BaseTask,
-        content: Encoded,
-        receiver: Receiver,
-        step: int,
-        started_at: float,
-        deadline: float,
-        is_handed: bool = False,
-        ticket_class: type[Ticket] = Ticket,
-    ) -> int:
-        """Become the owner of a task, and queue it.
+    def submit(self, ticket: Ticket, step: int) -> int:
+        """Become the owner of a task of a caller in this process, and queue it.
 
         Args:
-            task: The task; filled in before the receiver gets its end.
-            content: The task as it travels.
-            receiver: Receives its end.
+            ticket: Its ticket, which gets a number and the level of the task's priority.
             step: The step that it visits first.
-            started_at: When the call began, on the clock of ``time.monotonic``.
-            deadline: When the answer must be there, on the same clock.
-            is_handed: Whether its caller is in another thread, and outlives the present event loop.
-            ticket_class: `StreamTicket` if the receiver is an `Outlet`.
 
         Returns:
             Its number, for `withdraw`.
+
+        Raises:
+            ConfigurationError: The priority is not a whole number.
         """
-        queue = self.stages[step].queue
-        level = queue.level(task.priority) if task.priority != 0 else 0
-        number = next(self._ids)
-        self.own(ticket_class(number, task, receiver, content, level, deadline, started_at, is_handed), step)
+        task = ticket.task
+        assert task is not None
+        if task.priority != 0:
+            ticket.priority = self.stages[step].queue.level(task.priority)
+        number = ticket.id = next(self._ids)
+        self.own(ticket, step)
         return number
 
     def own(self, ticket: Ticket, step: int) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Sequence
 
 from ...exceptions import NotRunningError, TaskTimeout
 from ...reports import Subscriber
-from ...task import BaseTask, checked_priority
+from ...task import checked_priority
 from ..options import EngineOptions
 from ..route import FINISHED, Route
 from ..scheduling.deadlines import Deadlines
 from ..scheduling.idle import Idle
 from ..scheduling.publishing import publish
-from ..scheduling.ticket import Receiver, Ticket
+from ..scheduling.ticket import Ticket
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import Envelope, Kind, ProtocolError, pack, pack_batches, pack_offsets, unpack_batches
@@ -119,30 +119,24 @@ class Submissions:
                 self.withdraw_with(ticket, error())
         self._idle.cancel()
 
-    def submit(
-        self,
-        task: BaseTask,
-        content: Encoded,
-        receiver: Receiver,
-        step: int,
-        started_at: float,
-        deadline: float,
-        is_handed: bool = False,
-        ticket_class: type[Ticket] = Ticket,
-    ) -> int:
+    def submit(self, ticket: Ticket, step: int) -> int:
         """Become the owner of a task, and send it; see `Dispatcher.submit`."""
-        assert self.loop is not None
-        level = min(max(checked_priority(task.priority), 0), self._levels - 1) if task.priority != 0 else 0
-        number = next(self._ids)
+        task, deadline = ticket.task, ticket.deadline
+        assert self.loop is not None and task is not None
+        if task.priority != 0:
+            ticket.priority = min(max(checked_priority(task.priority), 0), self._levels - 1)
+        number = ticket.id = next(self._ids)
+        ticket.step = step
+        ticket.deadline = deadline + GRACE
         if self.spans.begin is not None:
-            content = self.spans.begin_task(number, content)
-        ticket = ticket_class(number, task, receiver, content, level, deadline + GRACE, started_at, is_handed, step)
+            ticket.content = self.spans.begin_task(number, ticket.content)
+        content = ticket.content
         if content.blocks:
             self._memory.send(content.blocks)
         self._tickets[number] = ticket
         self._deadlines.add(ticket, self.loop)
-        envelope = Envelope(number, deadline, step, ticket_class.status, content)
-        self._outbox.append(([envelope], time.monotonic() - started_at, level, 0))
+        envelope = Envelope(number, deadline, step, ticket.status, content)
+        self._outbox.append(([envelope], time.monotonic() - ticket.started_at, ticket.priority, 0))
         if len(self._tickets) == 1:
             self.flush()
         else:
