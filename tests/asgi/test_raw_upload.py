@@ -58,7 +58,7 @@ def make_app(flow: Flow) -> FastAPI:
 
 
 @asynccontextmanager
-async def served(flow: Flow) -> AsyncIterator[httpx.AsyncClient]:
+async def served(flow: Flow) -> AsyncIterator[Any]:
     """Serve with workers in threads: what is tested happens before them."""
     with inline(flow), inline(read):
         async with client(make_app(flow)) as http:
