@@ -90,9 +90,10 @@ class AppIntegrator:
             yield state
 
     async def _start(self) -> None:
-        place = PipelinePlace.read(None)
-        place.check(self._started)
-        place.assign(self._started)
+        if self._started:
+            place = PipelinePlace.read(None)
+            place.check(self._started)
+            place.assign(self._started)
         for flow in self._started:
             await flow.start_async(limit_of_start())
 

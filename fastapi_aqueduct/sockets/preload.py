@@ -18,6 +18,9 @@ from ..engine.shared.rendezvous import RETRY_TIME, SocketRendezvous
 from ..engine.shared.socket_path import make_directory
 from ..exceptions import ConfigurationError, StartError, describe_exit
 
+END_TIME = 5.0
+"""Seconds that a pipeline process has to end itself when its start has failed."""
+
 
 def start_owned(options: EngineOptions, path: Path) -> subprocess.Popen[bytes]:
     """Start a pipeline process that this process owns, and block until its workers are ready.
@@ -44,9 +47,7 @@ def start_owned(options: EngineOptions, path: Path) -> subprocess.Popen[bytes]:
     try:
         _Readiness(options, path, process).connect(deadline).close()
     except BaseException:
-        process.kill()
-        process.wait()
-        HostLock(path).remove()
+        _end(process)
         raise
     return process
 
@@ -59,6 +60,16 @@ def limited(options: EngineOptions, timeout: float | None) -> EngineOptions:
         timeout: Seconds in which all workers must be ready; None: as declared.
     """
     return options if timeout is None else replace(options, start_timeout=timeout)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a pipeline process whose start has failed, or is not waited for; it removes its socket if it has the time."""
+    process.terminate()
+    try:
+        process.wait(END_TIME)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _take_lock(lock: HostLock, deadline: float) -> int:

@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -20,7 +21,8 @@ from fastapi_aqueduct.integrations.fastapi import get_flow
 from fastapi_aqueduct.logger import log
 from fastapi_aqueduct.testing import client, inline
 
-from ..support import DEADLINE, eventually
+from ..asgi.service import SERVERS, Service, launched
+from ..support import DEADLINE, eventually, wait_until, write_script
 from .integrated import Bad, Failing, Handler, Task
 
 
@@ -142,6 +144,43 @@ def test_a_flow_in_fastapi_starts_with_the_application_and_not_where_it_is_added
             assert not flow.is_running
 
         asyncio.run(serve())
+
+
+MAIN = """
+    from fastapi import Depends, FastAPI
+    from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep
+    from fastapi_aqueduct.integrations.fastapi import AppIntegrator, get_flow
+
+    class Task(BaseTask):
+        def __init__(self):
+            super().__init__()
+            self.result = None
+
+    class Handler(BaseTaskHandler):
+        def handle(self, *tasks):
+            for task in tasks:
+                task.result = "done"
+
+    app = FastAPI()
+    AppIntegrator(app).add_flow(Flow(FlowStep(Handler())))
+
+    @app.get('/process')
+    async def process(flow: Flow = Depends(get_flow())):
+        task = Task()
+        await flow.process(task)
+        return task.result
+"""
+
+
+@pytest.mark.long
+def test_an_application_in_one_file_serves(tmp_path: Path) -> None:
+    """In the package aqueduct each request of it waits until its timeout: its workers are forked during the import."""
+    write_script(tmp_path, MAIN)
+    with launched(tmp_path, SERVERS["uvicorn"]) as (process, port):
+        service = Service(tmp_path, process, port)
+        assert wait_until(lambda: service.probe("/process") == 200, 2 * DEADLINE), service.log()
+        process.terminate()
+        process.wait(DEADLINE)
 
 
 async def test_what_the_integrator_of_fastapi_refuses_and_leaves_to_the_lifespan() -> None:

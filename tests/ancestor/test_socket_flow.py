@@ -84,7 +84,6 @@ def test_a_flow_that_cannot_start_raises_in_preload(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("_SOCKET_PATH", f"{tmp_path}/flow.sock")
     with pytest.raises(StartError, match="no model here"):
         SocketFlow().preload(forked(Failing()))
-    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_process_without_a_flow_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
