@@ -122,13 +122,14 @@ class PipelinePlace:
         if self.kind == "unix":
             # No fingerprint: the other side may be of another image that has the same steps.
             hello = Hello(version, options.name, "", os.getpid())
-            return SocketRendezvous(hello, self._socket_of(options.name), tuple(name for name, _ in options.steps))
+            steps = tuple(name for name, _ in options.steps)
+            return SocketRendezvous(hello, self._socket_of(options.name), steps, options.timing)
         hello = Hello(version, options.name, fingerprint_of(options), os.getpid())
 
         def launch(path: str, lock_fd: int) -> subprocess.Popen[bytes]:
             return start_pipeline(replacements.apply(make_plan(options)), path, lock_fd)
 
-        return HostRendezvous(hello, launch)
+        return HostRendezvous(hello, launch, options.timing)
 
     def _socket_of(self, name: str) -> str:
         if _FLOW in self.path and "/" in name:

@@ -31,6 +31,10 @@ class Timing:
         busy_window: The time over which the busy share of workers is taken.
         idle_time: The time without a task after which memory that is only kept warm returns to the system.
         log_interval: The shortest time between two reports of dropped log records.
+        silence: The time without a sign of life after which a pipeline process hangs: nothing in it takes so long.
+        patience: The time without a pipeline process after which a warning says what this process waits for.
+        answer_grace: The time beyond the deadline of a start for the answer of a pipeline process, whose own error at
+            the deadline says more.
 
     Raises:
         ConfigurationError: A value is negative.
@@ -52,6 +56,9 @@ class Timing:
     busy_window: float = 30.0
     idle_time: float = 10.0
     log_interval: float = 10.0
+    silence: float = 5.0
+    patience: float = 2.0
+    answer_grace: float = 2.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

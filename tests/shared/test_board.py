@@ -17,7 +17,6 @@ import pytest
 
 from fastapi_aqueduct import AqueductError, Autoscale, DeadlineUnreachable, Flow, FlowStep, QueueFull, StepUnavailable
 from fastapi_aqueduct.engine.refusals import Refusals
-from fastapi_aqueduct.engine.shared import board_reader
 from fastapi_aqueduct.engine.shared.board import Board, BoardFormat, Outlook, StepOutlook, create_board
 from fastapi_aqueduct.engine.shared.board_reader import BoardReader
 from fastapi_aqueduct.engine.shared.board_writer import BoardWriter
@@ -35,7 +34,7 @@ from ..support import DEADLINE, busy, engine_of, eventually, forked, pids, runni
 class Ends:
     """Both ends of a board: the one of a flow that runs here, and a reader that knows nothing but its declaration."""
 
-    def __init__(self, flow: Flow, levels: int = 1, queue_size: int = 1024) -> None:
+    def __init__(self, flow: Flow, levels: int, queue_size: int, silence: float) -> None:
         engine = engine_of(flow)
         dispatcher = engine.dispatcher
         self.writer = BoardWriter(flow.name, dispatcher.stages, lambda: dispatcher.in_flight)
@@ -44,7 +43,7 @@ class Ends:
         self.woken: list[int] = []
         self.refusals = Refusals()
         parts = flow.name, flow._steps, levels, queue_size, self.refusals, self.woken.append
-        self.reader = BoardReader(self.writer.fd, *parts)
+        self.reader = BoardReader(self.writer.fd, *parts, silence)
 
     def close(self) -> None:
         self.reader.close()
@@ -53,8 +52,8 @@ class Ends:
 
 
 @contextlib.contextmanager
-def board_of(flow: Flow, levels: int = 1, queue_size: int = 1024) -> Iterator[Ends]:
-    ends = Ends(flow, levels, queue_size)
+def board_of(flow: Flow, levels: int = 1, queue_size: int = 1024, silence: float = 5.0) -> Iterator[Ends]:
+    ends = Ends(flow, levels, queue_size, silence)
     try:
         yield ends
     finally:
@@ -162,18 +161,17 @@ async def test_a_step_that_sleeps_is_woken_by_a_task_that_will_visit_it() -> Non
                 assert ends.woken == [1, 1]
 
 
-async def test_a_writer_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_writer_that_stands_still_is_noticed() -> None:
     flow = Flow(Each(work))
     with inline(flow):
         async with flow:
-            with board_of(flow) as ends:
-                assert ends.reader.silent_for() == 0.0
+            with board_of(flow, silence=0.05) as ends:
+                await eventually(lambda: ends.reader.silent_for() == 0.0)
                 ends.writer.detach()
-                monkeypatch.setattr(board_reader, "SILENCE", 0.05)
                 await eventually(lambda: ends.reader.silent_for() > 0.05)
                 ends.reader.check(0, 5.0)  # it says what was so last
                 ends.writer.attach(asyncio.get_running_loop())
-                assert ends.reader.silent_for() == 0.0
+                await eventually(lambda: ends.reader.silent_for() == 0.0)
 
 
 async def test_a_busy_writer_writes_a_hundred_times_a_second_and_an_idle_one_only_its_heartbeat(tmp_path: Path) -> None:

@@ -21,10 +21,13 @@ from fastapi_aqueduct.engine.shared.host_lock import HostLock, held_beside
 from fastapi_aqueduct.engine.shared.rendezvous import HostRendezvous, Rendezvous, SocketRendezvous
 from fastapi_aqueduct.engine.shared.server_identity import ServerIdentity
 from fastapi_aqueduct.engine.shared.socket_path import MAX_PATH, check_directory, check_path, host_directory
+from fastapi_aqueduct.engine.timing import DEFAULT_TIMING, Timing
 from fastapi_aqueduct.exceptions import ConfigurationError, StartError, StartTimeout
 
 from ..support import DEADLINE, Ends, run_script, script_environment, wait_until
 from .pipeline_process import STEPS, launcher
+
+IMPATIENT = Timing(answer_grace=0.0, patience=0.05)
 
 HELLO = Hello("1.2.3", "ocr", "f00f00f00f00f00f", os.getpid())
 
@@ -45,8 +48,8 @@ class Host:
         (self.directory / "waiting").write_text(str(waiting))
         (self.directory / "act").write_text(act)
 
-    def rendezvous(self, hello: Hello = HELLO) -> HostRendezvous:
-        return HostRendezvous(hello, launcher(self.directory))
+    def rendezvous(self, hello: Hello = HELLO, timing: Timing = DEFAULT_TIMING) -> HostRendezvous:
+        return HostRendezvous(hello, launcher(self.directory), timing)
 
     def started(self) -> list[int]:
         """List the pipeline processes that were started."""
@@ -222,14 +225,11 @@ def test_connections_without_an_answer_are_tried_again(host: Host) -> None:
     assert connect(host.rendezvous()) == host.started()[0]
 
 
-def test_the_wait_ends_at_the_deadline_with_a_pipeline_that_hangs(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.shared.rendezvous.ANSWER_GRACE", 0.0)
+def test_the_wait_ends_at_the_deadline_with_a_pipeline_that_hangs(host: Host) -> None:
     connect(host.rendezvous())
     os.kill(host.started()[0], signal.SIGSTOP)
     with pytest.raises(StartTimeout, match="flow ocr was not ready in time"):
-        connect(host.rendezvous(), 0.1)
+        connect(host.rendezvous(timing=IMPATIENT), 0.1)
 
 
 def test_the_wait_ends_at_the_deadline_with_a_holder_of_the_lock_that_does_not_listen(host: Host) -> None:
@@ -242,9 +242,9 @@ def test_the_wait_ends_at_the_deadline_with_a_holder_of_the_lock_that_does_not_l
 
 
 @pytest.mark.parametrize("act", ["hang", "nothing"])
-def test_a_cancellation_ends_the_wait(act: str, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancellation_ends_the_wait(act: str, host: Host) -> None:
     """At the exit of the interpreter a thread that waits would be waited for."""
-    rendezvous = host.rendezvous()
+    rendezvous = host.rendezvous(timing=IMPATIENT)
     if act == "nothing":
         fd = HostLock(rendezvous._file).take()
     host.act(act)
@@ -257,7 +257,6 @@ def test_a_cancellation_ends_the_wait(act: str, host: Host, monkeypatch: pytest.
     with pytest.raises(StartError, match="was cancelled"):
         connect(rendezvous)
     rendezvous.resume()
-    monkeypatch.setattr("fastapi_aqueduct.engine.shared.rendezvous.ANSWER_GRACE", 0.0)
     with pytest.raises(StartTimeout):
         connect(rendezvous, 0.0)
     if act == "nothing":
@@ -444,11 +443,8 @@ def test_a_pipeline_that_comes_late_is_waited_for(host: Host, tmp_path: Path, ca
     assert len(host.started()) == 1
 
 
-def test_a_pipeline_that_does_not_come_is_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fastapi_aqueduct.engine.shared.rendezvous.PATIENCE", 0.05)
-    rendezvous = SocketRendezvous(HELLO, str(tmp_path / "ocr.sock"), STEPS)
+def test_a_pipeline_that_does_not_come_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rendezvous = SocketRendezvous(HELLO, str(tmp_path / "ocr.sock"), STEPS, IMPATIENT)
     with pytest.raises(StartTimeout, match=r"no process listens at \S*/ocr\.sock; `fastapi-aqueduct serve` runs one"):
         connect(rendezvous, 0.3)
     (record,) = caplog.records

@@ -11,10 +11,8 @@ from ...task import BaseTask
 from ..refusals import Refusals
 from ..scheduling.queue import level_of
 from ..scheduling.verdicts import Absence, Verdicts, concerns
+from ..timing import DEFAULT_TIMING
 from .board import ABSENT, CHECKSUM, IN_FLIGHT, IS_ASLEEP, VERSION, WAS_ASLEEP, Board, BoardFormat, Outlook, StepOutlook
-
-SILENCE = 5.0
-"""Seconds without a heartbeat after which the pipeline process hangs: nothing in it takes so long."""
 
 ATTEMPTS = 100
 """Copies taken of a board that changes. The writer may be held up in the middle; what was read last counts then."""
@@ -31,6 +29,7 @@ class BoardReader:
         queue_size: Tasks that may wait for a step, in each level.
         refusals: Counts the tasks that are refused.
         wake: Called with the index of a step that sleeps and has a task.
+        silence: Seconds without a heartbeat after which the pipeline process hangs.
 
     Raises:
         ProtocolError: The board is of another flow.
@@ -46,6 +45,7 @@ class BoardReader:
         queue_size: int,
         refusals: Refusals,
         wake: Callable[[int], None],
+        silence: float = DEFAULT_TIMING.silence,
     ) -> None:
         self._format = BoardFormat(len(steps), levels)
         self._board = Board(fd, self._format)
@@ -55,6 +55,7 @@ class BoardReader:
         self._queue_size = queue_size
         self._verdicts = Verdicts(flow, refusals)
         self._wake = wake
+        self._silence = silence
         self._version = -1
         self._outlook = Outlook(0.0, 0.0, (0,) * levels, (StepOutlook(0.0, 0),) * len(steps))
         self._absent: tuple[int, ...] = ()
@@ -104,7 +105,7 @@ class BoardReader:
     def silent_for(self) -> float:
         """Return for how long the pipeline process has given no sign of life; 0 while that may be normal."""
         age: float = time.monotonic() - self._board.heartbeat[0]
-        return age if age > SILENCE else 0.0
+        return age if age > self._silence else 0.0
 
     def close(self) -> None:
         """Release the board."""

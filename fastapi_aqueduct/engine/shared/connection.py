@@ -118,7 +118,7 @@ class Connection:
             mapping = Mapping(end.memory_fd, welcome.layout.size)
             self.board = BoardReader(
                 *(end.board_fd, options.name, options.steps, options.priorities, options.queue_size),
-                *(options.refusals, self._wake),
+                *(options.refusals, self._wake, options.timing.silence),
             )
         except BaseException:
             self.link.close()

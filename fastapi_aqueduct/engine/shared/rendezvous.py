@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ...exceptions import StartError, StartTimeout
 from ...logger import log
+from ..timing import DEFAULT_TIMING, Timing
 from .handshake import ClientEnd, HandshakeError, Hello, NoAnswer, greet
 from .host_lock import HostLock, held_beside
 from .server_identity import ServerIdentity
@@ -20,12 +21,6 @@ from .socket_path import check_directory, check_path, host_directory
 
 RETRY_TIME = 0.02
 """Seconds until the next try to connect."""
-
-ANSWER_GRACE = 2.0
-"""Seconds beyond the deadline for the answer of a pipeline process, whose own error at the deadline says more."""
-
-PATIENCE = 2.0
-"""Seconds without a pipeline process after which a warning says what this process waits for."""
 
 _REAP_TIME = 5.0
 """Seconds in which the exit code of a process that has freed its lock is known."""
@@ -39,10 +34,12 @@ class Rendezvous(ABC):
 
     Args:
         hello: What this process says of itself.
+        timing: The times of the engine.
     """
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self, hello: Hello, timing: Timing = DEFAULT_TIMING) -> None:
         self.hello = hello
+        self.timing = timing
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -117,7 +114,7 @@ class Rendezvous(ABC):
             self._socket = sock
         try:
             # Else `cancel` may have come between the look at it and here.
-            end = None if self._cancelled.is_set() else greet(sock, self.hello, deadline + ANSWER_GRACE)
+            end = None if self._cancelled.is_set() else greet(sock, self.hello, deadline + self.timing.answer_grace)
         except NoAnswer:
             return None
         finally:
@@ -140,14 +137,15 @@ class SocketRendezvous(Rendezvous):
         hello: What this process says of itself.
         path: The path of the socket.
         steps: Names of the steps that this process declares.
+        timing: The times of the engine.
 
     Raises:
         ConfigurationError: The path cannot be that of a socket.
     """
 
-    def __init__(self, hello: Hello, path: str, steps: tuple[str, ...]) -> None:
+    def __init__(self, hello: Hello, path: str, steps: tuple[str, ...], timing: Timing = DEFAULT_TIMING) -> None:
         check_path(path)
-        super().__init__(hello)
+        super().__init__(hello, timing)
         self._given = path
         self._steps = steps
         self._waits_since: float | None = None
@@ -167,7 +165,7 @@ class SocketRendezvous(Rendezvous):
         now = time.monotonic()
         if self._waits_since is None:
             self._waits_since = now
-        elif now - self._waits_since > PATIENCE:
+        elif now - self._waits_since > self.timing.patience:
             self._waits_since = float("inf")
             log.warning("flow %s waits for its pipeline process: %s", self.hello.flow, self.situation())
 
@@ -189,13 +187,14 @@ class HostRendezvous(Rendezvous):
     Args:
         hello: What this process says of itself; with a fingerprint.
         launch: Starts the pipeline process.
+        timing: The times of the engine.
 
     Raises:
         StartError: There is no directory for the socket.
     """
 
-    def __init__(self, hello: Hello, launch: Launch) -> None:
-        super().__init__(hello)
+    def __init__(self, hello: Hello, launch: Launch, timing: Timing = DEFAULT_TIMING) -> None:
+        super().__init__(hello, timing)
         self._launch = launch
         self._server = ServerIdentity.read()
         self._process: subprocess.Popen[bytes] | None = None
