@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ..exceptions import StoreError, StoreFull
+from .private import check_private
 
 T = TypeVar("T")
 
@@ -59,8 +60,7 @@ class Database:
             StoreError: The file cannot be used.
         """
         # The files of the WAL get the permissions of this one (https://www.sqlite.org/wal.html).
-        with self._errors():
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._make_file()
         self._thread = threading.Thread(target=self._serve, name=f"aqueduct-{self._path.name}", daemon=True)
         self._thread.start()
         try:
@@ -68,6 +68,17 @@ class Database:
         except BaseException:
             await self.close()
             raise
+
+    def _make_file(self) -> None:
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                found = os.fstat(fd)
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            raise StoreError(f"the store of jobs {self._path} cannot be used: {exc}") from exc
+        check_private(self._path, found)
 
     async def run(self, statements: Statements[T], is_durable: bool = True) -> T:
         """Run statements in a transaction, and wait until they are on the disk.
@@ -166,13 +177,6 @@ class Database:
             return _Outcome(call, None, self._error(exc) if isinstance(exc, sqlite3.Error) else exc)
         connection.execute("RELEASE call")
         return _Outcome(call, result, None)
-
-    @contextlib.contextmanager
-    def _errors(self) -> Any:
-        try:
-            yield
-        except OSError as exc:
-            raise StoreError(f"the store of jobs {self._path} cannot be used: {exc}") from exc
 
     def _error(self, exc: sqlite3.Error) -> Exception:
         if getattr(exc, "sqlite_errorcode", None) in _FULL:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..exceptions import StoreError, StoreFull
 from ..task import BaseTask
 from .packing import Packed, has_buffers, positions, unpack
+from .private import check_private
 
 TASK, RESULT = "task", "result"
 """The two files of a job, by their suffixes."""
@@ -45,11 +46,7 @@ class Spool:
             found = self._path.stat()
         except OSError as exc:
             raise StoreError(f"the files of jobs cannot be in {self._path}: {exc}") from exc
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise StoreError(
-                f"{self._path} can be written by other users, who could put tasks into it: its owner must be the user "
-                "of this process, and its mode 0700"
-            )
+        check_private(self._path, found)
 
     async def write(self, job: str, kind: str, packed: Packed) -> None:
         """Write the buffers of a task, and wait until they are on the disk. Does nothing where there are none.

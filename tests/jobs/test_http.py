@@ -174,6 +174,13 @@ async def test_owners(tmp_path: Path) -> None:
         assert (await http.get(location + "/result", headers=ann)).json() == {"total": 1}
 
 
+async def test_an_owner_that_is_no_name(tmp_path: Path) -> None:
+    """The text of an object may differ from request to request."""
+    async with serving(tmp_path, owner=Depends(object)) as (http, _):
+        with pytest.raises(InvalidArgument, match="id or the name of the client"):
+            await http.post("/scans", content=b"\1")
+
+
 async def test_a_flow_that_is_busy_accepts_jobs(tmp_path: Path) -> None:
     """Where a request for an answer is refused, a job waits."""
     worker = Worker(is_open=False)

@@ -95,6 +95,26 @@ async def test_the_queue_and_its_end(tmp_path: Path) -> None:
         assert (await first.refresh()).state is JobState.CANCELLED
 
 
+async def test_a_number_of_jobs_at_a_time(tmp_path: Path) -> None:
+    """At the lowest priority, whatever that of the task is."""
+    worker = Worker(is_open=False)
+    flow = Flow(worker, queue_priorities=2, stop_timeout=0.0)
+    async with inline(flow):
+        jobs = JobQueue(tmp_path / "jobs.db", max_running=2)
+        await jobs.start([flow])
+        accepted = []
+        for name in "abc":
+            task = Work(name)
+            task.set_priority(1)
+            accepted.append(await jobs.submit(task))
+        await eventually(lambda: flow.statistics().in_flight == 2)
+        assert (await accepted[2].refresh()).state is JobState.QUEUED
+        worker.gate.set()
+        done = [await asyncio.wait_for(job, DEADLINE) for job in accepted]
+        assert [task.priority for task in done] == [0, 0, 0]
+        await jobs.stop()
+
+
 async def test_progress_and_items(tmp_path: Path) -> None:
     async with queue_of(Counter(), tmp_path) as jobs:
         job = await jobs.submit(Work("a"))

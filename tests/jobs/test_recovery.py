@@ -145,6 +145,11 @@ async def test_a_store_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="jobs.db cannot be used: file is not a database"):
         async with queue_of(Worker(), tmp_path):
             raise AssertionError
+    (tmp_path / "jobs.db").write_bytes(b"")
+    (tmp_path / "jobs.db").chmod(0o666)
+    with pytest.raises(StoreError, match="jobs.db can be written by other users"):
+        async with queue_of(Worker(), tmp_path):
+            raise AssertionError
     (tmp_path / "jobs.db").unlink()
     (tmp_path / "jobs.db-files").chmod(0o777)
     with pytest.raises(StoreError, match="written by other users"):
