@@ -39,6 +39,7 @@ from fastapi_aqueduct.runtime import runtime_of
 from fastapi_aqueduct.testing import client, inline, stub
 
 from ..handlers import Gate
+from ..shared.pipeline import in_a_pipeline
 from ..support import eventually, outcome, pids
 from . import models
 from .models import (
@@ -248,6 +249,17 @@ async def test_in_an_application() -> None:
     with stub(SERVED, lambda model, function, number: f"{model} {function.__name__} {number}"):
         async with client(app) as http:
             assert (await http.post("/digit?number=1")).json() == "digits name_digit 1"
+
+
+async def test_processes_of_a_server_can_share_a_pool() -> None:
+    """A gotcha of MLPool: several instances of the API each load all models, and overload the processor."""
+    pool = make_pool()
+    with in_a_pipeline(pool.flow):
+        async with running(pool):
+            assert await pool.call("digits", name_digit, 2) == "two"
+            assert await pool.call_batched("digits", count_digits, 2) == 1
+            with pytest.raises(ValueError, match="as asked"):
+                await pool.call("digits", fail)
 
 
 async def test_inline() -> None:
