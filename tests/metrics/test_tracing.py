@@ -485,7 +485,7 @@ async def test_spans_of_a_pipeline_elsewhere_are_made_when_the_answer_has_come(t
     )
     async with sharing(traces.flow):
         with traces.request():
-            await traces.flow.process(Job(form="plain"))
+            await traces.flow.process(Job(form="plain"), 60)
         tree = traces.tree()
         assert {tree.pop(name) for name in ("load", "work")} == {"request"}
         assert tree == dict.fromkeys(["queue load", "step load", "queue plain", "step plain"], "request")
@@ -494,7 +494,7 @@ async def test_spans_of_a_pipeline_elsewhere_are_made_when_the_answer_has_come(t
 
         traces.exporter.clear()
         with traces.request():
-            assert [item async for item in traces.flow.stream(Job(form="generator", number=0))] == [0, 1, 2]
+            assert [item async for item in traces.flow.stream(Job(form="generator", number=0), 60)] == [0, 1, 2]
         step = traces.one("step generator")
         assert facts(step)["items"] == 3
         assert [event.name for event in step.events] == ["first item"]
@@ -502,7 +502,7 @@ async def test_spans_of_a_pipeline_elsewhere_are_made_when_the_answer_has_come(t
 
         traces.exporter.clear()
         with traces.request():
-            await outcome(traces.flow.process(Job(form="plain", act="raise", at=0)))
+            await outcome(traces.flow.process(Job(form="plain", act="raise", at=0), 60))
         assert traces.one("step load").status.status_code is StatusCode.UNSET
         step = traces.one("step plain")
         assert (facts(step)["outcome"], step.status.description) == ("failed", "ValueError: at 0")

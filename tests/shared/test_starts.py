@@ -13,7 +13,7 @@ from fastapi_aqueduct.engine.memory.regions import GUESTS
 from fastapi_aqueduct.engine.shared.client import RemoteEngine
 
 from ..handlers import Each, Job, add_one, notes
-from ..support import forked
+from ..support import DEADLINE, forked
 from .handlers import Shot
 from .pipeline import LoopPipeline, sharing
 
@@ -48,6 +48,6 @@ async def test_where_no_region_is_free_an_api_process_is_refused_until_another_o
             await last.start_async()
         await first.stop()
         await last.start_async()
-        assert (await last.process(Job(number=1))).number == 2
+        assert (await last.process(Job(number=1), DEADLINE)).number == 2
         for flow in (*others, last):
             await flow.stop()
