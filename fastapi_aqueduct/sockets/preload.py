@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..engine.options import EngineOptions
-from ..engine.shared.handshake import Hello, open_own_pidfd
+from ..engine.shared.handshake import Hello
 from ..engine.shared.host_lock import HostLock
 from ..engine.shared.plan import make_plan
 from ..engine.shared.process import start_pipeline
 from ..engine.shared.rendezvous import RETRY_TIME, SocketRendezvous
 from ..engine.shared.socket_path import make_directory
+from ..engine.system.peer import open_own_pidfd
 from ..exceptions import ConfigurationError, StartError, describe_exit
 
 END_TIME = 5.0

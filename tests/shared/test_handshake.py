@@ -31,13 +31,12 @@ from fastapi_aqueduct.engine.shared.handshake import (
     ServerEnd,
     Welcome,
     greet,
-    open_own_pidfd,
-    peer_user,
     receive_hello,
     send_failure,
     send_refusal,
     send_welcome,
 )
+from fastapi_aqueduct.engine.system.peer import open_own_pidfd, peer_user
 from fastapi_aqueduct.exceptions import StartError, StartTimeout
 
 from ..support import DEADLINE, script_environment

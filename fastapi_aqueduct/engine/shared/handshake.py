@@ -11,13 +11,11 @@ Each side checks the user of the other one before it reads anything: what follow
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import pickle
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +24,7 @@ from typing import Any, Self
 
 from ...exceptions import AqueductError, StartError, StartTimeout
 from ..memory.layout import Layout
+from ..system.peer import open_own_pidfd, peer_user
 from ..wire.channel import close_connection
 from ..wire.failures import decode_error, encode_error
 
@@ -42,8 +41,6 @@ _MAX_DESCRIPTORS = 8
 
 _HEADER = struct.Struct("<4sBBI")  # magic, kind, descriptors, bytes that follow
 _MAGIC = b"AQD1"
-_NO_PIDFDS = (errno.ENOSYS, errno.EPERM, errno.EACCES)
-"""Errors of a kernel or a sandbox without pidfds."""
 
 
 class _Kind(IntEnum):
@@ -266,40 +263,6 @@ def send_refusal(end: ServerEnd, text: str) -> None:
         text: The reason, as the end of a sentence that begins with "the pipeline process refuses flow ocr: ".
     """
     _send_last(end, _Kind.REFUSED, text.encode())
-
-
-def open_own_pidfd() -> int:
-    """Return a pidfd of this process; -1 where the system has no such descriptor.
-
-    Raises:
-        OSError: No descriptor is left.
-    """
-    if not hasattr(os, "pidfd_open"):
-        return -1
-    try:
-        return os.pidfd_open(os.getpid())
-    except OSError as exc:
-        if exc.errno in _NO_PIDFDS:
-            return -1
-        raise
-
-
-if sys.platform == "linux":
-    _PEER = struct.Struct("iII")  # pid, uid and gid (unix(7): SO_PEERCRED)
-
-    def peer_user(sock: socket.socket) -> int:
-        """Return the user of the process that has connected, or that listens."""
-        _, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        return int(uid)
-
-else:
-    _PEER = struct.Struct("Ii")  # version and uid, the beginning of struct xucred (unix(4): LOCAL_PEERCRED)
-    _SOL_LOCAL, _LOCAL_PEERCRED, _PEER_SIZE = 0, 1, 76
-
-    def peer_user(sock: socket.socket) -> int:
-        """Return the user of the process that has connected, or that listens."""
-        _, uid = _PEER.unpack_from(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _PEER_SIZE))
-        return int(uid)
 
 
 class _Undo:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .handshake import open_own_pidfd
+from ..system.peer import open_own_pidfd
 
 
 def run_pipeline(main: Coroutine[Any, Any, None]) -> None:
