@@ -7,7 +7,7 @@ import gc
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -70,22 +70,44 @@ def frozen_heap(kept_for_good: None) -> None:
     gc.freeze()
 
 
+FAILED = pytest.StashKey[bool]()
+"""Whether a test has failed, before its fixtures end."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note that a test has failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind(kept_for_good: None) -> Iterator[None]:
+def leaves_nothing_behind(kept_for_good: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a process, a descriptor or a file in shared memory behind."""
-    with nothing_left_behind():
+    with nothing_left_behind(lambda: request.node.stash.get(FAILED, False)):
         yield
 
 
 @contextmanager
-def nothing_left_behind() -> Iterator[None]:
-    """Fail when a process, a descriptor or a file in shared memory is left at the end of the context."""
+def nothing_left_behind(has_failed: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Fail when a process, a descriptor or a file in shared memory is left at the end of the context.
+
+    Args:
+        has_failed: Tells whether the test has failed. Its exception keeps its frames then, and with them memory. To
+            wait for that would let the time limit hide why it has failed.
+    """
     if sys.platform != "linux":
         yield
         return
     gc.collect()
     before = traces()
     yield
+    if has_failed():
+        stop_started_flows()  # else tests that follow fail as well
+        return
     left = Traces(set(), set(), set())
 
     def is_clean() -> bool:

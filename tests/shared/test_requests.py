@@ -125,12 +125,12 @@ async def test_a_second_change_waits_for_no_first_one_and_a_cancellation_undoes_
 
 
 async def test_a_step_is_scaled_from_any_process() -> None:
-    first, second = make_flow(), make_flow()
+    first, second = make_flow(2), make_flow(2)  # as many as there may be on one core
     async with sharing(first, second):
-        await first.steps["times"].scale(2)
-        await eventually(lambda: second.statistics().steps[0].ready_workers == 2)
-        await second.steps["times"].scale(1)
-        await eventually(lambda: first.statistics().steps[0].nprocs == 1)
+        await first.steps["times"].scale(1)
+        await eventually(lambda: second.statistics().steps[0].nprocs == 1)
+        await second.steps["times"].scale(2)
+        await eventually(lambda: first.statistics().steps[0].ready_workers == 2)
 
 
 async def test_a_canary_reports_and_is_promoted_for_all() -> None:
