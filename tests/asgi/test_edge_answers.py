@@ -20,13 +20,21 @@ from fastapi_aqueduct import (
     ArenaFull,
     DeadlineUnreachable,
     HandlerTimeout,
+    IdempotencyConflict,
+    JobCancelled,
+    JobFailed,
+    JobNotFinished,
+    JobNotFound,
     NotRunningError,
     Overloaded,
     QueueFull,
     SharedResponse,
     StepUnavailable,
+    StoreError,
+    StoreFull,
     TaskTimeout,
     TaskTooLarge,
+    TooManyJobs,
     WorkerDied,
     flow_endpoint,
 )
@@ -244,6 +252,14 @@ ROWS: list[tuple[Callable[[], Exception], int, bool]] = [
     (lambda: WorkerDied("step", 1, -9), 503, False),
     (lambda: TaskTimeout("late"), 504, False),
     (lambda: HandlerTimeout("late"), 504, False),
+    (lambda: JobNotFound("none"), 404, False),
+    (lambda: JobNotFinished("running"), 409, False),
+    (lambda: JobFailed("failed"), 409, False),
+    (lambda: JobCancelled("cancelled"), 409, False),
+    (lambda: IdempotencyConflict("key"), 409, False),
+    (lambda: TooManyJobs("many"), 503, False),
+    (lambda: StoreFull("disk"), 507, False),
+    (lambda: StoreError("file"), 503, False),
 ]
 
 
@@ -261,7 +277,8 @@ async def test_every_row_of_the_table(make: Callable[[], Exception], status: int
         response = await http.get("/")
         assert response.status_code == status
         assert (str(error) == response.json()["detail"]) == is_told
-        is_retryable = isinstance(error, Overloaded | NotRunningError) and not isinstance(error, TaskTooLarge)
+        passing = Overloaded | NotRunningError | JobNotFinished | StoreError
+        is_retryable = isinstance(error, passing) and not isinstance(error, TaskTooLarge)
         assert ("retry-after" in response.headers) == is_retryable
         if is_retryable:
             assert response.headers["retry-after"] == str(max(1, -int(-getattr(error, "retry_after", 1) // 1)))
