@@ -53,6 +53,43 @@ BITES = {
         AppIntegrator(app).add_flow(Flow())  # breaks: add_flow() starts workers when the module is imported
         """
     ),
+    "a main function that is called without a guard": (
+        """
+        import asyncio as aio
+        from uvicorn import run as serve
+
+        class Handler(BaseTaskHandler):
+            def handle(self, *tasks): ...
+
+        async def work():
+            pipeline = Flow(Handler())
+            pipeline.start()
+
+        def main():
+            aio.run(work())
+
+        main()  # breaks: main() calls aio.run() when the module is imported, and workers import it for Handler
+        serve("main:app")  # breaks: serve() runs when the module is imported
+        if prepare(aio.run(work())):  # breaks: aio.run() runs when the module is imported
+            pass
+        """
+    ),
+    "the branches of guards": (
+        """
+        from aqueduct.integrations.aiohttp import AppIntegrator
+
+        class Task(BaseTask): ...
+
+        if "__main__" == __name__ and True:
+            flow.start()
+        elif __name__ != "__main__":
+            flow.start()  # breaks: flow.start() starts workers when the module is imported
+        else:
+            flow.start()
+        AppIntegrator(app).add_flow(flow, with_start=False)
+        start = lambda: flow.start()
+        """
+    ),
     "a global that main sets": (
         """
         MODEL = None
@@ -64,6 +101,25 @@ BITES = {
 
         if __name__ == "__main__":
             MODEL = load()  # breaks: MODEL is set by the main program and read by Handler
+        """
+    ),
+    "names that a handler has itself, and those that only main imports": (
+        """
+        import numpy as np
+
+        class Handler(BaseTaskHandler):
+            def handle(self, *tasks):
+                for task in tasks:
+                    result = [number for number in task.numbers]
+                    task.result = predict(result, np.ones(3))
+
+        if __name__ == "__main__":
+            import numpy as np
+            from models import predict  # breaks: predict is set by the main program and read by Handler
+
+            tasks = [Task(number) for number in range(3)]
+            for task in tasks:
+                result = run(task)
         """
     ),
     "a global that a function of main sets": (
@@ -128,6 +184,31 @@ BITES = {
                     self.seen[0] = 1
         """
     ),
+    "copies, and what is no field of a task": (
+        """
+        import cv2
+        import numpy as np
+        from aqueduct import BaseTask as Base
+
+        class Task(Base):
+            def __init__(self, image: "np.ndarray", level=-1):
+                self.image = image
+                self.level = level
+
+        class Handler(BaseTaskHandler):
+            def handle(self, *tasks: Task):
+                for task in tasks:
+                    cv2.circle(task.image, (1, 1), 3, 0)  # breaks: field image is changed in place
+                    np.copyto(task.image, 0)  # breaks: field image is changed in place
+                    image = task.image
+                    image = image.copy()
+                    image[0] = 1
+                    task.frame.loc[0] = 1
+                    task.level += 1  # note: field level is changed in place, and, if it is an array,
+                    task.image = task.image.copy()
+                    task.image[0] = 1
+        """
+    ),
     "fork": (
         """
         import multiprocessing as mp
@@ -141,6 +222,19 @@ BITES = {
             os.fork()  # note: a fork cannot use a flow that was started before it
         """
     ),
+    "forks that have a shared pipeline": (
+        """
+        from main import build_flow, socket_flow
+        from os import fork
+
+        preload_app = True
+        reload = False
+
+        def on_starting(server):
+            socket_flow.preload(build_flow())
+            fork()  # note: a fork cannot use a flow that was started before it
+        """
+    ),
     "lambdas and local definitions": (
         """
         import threading
@@ -150,6 +244,8 @@ BITES = {
                 self.lock = threading.Lock()  # breaks: self.lock of Handler is threading.Lock(), and a handler is
                 self.scale = lambda x: x  # breaks: self.scale of Handler is a lambda
                 self.size = 3
+                self.file: object = open("model")  # breaks: self.file of Handler is open('model')
+                self.image = Image.open("model.png")
 
             def handle(self, *tasks): ...
 
@@ -169,14 +265,38 @@ BITES = {
             )
         """
     ),
+    "other names of the same things": (
+        """
+        import aqueduct
+        from aqueduct import BaseTaskHandler as Base, FlowStep as Step
+
+        always = lambda task: True
+
+        class First(Base):
+            def handle(self, *tasks): ...
+
+        class Second(aqueduct.BaseTaskHandler):
+            def handle(self, *tasks): ...
+
+        flow = Flow(
+            Step(First(), always),  # breaks: handle_condition is a lambda
+            aqueduct.FlowStep(Second(), lambda task: True),  # breaks: handle_condition is a lambda
+        )
+        """
+    ),
     "names that do not exist": (
         """
+        import aqueduct.worker
         from aqueduct.shm import SharedFieldsMixin  # breaks: SharedFieldsMixin does not exist here: BaseTask
         from aqueduct.sockets.flow import SocketFlow
 
         def export(task, metrics):
             print(task.metrics.handle_times)  # breaks: metrics.handle_times of a task does not exist here
             print(metrics.handle_times)
+            aqueduct.worker.Worker(task)  # breaks: Worker does not exist here: a flow starts its workers itself
+
+        class Sizes(Collector):
+            async def collect_qsize(self, queues_info): ...  # breaks: collect_qsize does not exist here: add_queue
         """
     ),
     "results that are compared": (
@@ -270,6 +390,24 @@ def test_it_reads_a_directory_without_environments_and_imports_nothing(tmp_path:
     assert (status, output.splitlines()[-1]) == (1, "1 files read, 1 findings, 1 of them break")
     assert output.startswith(f"{tmp_path}/app/module.py:3: breaks: ")
     assert "module" not in set(sys.modules) - before
+
+
+def test_it_says_which_files_it_cannot_read(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "escapes.py").write_text(HEAD + 'print("\\d")\n')  # a warning of Python's, of which nothing is said
+    (tmp_path / "latin.py").write_bytes("# coding: latin-1\nname = 'é'\n".encode("latin-1"))
+    (tmp_path / "null.py").write_bytes(b"\0")
+    (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "deep.py").write_text("-" * 100_000 + "1\n")
+    (tmp_path / "other.ipynb").write_text("{}")
+    (tmp_path / "try.ipynb").write_text('{"cells": [{"source": ["from aqueduct import Flow"]}]}')
+    status, output = run(tmp_path)
+    assert status == 1
+    *lines, end = [line.removeprefix(f"{tmp_path}/") for line in output.splitlines()]
+    assert end.startswith("2 files read, 4 findings")
+    for line, start in zip(lines, ("deep.py:", "gone.py:1: note: ", "null.py:1: ", "try.ipynb:1: note: "), strict=True):
+        assert line.startswith(start)
+    assert "which workers can import" in lines[-1]
 
 
 def test_a_path_without_python_is_an_error_of_the_arguments(tmp_path: Path, run: Run) -> None:

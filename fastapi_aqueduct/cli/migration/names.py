@@ -5,29 +5,43 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ...replaced import REPLACED
+from ...replaced import REPLACED, REPLACED_MEMBERS
 from .finding import Finding
-from .project import Project, last
+from .project import Module, Project, last
 
 _ROOTS = ("aqueduct", "fastapi_aqueduct")
-_TIMES = ("batch_sizes", "batch_times", "handle_times", "task_sizes", "transfer_times")
+_TIMES = REPLACED_MEMBERS["metrics.task.TaskMetrics"]
+_QUEUE_SIZES = REPLACED_MEMBERS["metrics.collect.Collector"]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def replaced_names(project: Project) -> Iterator[Finding]:
-    """Find imports of names that have no counterpart."""
+    """Find names that have no counterpart: imports, uses, and methods that would override them."""
     for module in project.modules:
         for node in ast.walk(module.tree):
-            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                root, _, place = node.module.partition(".")
-                for alias in node.names if root in _ROOTS else ():
-                    if advice := REPLACED.get(place, {}).get(alias.name):
-                        yield module.finding(node, f"{alias.name} does not exist here: {advice}")
-            elif isinstance(node, ast.Attribute) and node.attr in _TIMES and _is_metrics(node.value):
-                yield module.finding(
-                    node, f"metrics.{node.attr} of a task does not exist here: task.metrics.steps has its times"
-                )
+            for name, advice in _replaced_by(module, node):
+                if advice:
+                    yield module.finding(node, f"{name} does not exist here: {advice}")
+
+
+def _replaced_by(module: Module, node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield the names in a node that have no counterpart, each with what replaces it."""
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield from ((alias.name, _advice(f"{node.module}.{alias.name}")) for alias in node.names)
+    elif isinstance(node, ast.Attribute) and node.attr in _TIMES and _is_metrics(node.value):
+        yield f"metrics.{node.attr} of a task", _TIMES[node.attr]
+    elif isinstance(node, ast.Attribute):
+        yield node.attr, _QUEUE_SIZES.get(node.attr) or _advice(module.name(node))
+    elif isinstance(node, Function):
+        yield node.name, _QUEUE_SIZES.get(node.name, "")
+
+
+def _advice(name: str) -> str:
+    """Return what replaces a name with its module; empty if it exists here, or is of another package."""
+    root, _, rest = name.partition(".")
+    place, _, last_part = rest.rpartition(".")
+    return REPLACED.get(place, {}).get(last_part, "") if root in _ROOTS else ""
 
 
 def results(project: Project) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from .finding import Finding
 from .project import Module, Project, calls, last
 
-_UNPICKLABLE = ("Condition", "Event", "Lock", "RLock", "Semaphore", "Thread", "ThreadPoolExecutor", "connect", "open")
+_UNPICKLABLE = {"Condition", "Event", "Lock", "RLock", "Semaphore", "Thread", "ThreadPoolExecutor", "connect"}
+_OPENS = {"open", "builtins.open", "io.open"}  # and not PIL.Image.open
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -21,15 +22,16 @@ def forks(project: Project) -> Iterator[Finding]:
             method = words.get("mp_start_method")
             if _is_fork(method):
                 yield module.finding(call, 'mp_start_method="fork" is refused: leave it out, or use "forkserver"')
-            name, first = last(call.func), call.args[0] if call.args else words.get("method")
+            name, first = module.class_name(call.func), call.args[0] if call.args else words.get("method")
             if name in ("set_start_method", "get_context") and _is_fork(first):
                 yield module.finding(call, f'{name}("fork") has no effect on flows, which start fresh processes', False)
-            if name == "fork" and ast.unparse(call.func) == "os.fork":
+            if module.name(call.func) == "os.fork":
                 yield module.finding(
                     call, "a fork cannot use a flow that was started before it: start the flow after it", False
                 )
-        for node in module.tree.body:
-            if isinstance(node, ast.Assign) and last(node.targets[0]) == "preload_app":
+        preloads = any(last(call.func) == "preload" for call in calls(module.tree))  # SocketFlow.preload
+        for node in module.tree.body if not preloads else ():
+            if isinstance(node, ast.Assign) and last(node.targets[0]) == "preload_app" and _is_true(node.value):
                 yield module.finding(
                     node,
                     "gunicorn forks its workers: start flows in the lifespan or in post_fork, or use "
@@ -42,7 +44,7 @@ def unpicklable(project: Project) -> Iterator[Finding]:
     """Find conditions and handlers that cannot be pickled."""
     for module in project.modules:
         for call in calls(module.tree):
-            if (condition := _condition(call)) is not None:
+            if (condition := _condition(module, call)) is not None:
                 yield from _lambda(module, condition)
         for function in (node for node in ast.walk(module.tree) if isinstance(node, Function)):
             yield from _local(module, function, project)
@@ -54,8 +56,12 @@ def _is_fork(node: ast.AST | None) -> bool:
     return isinstance(node, ast.Constant) and node.value == "fork"
 
 
-def _condition(call: ast.Call) -> ast.expr | None:
-    if last(call.func) != "FlowStep":
+def _is_true(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is True
+
+
+def _condition(module: Module, call: ast.Call) -> ast.expr | None:
+    if module.class_name(call.func) != "FlowStep":
         return None
     if len(call.args) > 1:
         return call.args[1]
@@ -63,7 +69,12 @@ def _condition(call: ast.Call) -> ast.expr | None:
 
 
 def _lambda(module: Module, condition: ast.expr) -> Iterator[Finding]:
-    if isinstance(condition, ast.Lambda):
+    named = {  # a lambda does not know the name that it is assigned to
+        last(node.targets[0])
+        for node in module.tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda)
+    }
+    if isinstance(condition, ast.Lambda) or (isinstance(condition, ast.Name) and condition.id in named):
         yield module.finding(
             condition,
             "handle_condition is a lambda, which cannot be sent to a worker: define a function at the top of a module",
@@ -78,11 +89,21 @@ def _local(module: Module, function: Function, project: Project) -> Iterator[Fin
             yield module.finding(
                 node, f"{node.name} is defined in a function, and workers cannot import it: define it at the top"
             )
-        elif isinstance(node, ast.Call) and last(condition := _condition(node) or node) in functions:
+        elif isinstance(node, ast.Call) and last(condition := _condition(module, node) or node) in functions:
             yield module.finding(
                 condition,
                 f"{last(condition)} is defined in a function, and cannot be sent to a worker: define it at the top",
             )
+
+
+def _unpicklable_value(module: Module, value: ast.expr | None) -> str:
+    """Return what a value is that cannot be pickled; empty for any other."""
+    if isinstance(value, ast.Lambda):
+        return "a lambda"
+    if isinstance(value, ast.Call):
+        if module.name(value.func) in _OPENS or module.class_name(value.func) in _UNPICKLABLE:
+            return ast.unparse(value)
+    return ""
 
 
 def _state(module: Module, handler: ast.ClassDef) -> Iterator[Finding]:
@@ -90,13 +111,11 @@ def _state(module: Module, handler: ast.ClassDef) -> Iterator[Finding]:
     for function in handler.body:
         if isinstance(function, Function) and function.name == "__init__":
             for node in ast.walk(function):
-                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
-                    value, name = node.value, ast.unparse(node.targets[0])
-                    is_made = isinstance(value, ast.Call) and last(value.func) in _UNPICKLABLE
-                    if is_made or isinstance(value, ast.Lambda):
-                        what = "a lambda" if isinstance(value, ast.Lambda) else f"{ast.unparse(value)}"
+                if isinstance(node, ast.Assign | ast.AnnAssign) and (what := _unpicklable_value(module, node.value)):
+                    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+                    if isinstance(target, ast.Attribute):
                         yield module.finding(
                             node,
-                            f"{name} of {handler.name} is {what}, and a handler is pickled into its workers: make it "
-                            "in on_start",
+                            f"{ast.unparse(target)} of {handler.name} is {what}, and a handler is pickled into its "
+                            "workers: make it in on_start",
                         )

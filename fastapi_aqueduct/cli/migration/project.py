@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from ...exceptions import ConfigurationError
 from .finding import Finding
@@ -34,6 +38,37 @@ class Module:
             breaks: Whether it fails.
         """
         return Finding(self.path, getattr(node, "lineno", 1), text, breaks)
+
+    @cached_property
+    def imports(self) -> dict[str, str]:
+        """What the imported names stand for: ``{"run": "asyncio.run"}`` after ``from asyncio import run``."""
+        found = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    root = alias.name.partition(".")[0]
+                    found[alias.asname or root] = alias.name if alias.asname else root
+            elif isinstance(node, ast.ImportFrom):
+                place = "." * node.level + (node.module or "")
+                found.update({alias.asname or alias.name: f"{place}.{alias.name}" for alias in node.names})
+        return found
+
+    def name(self, node: ast.AST) -> str:
+        """Return what a dotted name stands for with the imports of the module, or the last part of an expression.
+
+        Args:
+            node: The name, such as that of a function which is called.
+        """
+        root, dot, rest = dotted(node).partition(".")
+        return self.imports.get(root, root) + dot + rest if root else last(node)
+
+    def class_name(self, node: ast.AST) -> str:
+        """Return the name of a class without its module; empty if the node is none.
+
+        Args:
+            node: The class as it is named here: ``BaseTask``, ``aqueduct.BaseTask``, or with type arguments.
+        """
+        return self.name(node.value if isinstance(node, ast.Subscript) else node).rpartition(".")[2]
 
     def classes(self) -> Iterator[ast.ClassDef]:
         """Yield all classes."""
@@ -75,15 +110,16 @@ class Project:
         Raises:
             ConfigurationError: There is none, or there is no Python file in it.
         """
-        modules, unreadable = [], []
-        for file in _files(path):
+        modules: list[Module] = []
+        unreadable: list[Finding] = []
+        for file in _files(path, unreadable):
             try:
-                modules.append(Module(file, ast.parse(file.read_bytes())))
-            except (SyntaxError, ValueError) as exc:
+                modules.append(Module(file, _parse(file)))
+            except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
                 line = getattr(exc, "lineno", None) or 1
                 unreadable.append(Finding(file, line, f"the file cannot be read: {exc}"))
             except OSError as exc:
-                unreadable.append(Finding(file, 1, f"the file cannot be read: {exc.strerror}"))
+                unreadable.append(_closed(file, exc))
         if not modules and not unreadable:
             raise ConfigurationError(f"there is no Python file at {path}")
         return cls(modules, unreadable)
@@ -97,7 +133,10 @@ class Project:
         return (node for node in module.classes() if node.name in self.tasks)
 
     def _subclasses(self, root: str) -> frozenset[str]:
-        bases = {node.name: {last(base) for base in node.bases} for module in self.modules for node in module.classes()}
+        bases: defaultdict[str, set[str]] = defaultdict(set)
+        for module in self.modules:
+            for node in module.classes():
+                bases[node.name] |= {module.class_name(base) for base in node.bases}
         found = {root}
         while more := {name for name, names in bases.items() if names & found} - found:
             found |= more
@@ -133,20 +172,61 @@ def dotted(node: ast.AST) -> str:
     return ""
 
 
-def is_guard(node: ast.AST) -> bool:
-    """Tell whether a statement is ``if __name__ == "__main__"``."""
-    return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) and "__main__" in ast.unparse(node.test)
+class Guard(NamedTuple):
+    """A statement ``if __name__ == "__main__"``, or with ``!=``.
+
+    Attributes:
+        main: What runs in the main program only.
+        imported: What runs only when the module is imported.
+    """
+
+    main: Sequence[ast.stmt]
+    imported: Sequence[ast.stmt]
 
 
-def _files(path: Path) -> Iterator[Path]:
+def guard_of(node: ast.AST) -> Guard | None:
+    """Return a statement as the guard that it is; None for any other.
+
+    Args:
+        node: The statement.
+    """
+    if not isinstance(node, ast.If):
+        return None
+    for test in ast.walk(node.test):
+        if isinstance(test, ast.Compare) and len(test.ops) == 1:
+            if {ast.unparse(test.left), ast.unparse(test.comparators[0])} == {"__name__", "'__main__'"}:
+                is_inverse = isinstance(test.ops[0], ast.NotEq)
+                return Guard(node.orelse, node.body) if is_inverse else Guard(node.body, node.orelse)
+    return None
+
+
+def _parse(file: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as of "\d"; they concern Python, and would be printed
+        return ast.parse(file.read_bytes())
+
+
+def _files(path: Path, unreadable: list[Finding]) -> Iterator[Path]:
     if not path.is_dir():
         if path.is_file():
             yield path
         return
-    for entry in sorted(path.iterdir()):
+    try:
+        entries = sorted(path.iterdir())
+    except OSError as exc:
+        unreadable.append(_closed(path, exc))
+        return
+    for entry in entries:
         if entry.is_dir():
             is_environment = (entry / "pyvenv.cfg").exists()
             if not (entry.name.startswith(".") or entry.name in _IGNORED or is_environment or entry.is_symlink()):
-                yield from _files(entry)
+                yield from _files(entry, unreadable)
         elif entry.suffix == ".py":
             yield entry
+        elif entry.suffix == ".ipynb" and b"aqueduct" in entry.read_bytes():
+            text = "a notebook is not read: put handlers, tasks and conditions into a module, which workers can import"
+            unreadable.append(Finding(entry, 1, text, breaks=False))
+
+
+def _closed(path: Path, exc: OSError) -> Finding:
+    return Finding(path, 1, f"it cannot be read: {exc.strerror}", breaks=False)
