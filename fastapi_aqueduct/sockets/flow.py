@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakSet
 
 from ..engine.loops.background import run_in_thread
 from ..engine.loops.event_loop import in_event_loop
@@ -61,7 +62,7 @@ class SocketFlow:
         return ProcessContext(process, flow.stop_timeout)
 
     async def start(self) -> None:
-        """Connect to the pipeline process.
+        """Connect to the pipeline process. Several objects of one name have one connection.
 
         Raises:
             UsageError: No flow was preloaded in this process, or in one that it is a fork of.
@@ -78,11 +79,12 @@ class SocketFlow:
             PipelinePlace("unix", str(settings.path)).assign([flow])
             await flow.start_async()
         self._flow, self._most_time = flow, settings.most_time
+        _connected.add(self)
 
     async def stop(self) -> None:
         """Leave the pipeline process, which goes on. Does nothing before `start`."""
         flow, self._flow = self._flow, None
-        if flow is not None:
+        if flow is not None and not any(other._flow is flow for other in _connected):
             await flow.stop()
 
     async def process(self, tasks: Sequence[BaseTask], timeout_sec: float = 5.0) -> bool:
@@ -110,6 +112,10 @@ class SocketFlow:
             if isinstance(end, BaseException):
                 raise end
         return True
+
+
+_connected: WeakSet[SocketFlow] = WeakSet()
+"""Those of this process that were started, and that may have a connection in common."""
 
 
 def _stop(flow: Flow) -> None:

@@ -79,7 +79,7 @@ def _take_lock(lock: HostLock, deadline: float) -> int:
         if time.monotonic() > deadline:
             raise ConfigurationError(
                 f"another pipeline process listens beside {lock.file}, which it has locked: stop it, or choose another "
-                "path with SOCKET_PATH"
+                "path with the environment variable _SOCKET_PATH, which begins with the name of the SocketFlow"
             )
         time.sleep(RETRY_TIME)
     return fd

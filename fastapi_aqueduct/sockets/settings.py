@@ -59,9 +59,12 @@ def _limit(variable: str) -> float:
     if text is None:
         return math.inf
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise ConfigurationError(f"{variable} must be a number of seconds, got {text!r}") from None
+        seconds = math.nan
+    if not seconds > 0:
+        raise ConfigurationError(f"{variable} must be a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 def _in_own_directory(path: Path) -> Path:

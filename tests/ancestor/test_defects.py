@@ -1,7 +1,7 @@
 """The package ``aqueduct`` 1.15 has these defects; each test shows that ours is the better behaviour.
 
 The number in a name is that of the defect in the study of that package. Those of its HTTP integration are in the tests
-of ours, and those of its socket server concern nothing that we have.
+of ours, and those of its socket server in `test_socket_flow`.
 """
 
 from __future__ import annotations

@@ -12,14 +12,14 @@ import httpx
 import numpy as np
 import pytest
 
-from fastapi_aqueduct import BaseTask, ConfigurationError, StartError
+from fastapi_aqueduct import BaseTask, ConfigurationError, Flow, FlowError, StartError
 from fastapi_aqueduct.integrations.zero import BaseFlowClient
 from fastapi_aqueduct.multiprocessing import ProcessContext
 from fastapi_aqueduct.sockets.flow import SocketFlow
 from fastapi_aqueduct.sockets.settings import DEFAULT_PATH, SocketSettings
 
 from ..asgi.service import Service, launched
-from ..support import DEADLINE, Ends, forked, outcome, wait_until, write_script
+from ..support import DEADLINE, Ends, eventually, forked, outcome, wait_until, write_script
 from .integrated import Bad, Failing, Keeping, Sum, Task
 
 
@@ -49,14 +49,27 @@ async def test_a_preloaded_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         tasks = [bad, Task()]
         assert isinstance(await outcome(client._flow.process(tasks, DEADLINE)), ValueError)
         assert tasks[1].result == "done"
-        workers = {worker.pid for step in flow.statistics().steps for worker in step.workers if worker.pid}
+        second = Client()
+        await second.connect()
+        await second.disconnect()  # the first one stays connected
+
+        (worker,) = workers_of(flow)
+        os.kill(worker, signal.SIGKILL)  # which the package aqueduct did not notice
+        await eventually(lambda: workers_of(flow) - {worker})
+        assert await client.process(Task())
+        with Ends(workers_of(flow)) as ends:
+            os.kill(process.pid, signal.SIGKILL)  # as the manual does when the server exits
+            assert context.join(DEADLINE)
+            assert process.exitcode == -signal.SIGKILL
+            assert ends.wait(DEADLINE) == set()
+        with pytest.raises(FlowError, match="pipeline process"):
+            await client.process(Task(), 0.1)
     finally:
         await client.disconnect()
-    with Ends(workers) as ends:
-        os.kill(process.pid, signal.SIGKILL)  # as the manual does when the server exits
-        assert context.join(DEADLINE)
-        assert process.exitcode == -signal.SIGKILL
-        assert ends.wait(DEADLINE) == set()
+
+
+def workers_of(flow: Flow) -> set[int]:
+    return {worker.pid for step in flow.statistics().steps for worker in step.workers if worker.pid}
 
 
 @pytest.mark.long
@@ -107,7 +120,8 @@ def test_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: p
     assert caplog.messages == [
         "ocr_SOCKET_POOL_SIZE has no effect: a process has one connection for all its tasks"
     ]
-    for variable, value in (("ocr_FLOW_PROCESS_TIMEOUT", "soon"), ("ocr_SOCKET_PATH", "flow.sock")):
+    limits = [("ocr_FLOW_PROCESS_TIMEOUT", value) for value in ("soon", "nan", "0", "-1")]
+    for variable, value in (*limits, ("ocr_SOCKET_PATH", "flow.sock")):
         monkeypatch.setenv(variable, value)
         with pytest.raises(ConfigurationError):
             SocketSettings.read("ocr")
