@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -20,7 +20,7 @@ from .utils import FLOW_START_TIMEOUT_DEFAULT as FLOW_START_TIMEOUT_DEFAULT
 from .utils import FLOW_START_TIMEOUT_NAME as FLOW_START_TIMEOUT_NAME
 from .utils import FLOWS_OBSERVER as FLOWS_OBSERVER
 from .utils import get_start_timeout as get_start_timeout
-from .utils import limit_of_start, observe
+from .utils import limit_of_start, observe, place_pipelines, stop_all
 
 
 async def observe_flows(app: web.Application, check_interval: float = 1.0) -> None:
@@ -43,14 +43,19 @@ async def stop_flows_observer(app: web.Application) -> None:
     _names(app)[FLOWS_OBSERVER].cancel()
 
 
-async def stop_flows(app: web.Application) -> None:
-    """Stop the flows of an application, when their tasks have ended."""
+async def end_streams(app: web.Application) -> None:
+    """End the open streams of the flows of an application, for whose responses the server would wait."""
     for flow in _flows_of(app).values():
-        await flow.stop()
+        flow.end_streams()
+
+
+async def stop_flows(app: web.Application) -> None:
+    """Stop the flows of an application side by side, when their tasks have ended."""
+    await stop_all(_flows_of(app).values())
 
 
 class AppIntegrator:
-    """Runs flows with an application: they start when they are added, and stop with it.
+    """Runs flows with an application: they start when they are added, and stop after the last request was answered.
 
     Args:
         app: The application.
@@ -70,11 +75,11 @@ class AppIntegrator:
         self._app = app
         self._started: list[Flow] = []
         _put(app, AQUEDUCT_FLOW_NAMES, [])
-        app.on_startup.append(self._adopt)
+        app.cleanup_ctx.append(self._run)
+        app.on_shutdown.append(end_streams)
         if exit_on_fail:
             app.on_startup.append(run_flows_observer)
             app.on_shutdown.append(stop_flows_observer)
-        app.on_shutdown.append(stop_flows)
         if logger is not None:
             replace_logger(logger)
 
@@ -89,15 +94,26 @@ class AppIntegrator:
 
         Raises:
             UsageError: The application has a flow or a value of this name.
+            ConfigurationError: AQUEDUCT_PIPELINE says no place, or the flows cannot run there.
             StartError, StartTimeout: As for `Flow.start`.
         """
         if flow_name in self._app:
             raise UsageError(f'Flow with name "{flow_name}" already exists in app')
         if with_start:
+            place_pipelines([flow], self._started)
             flow.start(limit_of_start())
             self._started.append(flow)
         _names(self._app)[AQUEDUCT_FLOW_NAMES].append(flow_name)
         _put(self._app, flow_name, flow)
+
+    async def _run(self, app: web.Application) -> AsyncIterator[None]:
+        # The end of a context comes after on_shutdown, in which requests may still need their flows, and also if
+        # something else fails during the start.
+        try:
+            await self._adopt(app)
+            yield
+        finally:
+            await stop_flows(app)
 
     async def _adopt(self, app: web.Application) -> None:
         """Have the loop of the server drive the flows; start those that run in the process that this is a fork of."""

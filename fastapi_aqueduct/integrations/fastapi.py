@@ -16,11 +16,10 @@ from ..asgi.extension import Aqueduct
 from ..exceptions import ConfigurationError, UsageError
 from ..flow import Flow
 from ..logger import replace_logger
-from ..pipeline import PipelinePlace
 from .utils import AQUEDUCT_FLOW_NAMES as AQUEDUCT_FLOW_NAMES
 from .utils import FLOW_NAME as FLOW_NAME
 from .utils import get_start_timeout as get_start_timeout
-from .utils import limit_of_start, observe
+from .utils import limit_of_start, observe, place_pipelines, stop_all
 
 
 class AppIntegrator:
@@ -78,8 +77,7 @@ class AppIntegrator:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[Any]:
         self._has_started = True
         async with AsyncExitStack() as stack:
-            for flow in self._flows.values():
-                stack.push_async_callback(flow.stop)
+            stack.push_async_callback(stop_all, self._flows.values())
             await self._start()
             running = [flow for flow in self._flows.values() if flow.is_running]
             if running:
@@ -91,9 +89,7 @@ class AppIntegrator:
 
     async def _start(self) -> None:
         if self._started:
-            place = PipelinePlace.read(None)
-            place.check(self._started)
-            place.assign(self._started)
+            place_pipelines(self._started)
         for flow in self._started:
             await flow.start_async(limit_of_start())
 

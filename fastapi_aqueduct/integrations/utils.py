@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..flow import Flow
 from ..logger import log
+from ..pipeline import PipelinePlace
 
 FLOW_NAME = "flow"
 """The name of a flow in an application if it is given none."""
@@ -40,6 +41,30 @@ def get_start_timeout() -> float | None:
 def limit_of_start() -> float:
     """Return the same for `Flow.start`, to which None is the limit that the flow declares."""
     return get_start_timeout() or _NO_LIMIT
+
+
+def place_pipelines(flows: Sequence[Flow], others: Sequence[Flow] = ()) -> None:
+    """Have the pipelines of flows run where AQUEDUCT_PIPELINE says, when they are started next.
+
+    Args:
+        flows: The flows.
+        others: Further flows of the application, which have a place already.
+
+    Raises:
+        ConfigurationError: It says no place, or the flows cannot run there.
+    """
+    place = PipelinePlace.read(None)
+    place.check([*others, *flows])
+    place.assign(flows)
+
+
+async def stop_all(flows: Iterable[Flow]) -> None:
+    """Stop flows side by side, so that they have one ``stop_timeout`` together.
+
+    Args:
+        flows: The flows.
+    """
+    await asyncio.gather(*(flow.stop() for flow in flows))
 
 
 async def observe(flows: Mapping[str, Flow], check_interval: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,13 @@ class Failing(BaseTaskHandler):
         raise FileNotFoundError("no model here")
 
     def handle(self, *tasks: Task) -> None: ...
+
+
+class Endless(BaseTaskHandler):
+    def handle(self, task: Task) -> Iterator[int]:  # type: ignore[override]
+        while True:
+            time.sleep(0.001)
+            yield 1
 
 
 class Keeping(BaseTask):
@@ -57,6 +66,13 @@ class Bad(BaseTaskHandler):
             if task.result == "bad":
                 raise ValueError("a bad input")
             task.result = "done"
+
+
+class OnDevice(BaseTaskHandler):
+    def handle(self, *tasks: Task) -> None:
+        time.sleep(0.01)
+        for task in tasks:
+            task.result = os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 class Versioned(BaseTaskHandler):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from fastapi import Depends, FastAPI
 
-from fastapi_aqueduct import Flow, StartError
+from fastapi_aqueduct import ConfigurationError, Flow, NotRunningError, StartError
 from fastapi_aqueduct.integrations import aiohttp, fastapi, utils
 from fastapi_aqueduct.integrations.aiohttp import FLOW_NAME, AppIntegrator
 from fastapi_aqueduct.integrations.fastapi import get_flow
@@ -22,8 +24,8 @@ from fastapi_aqueduct.logger import log
 from fastapi_aqueduct.testing import client, inline
 
 from ..asgi.service import SERVERS, Service, launched
-from ..support import DEADLINE, eventually, wait_until, write_script
-from .integrated import Bad, Failing, Handler, Task
+from ..support import DEADLINE, eventually, forked, wait_until, write_script
+from .integrated import Bad, Endless, Failing, Handler, Task
 
 
 async def process(request: web.Request) -> web.Response:
@@ -46,6 +48,70 @@ def test_a_flow_is_added_before_the_loop_of_the_server_runs() -> None:
             assert not flow.is_running
 
         asyncio.run(serve())
+
+
+async def test_a_request_that_is_answered_during_the_shutdown_has_its_flow() -> None:
+    is_entered, is_stopping = asyncio.Event(), asyncio.Event()
+
+    async def late(request: web.Request) -> web.Response:
+        is_entered.set()
+        await is_stopping.wait()
+        return await process(request)
+
+    async def on_shutdown(app: web.Application) -> None:
+        is_stopping.set()
+
+    with inline(flow := Flow(Handler())):
+        app = web.Application()
+        app.router.add_post("/", late)
+        AppIntegrator(app).add_flow(flow)
+        app.on_shutdown.append(on_shutdown)
+        async with TestClient(TestServer(app)) as http:
+            answer = asyncio.create_task(http.post("/"))
+            await is_entered.wait()
+            await http.server.close()
+            assert (await answer).status == 200
+        assert not flow.is_running
+
+
+async def test_an_endless_stream_does_not_hold_up_the_shutdown() -> None:
+    is_streaming = asyncio.Event()
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with pytest.raises(NotRunningError):
+            async for _ in request.app[FLOW_NAME].stream(Task(), timeout_sec=DEADLINE):
+                is_streaming.set()
+                await response.write(b"item\n")
+        return response
+
+    with inline(flow := Flow(Endless())):
+        app = web.Application()
+        app.router.add_get("/", stream)
+        AppIntegrator(app).add_flow(flow)
+        async with TestClient(TestServer(app)) as http:
+            answer = await http.get("/")
+            await is_streaming.wait()
+            await http.server.close()
+            assert (await answer.read()).startswith(b"item\n")
+
+
+async def test_the_flows_stop_if_something_else_fails_when_the_application_starts() -> None:
+    async def fail(app: web.Application) -> AsyncIterator[None]:
+        raise OSError("no database")
+        yield
+
+    with inline(flow := Flow(Handler())):
+        app = web.Application()
+        AppIntegrator(app).add_flow(flow)
+        app.cleanup_ctx.append(fail)
+        runner = web.AppRunner(app)
+        with pytest.raises(OSError, match="no database"):
+            await runner.setup()
+        assert flow.is_running
+        await runner.cleanup()
+        assert not flow.is_running
 
 
 async def test_flows_with_names_and_one_that_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,3 +264,55 @@ async def test_what_the_integrator_of_fastapi_refuses_and_leaves_to_the_lifespan
             async with asyncio.timeout(DEADLINE):
                 await terminated.wait()  # the lifespan has not started the second one
         assert not first.is_running
+
+
+async def test_a_flow_stops_if_the_next_one_cannot_start() -> None:
+    with inline(first := Flow(Handler())), inline(second := Flow(Failing())):
+        app = FastAPI()
+        integrator = fastapi.AppIntegrator(app)
+        integrator.add_flow(first, "first")
+        integrator.add_flow(second, "second")
+        with pytest.raises(StartError, match="no model here"):
+            async with app.router.lifespan_context(app):
+                pass
+        assert not first.is_running
+
+
+async def test_a_place_of_the_pipeline_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQUEDUCT_PIPELINE", "somewhere")
+    app = FastAPI()
+    flow = Flow(Handler())
+    fastapi.AppIntegrator(app).add_flow(flow)
+    with pytest.raises(ConfigurationError, match=r'AQUEDUCT_PIPELINE must be "own"'):
+        async with app.router.lifespan_context(app):
+            pass
+    assert not flow.is_running
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("framework", [aiohttp, fastapi])
+async def test_a_flow_in_a_pipeline_that_the_processes_of_the_server_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: Any
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("AQUEDUCT_PIPELINE", "host")
+    app: Any = web.Application() if framework is aiohttp else FastAPI()
+    flow = forked(Handler())
+    framework.AppIntegrator(app).add_flow(flow)
+    async with TestServer(app) if framework is aiohttp else app.router.lifespan_context(app):
+        task = Task()
+        await flow.process(task, DEADLINE)
+        assert task.result == "done"
+        (worker,) = flow.statistics().steps[0].workers
+        assert worker.pid is not None
+        assert os.getpid() not in parents_of(worker.pid)[:2]  # the forkserver and the pipeline process
+    assert not flow.is_running
+
+
+def parents_of(pid: int) -> list[int]:
+    parents = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        parents.append(pid)
+    return parents
