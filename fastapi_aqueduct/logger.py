@@ -11,12 +11,8 @@ example to send errors to Sentry:
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
-
-if not TYPE_CHECKING:
-    from .replaced import names_of
-
-    __getattr__ = names_of(__name__)
+from .replaced import explain_names
+explain_names(__name__)
 
 LOGGER_NAME = "fastapi_aqueduct"
 

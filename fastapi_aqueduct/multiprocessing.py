@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .sockets.processes import ProcessContext as ProcessContext
+from .replaced import explain_names
 
-if not TYPE_CHECKING:
-    from .replaced import names_of
-
-    __getattr__ = names_of(__name__)
+explain_names(__name__)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .replaced import explain_members
+
 RawStep = tuple[str, int, float, float, float, float, int, int, int]
 """The fields of a `StepRecord`. A task gets one for each step, and most are never read, so it stays a plain tuple."""
 
@@ -59,6 +61,7 @@ class StepMetrics(NamedTuple):
     version: int = 1
 
 
+@explain_members("metrics.task.TaskMetrics")
 class TaskMetrics(NamedTuple):
     """The time that a finished task spent in its flow.
 

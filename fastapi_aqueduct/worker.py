@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from .exceptions import UsageError
+from .replaced import explain_names
 
-if not TYPE_CHECKING:
-    from .replaced import names_of
-
-    __getattr__ = names_of(__name__)
+explain_names(__name__)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from ..replaced import explain_members
 from .base import IMetricsItems, MetricsItems, MetricsTypes
 from .processes import ProcessesStats
 from .task import TasksMetricsStorage
@@ -82,6 +83,7 @@ class AqueductMetricsStorage(TasksMetricsStorage):
         self.memory_usage.extend(metrics)
 
 
+@explain_members("metrics.collect.Collector")
 class Collector:
     """Gathers what is measured of a flow until the exporter gets it.
 

@@ -6,8 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING
-
 from ..engine.reporter import Measured
 from ..engine.state import FlowState
 from ..engine.statistics import FlowStatistics
@@ -19,11 +17,9 @@ from .base import MetricsTypes
 from .collect import Collector
 from .export import DiscardingExporter, Exporter
 from .measure import Measure
+from ..replaced import explain_members, explain_names
 
-if not TYPE_CHECKING:
-    from ..replaced import names_of
-
-    __getattr__ = names_of(__name__)
+explain_names(__name__)
 
 PROCESS_PERIOD = 1.0
 """Seconds between two readings of the worker processes."""
@@ -35,6 +31,7 @@ MOST_PENDING = 50_000
 """Tasks that may wait for an exporter that is slower than the flow. The times of further tasks are dropped."""
 
 
+@explain_members("metrics.manager.MetricsManager")
 class MetricsManager:
     """Fills a collector with what is measured of a flow, and passes that to an exporter in periods.
 

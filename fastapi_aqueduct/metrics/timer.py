@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Self
+from typing import Self
+from ..replaced import explain_names
 
-if not TYPE_CHECKING:
-    from ..replaced import names_of
-
-    __getattr__ = names_of(__name__)
+explain_names(__name__)
 
 
 class Timer:

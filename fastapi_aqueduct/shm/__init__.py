@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from ..replaced import explain_names
 
-if not TYPE_CHECKING:
-    from ..replaced import names_of
-
-    __getattr__ = names_of(__name__)
+explain_names(__name__)

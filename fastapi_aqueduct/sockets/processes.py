@@ -7,6 +7,8 @@ import contextlib
 import os
 import subprocess
 
+from ..replaced import explain_members
+
 
 class PipelineProcess:
     """A pipeline process, with the methods of ``multiprocessing.Process``.
@@ -49,6 +51,7 @@ class PipelineProcess:
         self._process.kill()
 
 
+@explain_members("multiprocessing.ProcessContext")
 class ProcessContext:
     """What `SocketFlow.preload` returns: the pipeline process.
 

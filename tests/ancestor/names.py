@@ -76,12 +76,6 @@ MEMBERS = {
 }
 """The members of the classes that exist here, too; of the others none are asked for."""
 
-WITHOUT_COUNTERPART = {
-    "metrics.collect.Collector": "collect_qsize",
-    "metrics.manager.MetricsManager": "start stop",
-}
-"""Members that do not exist here; the page on migrating says what replaces them."""
-
 ARGUMENTS = {
     "flow.Flow": "metrics_enabled metrics_collector metrics_exporter queue_size queue_priorities mp_start_method",
     "flow.Flow.start": "timeout",

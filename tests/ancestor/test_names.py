@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +14,14 @@ from typing import Any
 import pytest
 
 from fastapi_aqueduct import AqueductError
-from fastapi_aqueduct.replaced import REPLACED, ReplacedName
+from fastapi_aqueduct.metrics import Collector
+from fastapi_aqueduct.metrics.manager import MetricsManager
+from fastapi_aqueduct.replaced import REPLACED, REPLACED_MEMBERS, ReplacedName
+from fastapi_aqueduct.reports import TaskMetrics
+from fastapi_aqueduct.sockets.processes import ProcessContext
 
 from ..support import DEADLINE, ROOT, script_environment
-from .names import ARGUMENTS, MEMBERS, NAMES, WITHOUT_COUNTERPART
+from .names import ARGUMENTS, MEMBERS, NAMES
 
 PACKAGE = "fastapi_aqueduct"
 
@@ -60,15 +66,28 @@ def test_another_name_is_as_unknown_as_in_any_module() -> None:
     assert not hasattr(import_module("fastapi_aqueduct.queues"), "Queue")
 
 
-def test_the_members_exist_or_the_page_says_what_replaces_them() -> None:
-    page = (ROOT / "docs" / "coming-from-aqueduct.md").read_text()
+def test_the_members_exist() -> None:
     for owner, members in MEMBERS.items():
-        gone = WITHOUT_COUNTERPART.get(owner, "").split()
-        for member in members.split():
-            if member in gone:
-                assert f"`{owner.rpartition('.')[2]}.{member}`" in page
-            else:
-                assert hasattr(find(owner), member) or member in find(owner).__annotations__, f"{owner}.{member}"
+        for member in set(members.split()) - REPLACED_MEMBERS.get(owner, {}).keys():
+            assert hasattr(find(owner), member) or member in find(owner).__annotations__, f"{owner}.{member}"
+
+
+@pytest.mark.parametrize("owner", [Collector, MetricsManager, ProcessContext, TaskMetrics])
+def test_a_member_without_counterpart_says_what_replaces_it(owner: type) -> None:
+    (members,) = [members for path, members in REPLACED_MEMBERS.items() if path.endswith(f".{owner.__name__}")]
+    page = (ROOT / "docs" / "coming-from-aqueduct.md").read_text()
+    one = owner.__new__(owner)
+    for name, advice in members.items():
+        with pytest.raises(AttributeError, match=f"{owner.__name__}' object has no attribute '{name}'.*") as caught:
+            getattr(one, name)
+        assert isinstance(caught.value, AqueductError) and str(caught.value).endswith(advice)
+        assert f"`{name}`" in page, name
+    assert not hasattr(one, "another")
+
+
+def test_the_times_of_a_task_can_be_copied_and_pickled() -> None:
+    times = TaskMetrics((), 3.0)
+    assert copy.deepcopy(times) == pickle.loads(pickle.dumps(times)) == times
 
 
 def test_the_arguments_have_their_names_and_places() -> None:
