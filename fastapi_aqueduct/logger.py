@@ -11,7 +11,9 @@ example to send errors to Sentry:
 from __future__ import annotations
 
 import logging
+
 from .replaced import explain_names
+
 explain_names(__name__)
 
 LOGGER_NAME = "fastapi_aqueduct"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .sockets.processes import ProcessContext as ProcessContext
 from .replaced import explain_names
+from .sockets.processes import ProcessContext as ProcessContext
 
 explain_names(__name__)

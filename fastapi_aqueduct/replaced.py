@@ -81,7 +81,7 @@ class ReplacedName(AqueductError, ImportError):
 
 
 class ReplacedMember(AqueductError, AttributeError):
-    """A member of a class of the package aqueduct was read that has no counterpart; the message says what replaces it."""
+    """A member of a class of aqueduct was read that has no counterpart; the message says what replaces it."""
 
 
 def explain_names(module: str) -> None:

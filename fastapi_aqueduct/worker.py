@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+
 from .exceptions import UsageError
 from .replaced import explain_names
 

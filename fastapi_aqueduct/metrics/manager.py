@@ -6,18 +6,19 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
+
 from ..engine.reporter import Measured
 from ..engine.state import FlowState
 from ..engine.statistics import FlowStatistics
 from ..exceptions import ConfigurationError, got
 from ..logger import log
+from ..replaced import explain_members, explain_names
 from ..reports import Subscriber, TaskRecord
 from ..step import FlowStep
 from .base import MetricsTypes
 from .collect import Collector
 from .export import DiscardingExporter, Exporter
 from .measure import Measure
-from ..replaced import explain_members, explain_names
 
 explain_names(__name__)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .base import IExtendable, MetricsItems
 from ..replaced import explain_names
+from .base import IExtendable, MetricsItems
 
 explain_names(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Self
+
 from ..replaced import explain_names
 
 explain_names(__name__)
