@@ -32,7 +32,7 @@ class Failing(BaseTaskHandler):
 
 
 class Endless(BaseTaskHandler):
-    def handle(self, task: Task) -> Iterator[int]:  # type: ignore[override]
+    def handle(self, task: Task) -> Iterator[int]:
         while True:
             time.sleep(0.001)
             yield 1
