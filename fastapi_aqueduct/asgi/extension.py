@@ -91,6 +91,7 @@ class Aqueduct:
     """
 
     _all_flows: ClassVar[weakref.WeakSet[Flow]] = weakref.WeakSet()
+    _all_jobs: ClassVar[weakref.WeakSet[FlowJobs]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -119,6 +120,8 @@ class Aqueduct:
         self.refusal_log = RefusalLog()
         self._has_functions = given != flows
         self.jobs = jobs
+        if jobs is not None:
+            self._all_jobs.add(jobs)
         self._flow_set = FlowSet(given, jobs)
         self._declared = self._options = AppOptions(drain_delay, upload_limits, handle_signals)
         self._drain = Drain(self._flow_set)
@@ -158,7 +161,8 @@ class Aqueduct:
         Raises:
             StartError, StartTimeout: As for `Flow.start`; the application does not start, and nothing is left running.
             StoreError: The store of jobs cannot be used, or another process has it.
-            ConfigurationError: An endpoint cannot work in the application; for example, its flow is missing.
+            ConfigurationError: An endpoint cannot work in the application; for example, its flow is missing, or its jobs
+                are.
         """
         async with self.run(app):
             yield {"aqueduct": self}
@@ -174,7 +178,7 @@ class Aqueduct:
             StartError, StartTimeout, StoreError, ConfigurationError: As for `lifespan`.
         """
         check_asyncio()
-        RouteCheck(self.flows, self._all_flows).check(app)
+        RouteCheck(self.flows, self._all_flows, self._all_jobs).check(app)
         self._attach(app)
         async with self._lock:
             if not self._users:

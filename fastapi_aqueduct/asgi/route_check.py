@@ -30,11 +30,13 @@ class RouteCheck:
     Args:
         given: The flows of the `Aqueduct` that starts with the application.
         others: The flows of others, which may start later.
+        jobs: The jobs of all of them.
     """
 
-    def __init__(self, given: tuple[Flow, ...], others: Iterable[Flow]) -> None:
+    def __init__(self, given: tuple[Flow, ...], others: Iterable[Flow], jobs: Iterable[object]) -> None:
         self._given = given
         self._known = {*given, *others}
+        self._jobs = set(jobs)
 
     def check(self, app: Starlette) -> None:
         """Check every route.
@@ -69,6 +71,11 @@ class RouteCheck:
                 f"{name} at {path}: flow_endpoint makes streamed responses on routes of FastAPI only; on a plain "
                 "Starlette route make the task in the function, and return "
                 "`await stream_response(request, flow.stream(task))`"
+            )
+        jobs = getattr(function, "__jobs__", None)
+        if jobs is not None and jobs not in self._jobs:
+            raise ConfigurationError(
+                f"{name} at {path}: its jobs were not given to Aqueduct, which runs them: Aqueduct(flow, jobs=jobs)"
             )
         flow = function.flow if isinstance(function, GivenFlow) else endpoint.flow if endpoint is not None else None
         if flow is None or flow in self._known or flow.is_running or GivenFlow(flow) in overrides:

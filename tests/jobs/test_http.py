@@ -23,6 +23,7 @@ from fastapi_aqueduct import (
     Jobs,
     JobStatus,
 )
+from fastapi_aqueduct.asgi.jobs.fingerprint import fingerprint_of
 from fastapi_aqueduct.testing import client, inline
 
 from ..support import eventually
@@ -193,6 +194,30 @@ async def test_a_flow_that_is_busy_accepts_jobs(tmp_path: Path) -> None:
         assert worker.begun == ["a", "b", "c"]
 
 
+async def test_jobs_that_nobody_runs(tmp_path: Path) -> None:
+    """What was not given to `Aqueduct` is found at the start, by its endpoints and by its routes."""
+    flow = Flow(Add())
+    jobs = Jobs(tmp_path / "jobs.db")
+    submits, tells = FastAPI(), FastAPI()
+
+    @submits.post("/scans", status_code=202)
+    @jobs.endpoint(flow)
+    async def scan(job: Job[Scan]) -> JobStatus:
+        return job.status
+
+    tells.include_router(jobs.router, prefix="/jobs")
+    for app, place in ((submits, "scan at /scans"), (tells, "read_job at /jobs/{job_id}")):
+        with pytest.raises(ConfigurationError, match=f"{place}: its jobs were not given to Aqueduct"):
+            async with Aqueduct(flow).run(app):
+                raise AssertionError
+
+
+def test_a_fingerprint_of_sets() -> None:
+    """Equal sets may have another order, above all in another process."""
+    found = [fingerprint_of(Work("a"), frozenset(), {"payload": items}) for items in ({0, 8}, {8, 0}, {8, 1})]
+    assert found[0] == found[1] != found[2]
+
+
 def test_declarations(tmp_path: Path) -> None:
     """What cannot work is refused where it is written."""
     flow = Flow(Add())
@@ -211,6 +236,8 @@ def test_declarations(tmp_path: Path) -> None:
         Jobs(tmp_path / "jobs.db", owner=user)
     with pytest.raises(ConfigurationError, match="max_pending > 0"):
         Jobs(tmp_path / "jobs.db", max_pending=0)
+    with pytest.raises(ConfigurationError, match="results must expire"):
+        Jobs(tmp_path / "jobs.db", keep_for=float("inf"))
     with pytest.raises(ConfigurationError, match="put @jobs.endpoint"):
 
         @FastAPI().post("/")

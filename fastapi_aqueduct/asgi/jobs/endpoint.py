@@ -109,6 +109,7 @@ class JobEndpoint(FlowEndpoint):
         endpoint.__aqueduct__ = self._binding  # type: ignore[attr-defined]
         # Not the endpoint itself: FastAPI's own handler answers, which knows the dependencies.
         endpoint.__flow_endpoint__ = self, None  # type: ignore[attr-defined]
+        endpoint.__jobs__ = self._queue  # type: ignore[attr-defined]
         return endpoint
 
     async def answer(self, injected: Injected, flow: Flow) -> Any:

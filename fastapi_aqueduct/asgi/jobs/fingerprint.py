@@ -34,6 +34,8 @@ def _add(digest: Any, value: Any) -> None:
     elif type(value) is list and any(isinstance(item, memoryview) for item in value):
         for item in value:
             _add(digest, item)
+    elif isinstance(value, (set, frozenset)):  # another process has another order
+        _add(digest, sorted(value, key=repr))
     else:
         # What pydantic cannot write counts by its type only: its text may have its address in it.
         text = to_json(value, fallback=_type_name, inf_nan_mode="strings", bytes_mode="base64")

@@ -51,7 +51,7 @@ class Jobs(JobQueue):
 
     Attributes:
         path: As given.
-        options: The numbers.
+        options: The numbers, as the environment has set them at the start.
 
     Raises:
         ConfigurationError: A number cannot work, or ``owner`` is no dependency.

@@ -122,8 +122,9 @@ class JobRoutes:
             parameters.append(
                 inspect.Parameter(OWNER, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[Any, owner])
             )
-        route.__name__, route.__doc__ = function.__name__, function.__doc__
+        route.__name__, route.__qualname__, route.__doc__ = function.__name__, function.__qualname__, function.__doc__
         route.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        route.__jobs__ = self._queue  # type: ignore[attr-defined]
         return route
 
 
