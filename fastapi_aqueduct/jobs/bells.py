@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from ..exceptions import StoreError
+
 _SUFFIX = ".bell"
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -20,7 +22,7 @@ class Bells:
     SQLite tells no process of the changes of another one, and a FIFO, unlike a socket, may have a path of any length.
 
     Args:
-        directory: Where the FIFOs are.
+        directory: Where the FIFOs are, and nothing else: it is listed in the event loop. `open` makes it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -34,14 +36,14 @@ class Bells:
 
         Args:
             on_ring: Called in the event loop after others have changed the store.
+
+        Raises:
+            StoreError: It cannot be made.
         """
-        file = self._directory / f"{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
-        unready = file.with_suffix(".new")
-        os.mkfifo(unready, 0o600)
-        # Open for writing, too: else it would be at its end whenever no other process has it open.
-        self._fd = os.open(unready, os.O_RDWR | _FLAGS)
-        unready.rename(file)  # not before: a bell that no process has open is removed
-        self._file = file
+        try:
+            self._file = self._make()
+        except OSError as exc:
+            raise StoreError(f"no FIFO for the store of jobs can be made in {self._directory}: {exc}") from exc
 
         def read() -> None:
             with contextlib.suppress(BlockingIOError):
@@ -49,6 +51,15 @@ class Bells:
             on_ring()
 
         asyncio.get_running_loop().add_reader(self._fd, read)
+
+    def _make(self) -> Path:
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        file = self._directory / f"{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+        unready = file.with_suffix(".new")
+        os.mkfifo(unready, 0o600)
+        # Open for writing, too: else it would be at its end whenever no other process has it open.
+        self._fd = os.open(unready, os.O_RDWR | _FLAGS)
+        return unready.rename(file)  # not before: a bell that no process has open is removed
 
     def ring(self) -> None:
         """Wake the others, once for all changes of this turn of the event loop. Does nothing before `open`."""
@@ -72,7 +83,6 @@ class Bells:
         asyncio.get_running_loop().remove_reader(self._fd)
         os.close(self._fd)
         file.unlink(missing_ok=True)
-
 
 
 def _write(file: Path) -> None:

@@ -91,10 +91,11 @@ class Database:
 
         Raises:
             StoreFull: The disk is full, and nothing was written.
-            StoreError: The file cannot be used.
+            StoreError: The file cannot be used, or is closed.
             Exception: What the statements raise; nothing was written then.
         """
-        assert self._thread is not None
+        if self._thread is None:
+            raise StoreError(f"the store of jobs {self._path} is closed: the server stops")
         call: _Call = _Call(statements, asyncio.get_running_loop().create_future(), is_durable)
         self._calls.put(call)
         result: T = await call.future

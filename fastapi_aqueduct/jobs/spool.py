@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..exceptions import StoreError, StoreFull
+from ..logger import log
 from ..task import BaseTask
 from .packing import Packed, has_buffers, positions, unpack
 from .private import check_private
@@ -67,7 +68,7 @@ class Spool:
         return await asyncio.to_thread(self._read, self._file(job, kind), head)
 
     async def remove(self, jobs: Iterable[str], *kinds: str) -> None:
-        """Remove the files of jobs; those that are missing are left out."""
+        """Remove the files of jobs. One that cannot be removed is logged: it must not keep what has become of a job."""
         files = [self._file(job, kind) for job in jobs for kind in kinds or (TASK, RESULT)]
         if files:
             await asyncio.to_thread(_unlink, files)
@@ -113,8 +114,11 @@ class Spool:
     def _read(self, file: Path, head: bytes) -> BaseTask:
         if not has_buffers(head):
             return unpack(head, memoryview(b""))
-        with file.open("rb") as opened:
-            content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            with file.open("rb") as opened:
+                content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as exc:  # without the path: clients see it
+            raise StoreError(f"its file cannot be read: {exc.strerror}") from exc
         return unpack(head, memoryview(content))
 
 
@@ -127,5 +131,7 @@ def _write_at(fd: int, buffer: memoryview, place: int) -> None:
 
 def _unlink(files: list[Path]) -> None:
     for file in files:
-        with contextlib.suppress(FileNotFoundError):
-            file.unlink()
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as exc:
+            log.error("the file %s of a job cannot be removed: %s", file, str(exc))
