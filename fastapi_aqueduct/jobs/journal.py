@@ -40,7 +40,7 @@ class Journal:
         self._items: list[tuple[int, bytes | None]] = []
         self._kept: deque[tuple[int, int]] = deque()
         self._kept_bytes = 0
-        self._count = 0
+        self._last = record.past_items  # so that a client that knows an item gets those of the next attempt
         self._writing: asyncio.Task[None] | None = None
 
     async def put(self, item: object) -> None:
@@ -60,9 +60,9 @@ class Journal:
             await asyncio.wait([self._writing])
 
     def _keep(self, content: bytes) -> None:
-        self._count += 1
-        self._items.append((self._count, content))
-        self._kept.append((self._count, len(content)))
+        self._last += 1
+        self._items.append((self._last, content))
+        self._kept.append((self._last, len(content)))
         self._kept_bytes += len(content)
         while len(self._kept) > MAX_ITEMS or (self._kept_bytes > MAX_BYTES and len(self._kept) > 1):
             number, size = self._kept.popleft()

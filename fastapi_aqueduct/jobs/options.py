@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..exceptions import ConfigurationError
+from ..logger import log
+from ..settings import apply, describe, settings_of
+from ..variables import DELIMITER, PREFIX, Section, numbers_of, part, read
+
+LONGEST = 1e9
+"""Seconds, about 30 years: calendars have no time that is much farther away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,5 +43,24 @@ class JobOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigurationError(f"Jobs needs {name} > 0, got {value}")
+        if not self.keep_for <= LONGEST:
+            raise ConfigurationError(f"Jobs needs keep_for <= {LONGEST:g}: results must expire, got {self.keep_for}")
         if self.max_retries < 0:
             raise ConfigurationError(f"Jobs needs max_retries >= 0, got {self.max_retries}")
+
+    def read(self) -> JobOptions:
+        """Return what holds with the environment, and log it.
+
+        Raises:
+            ConfigurationError: A variable names no number of jobs, or a value is wrong.
+        """
+        own = PREFIX + part("jobs") + DELIMITER
+        section = Section("jobs", (own,), numbers_of(JobOptions))
+        (found,) = read([section], own, os.environ)
+        options = apply(found, self, getattr, _with_option)
+        log.info("jobs: %s", describe(settings_of(section, found, vars(options))))
+        return options
+
+
+def _with_option(options: JobOptions, name: str, value: Any) -> JobOptions:
+    return replace(options, **{name: value})

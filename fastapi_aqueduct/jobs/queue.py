@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,17 +31,23 @@ from .changes import Changes
 from .job import Job
 from .lock import StoreLock
 from .options import JobOptions
-from .packing import pack, unpack_item
-from .records import NewJob, Record, status_of
-from .runner import Runner, slots_of
+from .packing import Packed, pack, unpack_item
+from .records import NewJob, Outlook, Record, status_of
+from .runner import slots_of
 from .spool import RESULT, TASK, Spool
 from .status import JobItem, JobState, JobStatus
 from .store import Store
+from .tenure import Tenure
 
+R = TypeVar("R")
 T = TypeVar("T", bound=BaseTask)
 
-STOP_SLACK = 5.0
-"""Seconds beyond ``stop_timeout`` that a process waits for the end of another one that has the store."""
+STOP_SLACK = 15.0
+"""Seconds beyond two ``stop_timeout`` that a process waits for the end of another one that has the store.
+
+A graceful stop takes a ``drain_delay``, one ``stop_timeout`` until open streams end, another one until the flows have
+stopped, and some seconds for the workers.
+"""
 
 RETRY = 10.0
 """Seconds after which a process tries again to run the jobs of a store that could not be used."""
@@ -61,7 +68,7 @@ class JobQueue:
         max_retries: As of `JobOptions`.
 
     Attributes:
-        options: The numbers.
+        options: The numbers, as the environment has set them at the start.
 
     Raises:
         ConfigurationError: A number cannot work.
@@ -78,7 +85,7 @@ class JobQueue:
         max_retries: int = 2,
     ) -> None:
         self.path = Path(path)
-        self.options = JobOptions(
+        self._declared = self.options = JobOptions(
             keep_for=keep_for,
             max_pending=max_pending,
             max_running=max_running,
@@ -89,12 +96,12 @@ class JobQueue:
         self._store = Store(self.path)
         self._spool = Spool(files)
         self._lock = StoreLock(files)
-        self._bells = Bells(files)
+        self._bells = Bells(files / "bells")
         self._changes = Changes(self._bells.ring)
         self._flows: dict[str, Flow] = {}
-        self._runners: dict[str, Runner] = {}
+        self._tenure: Tenure | None = None
         self._background: list[asyncio.Task[None]] = []
-        self._adding: set[asyncio.Task[tuple[Record, bool]]] = set()
+        self._changing: set[asyncio.Task[Any]] = set()
         self._is_open = False
         self._is_paused = False
 
@@ -111,8 +118,9 @@ class JobQueue:
         Raises:
             StoreInUse: Another process has the store.
             StoreError: The store cannot be used.
-            ConfigurationError: Two flows have one name.
+            ConfigurationError: Two flows have one name, or a variable of the environment is wrong.
         """
+        self.options = self._declared.read()
         self._flows = {flow.name: flow for flow in flows}
         if len(self._flows) < len(flows):
             raise ConfigurationError('jobs know their flows by name: give each flow its own, Flow(..., name="ocr")')
@@ -135,7 +143,7 @@ class JobQueue:
             raise
 
     async def _take_alone(self) -> None:
-        timeout = max(flow.stop_timeout for flow in self._flows.values()) + STOP_SLACK
+        timeout = 2 * max(flow.stop_timeout for flow in self._flows.values()) + STOP_SLACK
         if self._lock.take():
             return
         log.info("the store of jobs %s belongs to another process: waiting up to %g s for its end", self.path, timeout)
@@ -147,35 +155,27 @@ class JobQueue:
 
     async def _succeed(self) -> None:
         """Become the owner when the owner ends."""
-        while await self._lock.wait(None) and not self._is_paused:
-            log.info("this process runs the jobs in %s now", self.path)
+        while not self._is_paused:
             try:
-                await self._own()
+                await self._lock.wait(None)
+                if not self._is_paused:
+                    log.info("this process runs the jobs in %s now", self.path)
+                    await self._own()
                 return
-            except StoreError as exc:
+            except (StoreError, OSError) as exc:
                 log.error("this process cannot run the jobs in %s, next try in %g s: %s", self.path, RETRY, str(exc))
                 self._lock.release()  # another process may be able to
                 await asyncio.sleep(RETRY)
 
     async def _own(self) -> None:
-        queued, failed = await self._store.recover(self.options.max_retries)
-        failed += await self._store.refuse_others(tuple(self._flows))
-        abandoned = await self._store.missing([*await asyncio.to_thread(lambda: list(self._spool.abandoned()))])
-        await self._spool.remove(abandoned)
-        if queued or failed:
-            log.info("jobs in %s: %d are in the queue, %d cannot run any more", self.path, queued, failed)
-        for name, flow in self._flows.items():
-            self._runners[name] = Runner(flow, self._store, self._spool, self.options, self._changes)
-        for runner in self._runners.values():
-            runner.start()
-        self._background.append(asyncio.create_task(self._expire()))
-        self._changes.note_all()
+        self._tenure = Tenure(self._flows, self._store, self._spool, self.options, self._changes)
+        await self._tenure.begin()
 
     def pause(self) -> None:
         """Begin no more jobs: the server is about to stop. Jobs are still accepted, for its next start."""
         self._is_paused = True
-        for runner in self._runners.values():
-            runner.pause()
+        if self._tenure is not None:
+            self._tenure.pause()
 
     def end_waits(self) -> None:
         """End the calls that wait for a job: a server that stops waits for open responses."""
@@ -185,48 +185,31 @@ class JobQueue:
         """Stop, with the flows stopped before. What still runs goes back to the queue. May be called more than once."""
         self.pause()
         self.end_waits()
-        runners, self._runners = self._runners, {}
         background, self._background = self._background, []
         for task in background:
             task.cancel()
-        await asyncio.gather(*(runner.stop() for runner in runners.values()), *background, return_exceptions=True)
-        self._bells.ring_now()
-        self._bells.close()
-        is_open, self._is_open = self._is_open, False
+        await asyncio.gather(*background, return_exceptions=True)
+        tenure, self._tenure = self._tenure, None
         try:
-            if is_open and self._lock.is_held:
-                await self._store.release(self.options.max_retries)
+            if tenure is not None:
+                await tenure.end()
         finally:
+            self._is_open = False
+            await asyncio.gather(*self._changing, return_exceptions=True)
+            self._bells.ring_now()
+            self._bells.close()
             await self._store.close()
             self._lock.release()
 
-    async def _expire(self) -> None:
-        while True:
-            delay = self.options.keep_for
-            try:
-                await self._spool.remove(await self._store.expire(time.time() - self.options.keep_for))
-                first = await self._store.first_end()
-                if first is not None:
-                    delay += first - time.time()
-            except StoreError as exc:
-                log.error("jobs in %s: those that are over cannot be removed: %s", self.path, str(exc))
-            await asyncio.sleep(max(delay, 1.0))
-
     def _on_ring(self) -> None:
         self._changes.wake_all()
-        for runner in self._runners.values():
-            runner.wake()
-        self._background = [task for task in self._background if not task.done()]
-        if any(runner.running for runner in self._runners.values()):
-            self._background.append(asyncio.create_task(self._cancel_ended()))
+        if self._tenure is not None:
+            self._background = [task for task in self._background if not task.done()]
+            self._background.append(asyncio.create_task(self._follow_others(self._tenure)))
 
-    async def _cancel_ended(self) -> None:
-        """Cancel the jobs here that another process has cancelled in the store."""
-        for runner in self._runners.values():
-            for job in runner.running:
-                found = await self._store.find(job)
-                if found is None or found[0].state == JobState.CANCELLED:
-                    runner.cancel(job)
+    async def _follow_others(self, tenure: Tenure) -> None:
+        with contextlib.suppress(StoreError):  # at the next ring, then
+            await tenure.follow_others()
 
     # The jobs
 
@@ -281,29 +264,31 @@ class JobQueue:
         """
         if not isinstance(task, BaseTask):
             raise InvalidArgument(f"a job is made of a task, {got(task)}")
-        self._check_open()
+        self._flow(flow)
         packed = pack(task)
-        job = secrets.token_hex(16)
-        await self._spool.write(job, TASK, packed)
-        new = NewJob(job, flow.name, endpoint, owner, packed.head, key, fingerprint)
-        # Not cancelled with its caller: a job that is in the store must be begun, and a file without a job be removed.
-        adding = asyncio.create_task(self._add(new))
-        self._adding.add(adding)
-        adding.add_done_callback(self._adding.discard)
-        record, is_new = await asyncio.shield(adding)
-        return Job(self, record.id, await self.status(record.id)), is_new
+        new = NewJob(secrets.token_hex(16), flow.name, endpoint, owner, packed.head, key, fingerprint)
+        status, is_new = await self._whole(self._add(new, packed))
+        return Job(self, status.id, status), is_new
 
-    async def _add(self, new: NewJob) -> tuple[Record, bool]:
+    async def _whole(self, change: Coroutine[Any, Any, R]) -> R:
+        """Change the store, and do what follows from it, even if the caller is cancelled meanwhile."""
+        changing = asyncio.create_task(change)
+        self._changing.add(changing)
+        changing.add_done_callback(self._changing.discard)
+        return await asyncio.shield(changing)
+
+    async def _add(self, new: NewJob, packed: Packed) -> tuple[JobStatus, bool]:
+        await self._spool.write(new.id, TASK, packed)
         try:
-            record, is_new = await self._store.add(new, self.options.max_pending)
-        except BaseException:
+            record, outlook, is_new = await self._store.add(new, self.options.max_pending)
+        except Exception:  # after a cancellation the job may be there
             await self._spool.remove([new.id])
             raise
         if is_new:
             self._wake(record)
         else:
             await self._spool.remove([new.id])
-        return record, is_new
+        return self._status(record, outlook), is_new
 
     async def check_place(self) -> None:
         """Refuse a job before its body is read.
@@ -343,7 +328,9 @@ class JobQueue:
         Raises:
             JobNotFound, UsageError: As for `record`.
         """
-        record, outlook = await self._find(job, owner)
+        return self._status(*await self._find(job, owner))
+
+    def _status(self, record: Record, outlook: Outlook) -> JobStatus:
         flow = self._flows.get(record.flow)
         slots = 1 if flow is None else slots_of(flow, self.options)
         return status_of(record, outlook, self.options, slots, time.time())
@@ -385,22 +372,21 @@ class JobQueue:
             JobNotFound, UsageError: As for `record`.
         """
         last: JobStatus | None = None
-        attempts = 0
         with self._changes.watch(job, with_queue=True) as changed:
             while True:
                 changed.clear()
-                status = await self.status(job, owner)
-                number = (await self.record(job, owner)).number
-                if last is not None and status.attempts > attempts > 0:
-                    after = 0  # the items of an attempt that failed are gone
-                attempts = status.attempts
-                while items := await self._store.items(number, after, PAGE):
+                record, outlook = await self._find(job, owner)
+                status = self._status(record, outlook)
+                if status != last and not status.is_finished:
+                    yield status  # before the items of another attempt
+                    last = status
+                while items := await self._store.items(record.number, after, PAGE):
                     for after, content in items:
                         yield JobItem(after, unpack_item(content))
-                if status != last:
+                if status.is_finished:
                     yield status
-                    last = status
-                if status.is_finished or self._changes.has_ended:
+                    return
+                if self._changes.has_ended:
                     return
                 await changed.wait()
 
@@ -435,13 +421,15 @@ class JobQueue:
         Raises:
             JobNotFound, UsageError: As for `record`.
         """
-        record = await self.record(job, owner)
-        if not await self._store.cancel(job):
+        return await self._whole(self._cancel(await self.record(job, owner)))
+
+    async def _cancel(self, record: Record) -> bool:
+        if not await self._store.cancel(record.id):
             return False
-        if (runner := self._runners.get(record.flow)) is not None:
-            runner.cancel(job)
-        await self._spool.remove([job])
-        self._changes.note(job)
+        if self._tenure is not None:
+            self._tenure.cancel(record.flow, record.id)
+        await self._spool.remove([record.id])
+        self._changes.note(record.id)
         self._changes.note_queue()
         return True
 
@@ -451,11 +439,14 @@ class JobQueue:
         Raises:
             JobNotFound, UsageError: As for `record`.
         """
-        if not await self.cancel(job, owner):
-            await self._store.remove(job)
-            await self._spool.remove([job])
+        await self._whole(self._discard(await self.record(job, owner)))
 
-    async def _find(self, job: str, owner: str | None) -> tuple[Record, Any]:
+    async def _discard(self, record: Record) -> None:
+        if not await self._cancel(record):
+            await self._store.remove(record.id)
+            await self._spool.remove([record.id])
+
+    async def _find(self, job: str, owner: str | None) -> tuple[Record, Outlook]:
         self._check_open()
         found = await self._store.find(job)
         if found is None or (owner is not None and found[0].owner != owner):
@@ -475,8 +466,8 @@ class JobQueue:
         return flow
 
     def _wake(self, record: Record) -> None:
-        if (runner := self._runners.get(record.flow)) is not None:
-            runner.wake()
+        if self._tenure is not None:
+            self._tenure.wake(record.flow)
         self._changes.note(record.id)
 
     def _check_open(self) -> None:

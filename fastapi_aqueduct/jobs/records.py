@@ -48,6 +48,7 @@ class Record(NamedTuple):
         finished_at: When it ended.
         done: Of its last report of progress.
         total: Of its last report of progress.
+        past_items: The number of the last item of its attempts before.
         error: Why it has failed.
     """
 
@@ -63,6 +64,7 @@ class Record(NamedTuple):
     finished_at: float | None
     done: float | None
     total: float | None
+    past_items: int
     error: str | None
 
     @property

@@ -28,16 +28,13 @@ from .packing import pack
 from .records import Record
 from .spool import RESULT, TASK, Spool
 from .status import JobState
-from .store import DIED, Store
+from .store import DIED, MAX_DELAY, Store
 
 LOWEST_PRIORITY = 0
 """The priority of jobs: tasks of requests with a higher one overtake them in each queue."""
 
 RETRY_DELAY = 1.0
 """Seconds before another try, where the flow does not say; twice as many each time for a disk that is full."""
-
-MAX_DELAY = 60.0
-"""The most seconds between two tries to write to a disk that is full."""
 
 STORE_TIME = 5.0
 """Seconds at a stop in which the results of jobs that have just ended are stored."""
@@ -95,8 +92,9 @@ class Runner:
     async def stop(self) -> None:
         """End, with the jobs that still run. The results of those that have just ended are stored first."""
         self.pause()
-        working = [task for job, task in self._running.items() if job not in self._leaving]
-        await _end([*working, *([self._serving] if self._serving is not None else ())])
+        if self._serving is not None:
+            await asyncio.wait([self._serving])  # not cancelled: it may be about to begin a job
+        await _end([task for job, task in self._running.items() if job not in self._leaving])
         if self._running:
             await asyncio.wait(self._running.values(), timeout=STORE_TIME)
             await _end(list(self._running.values()))
@@ -126,6 +124,9 @@ class Runner:
                 at = await self._store.next_start(self._flow.name)
                 return None if at is None else max(0.0, at - time.time())
             record, content = claimed
+            if self._is_paused:  # meanwhile; a job that may run once only must not fail for this
+                await self._store.put_back(record, 0.0, counts=False)
+                return None
             running = asyncio.create_task(self._run(record, content))
             self._running[record.id] = running
             running.add_done_callback(lambda ended, job=record.id: self._forget(job, ended))  # type: ignore[misc]
@@ -207,8 +208,10 @@ class Runner:
                 delay = min(2 * delay, MAX_DELAY)
 
     async def _fail(self, record: Record, error: str) -> None:
+        # A text of an exception may have surrogates, which neither SQLite nor JSON can write.
+        error = error[:MAX_ERROR].encode(errors="backslashreplace").decode()
         log.warning("job %s of flow %s has failed: %s", record.id, self._flow.name, error)
-        await self._persist(record, lambda: self._end(record, JobState.FAILED, None, error[:MAX_ERROR]))
+        await self._persist(record, lambda: self._end(record, JobState.FAILED, None, error))
 
     async def _end(self, record: Record, state: JobState, result: bytes | None, error: str | None) -> None:
         is_ours = await self._store.finish(record, state, result, error)

@@ -61,7 +61,7 @@ class JobItem(NamedTuple):
     """An item that the handler of a job has yielded or emitted.
 
     Attributes:
-        number: Its number, from 1.
+        number: Its number, from 1. A job that runs again continues with the next number.
         value: The item.
     """
 

@@ -16,6 +16,9 @@ from .status import JobState
 VERSION = 1
 """The version of the tables, in ``PRAGMA user_version``."""
 
+MAX_DELAY = 60.0
+"""The most seconds between two tries to run a job, or to write to a disk that is full."""
+
 SAMPLE = 20
 """How many of the last jobs tell how long the next ones take."""
 
@@ -38,6 +41,7 @@ _TABLES = (
         not_before REAL NOT NULL DEFAULT 0,
         done REAL,
         total REAL,
+        past_items INTEGER NOT NULL DEFAULT 0,
         error TEXT,
         key TEXT,
         fingerprint BLOB,
@@ -96,7 +100,7 @@ class Store:
                 f"tables, and this release has {VERSION}): let that release finish its jobs, and remove the file"
             )
 
-    async def add(self, job: NewJob, most: int) -> tuple[Record, bool]:
+    async def add(self, job: NewJob, most: int) -> tuple[Record, Outlook, bool]:
         """Accept a job, unless one with its key is there.
 
         Args:
@@ -104,17 +108,17 @@ class Store:
             most: The most jobs that may be pending.
 
         Returns:
-            The job, or the one with its key; and whether it is new.
+            The job, or the one with its key; what it has to expect; and whether it is new.
 
         Raises:
             IdempotencyConflict: The job with its key is another one.
             TooManyJobs: There are too many.
         """
 
-        def statements(connection: sqlite3.Connection) -> tuple[Record, bool]:
+        def statements(connection: sqlite3.Connection) -> tuple[Record, Outlook, bool]:
             known = self._find_key(connection, job)
             if known is not None:
-                return known, False
+                return known, _outlook(connection, known), False
             (pending,) = connection.execute(f"SELECT count(*) FROM jobs WHERE {_PENDING}").fetchone()
             if pending >= most:
                 raise TooManyJobs(f"{pending} jobs are pending (max_pending={most})")
@@ -126,7 +130,7 @@ class Store:
             )
             found = _select(connection, "id = ?", job.id)
             assert found is not None
-            return found, True
+            return found, _outlook(connection, found), True
 
         return await self._database.run(statements)
 
@@ -176,18 +180,21 @@ class Store:
         """Begin the next job of a flow: return it with its packed task; None if there is none."""
 
         def statements(connection: sqlite3.Connection) -> tuple[Record, bytes] | None:
+            now = time.time()
+            # A time that is farther away than any delay was noted before the clock was set back.
             found = connection.execute(
-                "SELECT number, task FROM jobs WHERE state = ? AND flow = ? AND not_before <= ?"
+                "SELECT number, task FROM jobs WHERE state = ? AND flow = ? AND (not_before <= ? OR not_before > ?)"
                 " ORDER BY number LIMIT 1",
-                (JobState.QUEUED, flow, time.time()),
+                (JobState.QUEUED, flow, now, now + MAX_DELAY),
             ).fetchone()
             if found is None:
                 return None
             number, task = found
             connection.execute(
-                "UPDATE jobs SET state = ?, attempts = attempts + 1, started_at = ?, done = NULL, total = NULL"
+                "UPDATE jobs SET state = ?, attempts = attempts + 1, started_at = ?, done = NULL, total = NULL,"
+                " past_items = max(past_items, (SELECT coalesce(max(number), 0) FROM items WHERE job = jobs.number))"
                 " WHERE number = ?",
-                (JobState.RUNNING, time.time(), number),
+                (JobState.RUNNING, now, number),
             )
             connection.execute("DELETE FROM items WHERE job = ?", (number,))
             record = _select(connection, "number = ?", number)
@@ -244,12 +251,12 @@ class Store:
 
         Args:
             record: The job.
-            delay: Seconds before it may begin again.
+            delay: Seconds before it may begin again, at most `MAX_DELAY`.
             counts: Whether the attempt counts.
         """
         return await self._change(
             "state = ?, started_at = NULL, done = NULL, total = NULL, not_before = ?, attempts = attempts - ?",
-            (JobState.QUEUED, time.time() + delay, 0 if counts else 1),
+            (JobState.QUEUED, time.time() + min(delay, MAX_DELAY), 0 if counts else 1),
             "number = ? AND state = ? AND attempts = ?",
             (record.number, JobState.RUNNING, record.attempts),
         )
@@ -327,6 +334,8 @@ class Store:
         """Remove the jobs that ended before a time; return their ids."""
 
         def statements(connection: sqlite3.Connection) -> list[str]:
+            # After the clock was set back, the time of their end lies in the future.
+            connection.execute("UPDATE jobs SET finished_at = ?1 WHERE finished_at > ?1", (time.time(),))
             found = connection.execute("SELECT id FROM jobs WHERE finished_at <= ?", (before,)).fetchall()
             connection.execute("DELETE FROM jobs WHERE finished_at <= ?", (before,))
             return [job for (job,) in found]
@@ -369,7 +378,7 @@ def _outlook(connection: sqlite3.Connection, record: Record) -> Outlook:
     if record.finished_at is not None:
         return Outlook(None, None)
     (duration,) = connection.execute(
-        "SELECT avg(finished_at - started_at) FROM (SELECT started_at, finished_at FROM jobs"
+        "SELECT avg(max(0, finished_at - started_at)) FROM (SELECT started_at, finished_at FROM jobs"
         " WHERE finished_at IS NOT NULL AND flow = ? AND state = ? ORDER BY finished_at DESC LIMIT ?)",
         (record.flow, JobState.COMPLETED, SAMPLE),
     ).fetchone()

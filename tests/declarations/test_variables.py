@@ -27,6 +27,7 @@ from fastapi_aqueduct import (
 )
 from fastapi_aqueduct.asgi.app_options import AppOptions
 from fastapi_aqueduct.engine.timing import Timing
+from fastapi_aqueduct.jobs.options import JobOptions
 from fastapi_aqueduct.testing import client, inline
 from fastapi_aqueduct.variables import DELIMITER, numbers_of, part
 
@@ -314,6 +315,7 @@ def test_every_number_of_flows_steps_and_applications_has_a_variable() -> None:
         (FlowStep.__init__, numbers_of(FlowStep.__init__)),
         (Aqueduct.__init__, numbers_of(AppOptions)),
         (UploadLimits, {name.removeprefix("upload_limits.") for name in numbers_of(AppOptions)}),
+        (Jobs.__init__, numbers_of(JobOptions)),
     ):
         numbers = [
             name
@@ -326,7 +328,8 @@ def test_every_number_of_flows_steps_and_applications_has_a_variable() -> None:
 def test_the_page_has_every_variable() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     made = [setting.option for setting in [*make_flow().settings, *stars.flow.settings]]
-    for option in [*made, *numbers_of(AppOptions), *(f"nprocs.{name}" for name in numbers_of(Autoscale))]:
+    made += [*numbers_of(AppOptions), *numbers_of(JobOptions)]
+    for option in [*made, *(f"nprocs.{name}" for name in numbers_of(Autoscale))]:
         assert f"`{DELIMITER.join(map(part, option.split('.')))}`" in page, option
 
 

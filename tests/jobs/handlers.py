@@ -65,7 +65,7 @@ class Worker(BaseTaskHandler):
                 self.saw_cancel.set()
                 return
         if task.name == "bad":
-            raise ValueError("bad work")
+            raise ValueError("bad work" if task.payload is None else task.payload)
         task.done = task.name.upper()
 
 

@@ -9,7 +9,7 @@ SOURCE = """
     from fastapi_aqueduct import Aqueduct, Flow, FlowStep, Job, Jobs, JobStatus
     from tests.jobs.handlers import Pausing, Work
 
-    flow = Flow(FlowStep(Pausing(), nprocs=2), mp_start_method="forkserver")
+    flow = Flow(FlowStep(Pausing(), nprocs=2), mp_start_method="forkserver", stop_timeout=1.0)
     jobs = Jobs("jobs.db", max_retries=5)
     app = FastAPI(lifespan=Aqueduct(flow, jobs=jobs).lifespan)
 

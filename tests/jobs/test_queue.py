@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import stat
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from fastapi_aqueduct import (
+    ConfigurationError,
     Flow,
     FlowStep,
     JobCancelled,
@@ -26,6 +29,7 @@ from fastapi_aqueduct import (
     UsageError,
 )
 from fastapi_aqueduct.jobs import journal
+from fastapi_aqueduct.jobs.options import JobOptions
 from fastapi_aqueduct.jobs.queue import JobQueue
 from fastapi_aqueduct.testing import inline
 
@@ -68,6 +72,8 @@ async def test_a_job_that_fails(tmp_path: Path) -> None:
         with pytest.raises(JobFailed, match="ValueError: bad work"):
             await asyncio.wait_for(job, DEADLINE)
         assert (await job.refresh()).error == "ValueError: bad work"
+        with pytest.raises(JobFailed, match=r"ValueError: a name: \\udcff"):
+            await asyncio.wait_for(await jobs.submit(Work("bad", "a name: \udcff")), DEADLINE)
 
 
 async def test_the_queue_and_its_end(tmp_path: Path) -> None:
@@ -175,6 +181,8 @@ async def test_a_worker_that_dies(tmp_path: Path) -> None:
         job = await jobs.submit(Work("a", str(tmp_path / "marker")))
         assert (await asyncio.wait_for(job, DEADLINE)).done == "at last"
         assert (await job.refresh()).attempts == 2
+        # A client that has the item of the first attempt gets that of the second.
+        assert [change.number async for change in job.follow(after=1) if isinstance(change, JobItem)] == [2]
         await jobs.stop()
         once = JobQueue(tmp_path / "once.db", max_retries=0)
         await once.start([flow])
@@ -266,7 +274,7 @@ async def test_a_submission_that_is_cancelled(tmp_path: Path) -> None:
             submission.cancel()
             await asyncio.wait([submission])
         await asyncio.wait_for(await jobs.submit(Work("b")), DEADLINE)
-        await eventually(lambda: not jobs._adding)
+        await eventually(lambda: not jobs._changing)
         select = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')"
 
         async def pending() -> int:
@@ -275,3 +283,79 @@ async def test_a_submission_that_is_cancelled(tmp_path: Path) -> None:
         async with asyncio.timeout(DEADLINE):
             while await pending():
                 await asyncio.sleep(0.01)
+        await eventually(lambda: not list((tmp_path / "jobs.db-files").glob("*.task")))
+
+
+async def test_a_cancellation_that_is_cancelled(tmp_path: Path) -> None:
+    """A job that is cancelled in the store hears of it, also when its caller has not waited for that."""
+    worker = Worker(is_open=False)
+    async with queue_of(worker, tmp_path) as jobs:
+        job = await jobs.submit(Work("a"))
+        await eventually(lambda: worker.begun)
+        cancelling = asyncio.create_task(job.cancel())
+        while not jobs._changing:
+            await asyncio.sleep(0)
+        cancelling.cancel()
+        await asyncio.to_thread(handlers.wait_for, worker.saw_cancel)
+        worker.gate.set()
+
+
+async def test_a_file_that_cannot_be_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It keeps nobody from hearing that the job has ended."""
+    worker = Worker(is_open=False)
+    async with queue_of(worker, tmp_path) as jobs:
+        job = await jobs.submit(Work("a"))
+        (tmp_path / "jobs.db-files" / f"{job.id}.task").mkdir()
+        worker.gate.set()
+        assert (await asyncio.wait_for(job, DEADLINE)).done == "A"
+    assert f"{job.id}.task of a job cannot be removed: [Errno 21] Is a directory" in caplog.text
+
+
+async def test_a_clock_that_is_set_back(tmp_path: Path) -> None:
+    """Jobs that were put back run, and those that have ended expire."""
+    async with queue_of(Worker(), tmp_path) as jobs:
+        ended = (await jobs.submit(Work("a"))).id
+        await asyncio.wait_for(jobs.wait(ended), DEADLINE)
+        jobs.pause()
+        await jobs.submit(Work("b"))
+        later = f"UPDATE jobs SET not_before = {time.time() + 1e6}, finished_at = finished_at + 1e6"
+        await jobs._store._database.run(lambda connection: connection.execute(later))
+    worker = Worker()
+    async with queue_of(worker, tmp_path, keep_for=0.01) as jobs:
+        await eventually(lambda: worker.begun == ["b"])
+        with pytest.raises(JobNotFound):
+            async with asyncio.timeout(DEADLINE):
+                while await jobs.status(ended):
+                    await asyncio.sleep(0.01)
+
+
+async def test_numbers_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AQUEDUCT_JOBS__MAX_PENDING", "7")
+    async with queue_of(Worker(), tmp_path, max_retries=1) as jobs:
+        assert jobs.options == JobOptions(max_pending=7, max_retries=1)
+    monkeypatch.setenv("AQUEDUCT_JOBS__MAX_RUN", "7")
+    with pytest.raises(ConfigurationError, match="did you mean AQUEDUCT_JOBS__MAX_RUNNING"):
+        async with queue_of(Worker(), tmp_path):
+            raise AssertionError
+
+
+async def test_a_disk_that_is_full_of_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A job is refused, and leaves no file; one that ends meanwhile waits with its result.
+
+    The limit is that of the kernel for the size of a file, which it reports much as it does a full disk.
+    """
+    worker = Worker(is_open=False)
+    async with queue_of(worker, tmp_path) as jobs:
+        job = await jobs.submit(Work("a", bytes(1 << 22)))
+        await eventually(lambda: worker.begun)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 21, hard))
+        try:
+            with pytest.raises(StoreFull, match="no space is left for the files of jobs"):
+                await jobs.submit(Work("b", bytes(1 << 22)))
+            assert [file.name for file in (tmp_path / "jobs.db-files").glob("*.*k")] == [f"{job.id}.task"]
+            worker.gate.set()
+            await eventually(lambda: "its end cannot be stored" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (await asyncio.wait_for(job, DEADLINE)).done == "A"

@@ -70,6 +70,23 @@ def test_another_process_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         process.wait(DEADLINE)
 
 
+def test_a_stop_while_a_client_follows(tmp_path: Path) -> None:
+    """The stream and the server end; the job goes on at the next start, and this was no attempt."""
+    write_script(tmp_path, SOURCE)
+    with running(tmp_path) as service:
+        job = ask(f"{service.url}/works?name=slow&payload=5", "POST").headers["location"]
+        headers = {"accept": "text/event-stream"}
+        with httpx.stream("GET", service.url + job, headers=headers, timeout=2 * DEADLINE, verify=False) as answer:
+            lines = answer.iter_lines()
+            assert any('"state":"running"' in line for line in lines)
+            service.process.terminate()
+            assert not any("cancelled" in line for line in lines)
+        service.process.wait(3 * DEADLINE)
+    with running(tmp_path) as service:
+        assert wait_until(lambda: completed(service.url + job), 3 * DEADLINE), service.log()
+        assert ask(service.url + job).json()["attempts"] == 1
+
+
 def test_ten_thousand_jobs_survive_a_kill(tmp_path: Path) -> None:
     """The server is killed with its workers while jobs come and run; each job that it has accepted completes."""
     write_script(tmp_path, SOURCE)
