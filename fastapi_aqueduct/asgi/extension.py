@@ -161,8 +161,8 @@ class Aqueduct:
         Raises:
             StartError, StartTimeout: As for `Flow.start`; the application does not start, and nothing is left running.
             StoreError: The store of jobs cannot be used, or another process has it.
-            ConfigurationError: An endpoint cannot work in the application; for example, its flow is missing, or its jobs
-                are.
+            ConfigurationError: An endpoint cannot work in the application; for example, its flow or its jobs are
+                missing.
         """
         async with self.run(app):
             yield {"aqueduct": self}
@@ -244,7 +244,7 @@ class Aqueduct:
         self._pipeline.assign(self.flows)
         await self._flow_set.start(is_shared=self._pipeline.kind != "own")
         if self._registers_metrics:
-            self._unregister_metrics = _register_metrics(self.flows)
+            self._unregister_metrics = _register_metrics(self.flows, self.jobs)
         self._process.apply()
         self._probes.has_started = True
         if self._options.handles_signals:
@@ -287,9 +287,9 @@ def _check_flows(flows: tuple[object, ...]) -> None:
             raise ConfigurationError(f"Aqueduct needs flows, got {flow!r}{advice}")
 
 
-def _register_metrics(flows: tuple[Flow, ...]) -> Callable[[], None]:
+def _register_metrics(flows: tuple[Flow, ...], jobs: FlowJobs | None) -> Callable[[], None]:
     if find_spec("prometheus_client") is None:
         return lambda: None
     from ..metrics.prometheus import publication
 
-    return publication.add(flows)
+    return publication.add(flows, jobs)

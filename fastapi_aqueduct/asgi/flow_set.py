@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..flow import Flow, FlowState
@@ -26,6 +26,9 @@ class FlowJobs(Protocol):
 
     async def stop(self) -> None:
         """Stop, after the flows."""
+
+    def statistics(self) -> Mapping[str, object]:
+        """Count the jobs, by flow."""
 
 
 class FlowSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from .packing import Packed, pack, unpack_item
 from .records import NewJob, Outlook, Record, status_of
 from .runner import slots_of
 from .spool import RESULT, TASK, Spool
+from .statistics import JobStatistics
 from .status import JobItem, JobState, JobStatus
 from .store import Store
 from .tenure import Tenure
@@ -212,6 +214,16 @@ class JobQueue:
             await tenure.follow_others()
 
     # The jobs
+
+    def statistics(self) -> dict[str, JobStatistics]:
+        """Count the jobs, by flow: read from the file in the calling thread. Empty where another process runs them."""
+        if self._tenure is None:
+            return {}
+        try:
+            return self._store.statistics(self._flows)
+        except sqlite3.Error as exc:
+            log.warning("jobs in %s cannot be counted: %s", self.path, str(exc))
+            return {}
 
     async def submit(self, task: T, flow: Flow | None = None) -> Job[T]:
         """Accept a task as a job. When this returns, it is on the disk, and runs even if this process is killed.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..exceptions import IdempotencyConflict, StoreError, TooManyJobs
 from .database import Database
 from .records import COLUMNS, NewJob, Outlook, Record
+from .statistics import JobStatistics
 from .status import JobState
 
 VERSION = 1
@@ -59,6 +61,23 @@ _TABLES = (
         content BLOB NOT NULL,
         PRIMARY KEY (job, number)
     ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE ends (
+        flow TEXT NOT NULL,
+        state TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (flow, state)
+    ) WITHOUT ROWID
+    """,
+    # They outlive the jobs, as counters must.
+    """
+    CREATE TRIGGER count_ends AFTER UPDATE OF finished_at ON jobs
+    WHEN OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL
+    BEGIN
+        INSERT INTO ends VALUES (NEW.flow, NEW.state, 1)
+        ON CONFLICT DO UPDATE SET count = count + 1;
+    END
     """,
     f"PRAGMA user_version = {VERSION}",
 )
@@ -150,6 +169,28 @@ class Store:
     async def count_pending(self) -> int:
         """Count the jobs that are in the queue or running."""
         return int(await self._value(f"SELECT count(*) FROM jobs WHERE {_PENDING}"))
+
+    def statistics(self, flows: Iterable[str]) -> dict[str, JobStatistics]:
+        """Count the jobs of flows, in the calling thread, over a connection of its own.
+
+        Raises:
+            sqlite3.Error: The file cannot be read.
+        """
+        found = {flow: JobStatistics.zero() for flow in flows}
+        with contextlib.closing(sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            pending = connection.execute(
+                f"SELECT flow, state, count(*), ? - min(created_at) FROM jobs WHERE {_PENDING} GROUP BY flow, state",
+                (time.time(),),
+            ).fetchall()
+            ended = connection.execute("SELECT flow, state, count FROM ends").fetchall()
+        for flow, state, count, age in pending:
+            if flow in found:
+                found[flow].pending[state] = count
+                found[flow] = found[flow]._replace(oldest_age=max(found[flow].oldest_age, age))
+        for flow, state, count in ended:
+            if flow in found:
+                found[flow].ended[state] = count
+        return found
 
     async def find(self, job: str) -> tuple[Record, Outlook] | None:
         """Return a job, and what it has to expect; None if there is none."""
@@ -335,7 +376,8 @@ class Store:
 
         def statements(connection: sqlite3.Connection) -> list[str]:
             # After the clock was set back, the time of their end lies in the future.
-            connection.execute("UPDATE jobs SET finished_at = ?1 WHERE finished_at > ?1", (time.time(),))
+            now = time.time()
+            connection.execute("UPDATE jobs SET finished_at = ? WHERE finished_at > ?", (now, now))
             found = connection.execute("SELECT id FROM jobs WHERE finished_at <= ?", (before,)).fetchall()
             connection.execute("DELETE FROM jobs WHERE finished_at <= ?", (before,))
             return [job for (job,) in found]

@@ -87,6 +87,16 @@ def families(flows: Mapping[str, FlowStatistics]) -> Iterator[Metric]:
     yield from (metric for metric in metrics if metric.samples)
 
 
+def job_families(jobs: Mapping[str, object]) -> Iterator[Metric]:
+    """Make the metrics of jobs; those without a value are left out.
+
+    Args:
+        jobs: The statistics of the jobs, by flow.
+    """
+    metrics = [family.metric([([flow], found) for flow, found in jobs.items()], ["flow"]) for family in _OF_JOBS]
+    yield from (metric for metric in metrics if metric.samples)
+
+
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     bounds = [*map(floatToGoString, histogram.bounds), "+Inf"]
     return list(zip(bounds, accumulate(histogram.counts), strict=True))
@@ -174,4 +184,10 @@ _OF_FLOWS = (
     Family(_COUNTER, "aqueduct_refusals", "Calls and uploads that were refused", _refusals, "reason"),
     Family(_GAUGE, "aqueduct_uploads_arriving", "Bodies of requests that are arriving", "uploads"),
     Family(_GAUGE, "aqueduct_arena_bytes", "Shared memory", _arena, "kind"),
+)
+
+_OF_JOBS = (
+    Family(_GAUGE, "aqueduct_jobs", "Jobs that have not ended", "pending", "state"),
+    Family(_GAUGE, "aqueduct_oldest_job_seconds", "Age of the oldest job that has not ended", "oldest_age"),
+    Family(_COUNTER, "aqueduct_jobs_ended", "Jobs that have ended", "ended", "outcome"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from ..engine.statistics import FlowStatistics
 from ..logger import log
-from .families import families
+from .families import families, job_families
 
 
 class Measured(Protocol):
@@ -30,6 +30,13 @@ class Measured(Protocol):
         """Return a snapshot."""
 
 
+class MeasuredJobs(Protocol):
+    """What metrics of jobs are read from: a `fastapi_aqueduct.Jobs`."""
+
+    def statistics(self) -> Mapping[str, object]:
+        """Count the jobs, by flow."""
+
+
 class AqueductCollector(Collector):
     """Collects the statistics of flows at each scrape.
 
@@ -38,9 +45,13 @@ class AqueductCollector(Collector):
 
     Args:
         flows: The flows. Flows that share a name are numbered in the label ``flow``.
+
+    Attributes:
+        jobs: The jobs, which may be appended and removed.
     """
 
     def __init__(self, flows: Sequence[Measured] = ()) -> None:
+        self.jobs: list[MeasuredJobs] = []
         self._labels: dict[Measured, str] = {}
         self.add(flows)
 
@@ -71,9 +82,10 @@ class AqueductCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics of all flows."""
+        """Return the metrics of all flows and jobs."""
         flows = {label: flow.statistics() for flow, label in self._labels.items()}
         yield from families(flows)
+        yield from job_families({flow: found for jobs in self.jobs for flow, found in jobs.statistics().items()})
 
 
 def _label(name: str, is_shared: bool, taken: Container[str]) -> str:
@@ -99,22 +111,25 @@ class Publication:
         self._lock = threading.Lock()
         self._has_warned = False
 
-    def add(self, flows: Sequence[Measured]) -> Callable[[], None]:
+    def add(self, flows: Sequence[Measured], jobs: MeasuredJobs | None = None) -> Callable[[], None]:
         """Publish flows until the returned function is called.
 
         Args:
             flows: The flows.
+            jobs: Their jobs.
 
         Returns:
-            A function that removes the flows.
+            A function that removes both.
         """
+        found = [] if jobs is None else [jobs]
         self._check_mode()
         with self._lock:
             if not self._uses:
                 self._registry.register(self._collector)
             self._uses.update(flows)
             self._collector.add(flows)
-        return lambda: self._remove(flows)
+            self._collector.jobs += found
+        return lambda: self._remove(flows, found)
 
     def _check_mode(self) -> None:
         """Warn once if the pages of this process are made from files, and not from collectors."""
@@ -125,8 +140,9 @@ class Publication:
                 "prometheus_client shows no metrics of flows, unless an AqueductCollector is registered in its registry"
             )
 
-    def _remove(self, flows: Sequence[Measured]) -> None:
+    def _remove(self, flows: Sequence[Measured], jobs: Sequence[MeasuredJobs]) -> None:
         with self._lock:
+            self._collector.jobs = [found for found in self._collector.jobs if found not in jobs]
             self._uses.subtract(flows)
             self._uses = +self._uses
             self._collector.remove([flow for flow in flows if flow not in self._uses])

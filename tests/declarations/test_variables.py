@@ -21,6 +21,7 @@ from fastapi_aqueduct import (
     ConfigurationError,
     Flow,
     FlowStep,
+    Jobs,
     Setting,
     UploadLimits,
     WorkerOptions,

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException
+from prometheus_client import REGISTRY
 
 from fastapi_aqueduct import (
     Aqueduct,
@@ -210,6 +211,27 @@ async def test_jobs_that_nobody_runs(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=f"{place}: its jobs were not given to Aqueduct"):
             async with Aqueduct(flow).run(app):
                 raise AssertionError
+
+
+async def test_metrics(tmp_path: Path) -> None:
+    worker = Worker(is_open=False)
+    async with serving(tmp_path, worker) as (http, _):
+        running = (await http.post("/works?name=a")).headers["location"]
+        await eventually(lambda: worker.begun)
+        queued = (await http.post("/works?name=b")).headers["location"]
+        assert REGISTRY.get_sample_value("aqueduct_jobs", {"flow": "flow", "state": "running"}) == 1
+        assert REGISTRY.get_sample_value("aqueduct_jobs", {"flow": "flow", "state": "queued"}) == 1
+        oldest = REGISTRY.get_sample_value("aqueduct_oldest_job_seconds", {"flow": "flow"})
+        assert oldest is not None and 0 < oldest
+        await http.delete(queued)
+        await http.delete(queued)
+        worker.gate.set()
+        await http.get(running, params={"wait": 20})
+        for outcome, count in (("completed", 1), ("failed", 0), ("cancelled", 1)):
+            labels = {"flow": "flow", "outcome": outcome}
+            assert REGISTRY.get_sample_value("aqueduct_jobs_ended_total", labels) == count
+        assert REGISTRY.get_sample_value("aqueduct_oldest_job_seconds", {"flow": "flow"}) == 0
+    assert REGISTRY.get_sample_value("aqueduct_oldest_job_seconds", {"flow": "flow"}) is None
 
 
 def test_a_fingerprint_of_sets() -> None:

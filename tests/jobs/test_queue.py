@@ -353,7 +353,7 @@ async def test_a_disk_that_is_full_of_files(tmp_path: Path, caplog: pytest.LogCa
         try:
             with pytest.raises(StoreFull, match="no space is left for the files of jobs"):
                 await jobs.submit(Work("b", bytes(1 << 22)))
-            assert [file.name for file in (tmp_path / "jobs.db-files").glob("*.*k")] == [f"{job.id}.task"]
+            assert [file.name for file in (tmp_path / "jobs.db-files").glob("*.task")] == [f"{job.id}.task"]
             worker.gate.set()
             await eventually(lambda: "its end cannot be stored" in caplog.text)
         finally:

@@ -254,6 +254,7 @@ def test_the_page_on_metrics_has_each_with_its_type_and_labels() -> None:
         (families._OF_STEPS, ["flow", "step"]),
         (families._OF_WORKERS, ["flow", "step", "worker", "version"]),
         (families._OF_FLOWS, ["flow"]),
+        (families._OF_JOBS, ["flow"]),
     ):
         for family in group:
             kind = family.type.__name__.removesuffix("MetricFamily").lower()
