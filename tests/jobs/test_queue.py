@@ -301,7 +301,7 @@ async def test_a_cancellation_that_is_cancelled(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_cannot_be_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It keeps nobody from hearing that the job has ended."""
+    """It keeps no caller from hearing that the job has ended."""
     worker = Worker(is_open=False)
     async with queue_of(worker, tmp_path) as jobs:
         job = await jobs.submit(Work("a"))
