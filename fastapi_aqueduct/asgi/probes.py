@@ -63,7 +63,8 @@ def _symptoms(flows: Sequence[FlowStatistics], is_draining: bool) -> Iterator[tu
         yield "draining", "the server was told to stop"
     for flow in flows:
         if flow.state != FlowState.RUNNING:
-            yield flow.state, f"flow {flow.name} is {flow.state}"
+            because = f": {flow.reason.partition(chr(10))[0]}" * bool(flow.reason)
+            yield flow.state, f"flow {flow.name} is {flow.state}{because}"
             continue
         if flow.silent_for:
             word = "failed" if any(step.is_given_up for step in flow.steps) else "hanging"

@@ -316,7 +316,7 @@ class LocalEngine(EngineCalls):
         if self.owner.is_here():
             # Only the thread of the loop may change the accounts; an endpoint for metrics may run in another thread.
             self.memory.arena.collect()
-        stages, recorder = self.dispatcher.stages, self.dispatcher.recorder
+        stages, recorder, outcomes = self.dispatcher.stages, self.dispatcher.recorder, self.dispatcher.outcomes
         template = self.supervisor.launcher.template
         workers = [worker for stage in stages for worker in stage.pool.all_workers()]
         retained = [offset for worker in workers for offset in list(worker.retained)]
@@ -327,7 +327,10 @@ class LocalEngine(EngineCalls):
             arena=self.memory.statistics(retained),
             in_flight=self.dispatcher.in_flight,
             uploads=len(self.memory.arrivals),
-            **self.dispatcher.outcomes,
+            completed=outcomes["completed"],
+            failed=outcomes["failed"],
+            timed_out=outcomes["timed_out"],
+            cancelled=outcomes["cancelled"],
             histograms=recorder.histograms() if recorder is not None else None,
             refusals=self.memory.refusals.by_reason(),
             template=template.statistics() if template is not None else None,

@@ -340,6 +340,7 @@ class FlowStatistics:
         template: Its template process; None without the option ``template``, and while the flow does not run.
         silent_for: Seconds for which the pipeline process of several API processes has given no sign of life; 0 while
             that may be normal. The other numbers are from before.
+        reason: Why it does not run, if that is known: what ended the pipeline process, or the last attempt to start it.
     """
 
     name: str
@@ -356,6 +357,7 @@ class FlowStatistics:
     refusals: Mapping[str, int] = field(default_factory=dict)
     template: TemplateStatistics | None = None
     silent_for: float = 0.0
+    reason: str = ""
 
 
 def statistics_at_rest(

@@ -78,6 +78,7 @@ def run(*steps: StepStatistics) -> FlowStatistics:
         ([RUNNING, RUNNING], True, False, "ready", True, True, []),
         ([RUNNING], False, False, "ready", False, True, []),
         ([STARTS], False, False, "starting", False, True, ["flow flow is starting"]),
+        ([replace(STARTS, reason="no model\n1")], True, False, "starting", False, True, ["starting: no model"]),
         ([RUNNING, STARTS], False, False, "starting", False, True, ["is starting"]),
         ([STOPPED], False, False, "stopped", False, True, ["is stopped"]),
         ([STOPPED], True, False, "stopped", False, False, ["is stopped"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
@@ -22,16 +23,15 @@ class Unmappable(LoopPipeline):
     """A pipeline whose memory this process cannot map for some time, as when it may have no more addresses.
 
     Attributes:
-        times: How often that is so.
+        is_mappable: Whether it can.
     """
 
-    times = 0
+    is_mappable = True
 
     def connect(self, deadline: float) -> ClientEnd:
         """Connect; see `Rendezvous.connect`."""
         end = super().connect(deadline)
-        if self.times:
-            self.times -= 1
+        if not self.is_mappable:
             pipe = os.pipe()
             os.dup2(pipe[0], end.memory_fd, inheritable=False)
             for fd in pipe:
@@ -43,7 +43,7 @@ def build(options: EngineOptions) -> RemoteEngine:
     return RemoteEngine(options, Unmappable(options))
 
 
-async def test_memory_that_cannot_be_mapped_is_mapped_when_that_is_possible() -> None:
+async def test_memory_that_cannot_be_mapped_is_mapped_when_that_is_possible(caplog: pytest.LogCaptureFixture) -> None:
     flow = Flow(Each(handlers.add_one))
     with flow._lifecycle.built_by(build):
         async with flow:
@@ -53,17 +53,23 @@ async def test_memory_that_cannot_be_mapped_is_mapped_when_that_is_possible() ->
             assert isinstance(pipeline, Unmappable)
             (guest,) = pipeline.gateway.guests
             async with beside(flow):
-                pipeline.times = 2
+                pipeline.is_mappable = False
                 guest._end()
-                await eventually(lambda: not pipeline.times and engine._connection is not None)
+                await eventually(lambda: "no shared memory" in flow.statistics().reason)
+                assert flow.statistics().state == "starting"
+                pipeline.is_mappable = True
+                await eventually(lambda: engine._connection is not None)
+                assert not flow.statistics().reason
                 done = await outcome(flow.process(Job(number=1), DEADLINE))
                 assert isinstance(done, Job), repr(done)
+    heard = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert ["lost its pipeline" in line for line in heard if "lost" in line or "runs again" in line] == [True, False]
 
 
 async def test_memory_that_cannot_be_mapped_is_an_error_of_the_start() -> None:
     flow = Flow(Each(handlers.add_one))
     pipeline = Unmappable(flow._lifecycle.options)
-    pipeline.times = 1
+    pipeline.is_mappable = False
     with flow._lifecycle.built_by(lambda options: RemoteEngine(options, pipeline)):
         with pytest.raises(StartError, match="the system gives it no shared memory") as raised:
             await flow.start_async()

@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from ...exceptions import NotRunningError
@@ -152,6 +153,8 @@ class RemoteEngine(EngineCalls):
                 self._connection.detach(self._loop_ended, handed=False)
             self._connection.attach(loop)
         else:
+            if before is not loop:
+                self._search.detach(before)  # one that has only stopped still has the task that looks
             self._search.begin(loop)
         self._view.attach(loop)
         self._logs.attach(loop)
@@ -201,7 +204,7 @@ class RemoteEngine(EngineCalls):
                     await self._ended.wait()
         self.detach()
         if self._connection is not None:
-            self._forget_connection(self._connection, self._stopped)
+            self._forget_connection(self._connection, self._stopped, "the flow was stopped")
         self._search.close()
         self.owner.end_background()
 
@@ -212,7 +215,7 @@ class RemoteEngine(EngineCalls):
             state: State of the flow.
         """
         if self._connection is None:
-            return self._view.statistics(FlowState.STARTING)
+            return replace(self._view.statistics(FlowState.STARTING), reason=self._search.reason)
         if self.owner.is_here():
             self._connection.collect()
         return self._view.statistics(state)
@@ -249,7 +252,9 @@ class RemoteEngine(EngineCalls):
     def _running(self) -> Connection:
         if self._connection is None:
             raise self._options.refusals.count(
-                NotRunningError(f"flow {self.name} has no pipeline process now: {self._search.reason}")
+                NotRunningError(
+                    f"flow {self.name} has no pipeline process now: {self._search.reason or 'it is being started'}"
+                )
             )
         return self._connection
 
@@ -302,7 +307,7 @@ class RemoteEngine(EngineCalls):
             return
         self._search.reason = reason
         error = f"the task ended with the pipeline of flow {self.name}: {reason}"
-        self._forget_connection(connection, lambda: NotRunningError(error))
+        self._forget_connection(connection, lambda: NotRunningError(error), reason)
         if self._ended is not None:
             self._ended.set()
         if self._search.is_over:
@@ -313,11 +318,11 @@ class RemoteEngine(EngineCalls):
         if self.loop is not None:
             self._search.begin(self.loop)
 
-    def _forget_connection(self, connection: Connection, error: Callable[[], Exception]) -> None:
+    def _forget_connection(self, connection: Connection, error: Callable[[], Exception], reason: str) -> None:
         self._connection = None
         connection.close(error)
         self._trials.lose()
-        self._requests.end(self._search.reason)
+        self._requests.end(reason)
         self._view.end()
         self._outcomes.update(connection.submissions.outcomes)
 

@@ -100,7 +100,7 @@ class GuestTicket(Ticket):
 
 
 class GuestOutlet(Outlet):
-    """Receives the items of a task for an API process, and counts those that its consumer has not taken.
+    """Receives the items of a task for an API process.
 
     Args:
         answers: Sends them there.
@@ -116,11 +116,6 @@ class GuestOutlet(Outlet):
         self._answers = answers
         self._task = task
         self._has_left = False
-        self._untaken = 0
-
-    def __len__(self) -> int:
-        """Return the number of items that the consumer has not taken, as far as this process knows."""
-        return self._untaken
 
     def done(self) -> bool:
         """Tell whether it has an end already, or none is wanted."""
@@ -135,7 +130,6 @@ class GuestOutlet(Outlet):
         """Send an item."""
         self.has_items = True
         self.arrived_at = self.last_at = now
-        self._untaken += 1
         self._answers.send_item(self._task, item)
 
     def take(self, weight: int) -> None:

@@ -183,7 +183,7 @@ class Requests:
         error = decode_logged(message.error)[0] if isinstance(message, Failed) else None
         result = self._read_pair(message) if isinstance(message, AnsweredPair) else getattr(message, "value", None)
         future = self._waiting.pop(message.number, None)
-        if future is None or future.done():
+        if future is None or future.done() or future.get_loop().is_closed():
             return
         if error is not None:
             future.set_exception(error)

@@ -48,14 +48,14 @@ class Search:
         join: Uses a connection that was looked for again.
 
     Attributes:
-        reason: Why there is no pipeline process.
+        reason: Why there is no pipeline process, if that is known.
         is_over: Whether none is looked for any more.
     """
 
     def __init__(
         self, flow: str, start_timeout: float, rendezvous: Rendezvous, join: Callable[[ClientEnd], None]
     ) -> None:
-        self.reason = "it is being started"
+        self.reason = ""
         self.is_over = False
         self._flow = flow
         self._start_timeout = start_timeout
@@ -80,7 +80,8 @@ class Search:
             except StartError as exc:
                 if exc.exit_code != -signal.SIGKILL:  # by a person, or by the system, which has no memory at present
                     raise
-                log.warning("flow %s is started again: %s", self._flow, str(exc))
+                self.reason = str(exc)
+                log.warning("flow %s is started again: %s", self._flow, self.reason)
             await asyncio.sleep(pause)
         return await self._connect(deadline)
 
@@ -144,5 +145,6 @@ class Search:
                 log.error("flow %s has no pipeline: %s", self._flow, self.reason, exc_info=unexpected)
                 await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             else:
-                log.info("flow %s runs in the pipeline process %d", self._flow, end.welcome.pid)
+                # As loud as the loss: else a log without infos ends with that.
+                log.warning("flow %s runs again, in the pipeline process %d", self._flow, end.welcome.pid)
                 return

@@ -280,7 +280,7 @@ class Supervisor:
             log.warning(message, worker.name, self._name, worker.pid, problem)
         else:
             message = "the model of a worker of %s in flow %s (pid %d) is healthy again"
-            log.info(message, worker.name, self._name, worker.pid)
+            log.warning(message, worker.name, self._name, worker.pid)
 
     def _on_ready(self, pool: Pool, slot: Slot, worker: WorkerHandle) -> None:
         pool.note_ready(worker)
