@@ -11,7 +11,21 @@ from typing import Any
 
 from fastapi_aqueduct import BaseTaskHandler
 
-from ..handlers import DEADLINE
+from ..handlers import DEADLINE, Gate
+
+
+class Unclear:
+    """Is neither true nor false, as an array."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("it is ambiguous")
+
+
+class Mute(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise LookupError("no text")
 
 
 class Checked(BaseTaskHandler):
@@ -36,6 +50,12 @@ class Checked(BaseTaskHandler):
             raise ValueError("the device is gone" + "!" * 2000)
         if says == "exit":
             raise SystemExit("not this time")
+        if says == "mute":
+            raise Mute
+        if says == "unclear":
+            return Unclear()
+        if says == "gate":
+            Gate(self.directory, "check").enter()
         if says == "hang":
             path.unlink()  # the next worker does not
             time.sleep(DEADLINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,10 @@ import pytest
 from fastapi_aqueduct import BaseTaskHandler, ConfigurationError, Flow, FlowStep
 from fastapi_aqueduct.engine.statistics import DeathCause
 from fastapi_aqueduct.engine.timing import Timing
-from fastapi_aqueduct.engine.workers.health import Health
+from fastapi_aqueduct.engine.workers.health import Health, limit_of
 
-from ..handlers import Job
-from ..support import eventually, forked, pids, running
+from ..handlers import Gate, Job
+from ..support import engine_of, eventually, forked, pids, running
 from .checked import (
     Checked,
     CheckedAsyncGenerator,
@@ -107,6 +108,33 @@ async def test_the_log_says_when_that_changes(tmp_path: Path, caplog: pytest.Log
         assert found == [f"{name} is unhealthy: SystemExit: not this time", f"{name} is healthy again"]
 
 
+async def test_nothing_that_a_check_returns_or_raises_ends_its_worker(tmp_path: Path) -> None:
+    async with running(flow_of(Checked(tmp_path))) as flow:
+        (pid,) = pids(flow)
+        say(tmp_path, "unclear")
+        await eventually(lambda: problems(flow) == ("ValueError: it is ambiguous",))
+        say(tmp_path, "mute")
+        await eventually(lambda: problems(flow) == ("Mute",))
+        assert pids(flow) == [pid]
+
+
+async def test_a_task_that_waits_for_the_end_of_a_check_does_not_hang(tmp_path: Path) -> None:
+    """Its worker is in no call, so `handle_timeout` does not count."""
+    gate = Gate(tmp_path, "check")
+    async with running(flow_of(Checked(tmp_path), check_timeout=None)) as flow:
+        (worker,) = engine_of(flow).dispatcher.stages[0].pool.all_workers()
+        say(tmp_path, "gate")
+        await eventually(gate.is_entered)
+        task = asyncio.create_task(flow.process(Job(), 60))
+        await eventually(lambda: worker.in_flight)
+        task.cancel()
+        await eventually(task.done)
+        assert worker.in_flight
+        assert worker.hanging_since() == math.inf
+        gate.open()
+        await flow.process(Job(), 60)
+
+
 async def test_no_check_runs_in_the_middle_of_a_call(tmp_path: Path) -> None:
     """Also if the call reads what the worker is sent."""
     async with running(flow_of(Looking(tmp_path))) as flow:
@@ -141,10 +169,18 @@ async def test_the_time_limit_counts_from_the_beginning_of_the_check() -> None:
     await asked.wait()
     for _ in range(5):
         await asyncio.sleep(0.02)
+        begun_at = -1.0  # the last one has ended
     assert not ended.is_set()
     begun_at = time.monotonic()
     await ended.wait()
     health.detach()
+
+
+def test_a_coroutine_has_time_to_say_that_it_was_cancelled(tmp_path: Path) -> None:
+    """Wherever it runs; one that blocks its worker is not cancelled."""
+    for handler, limit in ((PlainAwaited, 6.0), (CheckedInLoop, 6.0), (Checked, 3.0), (CheckedCoroutine, 3.0)):
+        assert limit_of(FlowStep(handler(tmp_path), check_timeout=3.0)) == limit
+    assert limit_of(FlowStep(Checked(tmp_path), check_timeout=None)) is None
 
 
 async def test_a_worker_that_cannot_be_asked_yet_is_asked_later() -> None:

@@ -62,12 +62,12 @@ class Checks:
         self._worker.note_check(time.monotonic())
         try:
             value: Any = self._handler.check()
+            if inspect.isawaitable(value):
+                return value
+            problem = _judge(value)
         except BaseException as exc:  # also SystemExit: a check must not end its worker
-            self._report(_text_of(exc))
-            return None
-        if inspect.isawaitable(value):
-            return value
-        self._report(_judge(value))
+            problem = _text_of(exc)
+        self._report(problem)
         return None
 
     async def _wait(self, awaitable: Awaitable[Any]) -> None:
@@ -89,13 +89,18 @@ class Checks:
     def _report(self, problem: str) -> None:
         if self._worker.channel.is_closed:
             sys.exit()  # a child that the handler has forked, which would be a second worker
-        self._worker.note_check(0.0)
+        self._worker.note_check(-time.monotonic())
         self._worker.channel.send(Kind.CHECKED, problem[:MAX_TEXT].encode("utf-8", "backslashreplace"))
 
 
 def _judge(value: Any) -> str:
+    # What is no bool may raise: the truth of an array, for example.
     return "" if value is None or value else f"check() returned {value!r}"
 
 
 def _text_of(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # of its __str__
+        return name

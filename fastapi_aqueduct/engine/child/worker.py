@@ -85,7 +85,7 @@ class Worker:
         check: Calls `check` of the handler, and reports what it returns; None: it has none.
         is_between_calls: Tells whether no call of the handler is at a point where a check would disturb it.
         is_check_due: Whether the API process has asked for that.
-        note_check: Writes to the status page when a check begins.
+        note_check: Writes to the status page when a check begins or ends.
         note_call: Writes to the status page with which task, and when, a call of the handler begins. Called before
             tasks are decoded, which may be fatal, too.
     """

@@ -56,18 +56,24 @@ class StatusPage:
         """
         _TIME.pack_into(self._memory, self._own + 2 * _WORD.size, started_at)
 
-    def note_check(self, started_at: float) -> None:
-        """Note that a check of the handler begins in this process.
+    def note_check(self, time: float) -> None:
+        """Note that a check of the handler begins or ends in this process.
 
         Args:
-            started_at: The time on the clock of ``time.monotonic``; 0 when it has ended.
+            time: The time on the clock of ``time.monotonic``; negative when it ends.
         """
-        _TIME.pack_into(self._memory, self._own + 3 * _WORD.size, started_at)
+        _TIME.pack_into(self._memory, self._own + 3 * _WORD.size, time)
 
     def check_of(self, region: int) -> float:
-        """Return the time at which the check began that runs in the owner of a region; 0 while none runs."""
-        started_at: float = _TIME.unpack_from(self._memory, region * STATUS_SIZE + 24)[0]
-        return started_at
+        """Return when the check began that runs in the owner of a region.
+
+        One word says both: a reader sees no moment between a check and what follows.
+
+        Returns:
+            The time; while no check runs, the time at which the last one ended as a negative number, or 0.
+        """
+        time: float = _TIME.unpack_from(self._memory, region * STATUS_SIZE + 24)[0]
+        return time
 
     def task_of(self, region: int) -> int:
         """Return the id of the first task of the last call in the owner of a region; 0 if there was no call."""

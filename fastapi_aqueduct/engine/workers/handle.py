@@ -23,7 +23,7 @@ from ..wire.frames import Kind, pack, pack_batches, pack_offsets
 from .busy_poll import BusyPoll
 from .environment import NO_ENVIRONMENT, WorkerEnvironment
 from .group import Group
-from .health import Health
+from .health import Health, limit_of
 from .in_flight import InFlight, Outgoing
 from .level_watch import LevelWatch
 from .sentinel import Sentinel
@@ -47,7 +47,8 @@ class WorkerHandle:
         frame_timeout: Seconds within which the rest of a frame must arrive.
         level_watch: The levels of the loggers of this process; None if log records are not forwarded.
         environment: What it gets of its machine.
-        check_of: Returns when the check began that runs in the owner of a region; 0 if none runs.
+        check_of: Returns when the check began that runs in the owner of a region; if none runs, the time at which the
+            last one ended as a negative number, or 0.
         check_interval: Seconds between two checks of its handler.
 
     Attributes:
@@ -121,9 +122,10 @@ class WorkerHandle:
         self._start_timer = FairTimer(self._end_slow_start)
         self._hang_timer = FairTimer(self._check_hang)
         self._check_timeout = step.check_timeout
-        # A check that is ``async def`` is cancelled in the worker before, unless it blocks the event loop.
-        limit = step.check_timeout and step.check_timeout * (2 if form_of(step.handler).is_async else 1)
-        self.health = Health(check_interval, limit, partial(check_of, region), self._ask_check, self._end_check)
+        self._check_of = check_of
+        self._runs_in_loop = form_of(step.handler).is_async
+        parts = partial(check_of, region), self._ask_check, self._end_check
+        self.health = Health(check_interval, limit_of(step), *parts)
         self._on_frames = on_frames
         self._on_exit = on_exit
         self.busy_poll = BusyPoll(step.busy_poll, self.in_flight)
@@ -176,11 +178,14 @@ class WorkerHandle:
         return self._running_since()
 
     def _running_since(self) -> float:
+        checked_at = 0.0 if self._runs_in_loop else self._check_of(self.region)
+        if checked_at > 0:  # it is between two calls, and `health` limits the time
+            return math.inf
         called_at = self._call_of(self.region)
         if called_at < math.inf:
-            return max(called_at, self.in_flight.head_since)
+            return max(called_at, self.in_flight.head_since, -checked_at)
         # It is in no call: its streams are paused, or it has none. It waits for frames, so it must read them.
-        return self._unread_since if self._channel.is_behind() else math.inf
+        return max(self._unread_since, -checked_at) if self._channel.is_behind() else math.inf
 
     def _send_watched(self, frames: bytes) -> None:
         if self._call_of(self.region) < math.inf or not self._channel.is_behind():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 
+from ...step import FlowStep
 from ..system.fair_timer import FairTimer
 
 
@@ -18,7 +20,7 @@ class Health:
     Args:
         interval: Seconds from one answer to the next question.
         limit: Seconds that a check may take; None: no limit.
-        begun_at: Returns when the check has begun that runs in the worker; 0 while none runs.
+        begun_at: Returns when the check has begun that runs in the worker; 0 or less while none runs.
         ask: Asks the worker; tells whether it could be asked, which is not so before it is ready and when it leaves.
         end: Ends the worker, whose check has taken too long.
 
@@ -90,13 +92,24 @@ class Health:
     def _limit_check(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._limit is not None:
             begun_at = self._begun_at()
-            passed = time.monotonic() - begun_at if begun_at else 0.0
+            passed = time.monotonic() - begun_at if begun_at > 0 else 0.0
             self._limit_timer.start(loop, max(self._limit - passed, 0.001))
 
     def _check_limit(self) -> None:
         # The check may have begun late, since the worker was in a call; how long that may take is `handle_timeout`.
         begun_at = self._begun_at()
-        if self._limit is not None and begun_at and time.monotonic() - begun_at >= self._limit:
+        if self._limit is not None and begun_at > 0 and time.monotonic() - begun_at >= self._limit:
             self._end()
         elif self._loop is not None:
             self._limit_check(self._loop)
+
+
+def limit_of(step: FlowStep) -> float | None:
+    """Return the seconds after which a worker is ended that has not come back from its check; None: no limit.
+
+    A check that is ``async def`` is cancelled in the worker after ``check_timeout``, unless it blocks the event loop.
+    Such a worker has as long again to say so.
+    """
+    if step.check_timeout is None:
+        return None
+    return step.check_timeout * (2 if inspect.iscoroutinefunction(step.handler.check) else 1)
