@@ -10,7 +10,7 @@ from ..exceptions import InvalidArgument
 
 ANY = "*/*"
 
-_ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
+_ITEM = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')  # a quote without an end goes on to the end, in linear time
 _QUALITY = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
@@ -28,9 +28,8 @@ class MIMEAccept:
     """
 
     def __init__(self, values: Iterable[tuple[str, float]] = ()) -> None:
-        ranked = [(_MediaType.parse(value).specificity, quality, value) for value, quality in values]
-        ranked.sort(key=lambda item: item[:2], reverse=True)
-        self._items = [(value, quality) for _, quality, value in ranked]
+        self._items = [(value, quality, _MediaType.parse(value)) for value, quality in values]
+        self._items.sort(key=lambda item: (item[2].specificity, item[1]), reverse=True)
 
     @classmethod
     def parse(cls, header: str) -> Self:
@@ -105,11 +104,11 @@ class MIMEAccept:
 
     def values(self) -> Iterator[str]:
         """Iterate over the media types."""
-        return (value for value, _ in self._items)
+        return (value for value, _ in self)
 
     def to_header(self) -> str:
         """Return the value of a header Accept."""
-        return ",".join(value if quality == 1 else f"{value};q={quality:g}" for value, quality in self._items)
+        return ",".join(value if quality == 1 else f"{value};q={quality:g}" for value, quality in self)
 
     def __contains__(self, media_type: str) -> bool:
         return self.quality(media_type) > 0
@@ -119,10 +118,10 @@ class MIMEAccept:
     @overload
     def __getitem__(self, key: int) -> tuple[str, float]: ...
     def __getitem__(self, key: str | int) -> float | tuple[str, float]:
-        return self.quality(key) if isinstance(key, str) else self._items[key]
+        return self.quality(key) if isinstance(key, str) else self._items[key][:2]
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
-        return iter(self._items)
+        return ((value, quality) for value, quality, _ in self._items)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -131,14 +130,13 @@ class MIMEAccept:
         return self.to_header()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._items!r})"
+        return f"{type(self).__name__}({list(self)!r})"
 
     def _match(self, media_type: str) -> tuple[tuple[int, ...], float]:
         wanted = _MediaType.parse(media_type)
         if not wanted.subtype:
             raise InvalidArgument(f"a media type is of the form application/json, got {media_type!r}")
-        for value, quality in self._items:
-            item = _MediaType.parse(value)
+        for _, quality, item in self._items:
             if item.covers(wanted):
                 return item.specificity, quality
         return (), 0.0

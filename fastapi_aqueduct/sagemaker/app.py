@@ -43,6 +43,7 @@ def create_app(
     batch_size: int | None = None,
     model_dir: str | Path | None = None,
     timeout_sec: float | None = None,
+    check_timeout: float | None = 10.0,
     **options: Unpack[FunctionOptions],
 ) -> Starlette:
     """Make an application that serves a model as Amazon SageMaker asks for it.
@@ -61,6 +62,7 @@ def create_app(
             list of predictions. Default: it gets one input.
         model_dir: Where the files of the model are; default: SM_MODEL_DIR, or ``/opt/ml/model``.
         timeout_sec: Seconds in which a request must be answered; default: SAGEMAKER_MODEL_SERVER_TIMEOUT, or 60.
+        check_timeout: Seconds that one call of ``ping_fn`` may take; see `FlowStep`.
         **options: As for `in_worker`: those of `FlowStep` and `Flow`. ``nprocs`` is by default
             SAGEMAKER_MODEL_SERVER_WORKERS, or 1.
 
@@ -79,7 +81,8 @@ def create_app(
     directory = str(model_dir or environment.model_dir)
     plugin = PlugIn(target or environment.program, environment.submit_dir or os.path.join(directory, "code"))
     handler = ModelHandler(plugin, directory, environment.accept, batch_size is not None)
-    step = FlowStep(handler, batch_size=1 if batch_size is None else batch_size, name="predict", **of_step)
+    size = 1 if batch_size is None else batch_size
+    step = FlowStep(handler, batch_size=size, name="predict", check_timeout=check_timeout, **of_step)
     flow = Flow(step, name=given["name"], **of_flow)
     aqueduct = Aqueduct(flow, upload_limits=UploadLimits(max_body_size=environment.max_body_size))
     service = _Service(flow, aqueduct, step.most_workers * step.batch_size, environment.accept)

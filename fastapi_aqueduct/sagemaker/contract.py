@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from ..exceptions import InvalidArgument
 from .accept import MIMEAccept
 from .errors import NotAcceptable, UnsupportedContentType
 from .plugins import HookManager
@@ -56,8 +57,7 @@ class Contract(NamedTuple):
             NotAcceptable: They write nothing that the client accepts.
         """
         if self.content_types:
-            found = (content_type or "").partition(";")[0].strip(" \t")
-            if "/" not in found or found not in MIMEAccept((item, 1.0) for item in self.content_types):
+            if not _is_one_of(self.content_types, content_type or ""):
                 raise UnsupportedContentType(
                     f"The Content-Type must be {' or '.join(self.content_types)}, not {content_type or 'missing'}."
                 )
@@ -78,6 +78,13 @@ def check_acceptable(media_types: Iterable[str], accept: MIMEAccept) -> None:
     types = tuple(media_types)
     if accept.best_match(types) is None:
         raise NotAcceptable(f"The prediction can be written as {' or '.join(types)}, and not as {accept}.")
+
+
+def _is_one_of(content_types: Iterable[str], found: str) -> bool:
+    try:
+        return found in MIMEAccept((item, 1.0) for item in content_types)
+    except InvalidArgument:  # it is no media type
+        return False
 
 
 def _declared(annotations: Iterable[Any]) -> tuple[str, ...]:

@@ -126,10 +126,12 @@ class ModelHandler(BaseTaskHandler):
 
     def _write(self, task: Invocation, prediction: Any) -> None:
         accept = accepted(task.accept, self._default_accept)
-        answer, media_type = self._manager.hook.output_fn(prediction=prediction, accept=accept)
-        check_acceptable([media_type], accept)
+        found: Any = self._manager.hook.output_fn(prediction=prediction, accept=accept)
+        match found:
+            case (str() | bytes() | bytearray() | memoryview() as answer, str(media_type)):
+                check_acceptable([media_type], accept)
+            case _:
+                raise InvalidArgument(f"output_fn must return bytes and their media type, {got(found)}")
         if isinstance(answer, str):
             answer = answer.encode()
-        if not isinstance(answer, bytes | bytearray | memoryview):
-            raise InvalidArgument(f"output_fn must return bytes and their media type, {got(answer)}")
         task.answer, task.media_type, task.body = bytes(answer), media_type, None

@@ -24,8 +24,9 @@ from fastapi_aqueduct.sagemaker.invocation import Inquiry, Invocation, ModelHand
 from fastapi_aqueduct.sagemaker.plugins import PlugIn
 from fastapi_aqueduct.testing import client, inline
 
-from ..support import DEADLINE
-from . import batched, tides
+from ..handlers import Gate
+from ..support import DEADLINE, eventually
+from . import batched, held, tides, wrong
 
 TIDES, BATCHED = tides.__name__, batched.__name__
 
@@ -74,6 +75,8 @@ def test_messages_of_a_queue_are_sent_over_http(http: TestClient) -> None:
         ({"Accept": "image/png"}, 406, "text/plain; charset=utf-8"),
         ({"Content-Type": "application/json; charset=utf-8"}, 200, "application/json"),
         ({"Content-Type": "text/csv"}, 415, "text/plain; charset=utf-8"),
+        ({"Content-Type": "application/"}, 415, "text/plain; charset=utf-8"),
+        ({"Content-Type": "/"}, 415, "text/plain; charset=utf-8"),
         ({"Content-Type": ""}, 415, "text/plain; charset=utf-8"),
     ],
 )
@@ -141,6 +144,15 @@ def test_predict_fn_gets_a_list_and_what_is_refused_fails_alone() -> None:
     assert inquiry.contract.batch_strategy == "SingleRecord"
     handler.handle(*(alone := invocations(b"x")))
     assert isinstance(failure_of(*alone), ValueError)
+
+
+def test_an_answer_without_its_media_type_is_an_error_of_the_plugin() -> None:
+    handler = ModelHandler(PlugIn(f"{wrong.__name__}:OnlyBytes", ""), "", "*/*", takes_lists=False)
+    handler.on_start()
+    handler.handle(*(tasks := invocations(b"x")))
+    failure = failure_of(*tasks)
+    assert isinstance(failure, InvalidArgument)
+    assert str(failure) == "output_fn must return bytes and their media type, got b'x' of type bytes"
 
 
 async def test_a_service_with_batches() -> None:
@@ -223,6 +235,18 @@ async def test_the_environment_of_the_container(monkeypatch: pytest.MonkeyPatch,
     assert (tmp_path / "loads").exists()
 
 
+async def test_the_server_is_asynchronous(tmp_path: Path) -> None:
+    """A question of inference-server's manual: it has the connections of all while a model computes for one."""
+    gate = Gate(tmp_path)
+    async with served(create_app(held.__name__)) as http:
+        replies = [asyncio.create_task(http.post("/invocations", content=str(tmp_path))) for _ in range(3)]
+        await eventually(gate.is_entered)
+        assert await ask(http) == 200
+        assert not any(reply.done() for reply in replies)
+        gate.open()
+        assert [reply.content for reply in await asyncio.gather(*replies)] == [b"done"] * 3
+
+
 async def test_a_model_that_leaks_has_its_worker_replaced_without_a_failure(tmp_path: Path) -> None:
     """A question of inference-server's manual."""
     app = create_app(TIDES, model_dir=tmp_path, max_tasks=5, mp_start_method="forkserver", timeout_sec=DEADLINE)
@@ -246,6 +270,8 @@ def test_options_are_those_of_flows() -> None:
         create_app(TIDES, workers=2)  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="batch_size >= 1"):
         create_app(TIDES, batch_size=0)
+    with pytest.raises(ConfigurationError, match="check_timeout > 0"):
+        create_app(TIDES, check_timeout=0)
 
 
 def test_a_serializer_of_the_package_sagemaker(tmp_path: Path) -> None:

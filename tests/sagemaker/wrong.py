@@ -24,3 +24,11 @@ class Nothing:
 
     def load(self) -> None:
         pass
+
+
+class OnlyBytes:
+    """Does not say in which media type its answer is."""
+
+    @staticmethod
+    def output_fn(prediction: bytes) -> Any:
+        return prediction
