@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast
 
 from .engine.options import DEFAULT_CALL_TIMEOUT
+from .engine.scheduling.queue import level_of
 from .exceptions import InvalidArgument, QueueFull, TaskNotPicklable, UsageError
 from .flow import FlowState
 from .function_options import FunctionOptions
@@ -168,7 +169,8 @@ class ModelPool(InWorkers):
             timeout_sec: Seconds in which the result must come; default: as before.
             priority: Priority of the calls, from 0 to ``queue_priorities - 1``; default: as before.
             wait_if_full: Whether a call waits for a place while the queue is full, for ``timeout_sec`` at most; if not,
-                it raises `QueueFull` at once. Default: as before, at first True.
+                it raises `QueueFull` at once. Of calls that several threads or processes make at the same moment, for
+                one place, one may wait nevertheless. Default: as before, at first True.
         """
         given: dict[str, Any] = {"timeout_sec": timeout_sec, "priority": priority}
         other = copy.copy(self)
@@ -224,9 +226,11 @@ class ModelPool(InWorkers):
         return call.result
 
     def _refuse_if_full(self) -> None:
-        # From the statistics, which any thread can read. A call that takes the last place meanwhile is waited for.
+        # From the statistics, which any thread can read. In the event loop of the flow the call takes its place before
+        # anything else runs; elsewhere another one may take the last place meanwhile, and is waited for.
         (step,) = self.flow.statistics().steps
-        queued = step.queued_by_priority[self.options.priority] if step.queued_by_priority else step.queued
+        levels = step.queued_by_priority or (step.queued,)
+        queued = levels[level_of(self.options.priority, len(levels))]
         size = self.flow._configuration.options.queue_size
         if queued >= size:
             raise QueueFull(f"the queue of the pool {self.flow.name} is full: {queued} calls wait, queue_size={size}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import signal
@@ -34,13 +35,14 @@ from fastapi_aqueduct import (
     UsageError,
     WorkerDied,
 )
+from fastapi_aqueduct.engine.timing import Timing
 from fastapi_aqueduct.model_call import ModelCall, ModelHandler
 from fastapi_aqueduct.runtime import runtime_of
 from fastapi_aqueduct.testing import client, inline, stub
 
 from ..handlers import Gate
 from ..shared.pipeline import in_a_pipeline
-from ..support import eventually, outcome, pids
+from ..support import DEADLINE, eventually, outcome, pids
 from . import models
 from .models import (
     LOADERS,
@@ -151,37 +153,52 @@ def test_a_batch_calls_each_function_with_lists_once() -> None:
     assert not {"model", "function", "is_batched"} & single[0].__dict__.keys()  # they do not travel back
 
 
+@asynccontextmanager
+async def mortal(gone: Path) -> AsyncIterator[ModelPool]:
+    """Run two workers that are replaced at once, unless there is a file."""
+    timing = Timing(first_wait=0.02, longest_wait=0.1, longest_spacing=0.02, max_deaths=1000)
+    async with running(make_pool({"model": partial(load_if_allowed, gone)}, nprocs=2, timing=timing)) as pool:
+        yield pool.with_options(timeout_sec=DEADLINE)
+
+
 async def test_a_caller_does_not_wait_for_ever_when_its_worker_dies(tmp_path: Path) -> None:
     """A known issue: "If a worker dies, but it was processing something, then the caller will infinitely wait"."""
-    async with running(make_pool({"model": partial(load_if_allowed, tmp_path / "gone")}, nprocs=2)) as pool:
-        before = pids(pool.flow)
-        patient = pool.with_options(timeout_sec=60)
-        assert await patient.call("model", die_once, tmp_path / "died") in [*before, *pids(pool.flow)]
+    async with mortal(tmp_path / "gone") as pool:
+        assert await pool.call("model", die_once, tmp_path / "died") in pids(pool.flow)
         with pytest.raises(WorkerDied, match="killed by SIGKILL"):  # both workers that it was given
-            await patient.call("model", die)
-        assert await patient.call("model", pid) in pids(pool.flow)
+            await pool.call("model", die)
+        assert await pool.call("model", pid) in pids(pool.flow)
 
 
 async def test_a_job_taken_after_the_workers_have_failed(tmp_path: Path) -> None:
     """A known issue: "it is possible to create a new job after workers have already failed"."""
-    async with running(make_pool({"model": partial(load_if_allowed, tmp_path / "gone")})) as pool:
-        (first,) = pids(pool.flow)
-        os.kill(first, signal.SIGKILL)
-        # At once, before the death is noticed here: the job runs in the worker that replaces the dead one.
-        assert await pool.with_options(timeout_sec=60).call("model", pid) != first
-        (second,) = pids(pool.flow)
-        (tmp_path / "gone").touch()  # and from now on no worker can start
-        os.kill(second, signal.SIGKILL)
-        error = await outcome(pool.with_options(timeout_sec=0.5).call("model", pid))
-        assert isinstance(error, TaskTimeout | Overloaded | WorkerDied)
-        await eventually(lambda: not pids(pool.flow))
+    gone = tmp_path / "gone"
+    async with mortal(gone) as pool:
+        before = pids(pool.flow)
+        kill_all(pool)
+        # At once, before the deaths are noticed here: the job runs in a worker that replaces a dead one.
+        assert await pool.call("model", pid) not in before
+        await eventually(lambda: len(pids(pool.flow)) == 2)
+        gone.touch()  # and from now on no worker can start
+        await eventually(lambda: kill_all(pool))
         error = await outcome(pool.with_options(timeout_sec=0.01).call("model", pid))
         assert isinstance(error, TaskTimeout | Overloaded)
+        gone.unlink()
+        assert await pool.call("model", pid) in pids(pool.flow)
+
+
+def kill_all(pool: ModelPool) -> bool:
+    """Kill the workers that there are; tell whether there were none."""
+    found = pids(pool.flow)
+    for worker in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    return not found
 
 
 async def test_the_pool_avoids_blocking_when_it_is_full(tmp_path: Path) -> None:
     """What `block_until_scheduled`, later `wait_if_full`, did; `wait_if_unavailable` is the task of a call."""
-    async with running(make_pool(queue_size=2)) as pool:
+    async with inline(pool := make_pool(queue_size=2)):
         gate, patient = Gate(tmp_path), pool.with_options(timeout_sec=60)
         held = asyncio.create_task(patient.call("digits", hold, gate))
         await eventually(gate.is_entered)
@@ -190,6 +207,8 @@ async def test_the_pool_avoids_blocking_when_it_is_full(tmp_path: Path) -> None:
         hasty = pool.with_options(wait_if_full=False)
         with pytest.raises(QueueFull, match="queue of the pool models is full: 2 calls wait, queue_size=2"):
             await hasty.call("digits", name_digit, 1)
+        with pytest.raises(QueueFull):  # a priority above the highest level counts as that
+            await hasty.with_options(priority=5).call("digits", name_digit, 1)
         with ThreadPoolExecutor(1) as threads, pytest.raises(QueueFull):
             await asyncio.wrap_future(threads.submit(hasty.call_blocking, "digits", name_digit, 1))
         assert not jobs[0].done()
@@ -242,13 +261,18 @@ async def test_in_an_application() -> None:
     async def upload(pixels: Annotated[memoryview, UploadTo(SERVED)]) -> tuple[str, int, bool]:
         return await SERVED.call("digits", look_at, pixels)
 
-    async with client(app) as http:
-        assert (await http.post("/digit?number=1")).json() == "one"
-        assert (await http.post("/upload", content=bytes(100_000))).json() == ["memoryview", 100_000, True]
-        assert [step["step"] for step in (await http.get("/ready")).json()["steps"]] == ["pool"]
+    with inline(SERVED):
+        async with client(app) as http:
+            await ask_for_digits(http)
     with stub(SERVED, lambda model, function, number: f"{model} {function.__name__} {number}"):
         async with client(app) as http:
             assert (await http.post("/digit?number=1")).json() == "digits name_digit 1"
+
+
+async def ask_for_digits(http: Any) -> None:
+    assert (await http.post("/digit?number=1")).json() == "one"
+    assert (await http.post("/upload", content=bytes(100_000))).json() == ["memoryview", 100_000, True]
+    assert [step["step"] for step in (await http.get("/ready")).json()["steps"]] == ["pool"]
 
 
 async def test_processes_of_a_server_can_share_a_pool() -> None:
