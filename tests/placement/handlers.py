@@ -156,3 +156,10 @@ class Broken(BaseTaskHandler):
 
     def handle(self, task: Call) -> None:
         """Never called."""
+
+
+class Checked(Remote):
+    """Says that its model is unhealthy while a file is there."""
+
+    def check(self) -> bool:
+        return not (self.directory / "ill").exists()

@@ -30,11 +30,12 @@ from fastapi_aqueduct import (
     WorkerDied,
     WorkerOptions,
 )
+from fastapi_aqueduct.engine.timing import Timing
 from fastapi_aqueduct.exceptions import WorkerTraceback
 
 from ..handlers import Gate, notes
 from ..support import blocks, eventually, forked, outcome, pids, script_environment, wait_until, write_script
-from .handlers import Broken, Call, Count, Remote, Twice, request_id
+from .handlers import Broken, Call, Checked, Count, Remote, Twice, request_id
 from .nodes import FAR, NEAR, Cluster
 
 pytestmark = pytest.mark.long
@@ -101,6 +102,21 @@ async def test_tasks_travel_to_the_actor_and_back(
         assert (record.args, record.step, record.task_id) == (("hello",), "remote", said.task_id)  # type: ignore[attr-defined]
         assert "started first" in caplog.text
         assert [record.name for record in caplog.records if record.name.startswith("ray")] == []
+
+
+async def test_an_actor_tells_how_its_model_is(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "ill").touch()
+    async with running(placed(cluster, Checked(tmp_path)), timing=Timing(check_interval=0.1)) as flow:
+
+        def problems() -> tuple[str, ...]:
+            return flow.statistics().steps[0].problems
+
+        assert problems() == ("check() returned False",)
+        (tmp_path / "ill").unlink()
+        await eventually(lambda: not problems())
+        (tmp_path / "ill").touch()
+        await eventually(problems)
+        assert (await call(flow)).node == FAR  # the worker goes on
 
 
 async def test_errors_arrive_as_themselves(cluster: Cluster, tmp_path: Path) -> None:
