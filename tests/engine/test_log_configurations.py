@@ -65,12 +65,15 @@ MAIN = """
     from fastapi_aqueduct import BaseTask
     from pipeline import flow
 
+    def is_armed(descriptor: Path) -> bool:
+        return bool(int(descriptor.read_text().split()[3], 8) & os.O_ASYNC)  # of the lifeline: see ParentDeathSignal
+
     async def main() -> None:
         async with flow:
             await flow.process(BaseTask())
             if "killed" in sys.argv:
                 (worker,) = flow.statistics().steps[0].workers
-                while "(sleeping)" not in Path(f"/proc/{worker.pid}/status").read_text():
+                while any(map(is_armed, Path(f"/proc/{worker.pid}/fdinfo").iterdir())):
                     await asyncio.sleep(0.01)  # a worker that is not idle yet would be killed, too
                 os.kill(os.getpid(), signal.SIGKILL)
 
