@@ -166,7 +166,7 @@ _OF_WORKERS = (
     Family(
         _GAUGE,
         "aqueduct_worker_resident_memory_bytes",
-        "Memory of a worker, with the shared memory that it has touched",
+        "Resident memory of a worker, including touched pages of shared memory",
         "resident",
     ),
     Family(_GAUGE, "aqueduct_worker_private_memory_bytes", "Memory of a worker that it shares with none", "private"),
