@@ -28,7 +28,7 @@ from .scheduling.caller import Caller
 from .scheduling.canary import CanaryTraffic
 from .scheduling.dispatcher import Dispatcher
 from .scheduling.entry import QueueEntry
-from .scheduling.recorder import Recorder
+from .scheduling.meter import Meter
 from .scheduling.shadow import ShadowTraffic
 from .statistics import FlowStatistics
 from .system.cpu import available_cores
@@ -117,10 +117,10 @@ class LocalEngine(EngineCalls):
         memory = FlowMemory(mapping, layout, options.refusals)
         regions = divide_regions(layout, nprocs, cores)
         pools = [Pool(spec, regions[spec.index], timing) for spec in specs]
-        recorder = Recorder([step for _, step in options.steps]) if options.metrics_enabled else None
+        meter = Meter([step for _, step in options.steps]) if options.metrics_enabled else None
         dispatcher = Dispatcher(
             *(name, pools, memory, options.queue_size, options.priorities, timing),
-            *(recorder, options.subscribers, options.begin_spans),
+            *(meter, options.subscribers, options.begin_spans),
         )
         for pool in pools:
             pool.observer = dispatcher
@@ -316,7 +316,7 @@ class LocalEngine(EngineCalls):
         if self.owner.is_here():
             # Only the thread of the loop may change the accounts; an endpoint for metrics may run in another thread.
             self.memory.arena.collect()
-        stages, recorder, outcomes = self.dispatcher.stages, self.dispatcher.recorder, self.dispatcher.outcomes
+        stages, meter, outcomes = self.dispatcher.stages, self.dispatcher.meter, self.dispatcher.outcomes
         template = self.supervisor.launcher.template
         workers = [worker for stage in stages for worker in stage.pool.all_workers()]
         retained = [offset for worker in workers for offset in list(worker.retained)]
@@ -331,7 +331,7 @@ class LocalEngine(EngineCalls):
             failed=outcomes["failed"],
             timed_out=outcomes["timed_out"],
             cancelled=outcomes["cancelled"],
-            histograms=recorder.histograms() if recorder is not None else None,
+            histograms=meter.histograms() if meter is not None else None,
             refusals=self.memory.refusals.by_reason(),
             template=template.statistics() if template is not None else None,
         )

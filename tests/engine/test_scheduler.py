@@ -11,7 +11,7 @@ import pytest
 
 from fastapi_aqueduct import FlowStep
 from fastapi_aqueduct.engine.scheduling.echoes import ECHO, Echoes
-from fastapi_aqueduct.engine.scheduling.recorder import Recorder
+from fastapi_aqueduct.engine.scheduling.meter import Meter
 from fastapi_aqueduct.engine.scheduling.scheduler import Assignments, Scheduler
 from fastapi_aqueduct.engine.scheduling.stage import Stage
 from fastapi_aqueduct.engine.scheduling.ticket import Ticket
@@ -83,13 +83,13 @@ class Case:
 
 
 def make(*steps: FlowStep) -> Case:
-    stages, recorder = [], Recorder(steps)
+    stages, meter = [], Meter(steps)
     for index, step in enumerate(steps):
         pool = Pool(WorkerSpec(index, f"step{index}", step, cast(Any, None), b""), [])
         workers: list[Any] = pool.workers
         pids = range(1000 * index + 1, 1000 * index + 1 + step.nprocs)
         workers += [Worker(index, InFlight(step.batch_size), pid) for pid in pids]
-        stages.append(Stage(pool, QUEUE_SIZE, 1, recorder.steps[index]))
+        stages.append(Stage(pool, QUEUE_SIZE, 1, meter.steps[index]))
     return Case(stages)
 
 
@@ -252,9 +252,9 @@ def test_a_batch_delay_begins_with_the_arrival_of_the_oldest_task_that_is_left()
 
 def delays(case: Case) -> list[float]:
     """Return the batch delays that were measured and are not counted yet."""
-    recorder = case.stages[0].recorder
-    assert recorder is not None
-    return recorder.batch_delay.values
+    meter = case.stages[0].meter
+    assert meter is not None
+    return meter.batch_delay.values
 
 
 # API processes that share a pipeline

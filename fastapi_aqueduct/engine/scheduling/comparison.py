@@ -10,7 +10,7 @@ from ..wire.failures import error_name
 from ..wire.frames import Envelope, Status
 from ..workers.handle import WorkerHandle
 from .accumulator import Accumulator
-from .recorder import SECONDS
+from .meter import SECONDS
 
 
 class Side:

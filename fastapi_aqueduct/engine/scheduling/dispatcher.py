@@ -31,9 +31,9 @@ from .admission import Admission
 from .deadlines import Deadlines
 from .echoes import Echoes
 from .idle import Idle
+from .meter import Meter
 from .publishing import publish
 from .reclaim import Reclaimer, Tenancy
-from .recorder import Recorder
 from .retention import Retention
 from .retries import Retries
 from .scheduler import Scheduler
@@ -55,7 +55,7 @@ class Dispatcher:
         queue_size: Tasks that may wait for a step, in each level.
         priorities: Number of priority levels.
         timing: The times of the engine.
-        recorder: Measures the flow; None: nothing does.
+        meter: Measures the flow; None: nothing does.
         subscribers: Get the record of each task that ends.
         begin_spans: Returns the spans of a task; None if no task is traced.
 
@@ -67,7 +67,7 @@ class Dispatcher:
         admission: Refuses tasks that have no chance.
         codec: Encodes and decodes tasks; one for both directions, since it learns what a class of tasks needs.
         outcomes: How many tasks ended how.
-        recorder: As given.
+        meter: As given.
         streams: Delivers the items of streams.
         spans: The spans of the tasks that are traced.
     """
@@ -80,16 +80,16 @@ class Dispatcher:
         queue_size: int,
         priorities: int,
         timing: Timing = DEFAULT_TIMING,
-        recorder: Recorder | None = None,
+        meter: Meter | None = None,
         subscribers: Collection[Subscriber] = (),
         begin_spans: BeginSpans | None = None,
     ) -> None:
         self.name = name
-        recorders = recorder.steps if recorder is not None else [None] * len(pools)
+        meters = meter.steps if meter is not None else [None] * len(pools)
         self.stages = [
-            Stage(pool, queue_size, priorities, part, timing) for pool, part in zip(pools, recorders, strict=True)
+            Stage(pool, queue_size, priorities, part, timing) for pool, part in zip(pools, meters, strict=True)
         ]
-        self.recorder = recorder
+        self.meter = meter
         self._subscribers = subscribers
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         self.route = Route([pool.step.handle_condition for pool in pools])
@@ -110,7 +110,7 @@ class Dispatcher:
         memory.waiters.on_shortage = self._reclaimer.reclaim
         self._retries = Retries(memory.ledger, memory.arena.status, self._settle, self.spans)
         self.streams = WorkerStreams(
-            name, self.stages, memory, self._tickets, self._deadlines, self._settle, self.spans, recorder
+            name, self.stages, memory, self._tickets, self._deadlines, self._settle, self.spans, meter
         )
         self._retention = Retention(memory.ledger)
 
@@ -303,8 +303,8 @@ class Dispatcher:
         try:
             stage = self.stages[worker.step]
             if has_run:
-                if stage.recorder is not None:
-                    stage.recorder.note_answer(number, tickets[0].sent_at, last_at, work, calls, duration, now)
+                if stage.meter is not None:
+                    stage.meter.note_answer(number, tickets[0].sent_at, last_at, work, calls, duration, now)
                 # The first call of a worker may be slower by far. An early answer is a part of a call that goes on.
                 if stage.batch_delay is not None and calls and in_flight.handled > max(size, len(tickets)):
                     stage.batch_delay.note_call(size, duration)
@@ -367,8 +367,8 @@ class Dispatcher:
             # No local name for the error: its cause refers to this frame, and as a cycle they would keep the blocks.
             self._settle(ticket, "failed", unreadable(self.name, exc))
             return
-        if self.recorder is not None:
-            self.recorder.total_time.values.append(total_time)
+        if self.meter is not None:
+            self.meter.total_time.values.append(total_time)
         self._settle(ticket, "completed", None)
 
     def _settle(self, ticket: Ticket, outcome: str, error: Exception | None) -> None:

@@ -203,10 +203,10 @@ class Scheduler:
 
 def _note_delay(stage: Stage, oldest: Ticket, now: float) -> None:
     """Note for how long a batch that goes now has kept an idle worker waiting."""
-    if stage.recorder is not None:
+    if stage.meter is not None:
         # The tasks for which the wait began may all have been cancelled.
         since = max(stage.held_since, oldest.arrived_at) if stage.held_since else now
-        stage.recorder.batch_delay.add(now - since)
+        stage.meter.batch_delay.add(now - since)
     stage.held_since = 0.0
 
 

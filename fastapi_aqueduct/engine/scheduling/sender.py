@@ -70,8 +70,8 @@ class Sender:
                 self._spans.note_sent(worker, batches)
             worker.send_tasks(batches, self._ledger.pop_released(worker.region))
             stage = self._stages[worker.step]
-            if stage.recorder is not None:
-                stage.recorder.queue_wait.values.append(0.0)
+            if stage.meter is not None:
+                stage.meter.queue_wait.values.append(0.0)
             if stage.copier is not None:
                 stage.copier.copy(batches, now)
         return bool(assignments)
@@ -96,9 +96,9 @@ class Sender:
                 self._spans.note_sent(worker, batches)
             worker.send_tasks(batches, self._ledger.pop_released(worker.region))
             stage = self._stages[worker.step]
-            if stage.recorder is not None:
+            if stage.meter is not None:
                 for tickets, *_ in batches:
-                    stage.recorder.note_sent(tickets, now)
+                    stage.meter.note_sent(tickets, now)
             if stage.copier is not None:
                 stage.copier.copy(batches, now)
             if stage.waiters.contenders:

@@ -15,8 +15,8 @@ from ..workers.pool import Pool
 from .batch_delay import BatchDelay
 from .comparison import Comparison
 from .load import Load
+from .meter import StepMeter
 from .queue import BatchQueue
-from .recorder import StepRecorder
 from .split import Split
 from .ticket import Ticket
 from .waiters import Waiters
@@ -44,7 +44,7 @@ class Stage:
         pool: Its workers.
         queue_size: Tasks that may wait for it, in each level.
         priorities: Number of levels.
-        recorder: Measures it; None: nothing does.
+        meter: Measures it; None: nothing does.
         timing: The times of the engine.
 
     Attributes:
@@ -59,7 +59,7 @@ class Stage:
         max_retries: How often a task is tried again after a worker has died with it.
         retries: Tasks that were tried again.
         places: Calls that one worker has under way at once; 0: one after the other.
-        recorder: As given.
+        meter: As given.
         load: How busy its workers are.
         held_since: Since when a batch waits for more tasks while a worker is idle; 0 while none does.
         split: Gives a canary its share of the tasks; None while there is no canary.
@@ -72,7 +72,7 @@ class Stage:
         pool: Pool,
         queue_size: int,
         priorities: int,
-        recorder: StepRecorder | None = None,
+        meter: StepMeter | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         step = pool.step
@@ -87,7 +87,7 @@ class Stage:
         self.waiters = Waiters(self.queue, queue_size)
         self.takes_at_once = step.call_size == 1 and timeout == 0 and priorities == 1
         self.due_at = math.inf
-        self.recorder = recorder
+        self.meter = meter
         self.load = Load(pool, timing.busy_window)
         self.held_since = 0.0
         self.split: Split | None = None
@@ -182,7 +182,7 @@ class Stage:
         now = time.monotonic()
         pool = self.pool
         hanging_for = pool.hanging_for(now)
-        histograms = self.recorder.histograms() if self.recorder is not None else None
+        histograms = self.meter.histograms() if self.meter is not None else None
         return StepStatistics(
             name=self.name,
             workers=tuple(worker.statistics() for worker in pool.all_workers()),

@@ -20,8 +20,8 @@ from ..wire.frames import ProtocolError, unpack_batches
 from ..wire.window import GRANT, item_weight
 from ..workers.handle import WorkerHandle
 from .deadlines import Deadlines
+from .meter import Meter
 from .outlet import Outlet, StreamTicket
-from .recorder import Recorder
 from .stage import Stage
 from .ticket import Ticket
 
@@ -59,7 +59,7 @@ class Streams(ABC):
         deadlines: Their deadlines.
         settle: Ends a task with an outcome and an error.
         spans: The spans of the tasks that are traced.
-        recorder: Measures the flow; None: nothing does.
+        meter: Measures the flow; None: nothing does.
 
     Attributes:
         has_ended: Whether `end_all` has been called.
@@ -74,7 +74,7 @@ class Streams(ABC):
         deadlines: Deadlines[Ticket],
         settle: Callable[[Ticket, str, Exception | None], None],
         spans: ItemSpans,
-        recorder: Recorder | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._name = name
         self._arena = arena
@@ -83,7 +83,7 @@ class Streams(ABC):
         self._tickets = tickets
         self._deadlines = deadlines
         self._settle = settle
-        self._recorder = recorder
+        self._meter = meter
         self._spans = spans
         self._abandoned: deque[tuple[int, Outlet]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -186,8 +186,8 @@ class Streams(ABC):
     def _deliver(self, sender: str, ticket: StreamTicket, item: Encoded, now: float) -> None:
         outlet = ticket.receiver
         assert isinstance(outlet, Outlet)
-        if self._recorder is not None:
-            self._recorder.note_item(ticket.started_at, outlet.arrived_at, now)
+        if self._meter is not None:
+            self._meter.note_item(ticket.started_at, outlet.arrived_at, now)
         if not outlet.has_items:
             self._deadlines.move(ticket, now + outlet.item_timeout)
         if self._spans.open:
@@ -219,7 +219,7 @@ class WorkerStreams(Streams):
         deadlines: As above.
         settle: As above.
         spans: As above.
-        recorder: As above.
+        meter: As above.
     """
 
     def __init__(
@@ -231,9 +231,9 @@ class WorkerStreams(Streams):
         deadlines: Deadlines[Ticket],
         settle: Callable[[Ticket, str, Exception | None], None],
         spans: ItemSpans,
-        recorder: Recorder | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        super().__init__(name, memory.arena, memory.ledger, tickets, deadlines, settle, spans, recorder)
+        super().__init__(name, memory.arena, memory.ledger, tickets, deadlines, settle, spans, meter)
         self._stages = stages
         self._ledger = memory.ledger
 

@@ -27,7 +27,7 @@ from fastapi_aqueduct.engine.route import Route
 from fastapi_aqueduct.engine.scheduling.caller import Caller
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.scheduling.entry import QueueEntry
-from fastapi_aqueduct.engine.scheduling.recorder import Recorder
+from fastapi_aqueduct.engine.scheduling.meter import Meter
 from fastapi_aqueduct.engine.scheduling.stream import FlowStream
 from fastapi_aqueduct.engine.wire.channel import make_pair
 from fastapi_aqueduct.engine.wire.frames import Kind
@@ -106,7 +106,7 @@ class LocalFlow:
         memory = FlowMemory(Mapping(self._memory_fd, self._layout.size), self._layout)
         named = [(f"step{number}", step) for number, step in enumerate(steps, start=1)]
         self._pools = [Pool(spec, [1 + spec.index]) for spec in SpecMaker("local", named).make_all()]
-        self._dispatcher = Dispatcher("local", self._pools, memory, QUEUE_SIZE, 1, recorder=Recorder(steps))
+        self._dispatcher = Dispatcher("local", self._pools, memory, QUEUE_SIZE, 1, meter=Meter(steps))
         self._caller = Caller(self._dispatcher, memory, QueueEntry(self._dispatcher, QUEUE_SIZE, memory.refusals))
         for pool in self._pools:
             pool.observer = self._dispatcher

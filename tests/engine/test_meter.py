@@ -11,7 +11,7 @@ import pytest
 
 from fastapi_aqueduct import Flow, FlowStep
 from fastapi_aqueduct.engine.scheduling.accumulator import BLOCK, Accumulator
-from fastapi_aqueduct.engine.scheduling.recorder import SECONDS
+from fastapi_aqueduct.engine.scheduling.meter import SECONDS
 from fastapi_aqueduct.engine.statistics import Histogram, StepHistograms
 from fastapi_aqueduct.reports import TaskRecord
 

@@ -1,9 +1,9 @@
-"""The recorder: measures how long tasks wait and calls take, as histograms.
+"""The meter: measures how long tasks wait and calls take, as histograms.
 
     arrival ─▶ (queue wait) ─▶ sent ─▶ (transfer) ─▶ call ─▶ (handle time) ─▶ (transfer) ─▶ answer
                  └ batch delay: the part of it in which a worker was idle
 
-The engine passes it differences of times that it takes anyway. Without a recorder nothing is measured.
+The engine passes it differences of times that it takes anyway. Without a meter nothing is measured.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ TASKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Upper bounds of batch sizes."""
 
 
-class StepRecorder:
+class StepMeter:
     """Measures one step.
 
     Args:
         step: Its options.
-        count: Counts what all recorders of the flow have collected.
+        count: Counts what all meters of the flow have collected.
 
     Attributes:
         queue_wait: Seconds from the arrival of tasks until they were sent.
@@ -113,14 +113,14 @@ class StepRecorder:
         )
 
 
-class Recorder:
+class Meter:
     """Measures a flow and its steps.
 
     Args:
         steps: The options of its steps.
 
     Attributes:
-        steps: The recorders of the steps.
+        steps: The meters of the steps.
         total_time: Seconds from the call of the flow to the answer, of completed tasks.
     """
 
@@ -128,7 +128,7 @@ class Recorder:
         self.total_time = Accumulator(SECONDS)
         self._first_item = Accumulator(SECONDS)
         self._item_interval = Accumulator(SECONDS)
-        self.steps = [StepRecorder(step, self.count) for step in steps]
+        self.steps = [StepMeter(step, self.count) for step in steps]
 
     def note_item(self, started_at: float, last_at: float, now: float) -> None:
         """Note an item of a stream.
