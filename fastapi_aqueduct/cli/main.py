@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..exceptions import AqueductError
-from .check import CheckOptions, check
+from .developer import COMMANDS, run_command
 from .sagemaker import SERVE, SagemakerOptions, serve_model
 from .serve import ServeOptions, serve
 
@@ -25,15 +24,6 @@ SIGINT stop the pipeline when the tasks under way have ended; a second one stops
 waits until all workers are ready.
 """
 
-_CHECK = """\
-Read a project for the package aqueduct, without importing it, and list what works differently here: programs without a
-main guard, globals that the main program sets, assignments into arrays, forks, lambdas, names that do not exist.
-
-  fastapi-aqueduct check --from-aqueduct .
-
-The status is 1 if something breaks.
-"""
-
 _SAGEMAKER = """\
 Serve a model on port 8080 as Amazon SageMaker asks for it, for real-time inference and Batch Transform.
 
@@ -45,13 +35,16 @@ ENTRYPOINT ["fastapi-aqueduct", "sagemaker", "inference"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command, and exit with its status: 0; 1 for a failed start, or for what breaks; 2 for arguments.
+    """Run the command, and exit with its status: 0; 1 for a failed start, or for what was found; 2 for arguments.
 
     Args:
         arguments: Those of the command line; default: those of this process.
     """
-    parsed = make_parser().parse_args(_without_serve(sys.argv[1:] if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
     try:
+        if given and given[0] in COMMANDS:
+            run_command(given[0], given[1:])
+        parsed = make_parser().parse_args(_without_serve(given))
         sys.exit(parsed.run(parsed))
     except AqueductError as exc:
         print(f"fastapi-aqueduct: {exc}", file=sys.stderr)
@@ -59,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make_parser() -> ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the parser of the command line. It only lists `COMMANDS`, whose arguments typer reads."""
     parser = ArgumentParser("fastapi-aqueduct", description="Pipelines of worker processes for FastAPI.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _complete_serve(
@@ -78,14 +71,8 @@ def make_parser() -> ArgumentParser:
             formatter_class=RawDescriptionHelpFormatter,
         )
     )
-    _complete_check(
-        commands.add_parser(
-            "check",
-            help="read a project and list what will not work",
-            description=_CHECK,
-            formatter_class=RawDescriptionHelpFormatter,
-        )
-    )
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text)
     return parser
 
 
@@ -121,13 +108,6 @@ def _complete_sagemaker(command: ArgumentParser) -> None:
             SagemakerOptions(parsed.target, parsed.nprocs, parsed.batch_size, parsed.host, parsed.port)
         )
     )
-
-
-def _complete_check(command: ArgumentParser) -> None:
-    command.add_argument(
-        "--from-aqueduct", required=True, type=Path, metavar="PATH", help="a project for the package aqueduct"
-    )
-    command.set_defaults(run=lambda parsed: check(CheckOptions(parsed.from_aqueduct)))
 
 
 def _without_serve(arguments: Sequence[str]) -> Sequence[str]:

@@ -23,7 +23,7 @@ def find_flow(target: str, name: str | None) -> Flow:
         ConfigurationError: There is no such flow, or there are several.
         Exception: What the module has raised.
     """
-    flows = _flows_of(target, _import(target))
+    flows = _flows_of(target, find_object(target, "a flow is given as MODULE:NAME, such as main:flow"))
     named = [flow for flow in flows if name in (None, flow.name)]
     if len(named) == 1:
         return named[0]
@@ -33,10 +33,20 @@ def find_flow(target: str, name: str | None) -> Flow:
     raise ConfigurationError(f"{target} has {len(named)} flows: {names}; choose one by its own name with --flow NAME")
 
 
-def _import(target: str) -> object:
+def find_object(target: str, form: str) -> object:
+    """Import a module and return an object in it.
+
+    Args:
+        target: ``module:name``.
+        form: What it is and how it is given, for the message.
+
+    Raises:
+        ConfigurationError: There is no such module or object.
+        Exception: What the module has raised.
+    """
     module_name, _, attributes = target.partition(":")
     if not module_name or not attributes:
-        raise ConfigurationError(f"a flow is given as MODULE:NAME, such as main:flow, got {target!r}")
+        raise ConfigurationError(f"{form}, got {target!r}")
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as exc:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from fastapi_aqueduct import Aqueduct, BaseTaskHandler, Flow, in_worker
+from fastapi_aqueduct import Aqueduct, BaseTask, BaseTaskHandler, Flow, ModelPool, in_worker
 
 
 class Read(BaseTaskHandler):
@@ -25,6 +25,24 @@ def stars(text: str) -> int:
     return len(text)
 
 
+@in_worker(batch_size=4)
+def lengths(texts: list[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
+def load_short() -> int:
+    return 3
+
+
+def measure(model: int, text: str) -> bool:
+    return len(text) < model
+
+
+def make_task() -> BaseTask:
+    return BaseTask()
+
+
+pool = ModelPool({"short": load_short})
 pages, words = Flow(Read(), name="pages"), Flow(Read(), name="words")
 single, both = Aqueduct(pages), Aqueduct(pages, words)
 app = FastAPI(lifespan=both.lifespan)

@@ -1,15 +1,14 @@
-"""The command ``check``: reads a project and says what will not work."""
+"""What works differently in a project for the package aqueduct, as lines of text."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
-from .migration.array_fields import assignments_into_fields
-from .migration.main_modules import globals_of_main, unguarded_starts
-from .migration.names import replaced_names, results
-from .migration.processes import forks, unpicklable
-from .migration.project import Project
+from .array_fields import assignments_into_fields
+from .main_modules import globals_of_main, unguarded_starts
+from .names import replaced_names, results
+from .processes import forks, unpicklable
+from .project import Project
 
 BREAKS = 1
 """Exit status when something was found that breaks."""
@@ -20,21 +19,11 @@ _RULES = (
 )
 
 
-class CheckOptions(NamedTuple):
-    """The arguments of the command.
-
-    Attributes:
-        from_aqueduct: A file or a directory of a project for the package aqueduct.
-    """
-
-    from_aqueduct: Path
-
-
-def check(options: CheckOptions) -> int:
+def report(path: Path) -> int:
     """Print what works differently in a project for the package aqueduct. The project is read, and not imported.
 
     Args:
-        options: The arguments.
+        path: A file or a directory of the project.
 
     Returns:
         The exit status.
@@ -42,7 +31,7 @@ def check(options: CheckOptions) -> int:
     Raises:
         ConfigurationError: There is no Python file.
     """
-    project = Project.read(options.from_aqueduct)
+    project = Project.read(path)
     findings = sorted({*project.unreadable, *(finding for rule in _RULES for finding in rule(project))})
     for finding in findings:
         print(finding)

@@ -1,0 +1,1 @@
+"""The command ``check``: runs the steps of a flow and says what is wrong."""
