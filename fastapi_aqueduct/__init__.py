@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from .jobs.status import JobItem, JobState, JobStatus
     from .logger import log
     from .model_pool import ModelPool
-    from .params import FormField, PartLimits, RawUpload, Upload, UploadInfo
+    from .params import FormField, PartLimits, RawUpload, Sha256, Upload, UploadInfo
     from .placement.ray_actor import RayActor
     from .reports import Progress, TaskPair
     from .settings import Setting
@@ -138,6 +138,7 @@ __all__ = [
     "RawUpload",
     "RayActor",
     "Setting",
+    "Sha256",
     "Shadow",
     "SharedResponse",
     "SlowConsumer",
@@ -226,6 +227,7 @@ _MODULES = {
     "PartLimits": "params",
     "Progress": "reports",
     "RawUpload": "params",
+    "Sha256": "params",
     "Upload": "params",
     "UploadInfo": "params",
 }

@@ -55,11 +55,13 @@ class UploadInfo(NamedTuple):
         filename: Name of the file as the client sent it, None if it sent none. Never use it as a path.
         content_type: Media type with its parameters as the client sent it, None if it sent none.
         size: Size of the upload in bytes.
+        sha256: The SHA-256 digest of the bytes that the task gets, in hexadecimal; None unless `Sha256` asks for it.
     """
 
     filename: str | None
     content_type: str | None
     size: int
+    sha256: str | None = None
 
 
 class ParameterOptions(TypedDict, total=False):
@@ -241,6 +243,17 @@ class PartLimits:
 
     def __repr__(self) -> str:
         return f"PartLimits(media_type={self.media_type!r}, max_size={self.max_size!r})"
+
+
+class Sha256:
+    """Asks for the digest of an upload: ``image_info: Annotated[UploadInfo, Sha256()]``.
+
+    `UploadInfo.sha256` is then the digest of the bytes that the task gets, so of a compressed body after it was
+    decompressed. It is taken while the body streams, in the event loop: 0.5 to 1 ms for each MiB.
+    """
+
+    def __repr__(self) -> str:
+        return "Sha256()"
 
 
 def no_parameter(name: str) -> str:

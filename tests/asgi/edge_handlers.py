@@ -46,7 +46,7 @@ class Compare(BaseTaskHandler):
     def handle(self, *tasks: Pair) -> None:
         for task in tasks:
             assert task.front is not None and task.back is not None
-            infos = [tuple(info) for info in task.infos]
+            infos = [tuple(info[:3]) for info in task.infos]
             task.report = [sum(task.front), sum(task.back), infos, task.title, task.numbers, task.quality]
             task.front = task.back = None
 
@@ -89,7 +89,7 @@ class Look(BaseTaskHandler):
 
     def handle(self, *tasks: Described) -> None:
         for task in tasks:
-            task.seen = tuple(task.info)
+            task.seen = tuple(task.info[:3])
             task.image = None
 
 

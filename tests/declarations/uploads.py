@@ -35,7 +35,7 @@ class Count(BaseTaskHandler):
         for task in tasks:
             task.report = [
                 [sum(picture) for picture in task.pictures],
-                [tuple(info) for info in task.infos],
+                [tuple(info[:3]) for info in task.infos],
                 {f"{type(picture).__name__} {picture.readonly}" for picture in task.pictures},
                 None if task.cover is None else sum(task.cover),
                 task.title,
@@ -105,5 +105,5 @@ class Look(BaseTaskHandler):
     def handle(self, *tasks: Any) -> None:
         for task in tasks:
             note, info = (getattr(task, name, None) for name in ("note", "info"))
-            task.seen = [None if note is None else len(note), None if info is None else tuple(info)]
+            task.seen = [None if note is None else len(note), None if info is None else tuple(info[:3])]
             task.note = None

@@ -16,7 +16,19 @@ from starlette.datastructures import UploadFile
 
 from ...exceptions import ConfigurationError
 from ...flow import FlowStream
-from ...params import Body, Cookie, Form, Header, PartLimits, Path, Query, RequestParameter, UploadInfo, UploadMarker
+from ...params import (
+    Body,
+    Cookie,
+    Form,
+    Header,
+    PartLimits,
+    Path,
+    Query,
+    RequestParameter,
+    Sha256,
+    UploadInfo,
+    UploadMarker,
+)
 from ...task import BaseTask, frozen_task
 from ..body.limits import checked_media_types
 from ..body.parts import UploadPart
@@ -216,6 +228,11 @@ def upload_part(parameter: inspect.Parameter) -> UploadPart | None:
 def is_info(parameter: inspect.Parameter) -> bool:
     """Return whether a parameter gets an `UploadInfo`."""
     return _mentions(parameter.annotation, UploadInfo)
+
+
+def wants_sha256(parameter: inspect.Parameter) -> bool:
+    """Return whether a parameter asks for the digest of an upload."""
+    return any(isinstance(item, Sha256) or item is Sha256 for item in _split(parameter.annotation)[1])
 
 
 def takes_list(parameter: inspect.Parameter) -> bool:

@@ -14,9 +14,9 @@ from ...flow import Flow
 from ...task import BaseTask
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules
-from ..body.parts import Received
+from ..body.parts import Received, UploadPart
 from .form import FormFields
-from .parameters import constructor_parameters, is_info, takes_list, upload_part
+from .parameters import constructor_parameters, is_info, takes_list, upload_part, wants_sha256
 from .uploads import BodyBinding, Uploads, check_entry
 
 T = TypeVar("T", bound=BaseTask)
@@ -48,9 +48,11 @@ class TaskFactory(Generic[T]):
         infos = {name: item for name, item in parameters.items() if is_info(item)}
         rest = [item for name, item in parameters.items() if name not in parts and name not in infos]
         signature = inspect.Signature([item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in rest])
-        self.uploads = Uploads(parts, rules)
         self._infos = {name: name.removesuffix("_info") for name in infos}
-        self._check_infos(infos)
+        self._check_infos(parameters, parts)
+        for name, of in self._infos.items():
+            parts[of] = parts[of]._replace(is_hashed=wants_sha256(infos[name]))
+        self.uploads = Uploads(parts, rules)
         self.fields: FormFields | None = None
         if parts:
             self.fields = FormFields(self.task_type.__qualname__, signature, self.uploads.raw)
@@ -131,10 +133,17 @@ class TaskFactory(Generic[T]):
         infos = {name: self.uploads.given(of, received.infos[of]) for name, of in self._infos.items() if of in files}
         return self.task_type(**arguments, **groups[0], **files, **infos), groups[1]
 
-    def _check_infos(self, infos: dict[str, inspect.Parameter]) -> None:
+    def _check_infos(self, parameters: dict[str, inspect.Parameter], parts: dict[str, UploadPart]) -> None:
         owner = self.task_type.__qualname__
-        for name, parameter in infos.items():
-            part = self.uploads.parts.get(self._infos[name])
+        for name, parameter in parameters.items():
+            if name not in self._infos:
+                if wants_sha256(parameter):
+                    raise ConfigurationError(
+                        f"{owner}: Sha256() asks for the digest in an UploadInfo, and {name} is none: "
+                        "image_info: Annotated[UploadInfo, Sha256()] beside image: Upload"
+                    )
+                continue
+            part = parts.get(self._infos[name])
             if part is None:
                 raise ConfigurationError(
                     f"{owner}: {name} of type UploadInfo must be named after an upload: image_info: UploadInfo beside "

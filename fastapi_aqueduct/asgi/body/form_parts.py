@@ -8,7 +8,7 @@ from ...flow import BlockWriter
 from ..errors import BodyTooLarge, MalformedBody
 from .disposition import decoded
 from .multipart import PartBegin, PartData, PartSink
-from .parts import Received, UploadPart
+from .parts import Hash, Received, UploadPart
 
 MAX_FIELDS_SIZE = 1 << 20
 """Bytes that all fields of a form beside the uploads may have; they lie on the heap."""
@@ -33,6 +33,7 @@ class FormParts(PartSink):
         self._writer = writer
         self._part: PartBegin | None = None
         self._upload: UploadPart | None = None
+        self._hash: Hash | None = None
         self._field = bytearray()
         self._fields_size = 0
         self._kept: PartData | None = None
@@ -47,6 +48,7 @@ class FormParts(PartSink):
         if part.name in self.received.uploads and not upload.is_list:
             raise MalformedBody(f"The multipart form has more than one part named {part.name!r}.")
         upload.check_type(part.content_type, self._media_types)
+        self._hash = upload.new_hash()
         self._writer.begin()
 
     def write(self, data: PartData) -> bool:
@@ -63,6 +65,8 @@ class FormParts(PartSink):
             return
         if self._upload is not None:
             await self._writer.write(data.view)
+            if self._hash is not None:
+                self._hash.update(data.view)
         else:
             await self._writer.arrival.acquire(data.end - data.start)
             self._add_to_field(data)
@@ -72,14 +76,18 @@ class FormParts(PartSink):
         part = self._part
         assert part is not None
         if self._upload is not None:
-            self.received.add(part.name, self._writer.finish(), part.filename, part.content_type)
+            self.received.add(part.name, self._writer.finish(), part.filename, part.content_type, self._hash)
         elif part.filename is None and part.name not in self._parts:
             self.received.fields.append((part.name, decoded(self._field)))
 
     def _write_upload(self, upload: UploadPart, data: PartData) -> bool:
         if upload.max_size is not None and self._writer.received + data.end - data.start > upload.max_size:
             raise BodyTooLarge(f"{upload.name} may have at most {upload.max_size} bytes.")
-        return self._writer.try_write(data.view)
+        if not self._writer.try_write(data.view):
+            return False
+        if self._hash is not None:
+            self._hash.update(data.view)
+        return True
 
     def _write_field(self, data: PartData) -> bool:
         part = self._part

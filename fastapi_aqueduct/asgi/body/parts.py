@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from starlette.datastructures import FormData, UploadFile
 
@@ -12,6 +13,16 @@ from ..errors import UnsupportedBody
 from .limits import is_acceptable
 
 _TYPE_OF_CURL = "application/x-www-form-urlencoded"
+
+
+class Hash(Protocol):
+    """Takes a digest, as the objects of ``hashlib`` do."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Add bytes."""
+
+    def hexdigest(self) -> str:
+        """Return the digest of all bytes in hexadecimal."""
 
 
 class UploadPart(NamedTuple):
@@ -24,6 +35,7 @@ class UploadPart(NamedTuple):
         media_types: The types it may have; empty: as the endpoint says.
         max_size: The most bytes that one file may have; None: as many as the body.
         is_raw: Whether it is the whole body, also if that is a form.
+        is_hashed: Whether the SHA-256 digest of each file is taken.
     """
 
     name: str
@@ -32,6 +44,11 @@ class UploadPart(NamedTuple):
     media_types: tuple[str, ...]
     max_size: int | None
     is_raw: bool = False
+    is_hashed: bool = False
+
+    def new_hash(self) -> Hash | None:
+        """Return what takes the digest of one file; None if none is wanted."""
+        return hashlib.sha256() if self.is_hashed else None
 
     def check_type(self, content_type: str | None, default: tuple[str, ...]) -> None:
         """Refuse a file of a type that is not accepted.
@@ -76,7 +93,10 @@ class Received:
         """The fields in the form in which FastAPI validates them."""
         return FormData(self.fields)
 
-    def add(self, name: str, view: memoryview, filename: str | None, content_type: str | None) -> None:
+    def add(
+        self, name: str, view: memoryview, filename: str | None, content_type: str | None, hash: Hash | None
+    ) -> None:
         """Add an upload that is complete."""
+        sha256 = None if hash is None else hash.hexdigest()
         self.uploads.setdefault(name, []).append(view)
-        self.infos.setdefault(name, []).append(UploadInfo(filename, content_type, len(view)))
+        self.infos.setdefault(name, []).append(UploadInfo(filename, content_type, len(view), sha256))

@@ -68,7 +68,7 @@ class UploadReader:
         if head.boundary is not None:
             form = FormParts(self._parts, self._rules.media_types, writer)
             return form.received, Multipart(head.boundary, form)
-        (name,) = self._parts
+        (part,) = self._parts.values()
         writer.begin()
-        raw = RawBody(name, head.filename, head.content_type, writer)
+        raw = RawBody(part, head.filename, head.content_type, writer)
         return raw.received, raw

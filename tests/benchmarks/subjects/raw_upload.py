@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 
 from fastapi_aqueduct.asgi.body.guards import Guards
 from fastapi_aqueduct.asgi.body.limits import DEFAULT_LIMITS
+from fastapi_aqueduct.asgi.body.parts import UploadPart
 from fastapi_aqueduct.asgi.body.raw import RawBody
 from fastapi_aqueduct.asgi.body.read_timeout import ReadTimeout
 from fastapi_aqueduct.asgi.body.stream import stream_body
@@ -27,6 +28,8 @@ from .inprocess import MEMORY_LIMIT
 SIZE = 1 << 20
 PIECE = 64 << 10
 """Bytes that the server reads at once."""
+
+PART = UploadPart("body", True, False, (), None)
 
 _HEAD = f"POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: {SIZE}\r\n\r\n".encode()
 
@@ -61,7 +64,7 @@ class _Receiver:
         arrival = memory.arrivals.expect(SIZE, SIZE, 5.0, DEFAULT_LIMITS.cap)
         with ReadTimeout(DEFAULT_LIMITS) as timeout, BlockWriter(memory.arena, memory.waiters, arrival) as writer:
             writer.begin()
-            raw = RawBody("body", None, None, writer)
+            raw = RawBody(PART, None, None, writer)
             await stream_body(Request(scope, receive), Guards(SIZE, SIZE, timeout, raw))
         (view,) = raw.received.uploads["body"]
         await PlainTextResponse(str(len(view)))(scope, receive, send)
