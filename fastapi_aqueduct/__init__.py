@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .asgi.websockets import cancel_on_disconnect
     from .autoscale import Autoscale
     from .context import task_context
+    from .cost import Cost
     from .engine.workers.interpreter import freeze_support
     from .exceptions import (
         AqueductError,
@@ -101,6 +102,7 @@ __all__ = [
     "BodyTooSlow",
     "Canary",
     "ConfigurationError",
+    "Cost",
     "DeadlineUnreachable",
     "Flow",
     "FlowDep",
@@ -198,6 +200,7 @@ _MODULES = {
     "cancel_on_disconnect": "asgi.websockets",
     "Autoscale": "autoscale",
     "task_context": "context",
+    "Cost": "cost",
     "freeze_support": "engine.workers.interpreter",
     "Flow": "flow",
     "FlowState": "flow",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from .autoscale import Autoscale
+from .cost import Cost, check_key
 from .exceptions import ConfigurationError, got
 from .handler import BaseTaskHandler, HandleConditionType, HandlerForm, check_methods, form_of
 from .placement.ray_actor import RayActor
@@ -41,6 +42,12 @@ class FlowStep:
             tasks known to be uploading or in an earlier step. A handler whose call costs little beside its tasks
             never waits, and neither does one whose calls run side by side (``concurrency``).
         on_start_wait: Accepted for users of the package ``aqueduct`` and ignored.
+        batch_key: Only tasks with the same key share a batch: the name of a field, or a function of the task, which is
+            called where ``handle_condition`` is and must be one of a module. A key is a text, a number, `bytes`, a
+            member of an `Enum`, or a tuple of them. The most urgent of the tasks that wait chooses the key of the next
+            batch, so no key starves; ``batch_timeout`` counts for each key.
+        batch_cost: What the tasks of a batch may cost together, beside ``batch_size``; see `Cost`. In a ``continuous``
+            step those that are in the call cost no more together in any round.
         max_retries: How often a task runs again, alone, after the death of the worker that held it; 0 for a step that
             must run at most once. Calls that ran side by side (``continuous``, ``concurrency``) run again together
             first. With 0, an exception from a batch fails the whole batch; otherwise the batch runs
@@ -92,6 +99,8 @@ class FlowStep:
         batch_timeout: float | Literal["auto"] = 0.0,
         on_start_wait: float = 0.0,
         *,
+        batch_key: str | Callable[[Any], Any] | None = None,
+        batch_cost: Cost | None = None,
         max_retries: int = 1,
         handle_timeout: float | None = None,
         check_timeout: float | None = 10.0,
@@ -111,6 +120,8 @@ class FlowStep:
         self._set_nprocs(nprocs)
         self.batch_size = batch_size
         self.batch_timeout = batch_timeout
+        self.batch_key = batch_key
+        self.batch_cost = batch_cost
         self.max_retries = max_retries
         self.handle_timeout = handle_timeout
         self.check_timeout = check_timeout
@@ -235,6 +246,7 @@ class FlowStep:
         self._check_form(name, form_of(self.handler))
         if self.placement is not None:
             self._check_placed(name)
+        self._check_batches(name)
         if not callable(self.handle_condition):
             raise ConfigurationError(f"handle_condition of the step with {name} is not callable")
         if inspect.iscoroutinefunction(self.handle_condition):
@@ -268,6 +280,16 @@ class FlowStep:
             value = getattr(self, parameter)
             if value is not None and value <= 0:
                 raise ConfigurationError(f"the step with {name} needs {parameter} > 0, got {value}")
+
+    def _check_batches(self, name: str) -> None:
+        """Refuse keys and costs of batches that cannot work."""
+        if self.batch_key is not None:
+            check_key(f"batch_key of the step with {name}", self.batch_key)
+        if self.batch_cost is not None and not isinstance(self.batch_cost, Cost):
+            raise ConfigurationError(
+                f'the step with {name} needs a Cost as batch_cost, such as Cost("tokens", limit=16_384), '
+                f"{got(self.batch_cost)}"
+            )
 
     def _check_placed(self, name: str) -> None:
         """Refuse options that concern the process on this machine, where the handler does not run."""

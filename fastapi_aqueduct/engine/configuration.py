@@ -188,6 +188,8 @@ def _effective(setting: Setting) -> Setting:
 def _numbers_of_step(step: FlowStep) -> dict[str, Number]:
     numbers = dict(numbers_of(FlowStep.__init__))
     del numbers["on_start_wait"]  # users of the package aqueduct give it; it does nothing here
+    if step.batch_cost is None:
+        del numbers["batch_cost.limit"]  # a limit alone does not say what a task costs
     if step.autoscale is None:  # then the limits are the number that it has
         for limit in ("nprocs.minimum", "nprocs.maximum"):
             numbers[limit] = replace(numbers[limit], default=numbers["nprocs"].default)

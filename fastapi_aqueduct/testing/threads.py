@@ -17,6 +17,7 @@ from typing import Any
 from ..engine.child.hand import Hand
 from ..engine.child.program import Program
 from ..engine.child.session import Session
+from ..engine.marks import make_markers
 from ..engine.memory.arena import Arena
 from ..engine.options import EngineOptions
 from ..engine.statistics import TemplateStatistics
@@ -89,7 +90,8 @@ class ThreadStarter:
             lifeline_fd: Not used.
         """
         conditions = [step.handle_condition for _, step in self._options.steps]
-        program = Program(spec.step.handler, conditions, self._options.context)
+        markers = make_markers(self._options.steps)
+        program = Program(spec.step.handler, conditions, self._options.context, markers=markers)
         return WorkerThread(program, sock, memory_fd, f"{self._options.name}:{spec.name}")
 
     def hint(self, exit_code: int | None) -> str:

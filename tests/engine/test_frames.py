@@ -26,6 +26,7 @@ from fastapi_aqueduct.engine.wire.frames import (
     pack_batches,
     pack_offsets,
     unpack_batches,
+    unpack_marks,
     unpack_offsets,
     unpack_pairs,
 )
@@ -46,6 +47,7 @@ envelopes = st.builds(
     st.integers(FINISHED, 1000),
     st.sampled_from(Status),
     contents,
+    st.just(b"") | st.binary(max_size=100),
 )
 batches = st.lists(
     st.builds(
@@ -145,18 +147,26 @@ def test_batches_that_are_cut_off_are_refused_or_fewer(sent: list[Batch], data: 
 
 @settings(max_examples=50, deadline=None)
 @given(batches)
-def test_extras_take_no_bytes_where_there_are_none_and_change_nothing_else(sent: list[Batch]) -> None:
-    plain = [batch._replace(envelopes=[without_extras(envelope) for envelope in batch.envelopes]) for batch in sent]
-    extras = [envelope.content.extras for batch in sent for envelope in batch.envelopes if envelope.content.extras]
-    assert len(pack_batches(sent)) - len(pack_batches(plain)) == sum(4 + len(one) for one in extras)
+def test_extras_and_marks_take_no_bytes_where_there_are_none_and_change_nothing_else(sent: list[Batch]) -> None:
+    plain = [batch._replace(envelopes=[bare(envelope) for envelope in batch.envelopes]) for batch in sent]
+    envelopes = [envelope for batch in sent for envelope in batch.envelopes]
+    beside = [part for envelope in envelopes for part in (envelope.content.extras, envelope.marks) if part]
+    assert len(pack_batches(sent)) - len(pack_batches(plain)) == sum(4 + len(one) for one in beside)
     received = unpack_batches(pack_batches(sent))
-    assert plain == [
-        batch._replace(envelopes=[without_extras(envelope) for envelope in batch.envelopes]) for batch in received
-    ]
+    assert plain == [batch._replace(envelopes=[bare(envelope) for envelope in batch.envelopes]) for batch in received]
 
 
-def without_extras(envelope: Envelope) -> Envelope:
-    return envelope._replace(content=envelope.content._replace(extras=b""))
+def bare(envelope: Envelope) -> Envelope:
+    return envelope._replace(content=envelope.content._replace(extras=b""), marks=b"")
+
+
+@given(st.binary(max_size=60))
+def test_noise_in_place_of_marks_is_read_or_refused(noise: bytes) -> None:
+    try:
+        marks = unpack_marks(noise)
+    except ProtocolError:
+        return
+    assert unpack_marks(marks.pack()) == marks
 
 
 @given(st.binary(max_size=300))

@@ -48,6 +48,7 @@ NONSENSE = {
     "a kind that only a worker sends": pack(Kind.ANSWERS, b""),
     "a step that does not exist": tasks(task(step=7)),
     "a task twice": tasks(task(), task()),
+    "marks that are none": tasks(task()._replace(marks=b"x")),
     "cut off tasks": pack(Kind.TASKS, b"\1\2\3"),
     "a block that does not exist": tasks(task(content=Encoded(b"", b"", (Ref(1 << 40, 10),)))),
     "a block that was not lent": pack(Kind.RELEASED, pack_offsets([4096, 1])),

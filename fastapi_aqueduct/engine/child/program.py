@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from ...handler import BaseTaskHandler
+from ..marks import Marker
 from ..memory.mapping import create_memory
 from .importing import ProgramUnpickler
 
@@ -21,12 +22,14 @@ class Program(NamedTuple):
         conditions: ``handle_condition`` of every step of the flow.
         context: The context variables that travel with tasks.
         worker_init: Called before `on_start`.
+        markers: What reads the marks of the tasks of each step; see `Route`.
     """
 
     handler: BaseTaskHandler
     conditions: list[Callable[[Any], Any]]
     context: Sequence[ContextVar[Any]] = ()
     worker_init: Callable[[], object] | None = None
+    markers: Sequence[Marker | None] = ()
 
 
 class ProgramFile:

@@ -105,7 +105,7 @@ class Session:
             mapping = Mapping(self._memory_fd, setup.layout.size)
             tenant = Tenant(mapping, setup.layout, setup.region, setup.blocks)
             self.join_memory(tenant.arena)
-            worker = self.make_worker(handler, Route(program.conditions), tenant)
+            worker = self.make_worker(handler, Route(program.conditions, program.markers), tenant)
             worker.process(frames)
             check = ReturnCheck(setup.name, type(handler).__qualname__)
             hooks = self._hooks = Hooks(handler, check)

@@ -118,6 +118,7 @@ class Worker:
         self.note_check = tenant.arena.status.note_check
         self.note_call = tenant.arena.status.note_call
         self._route = route
+        self._has_marks = route.has_marks
         self._tenant = tenant
         self._arena = tenant.arena
         self._codec = Codec(tenant.arena)
@@ -259,10 +260,10 @@ class Worker:
             if failure or failed is not None:
                 return _end(envelope, Status.ERROR, failure or encode_error(failed))
         try:
-            if self.context is None:
-                step = self._route.next(self.setup.step, task)
+            if self.context is None and not self._has_marks:
+                step, marks = self._route.next(self.setup.step, task), b""
             else:
-                step = self._next_in_context(self.context, envelope, task)
+                step, marks = self._ask_route(envelope, task)
             body, blocks = self.fit(self._codec.encode_fields, task)
         except Exception as exc:
             return _end(envelope, Status.ERROR, encode_error(exc))
@@ -270,12 +271,14 @@ class Worker:
             self._tenant.publish(blocks)
         kind, extras = (b"", b"") if step == FINISHED else (envelope.content.kind, envelope.content.extras)
         content = new_tuple(Encoded, (kind, body, blocks, extras))
-        return new_tuple(Envelope, (envelope.id, envelope.deadline, step, 0, content))
+        return new_tuple(Envelope, (envelope.id, envelope.deadline, step, 0, content, marks))
 
-    def _next_in_context(self, context: TaskContext, envelope: Envelope, task: BaseTask) -> int:
-        tokens = context.set([envelope])  # for conditions that read the variables
+    def _ask_route(self, envelope: Envelope, task: BaseTask) -> tuple[int, bytes]:
+        # For conditions and keys that read the variables.
+        tokens = [] if self.context is None else self.context.set([envelope])
         try:
-            return self._route.next(self.setup.step, task)
+            step = self._route.next(self.setup.step, task)
+            return step, self._route.marks(step, task)
         finally:
             reset(tokens)
 
@@ -299,7 +302,7 @@ class Worker:
             if self._arena.leases:
                 self._tenant.note_retained(blocks)  # code here may look at them longer than the consumer of the item
         content = new_tuple(Encoded, (b"", body, blocks, b""))
-        self.items.append(new_tuple(Envelope, (envelope.id, 0.0, FINISHED, 0, content)))
+        self.items.append(new_tuple(Envelope, (envelope.id, 0.0, FINISHED, 0, content, b"")))
         self.windows.spend(envelope.id, item_weight(content, envelope.content))
 
     def fit(self, encode: Callable[[T], tuple[bytes, tuple[Ref, ...]]], value: T) -> tuple[bytes, tuple[Ref, ...]]:

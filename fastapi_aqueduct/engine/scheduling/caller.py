@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ...exceptions import ArenaFull, NotRunningError, UsageError
 from ...task import BaseTask
+from ..marks import NO_MARKS, Marks
 from ..memory.arena import Arena
 from ..memory.memory_waiters import MemoryWaiters
 from ..refusals import Refusals
@@ -94,6 +95,7 @@ class Caller:
     ) -> None:
         self._owner = owner
         self._route = owner.route
+        self._has_marks = owner.route.has_marks
         self._entry = entry
         self._memory = memory
         self._arena = memory.arena
@@ -125,6 +127,7 @@ class Caller:
         step = self._route.next(START, task)
         if step == FINISHED:
             return
+        marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
         content = self._encode_now(task, step, timeout)
         if content is None:
             content = await awaited(self._encode_later(task, step, started_at + timeout))
@@ -132,7 +135,8 @@ class Caller:
             content = content._replace(extras=extras)
         future = asyncio.get_running_loop().create_future()
         # No name for the ticket: this frame may be kept with an exception.
-        number = self._owner.submit(Ticket(0, task, future, content, 0, started_at + timeout, started_at), step)
+        deadline = started_at + timeout
+        number = self._owner.submit(Ticket(0, task, future, content, 0, deadline, started_at, marks), step)
         try:
             await future
         except asyncio.CancelledError:
@@ -162,12 +166,13 @@ class Caller:
         step = self._route.next(START, task)
         if step == FINISHED:
             return 0
+        marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
         content = self._encode_now(task, step, timeout)
         if content is None:
             content = yield from self._encode_later(task, step, started_at + timeout)
         if extras:
             content = content._replace(extras=extras)
-        ticket = Ticket(0, task, receiver, content, 0, started_at + timeout, started_at, is_handed=True)
+        ticket = Ticket(0, task, receiver, content, 0, started_at + timeout, started_at, marks, is_handed=True)
         return self._owner.submit(ticket, step)
 
     def stream(
@@ -195,13 +200,14 @@ class Caller:
         if step == FINISHED:
             outlet.set_result(None)
             return 0
+        marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
         content = self._encode_now(task, step, timeout)
         if content is None:
             content = await awaited(self._encode_later(task, step, started_at + timeout))
         if extras:
             content = content._replace(extras=extras)
         number = self._owner.submit(
-            StreamTicket(0, task, outlet, content, 0, started_at + timeout, started_at), step
+            StreamTicket(0, task, outlet, content, 0, started_at + timeout, started_at, marks), step
         )
         if streams.has_ended:  # while it waited for a place; from here on its memory has an owner
             streams.end_all()
@@ -210,6 +216,9 @@ class Caller:
     def withdraw(self, number: int) -> None:
         """End a task whose caller does not wait any more."""
         self._owner.withdraw(number)
+
+    def _read_marks(self, step: int, task: BaseTask) -> Marks:
+        return Marks.unpack(self._route.marks(step, task))
 
     def _encode_now(self, task: BaseTask, step: int, timeout: float) -> Encoded | None:
         """Encode a task, unless there is no place in the queue or no memory for it now."""

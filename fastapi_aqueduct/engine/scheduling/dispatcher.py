@@ -17,6 +17,7 @@ from collections.abc import Collection
 
 from ...exceptions import NotRunningError, TaskTimeout, WorkerDied
 from ...reports import Subscriber
+from ..marks import NO_MARKS, make_markers
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
 from ..route import FINISHED, Route
@@ -24,7 +25,7 @@ from ..timing import DEFAULT_TIMING, Timing
 from ..tracer import BeginSpans
 from ..wire.codec import Codec
 from ..wire.failures import decode_error, unreadable
-from ..wire.frames import Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_offsets
+from ..wire.frames import Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_marks, unpack_offsets
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .admission import Admission
@@ -92,7 +93,8 @@ class Dispatcher:
         self.meter = meter
         self._subscribers = subscribers
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
-        self.route = Route([pool.step.handle_condition for pool in pools])
+        markers = make_markers((pool.name, pool.step) for pool in pools)
+        self.route = Route([pool.step.handle_condition for pool in pools], markers)
         self._memory = memory
         self._arena = memory.arena
         self._ledger = memory.ledger
@@ -313,7 +315,7 @@ class Dispatcher:
             if self.spans.open:
                 self.spans.note_answers(tickets, size, duration, now)
             for ticket, envelope in zip(tickets, envelopes, strict=True):
-                _, _, step, status, content = envelope
+                _, _, step, status, content, marks = envelope
                 sent = len(ticket.content.body)
                 if not status:
                     if content.blocks != ticket.content.blocks:
@@ -330,6 +332,7 @@ class Dispatcher:
                 elif step == FINISHED:
                     self._finish(ticket, now)
                 elif self.route.leads(worker.step, step):
+                    ticket.marks = unpack_marks(marks) if marks else NO_MARKS
                     self._enqueue(ticket, step, now)
                 else:
                     ticket.holder = worker.pid

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 from ...reports import RawStep
 from ...runtime import set_runtime
 from ...task import BaseTask
+from ..marks import NO_MARKS, Marks
 from ..wire.codec import Codec, Encoded
 from ..wire.frames import Status
 
@@ -46,6 +47,7 @@ class Ticket:
         arrived_at: When it arrived at that step.
         sent_at: When it was sent to a worker.
         started_at: When it arrived at the flow.
+        marks: What is to be known of it while it waits for its step.
         is_handed: Whether its caller is in another thread, and outlives the event loop of the dispatcher.
         holder: Process id of the worker that holds it; 0 while none does.
         deaths: How many of these deaths count as its own: not the first one if other tasks were in the same hands.
@@ -62,6 +64,7 @@ class Ticket:
     priority: int
     deadline: float
     started_at: float
+    marks: Marks = NO_MARKS
     is_handed: bool = False
     step: int = 0
     arrived_at: float = 0.0

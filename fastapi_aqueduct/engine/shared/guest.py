@@ -34,6 +34,7 @@ from ..wire.frames import (
     pack_batches,
     pack_offsets,
     unpack_batches,
+    unpack_marks,
     unpack_offsets,
     unpack_pairs,
 )
@@ -230,7 +231,7 @@ class Guest:
 
     def _add_answer(self, task: int, status: Status, content: Encoded) -> None:
         self._receivers.pop(task, None)
-        self._answers.append(new_tuple(Envelope, (task, 0.0, FINISHED, status, content)))
+        self._answers.append(new_tuple(Envelope, (task, 0.0, FINISHED, status, content, b"")))
 
     def _lend(self, blocks: Iterable[Ref]) -> None:
         for ref in blocks:
@@ -298,7 +299,7 @@ class Guest:
             self._requests.handle(self, kind, payload)
 
     def _accept(self, envelope: Envelope, level: int, started_at: float, now: float) -> None:
-        task, deadline, step, status, content = envelope
+        task, deadline, step, status, content, _ = envelope
         if not (0 <= step < len(self._indices) and level < self._levels and status in _STATUSES):
             raise ProtocolError(f"there is no step {step}, no level {level} or no status {status}")
         if task > MOST or not math.isfinite(deadline):
@@ -343,7 +344,7 @@ class Guest:
             self._ledger.drop(blocks)
 
     def _submit(self, envelope: Envelope, level: int, started_at: float) -> None:
-        task, deadline, step, status, content = envelope
+        task, deadline, step, status, content, marks = envelope
         number = number_of(self.number, task)
         ticket: GuestTicket | GuestStreamTicket
         if status == Status.STREAM:
@@ -354,6 +355,8 @@ class Guest:
             receiver = GuestReceiver(self, task)
             self._receivers[task] = number, receiver
             ticket = receiver.ticket = GuestTicket(number, None, receiver, content, level, deadline, started_at)
+        if marks:
+            ticket.marks = unpack_marks(marks)
         self._dispatcher.own(ticket, step)
 
     def _withdraw(self, task: int) -> None:

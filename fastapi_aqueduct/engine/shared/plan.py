@@ -150,18 +150,22 @@ def make_plan(options: EngineOptions) -> Plan:
     )
 
 
-def ask_elsewhere(task: Any) -> bool:
-    """Stand for a condition of the user: the API process asks it, and workers do.
+def ask_elsewhere(task: Any) -> Any:
+    """Stand for a condition, a key or a cost of the user: the API process asks it, and workers do.
 
     Raises:
         UsageError: Always.
     """
-    raise UsageError("a condition was asked in the pipeline process, which has no code of conditions")
+    raise UsageError("a condition or a key was asked in the pipeline process, which has no code of the user's")
 
 
 def _without_code(flow: str, name: str, step: FlowStep) -> FlowStep:
     condition = step.handle_condition
     bare = step.with_stand_in(stand_in(step.handler), condition if condition is operator.truth else ask_elsewhere)
+    if callable(step.batch_key):
+        bare.batch_key = ask_elsewhere
+    if step.batch_cost is not None and callable(step.batch_cost.of):
+        bare.batch_cost = replace(step.batch_cost, of=ask_elsewhere)
     if step.worker is not None:
         options = step.worker
         bare.worker = WorkerOptions(

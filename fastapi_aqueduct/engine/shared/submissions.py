@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from ...exceptions import NotRunningError, TaskTimeout
 from ...reports import Subscriber
 from ...task import checked_priority
+from ..marks import make_markers
 from ..options import EngineOptions
 from ..route import FINISHED, Route
 from ..scheduling.deadlines import Deadlines
@@ -59,7 +60,7 @@ class Submissions:
     ) -> None:
         self.name = options.name
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.route = Route([step.handle_condition for _, step in options.steps])
+        self.route = Route([step.handle_condition for _, step in options.steps], make_markers(options.steps))
         self.codec = Codec(memory.arena)
         self.spans = ClientSpans(options.begin_spans, steps)
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
@@ -135,7 +136,7 @@ class Submissions:
             self._memory.send(content.blocks)
         self._tickets[number] = ticket
         self._deadlines.add(ticket, self.loop)
-        envelope = Envelope(number, deadline, step, ticket.status, content)
+        envelope = Envelope(number, deadline, step, ticket.status, content, ticket.marks.pack())
         self._outbox.append(([envelope], time.monotonic() - ticket.started_at, ticket.priority, 0))
         if len(self._tickets) == 1:
             self.flush()
@@ -165,7 +166,7 @@ class Submissions:
         """
         now = time.monotonic()
         for batch in unpack_batches(payload):
-            for task, _, step, status, content in batch.envelopes:
+            for task, _, step, status, content, _ in batch.envelopes:
                 if step != FINISHED:
                     raise ProtocolError(f"the answer to task {task} leads to step {step}")
                 self._memory.accept(content.blocks)

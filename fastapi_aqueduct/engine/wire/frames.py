@@ -6,12 +6,14 @@ uses no sockets.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from ...exceptions import AqueductError
+from ..marks import Marks
 from ..memory.layout import Ref
 from .codec import Encoded, new_tuple
 
@@ -32,7 +34,8 @@ _ENVELOPE = struct.Struct("<QdhBHII")
 _BLOCK = struct.Struct("<QQ")
 _EXTRAS = struct.Struct("<I")
 _SHARED = 1 << 63
-_HAS_EXTRAS = 0x80  # a flag in the byte of the status
+_HAS_EXTRAS = 0x80  # flags in the byte of the status
+_HAS_MARKS = 0x40
 
 
 class Kind(IntEnum):
@@ -88,7 +91,7 @@ class ProtocolError(AqueductError):
 
 
 class Parcel(Protocol):
-    """An object with the attributes of an `Envelope`, which can be packed as one."""
+    """An object with the attributes of an `Envelope`, which can be packed as one without marks."""
 
     @property
     def id(self) -> int: ...
@@ -111,6 +114,8 @@ class Envelope(NamedTuple):
         step: The next step, `route.FINISHED` when there is none.
         status: The outcome; `Status.OK` on the way to a worker.
         content: The encoded task.
+        marks: What is to be known of it while it waits for the next step, as `Marks.pack` returns it; empty on the way
+            to a worker.
     """
 
     id: int
@@ -118,6 +123,7 @@ class Envelope(NamedTuple):
     step: int
     status: int
     content: Encoded
+    marks: bytes = b""
 
 
 class Batch(NamedTuple):
@@ -154,12 +160,19 @@ def pack_batches(batches: Iterable[tuple[Sequence[Parcel], float, int, int]]) ->
     for parcels, duration, batch_size, number in batches:
         add(_BATCH.pack(number, len(parcels), batch_size, duration))
         for parcel in parcels:
-            kind, body, blocks, extras = parcel.content
-            status = parcel.status
+            if type(parcel) is Envelope:  # quicker than one attribute after the other
+                id, deadline, step, status, content, marks = parcel
+            else:
+                id, deadline, step = parcel.id, parcel.deadline, parcel.step
+                status, content, marks = parcel.status, parcel.content, b""
+            kind, body, blocks, extras = content
             if extras:
                 status |= _HAS_EXTRAS
                 body = _EXTRAS.pack(len(extras)) + extras + body
-            add(envelope(parcel.id, parcel.deadline, parcel.step, status, len(kind), len(blocks), len(body)))
+            if marks:
+                status |= _HAS_MARKS
+                body = _EXTRAS.pack(len(marks)) + marks + body
+            add(envelope(id, deadline, step, status, len(kind), len(blocks), len(body)))
             add(kind)
             for offset, size, shared in blocks:
                 add(_BLOCK.pack(offset, size | _SHARED if shared else size))
@@ -175,7 +188,7 @@ def unpack_batches(payload: bytes) -> list[Batch]:
     """
     batches: list[Batch] = []
     position, end = 0, len(payload)
-    unpack_envelope, envelope_size, has_extras = _ENVELOPE.unpack_from, _ENVELOPE.size, _HAS_EXTRAS
+    unpack_envelope, envelope_size, has_more = _ENVELOPE.unpack_from, _ENVELOPE.size, _HAS_MARKS
     try:
         while position < end:
             number, count, batch_size, duration = _BATCH.unpack_from(payload, position)
@@ -196,19 +209,42 @@ def unpack_batches(payload: bytes) -> list[Batch]:
                     blocks = tuple([new_tuple(Ref, (at, word & ~_SHARED, word >= _SHARED)) for at, word in words])
                 body = payload[position : position + body_size]
                 position += body_size
-                extras = b""
-                if status >= has_extras:
-                    status -= has_extras
-                    start = _EXTRAS.size + _EXTRAS.unpack_from(body)[0]
-                    extras, body = body[_EXTRAS.size : start], body[start:]
+                marks = extras = b""
+                if status >= has_more:
+                    if status & _HAS_MARKS:
+                        marks, body = _split(body)
+                    if status & _HAS_EXTRAS:
+                        extras, body = _split(body)
+                    status &= ~(_HAS_MARKS | _HAS_EXTRAS)
                 content = new_tuple(Encoded, (kind, body, blocks, extras))
-                envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content)))
+                envelopes.append(new_tuple(Envelope, (id, deadline, step, status, content, marks)))
             batches.append(new_tuple(Batch, (envelopes, duration, batch_size, number)))
     except struct.error as exc:
         raise ProtocolError(f"malformed batches: {exc}") from exc
     if position != end:
         raise ProtocolError(f"batches are cut off: {position - end} bytes are missing")
     return batches
+
+
+def _split(body: bytes) -> tuple[bytes, bytes]:
+    """Return what stands before the fields of a task, and the rest."""
+    start = _EXTRAS.size + _EXTRAS.unpack_from(body)[0]
+    return body[_EXTRAS.size : start], body[start:]
+
+
+def unpack_marks(data: bytes) -> Marks:
+    """Read the marks of an envelope.
+
+    Raises:
+        ProtocolError: They are malformed.
+    """
+    try:
+        marks = Marks.unpack(data)
+    except struct.error as exc:
+        raise ProtocolError(f"malformed marks of a task: {exc}") from exc
+    if not 0 < marks.weight < math.inf:
+        raise ProtocolError(f"no tenant has the weight {marks.weight}")
+    return marks
 
 
 def pack_offsets(offsets: Iterable[int]) -> bytes:

@@ -19,6 +19,7 @@ from ..child.bootstrap import pack_prelude
 from ..child.importing import import_name
 from ..child.program import Program, ProgramFile
 from ..child.remote.stand_in import StandIn
+from ..marks import make_markers
 from .launch_errors import launch_error, memory_error
 from .references import Reference, find_variable
 
@@ -103,6 +104,7 @@ class SpecMaker:
         self._flow = flow
         self._steps = steps
         self._conditions = [step.handle_condition for _, step in steps]
+        self._markers = make_markers(steps)
         self._context = tuple(context)
         self._worker_init = worker_init
         self._template = template
@@ -167,7 +169,8 @@ class SpecMaker:
                 context variable.
         """
         try:
-            data = _dump(Program(step.handler, self._conditions, self._context, self._worker_init), self._find)
+            program = Program(step.handler, self._conditions, self._context, self._worker_init, self._markers)
+            data = _dump(program, self._find)
         except Exception:
             self._blame(name, step)
             raise
@@ -198,6 +201,8 @@ class SpecMaker:
         values.append((f"the handler of {name} in flow {self._flow}", step.handler))
         for other, declared in self._steps:
             values.append((f"the handle_condition of {other} in flow {self._flow}", declared.handle_condition))
+            values.append((f"the batch_key of {other} in flow {self._flow}", declared.batch_key))
+            values.append((f"the batch_cost of {other} in flow {self._flow}", declared.batch_cost))
         for what, value in values:
             try:
                 _dump(value, self._find)
