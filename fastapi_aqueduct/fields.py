@@ -32,6 +32,11 @@ class SharedBytes:
         """Return whether a value is the unchanged copy, so that the original can be sent in its place."""
         return value is self._copy and self.kind is bytes
 
+    def has_become(self, value: object) -> bool:
+        """Return whether a value is what a field with these bytes is when it was read only."""
+        copy = self._copy
+        return value is copy and copy is not None and (self.kind is bytes or memoryview(copy) == self.view)
+
 
 class SharedField:
     """Descriptor of a field whose bytes are in shared memory until its first access.

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from .engine.configuration import Configuration
-from .engine.declaration import LONGEST_TIMEOUT, checked_method, checked_timeout, named, not_a_task
+from .engine.declaration import LONGEST_TIMEOUT, checked_method, checked_timeout, declared, not_a_task
 from .engine.engine import LocalEngine
 from .engine.lifecycle import Lifecycle
 from .engine.loops.event_loop import check_asyncio as check_asyncio
@@ -23,6 +23,7 @@ from .engine.memory.block_writer import BlockWriter as BlockWriter
 from .engine.options import DEFAULT_QUEUE_SIZE, DEFAULT_START_TIMEOUT, DEFAULT_STOP_TIMEOUT, EngineOptions
 from .engine.refusals import Refusals
 from .engine.scheduling.stream import FlowStream as FlowStream
+from .engine.shape import Shape, describe
 from .engine.state import FlowState as FlowState
 from .engine.statistics import FlowStatistics as FlowStatistics
 from .engine.statistics import StepStatistics as StepStatistics
@@ -39,6 +40,7 @@ from .metrics.tracing import TracerProvider, Tracing
 from .reports import Subscriber
 from .settings import Setting
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
+from .step import Part
 from .steps import Steps
 from .task import BaseTask, check_streamable
 
@@ -55,7 +57,8 @@ class Flow:
     ``async with flow``, with the lifespan of `fastapi_aqueduct.Aqueduct`, or with `start` and `stop`.
 
     Args:
-        *steps: The steps in their order; a handler alone means ``FlowStep(handler)``.
+        *steps: The steps in their order; a handler alone means ``FlowStep(handler)``. A list is a group: its members
+            are branches, which run side by side, and a tuple in it is a branch of several steps. See "Branches".
         queue_size: Tasks that may wait for a step, at each level of priority; default 1024. While the queue of a step
             is full, the steps before it get no tasks; while that of the first step is full, `process` waits and
             HTTP requests are refused.
@@ -90,7 +93,7 @@ class Flow:
 
     def __init__(
         self,
-        *steps: FlowStep | BaseTaskHandler,
+        *steps: Part,
         queue_size: int | None = None,
         queue_priorities: int = 1,
         mp_start_method: Literal["spawn", "forkserver", "fork"] = "spawn",
@@ -110,7 +113,7 @@ class Flow:
     ) -> None:
         self.name = name
         self.tracing = Tracing(name, tracing)
-        self._steps = named(steps)
+        self._steps, self._shape = declared(steps)
         size = DEFAULT_QUEUE_SIZE if queue_size is None else queue_size
         self.subscribers: list[Subscriber] = []
         self.refusals = Refusals(self.tracing.note_refusal)
@@ -123,6 +126,7 @@ class Flow:
             *(start_timeout, timing, self.subscribers, metrics_enabled, context),
             *(worker_init, reporters, forward_logs, self.refusals, self.tracing.begin if tracing else None),
             *(template, stop_timeout),
+            shape=self._shape,
         )
         self._configuration = Configuration(options, self._steps)
         self._lifecycle = Lifecycle(self._configuration, LocalEngine.build)
@@ -166,6 +170,16 @@ class Flow:
     def steps(self) -> Steps:
         """The steps by name, in their order: ``flow.steps["classify"]``. A step is also found by its numbered name."""
         return Steps(self, self._steps)
+
+    @property
+    def shape(self) -> Shape:
+        """Which steps run one after the other, and which side by side: their names, nested.
+
+        A group is a tuple of branches, and each branch a tuple of its steps. So the shape of
+        ``Flow(Decode(), [Faces(), (Plates(), Read())], Merge())`` has the form
+        ``("decode", (("faces",), ("plates", "read")), "merge")``. Without groups it is a tuple of names.
+        """
+        return self._shape
 
     def start(self, timeout: float | None = None) -> None:
         """Start the workers and block until all are ready.
@@ -464,4 +478,4 @@ class Flow:
         )
 
     def __repr__(self) -> str:
-        return f"<Flow {self.name} {self.state}: {' > '.join(name for name, _ in self._steps)}>"
+        return f"<Flow {self.name} {self.state}: {describe(self._shape)}>"

@@ -20,6 +20,7 @@ class Runtime(TypedDict, total=False):
     """The state of a task in one process.
 
     Attributes:
+        before: The task as it came to a step that answers with a patch; for `wire.patch.Changes` alone.
         deferred: `SharedBytes` by the name of the field that they become when it is read.
         failure: The exception of ``task.fail``.
         is_finished: Whether ``task.finish`` was called, where there is no worker.
@@ -27,6 +28,7 @@ class Runtime(TypedDict, total=False):
         noted: The fields that ``share_value`` is to move when the task is processed, with their values.
     """
 
+    before: Any
     deferred: dict[str, Any]
     is_finished: bool
     failure: BaseException

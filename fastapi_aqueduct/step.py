@@ -6,7 +6,7 @@ import copy
 import inspect
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from .autoscale import Autoscale
@@ -338,3 +338,10 @@ class FlowStep:
             f"batch_size={self.batch_size}, batch_timeout={self.batch_timeout}"
             + (f", name={self.name!r})" if self.name is not None else ")")
         )
+
+
+Branch = FlowStep | BaseTaskHandler | tuple[Any, ...]
+"""A branch of a group: a step, or a tuple of several, in which there may be groups again."""
+
+Part = FlowStep | BaseTaskHandler | Sequence[Branch]
+"""What a flow is declared with: a step; or a list of branches that run side by side."""

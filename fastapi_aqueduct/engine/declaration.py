@@ -5,31 +5,112 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, SupportsFloat
+from typing import Any, NamedTuple, SupportsFloat
 
 from ..exceptions import ConfigurationError, InvalidArgument, MPStartMethodValueError, got
-from ..handler import BaseTaskHandler
-from ..step import FlowStep
+from ..step import FlowStep, Part
 from .options import EngineOptions, StartMethod
+from .route import BranchedRoute
+from .shape import MAX_STEPS, Shape, is_flat
 
 LONGEST_TIMEOUT = 1e9
 """Seconds. Stands for an infinite time, which clocks and timers do not support."""
 
 
-def named(steps: tuple[FlowStep | BaseTaskHandler, ...]) -> list[tuple[str, FlowStep]]:
-    """Return each step with its name; a handler alone stands for ``FlowStep(handler)``.
+class Declared(NamedTuple):
+    """What a flow declares as its steps.
+
+    Attributes:
+        steps: Each step with its name, in the order in which they are written.
+        shape: Which of them run one after the other, and which side by side.
+    """
+
+    steps: list[tuple[str, FlowStep]]
+    shape: Shape
+
+
+def declared(parts: tuple[Part, ...]) -> Declared:
+    """Return the steps of a flow with their names; a handler alone stands for ``FlowStep(handler)``.
 
     Raises:
-        ConfigurationError: There is no step, or two have the same name.
+        ConfigurationError: There is no step, two have the same name, or a group cannot work as declared.
     """
-    if not steps:
+    if not parts:
         raise ConfigurationError("a flow needs at least one step")
-    full = [step if isinstance(step, FlowStep) else FlowStep(step) for step in steps]
+    steps: list[FlowStep] = []
+    structure = _flatten(parts, steps)
+    named = _named(steps)
+    names = iter([name for name, _ in named])
+    shape = _with_names(structure, names)
+    if not is_flat(shape):
+        _check_groups(named, shape)
+        raise ConfigurationError("the dispatcher of this version cannot run groups")
+    return Declared(named, shape)
+
+
+def _flatten(parts: Sequence[object], steps: list[FlowStep]) -> Shape:
+    """Add the steps of a sequence to a list, and return the sequence without them."""
+    elements: list[Any] = []
+    for part in parts:
+        if isinstance(part, list):
+            elements.append(tuple([_flatten(branch, steps) for branch in _branches(part)]))
+        elif isinstance(part, tuple):
+            raise ConfigurationError(
+                "a tuple is a branch of several steps, so it belongs into the list of a group: "
+                "Flow(Decode(), [Faces(), (Plates(), Read())])"
+            )
+        else:
+            steps.append(part if isinstance(part, FlowStep) else FlowStep(part))  # type: ignore[arg-type]
+            elements.append("")
+    return tuple(elements)
+
+
+def _branches(group: list[object]) -> list[tuple[object, ...]]:
+    if len(group) < 2:
+        raise ConfigurationError(f"a group needs at least two branches, which run side by side, got {len(group)}")
+    if any(isinstance(branch, list) for branch in group):
+        raise ConfigurationError(
+            "a list directly in the list of a group: write all branches in one list, and a group inside a branch in "
+            "the tuple of that branch"
+        )
+    if () in group:
+        raise ConfigurationError("a branch of a group needs at least one step, got an empty tuple")
+    return [branch if isinstance(branch, tuple) else (branch,) for branch in group]
+
+
+def _with_names(structure: Shape, names: Iterator[str]) -> Shape:
+    return tuple(
+        [
+            next(names) if isinstance(element, str) else tuple([_with_names(branch, names) for branch in element])
+            for element in structure
+        ]
+    )
+
+
+_OF_OPEN_TASKS = ("batch_key", "batch_cost", "coalesce_key")
+"""Options that are evaluated with the task before it waits for the step."""
+
+
+def _check_groups(steps: list[tuple[str, FlowStep]], shape: Shape) -> None:
+    if len(steps) > MAX_STEPS:
+        raise ConfigurationError(f"a flow with a group can have at most {MAX_STEPS} steps, got {len(steps)}")
+    route = BranchedRoute([step.handle_condition for _, step in steps], (), shape)
+    for index, (name, step) in enumerate(steps):
+        for option in _OF_OPEN_TASKS:
+            if route.is_closed(index) and getattr(step, option, None) is not None:
+                raise ConfigurationError(
+                    f"step {name} comes directly behind a group, so it cannot have {option}: that is evaluated where "
+                    "the task is unpacked, and the results of a group are joined without unpacking them; put a step "
+                    f"between them, or leave out {option}"
+                )
+
+
+def _named(steps: list[FlowStep]) -> list[tuple[str, FlowStep]]:
     names: list[tuple[str, FlowStep]] = []
     numbers: dict[str, int] = {}
-    for number, step in enumerate(full, start=1):
+    for number, step in enumerate(steps, start=1):
         numbered = step.numbered_name(number)
         name = step.name or numbered
         for label in {name, numbered}:

@@ -20,7 +20,8 @@ LONGEST_KEY = 64
 """Bytes of a canonical key; a longer one is replaced by its digest."""
 
 _PLAIN = frozenset({bool, bytes, float, int, str, type(None)})
-_HEAD = struct.Struct("<QdBBB")
+_HEAD = struct.Struct("<QdBBBB")
+_BRANCH = struct.Struct("<HH")
 _DIGEST = b"#"  # no marshalled value begins with this byte
 
 
@@ -33,6 +34,7 @@ class Marks(NamedTuple):
         coalesce_key: Tasks with the same one share one run; empty: it shares none.
         tenant: Who it belongs to.
         weight: The share of that tenant.
+        branches: If a group comes next, the marks for the first step of each branch, by the index of the step.
     """
 
     batch_key: bytes = b""
@@ -40,14 +42,19 @@ class Marks(NamedTuple):
     coalesce_key: bytes = b""
     tenant: bytes = b""
     weight: float = 1.0
+    branches: tuple[tuple[int, Marks], ...] = ()
 
     def pack(self) -> bytes:
         """Return the marks as bytes; empty where there are none. No key is longer than 255 bytes."""
         if self == NO_MARKS:
             return b""
-        batch_key, cost, coalesce_key, tenant, weight = self
-        head = _HEAD.pack(cost, weight, len(batch_key), len(coalesce_key), len(tenant))
-        return head + batch_key + coalesce_key + tenant
+        batch_key, cost, coalesce_key, tenant, weight, branches = self
+        head = _HEAD.pack(cost, weight, len(batch_key), len(coalesce_key), len(tenant), len(branches))
+        parts = [head, batch_key, coalesce_key, tenant]
+        for step, marks in branches:
+            packed = marks.pack()
+            parts += [_BRANCH.pack(step, len(packed)), packed]
+        return b"".join(parts)
 
     @staticmethod
     def unpack(data: bytes) -> Marks:
@@ -58,9 +65,27 @@ class Marks(NamedTuple):
         """
         if not data:
             return NO_MARKS
-        cost, weight, *sizes = _HEAD.unpack_from(data)
-        batch_key, coalesce_key, tenant = struct.unpack("{}s{}s{}s".format(*sizes), data[_HEAD.size :])
-        return Marks(batch_key, cost, coalesce_key, tenant, weight)
+        cost, weight, *sizes, count = _HEAD.unpack_from(data)
+        keys = struct.Struct("<{}s{}s{}s".format(*sizes))
+        batch_key, coalesce_key, tenant = keys.unpack_from(data, _HEAD.size)
+        end = _HEAD.size + keys.size
+        branches: list[tuple[int, Marks]] = []
+        for _ in range(count):
+            step, size = _BRANCH.unpack_from(data, end)
+            end += _BRANCH.size
+            branches.append((step, Marks.unpack(data[end : end + size])))
+            end += size
+        if end != len(data):
+            raise struct.error(f"marks of {len(data)} bytes end after {end}")
+        return Marks(batch_key, cost, coalesce_key, tenant, weight, tuple(branches))
+
+    def of_branch(self, step: int) -> Marks:
+        """Return what is to be known of a task at the first step of a branch.
+
+        Args:
+            step: Index of that step.
+        """
+        return dict(self.branches).get(step, NO_MARKS)
 
 
 NO_MARKS = Marks()

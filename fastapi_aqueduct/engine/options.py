@@ -11,6 +11,7 @@ from ..reports import Subscriber
 from ..step import FlowStep
 from .refusals import Refusals
 from .reporter import Reporter
+from .shape import Shape
 from .timing import DEFAULT_TIMING, Timing
 from .tracer import BeginSpans
 
@@ -53,6 +54,7 @@ class EngineOptions:
         template: Loads once what workers share; None if each loads all it needs.
         stop_timeout: Seconds that a graceful stop waits for tasks in flight.
         timeout_sec: Seconds in which the call of the function behind the flow must be answered; None: it has none.
+        shape: Which steps run one after the other, and which side by side; empty: all one after the other.
     """
 
     name: str
@@ -74,3 +76,4 @@ class EngineOptions:
     template: Callable[[], object] | None = None
     stop_timeout: float = DEFAULT_STOP_TIMEOUT
     timeout_sec: float | None = None
+    shape: Shape = ()

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..task import BaseTask
-from .marks import NO_MARKS, Marker
+from .marks import NO_MARKS, Marker, Marks
+from .shape import Branch, Group, Shape, compile_shape, indices, is_flat
 
 START = -1
 """The step before the first."""
 
 FINISHED = -1
-"""The next step of a task that has no further step to visit."""
+"""The next step of a task that has no further step to visit; in a branch, none of this branch."""
+
+Condition = Callable[[Any], Any]
 
 
 class Route:
@@ -26,13 +29,20 @@ class Route:
 
     Attributes:
         has_marks: Whether `marks` is to be asked.
+        first: The steps that a task may visit first if it meets all conditions.
+        before: For each step those that a task has left behind when it gets there.
+        behind: For each step those that a task may visit later.
     """
 
-    def __init__(self, conditions: Sequence[Callable[[Any], Any]], markers: Sequence[Marker | None] = ()) -> None:
+    def __init__(self, conditions: Sequence[Condition], markers: Sequence[Marker | None] = ()) -> None:
         self._conditions = conditions
         self._count = len(conditions)
         self._markers = markers
         self.has_marks = bool(markers)
+        steps = range(self._count)
+        self.first: Sequence[int] = steps[:1]
+        self.before: Sequence[Sequence[int]] = [steps[:index] for index in steps]
+        self.behind: Sequence[Sequence[int]] = [steps[index + 1 :] for index in steps]
 
     def next(self, step: int, task: BaseTask) -> int:
         """Return the step that a task visits next.
@@ -42,7 +52,9 @@ class Route:
             task: The task.
 
         Returns:
-            Index of the first step after it whose condition the task meets; `FINISHED` when there is none.
+            Index of the first step after it whose condition the task meets; `FINISHED` when there is none. If a group
+            comes next, its steps that the task visits first, one in each branch: all their bits, inverted, which is a
+            negative number below `FINISHED`.
 
         Raises:
             Exception: Raised by a condition.
@@ -58,15 +70,18 @@ class Route:
         """Return what is to be known of a task while it waits for a step, packed; empty if that is nothing.
 
         Args:
-            step: Index of the step that it visits next; it may be `FINISHED`.
+            step: Where it goes next, from `next`.
             task: The task.
 
         Raises:
             ConfigurationError: A value of the task is none that can be a key or a cost.
             Exception: Raised by a function of the user.
         """
-        marker = self._markers[step] if self.has_marks and step != FINISHED else None
-        return (NO_MARKS if marker is None else marker.read(task)).pack()
+        return self._marks_at(step, task).pack() if self.has_marks and step != FINISHED else b""
+
+    def _marks_at(self, step: int, task: BaseTask) -> Marks:
+        marker = self._markers[step]
+        return NO_MARKS if marker is None else marker.read(task)
 
     def leads(self, step: int, following: int) -> bool:
         """Tell whether a task may go from one step to another.
@@ -76,3 +91,190 @@ class Route:
             following: Index of the other.
         """
         return step < following < self._count
+
+    def sends_patches(self, step: int) -> bool:
+        """Tell whether the workers of a step answer with patches: the step is in a group."""
+        return False
+
+    def meets_condition(self, step: int, task: BaseTask) -> bool:
+        """Tell whether a task meets the condition of a step.
+
+        Raises:
+            Exception: Raised by the condition.
+        """
+        return bool(self._conditions[step](task))
+
+    def is_closed(self, step: int) -> bool:
+        """Tell whether a task may get to a step and no process has it unpacked: the patches of a group were joined.
+
+        The workers of the step evaluate its condition then.
+        """
+        return False
+
+    def expected_time(self, times: Sequence[float]) -> float:
+        """Return the time for the whole route.
+
+        Args:
+            times: The time for each step.
+        """
+        return sum(times)
+
+
+class BranchedRoute(Route):
+    """A route with groups.
+
+    Args:
+        conditions: As for `Route`.
+        markers: As for `Route`.
+        shape: The shape of the flow.
+
+    Attributes:
+        whole: The whole flow.
+    """
+
+    def __init__(self, conditions: Sequence[Condition], markers: Sequence[Marker | None], shape: Shape) -> None:
+        super().__init__(conditions, markers)
+        self.whole = compile_shape(shape)
+        self._following: dict[int | Group, tuple[int | Group, ...]] = {}
+        self._inside = 0
+        self._closed = 0
+        later = [0] * self._count
+        self._walk(self.whole, 0, later)
+        steps = range(self._count)
+        self.first = indices(_entries(self.begin(self.whole.sequence)))
+        self.behind = [indices(later[step]) for step in steps]
+        self.before = [[other for other in steps if later[other] >> step & 1] for step in steps]
+
+    def next(self, step: int, task: BaseTask) -> int:
+        """Return where a task goes next; see `Route.next`."""
+        return self._choose(self.after(step), task)
+
+    def leads(self, step: int, following: int) -> bool:
+        """Tell whether a task may go from one step to another, in the same sequence."""
+        return following in self.after(step)
+
+    def sends_patches(self, step: int) -> bool:
+        """Tell whether the workers of a step answer with patches: the step is in a group."""
+        return bool(self._inside >> step & 1)
+
+    def is_closed(self, step: int) -> bool:
+        """Tell whether a task may get to a step and no process has it unpacked: the step is directly behind a group."""
+        return bool(self._closed >> step & 1)
+
+    def after(self, place: int | Group) -> tuple[int | Group, ...]:
+        """Return what comes after a step, or after a group, in its sequence.
+
+        Args:
+            place: Index of the step, or `START`; or the group.
+        """
+        return self.whole.sequence if place == START else self._following[place]
+
+    def begin(self, sequence: tuple[int | Group, ...]) -> int:
+        """Return where a task begins a sequence if no condition is evaluated; as `next` does."""
+        if not sequence:
+            return FINISHED
+        first = sequence[0]
+        if isinstance(first, int):
+            return first
+        return ~sum([_entries(self.begin(branch.sequence)) for branch in first.branches])
+
+    def split(self, sequence: tuple[int | Group, ...], following: int) -> tuple[Group, list[tuple[Branch, int]]] | None:
+        """Return the group that a task visits next.
+
+        Args:
+            sequence: What comes next.
+            following: From `next` or `begin`.
+
+        Returns:
+            The group, and its branches that the task visits with where it begins each, as `next` does; None if the
+            sequence has no such group.
+        """
+        entries = ~following
+        for element in sequence:
+            if not isinstance(element, int) and element.steps & entries:
+                begun = [(branch, branch.steps & entries) for branch in element.branches if branch.steps & entries]
+                starts = [(branch, self._start(branch, bits)) for branch, bits in begun]
+                is_whole = not entries & ~element.steps and all(start != FINISHED for _, start in starts)
+                return (element, starts) if is_whole else None
+        return None
+
+    def expected_time(self, times: Sequence[float]) -> float:
+        """Return the time for the whole route: of each group, that of its longest branch."""
+        return _expected_time(self.whole, times)
+
+    def _marks_at(self, step: int, task: BaseTask) -> Marks:
+        if step >= 0:
+            return super()._marks_at(step, task)
+        found = [(first, super(BranchedRoute, self)._marks_at(first, task)) for first in indices(~step)]
+        return Marks(branches=tuple([(first, marks) for first, marks in found if marks != NO_MARKS]))
+
+    def _choose(self, sequence: tuple[int | Group, ...], task: BaseTask) -> int:
+        for element in sequence:
+            if isinstance(element, int):
+                if self._conditions[element](task):
+                    return element
+                continue
+            entries = sum([_entries(self._choose(branch.sequence, task)) for branch in element.branches])
+            if entries:
+                return ~entries
+        return FINISHED
+
+    def _start(self, branch: Branch, entries: int) -> int:
+        """Return where a task begins a branch; `FINISHED` if it cannot begin with these steps."""
+        for element in branch.sequence:
+            if isinstance(element, int):
+                if entries >> element & 1:
+                    return element if entries == 1 << element else FINISHED
+            elif element.steps & entries:
+                return FINISHED if self.split((element,), ~entries) is None else ~entries
+        return FINISHED
+
+    def _walk(self, branch: Branch, outside: int, later: list[int]) -> None:
+        """Note for each step and group of a branch what follows, and for each step what may follow at all.
+
+        Args:
+            branch: The branch.
+            outside: The steps after the group that it is in.
+            later: The steps that may follow each step.
+        """
+        following = outside
+        for position in range(len(branch.sequence) - 1, -1, -1):
+            element = branch.sequence[position]
+            after = self._following[element] = branch.sequence[position + 1 :]
+            if isinstance(element, int):
+                later[element] = following
+                following |= 1 << element
+                continue
+            self._inside |= element.steps
+            self._closed |= _entries(self.begin(after))
+            for inner in element.branches:
+                self._walk(inner, following, later)
+            following |= element.steps
+
+
+def make_route(conditions: Sequence[Condition], markers: Sequence[Marker | None] = (), shape: Shape = ()) -> Route:
+    """Return the route of a flow.
+
+    Args:
+        conditions: As for `Route`.
+        markers: As for `Route`.
+        shape: The shape of the flow; empty if all steps run one after the other.
+    """
+    return Route(conditions, markers) if is_flat(shape) else BranchedRoute(conditions, markers, shape)
+
+
+def first_of(following: int) -> int:
+    """Return the first step of those that a task visits next, from `Route.next`."""
+    return following if following >= 0 else indices(~following)[0]
+
+
+def _entries(following: int) -> int:
+    """Return the steps that a task visits next as bits."""
+    return 1 << following if following >= 0 else ~following
+
+
+def _expected_time(branch: Branch, times: Sequence[float]) -> float:
+    return sum(
+        times[element] if isinstance(element, int) else max(_expected_time(inner, times) for inner in element.branches)
+        for element in branch.sequence
+    )

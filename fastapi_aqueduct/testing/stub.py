@@ -69,7 +69,7 @@ def _build(options: EngineOptions, function: Callable[[Any], Any]) -> InlineEngi
     (name, _), *others = options.steps
     steps = [(name, FlowStep(handler, concurrency=_PLACES))]
     steps += [(name, FlowStep(_Unused(), _never)) for name, _ in others]
-    engine = handler.engine = build_inline(replace(options, steps=steps))
+    engine = handler.engine = build_inline(replace(options, steps=steps, shape=()))
     return engine
 
 

@@ -91,7 +91,8 @@ class ThreadStarter:
         """
         conditions = [step.handle_condition for _, step in self._options.steps]
         markers = make_markers(self._options.steps)
-        program = Program(spec.step.handler, conditions, self._options.context, markers=markers)
+        code = spec.step.handler, conditions, self._options.context, None, markers
+        program = Program(*code, self._options.shape)
         return WorkerThread(program, sock, memory_fd, f"{self._options.name}:{spec.name}")
 
     def hint(self, exit_code: int | None) -> str:

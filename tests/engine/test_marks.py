@@ -19,14 +19,15 @@ from fastapi_aqueduct.engine.marks import LONGEST_KEY, NO_MARKS, Marker, Marks, 
 from ..handlers import Each, Job
 
 keys = st.binary(max_size=255)
-marks = st.builds(
-    Marks,
+parts = (
     keys,
     st.integers(0, 2**64 - 1),
     keys,
     keys,
     st.floats(min_value=0, exclude_min=True, allow_infinity=False),
 )
+of_a_step = st.builds(Marks, *parts, st.just(()))
+marks = st.builds(Marks, *parts, st.lists(st.tuples(st.integers(0, 61), of_a_step), max_size=3).map(tuple))
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 values = st.recursive(plain, lambda inner: st.lists(inner, max_size=4).map(tuple), max_leaves=8)
 

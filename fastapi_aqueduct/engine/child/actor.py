@@ -122,6 +122,8 @@ class _Worker(Worker):
 
     def encode(self, envelope: Envelope, task: BaseTask, failure: bytes) -> Envelope:
         if task.expiration_time == envelope.deadline:
+            if self.changes is not None:
+                return super().encode(envelope, task, failure)  # it is not sent, since the handler has not set it
             task.expiration_time = self.relay.deadline_of(envelope.id)
         elif task.expiration_time is not None:  # the handler has set it
             task.expiration_time = self.relay.to_stand_in(task.expiration_time)

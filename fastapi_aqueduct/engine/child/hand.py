@@ -113,12 +113,13 @@ class Hand:
         return begun
 
     def add(self, envelope: Envelope, number: int) -> Entry | None:
-        """Begin a task; one that is cancelled, or cannot be decoded, is answered."""
+        """Begin a task; one that is not worked on is answered."""
         now = time.monotonic()
         self._worker.note_call(envelope.id, now)
         task = self._worker.decode(envelope, now)
         if not isinstance(task, BaseTask):
             self._worker.answers.append(Batch([task], 0.0, 0, number))
+            self._worker.close_batch([envelope], [])  # it may have been decoded for the condition of this step
             return None
         entry = self.entries[id(task)] = Entry(envelope, task, number, now)
         return entry

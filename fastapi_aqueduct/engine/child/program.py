@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ...handler import BaseTaskHandler
 from ..marks import Marker
 from ..memory.mapping import create_memory
+from ..shape import Shape
 from .importing import ProgramUnpickler
 
 
@@ -23,6 +24,7 @@ class Program(NamedTuple):
         context: The context variables that travel with tasks.
         worker_init: Called before `on_start`.
         markers: What reads the marks of the tasks of each step; see `Route`.
+        shape: Which steps run one after the other, and which side by side; empty: all one after the other.
     """
 
     handler: BaseTaskHandler
@@ -30,6 +32,7 @@ class Program(NamedTuple):
     context: Sequence[ContextVar[Any]] = ()
     worker_init: Callable[[], object] | None = None
     markers: Sequence[Marker | None] = ()
+    shape: Shape = ()
 
 
 class ProgramFile:

@@ -19,7 +19,7 @@ from ...worker import WorkerInfo, set_process_info
 from ..memory.arena import Arena
 from ..memory.mapping import Mapping
 from ..memory.tenant import Tenant
-from ..route import Route
+from ..route import Route, make_route
 from ..wire.failures import pack_failure
 from ..wire.frames import Kind
 from ..wire.worker_channel import WorkerChannel
@@ -105,7 +105,7 @@ class Session:
             mapping = Mapping(self._memory_fd, setup.layout.size)
             tenant = Tenant(mapping, setup.layout, setup.region, setup.blocks)
             self.join_memory(tenant.arena)
-            worker = self.make_worker(handler, Route(program.conditions, program.markers), tenant)
+            worker = self.make_worker(handler, make_route(program.conditions, program.markers, program.shape), tenant)
             worker.process(frames)
             check = ReturnCheck(setup.name, type(handler).__qualname__)
             hooks = self._hooks = Hooks(handler, check)

@@ -28,6 +28,7 @@ from ..wire.frames import (
     unpack_offsets,
     unpack_pairs,
 )
+from ..wire.patch import Changes
 from ..wire.window import Windows, item_weight
 from ..wire.worker_channel import WorkerChannel
 from .logs import LogForwarder
@@ -82,6 +83,7 @@ class Worker:
         parent_death_signal: As given.
         logs: As given.
         context: Sets the context variables and traces of callers; None if neither travels with tasks.
+        changes: Finds what the handler changes, where the step answers with patches; else None.
         check: Calls `check` of the handler, and reports what it returns; None: it has none.
         is_between_calls: Tells whether no call of the handler is at a point where a check would disturb it.
         is_check_due: Whether the API process has asked for that.
@@ -122,6 +124,9 @@ class Worker:
         self._tenant = tenant
         self._arena = tenant.arena
         self._codec = Codec(tenant.arena)
+        self.changes = Changes(self._codec, tenant.arena) if route.sends_patches(setup.step) else None
+        self._evaluates_condition = route.is_closed(setup.step)
+        self._is_between_branches = self.changes is not None or self._evaluates_condition
 
     def receive(self) -> None:
         """Wait for frames and process them.
@@ -234,7 +239,10 @@ class Worker:
         return self.setup.may_run_again and not any(ref.shared for item in envelopes for ref in item.content.blocks)
 
     def decode(self, envelope: Envelope, now: float) -> BaseTask | Envelope:
-        """Return the task, or the answer to one that has expired, was cancelled, or cannot be decoded."""
+        """Return the task, or the answer to one that is not worked on.
+
+        It has expired, was cancelled, cannot be decoded, or does not meet the condition of this step.
+        """
         deadline = envelope.deadline
         is_stream = envelope.status  # the only status on this way that is not OK
         if (deadline <= now and not is_stream) or (self.cancelled and envelope.id in self.cancelled):
@@ -245,7 +253,7 @@ class Worker:
             return _end(envelope, Status.ERROR, encode_error(exc))
         # The deadline of a stream moves with its items, and the API process cancels a task that is late.
         task.expiration_time = None if is_stream else deadline
-        return task
+        return self._admit(envelope, task) if self._is_between_branches else task
 
     def encode(self, envelope: Envelope, task: BaseTask, failure: bytes) -> Envelope:
         """Make the answer to a task that the handler has worked on.
@@ -264,14 +272,42 @@ class Worker:
                 step, marks = self._route.next(self.setup.step, task), b""
             else:
                 step, marks = self._ask_route(envelope, task)
-            body, blocks = self.fit(self._codec.encode_fields, task)
+            encode = self._codec.encode_fields if self.changes is None else self.changes.encode
+            body, blocks = self.fit(encode, task)
         except Exception as exc:
             return _end(envelope, Status.ERROR, encode_error(exc))
         if blocks:
             self._tenant.publish(blocks)
+        if self.changes is not None:
+            return Envelope(envelope.id, envelope.deadline, step, Status.PATCH, Encoded(b"", body, blocks), marks)
         kind, extras = (b"", b"") if step == FINISHED else (envelope.content.kind, envelope.content.extras)
         content = new_tuple(Encoded, (kind, body, blocks, extras))
         return new_tuple(Envelope, (envelope.id, envelope.deadline, step, 0, content, marks))
+
+    def _admit(self, envelope: Envelope, task: BaseTask) -> BaseTask | Envelope:
+        """Return a task in or behind a group, or the answer to one that does not meet the condition of this step."""
+        try:
+            if self._evaluates_condition:
+                passed = self._pass(envelope, task)
+                if passed is not None:
+                    return passed
+            if self.changes is not None:
+                self.changes.begin(task)
+        except Exception as exc:
+            return _end(envelope, Status.ERROR, encode_error(exc))
+        return task
+
+    def _pass(self, envelope: Envelope, task: BaseTask) -> Envelope | None:
+        """Return the answer to a task that does not meet the condition of this step; None if it meets it."""
+        tokens = [] if self.context is None else self.context.set([envelope])
+        try:
+            if self._route.meets_condition(self.setup.step, task):
+                return None
+            step = self._route.next(self.setup.step, task)
+            marks = self._route.marks(step, task)
+        finally:
+            reset(tokens)
+        return Envelope(envelope.id, envelope.deadline, step, Status.PASSED, _NOTHING, marks)
 
     def _ask_route(self, envelope: Envelope, task: BaseTask) -> tuple[int, bytes]:
         # For conditions and keys that read the variables.

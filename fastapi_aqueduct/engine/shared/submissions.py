@@ -13,7 +13,7 @@ from ...reports import Subscriber
 from ...task import checked_priority
 from ..marks import make_markers
 from ..options import EngineOptions
-from ..route import FINISHED, Route
+from ..route import FINISHED, first_of, make_route
 from ..scheduling.deadlines import Deadlines
 from ..scheduling.idle import Idle
 from ..scheduling.publishing import publish
@@ -60,7 +60,8 @@ class Submissions:
     ) -> None:
         self.name = options.name
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.route = Route([step.handle_condition for _, step in options.steps], make_markers(options.steps))
+        conditions = [step.handle_condition for _, step in options.steps]
+        self.route = make_route(conditions, make_markers(options.steps), options.shape)
         self.codec = Codec(memory.arena)
         self.spans = ClientSpans(options.begin_spans, steps)
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
@@ -127,7 +128,7 @@ class Submissions:
         if task.priority != 0:
             ticket.priority = min(max(checked_priority(task.priority), 0), self._levels - 1)
         number = ticket.id = next(self._ids)
-        ticket.step = step
+        ticket.step = first_of(step)
         ticket.deadline = deadline + GRACE
         if self.spans.begin is not None:
             ticket.content = self.spans.begin_task(number, ticket.content)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ...exceptions import ArenaFull, TaskNotPicklable
@@ -18,12 +19,16 @@ from ...task import BaseTask, SharedBytes
 from ..memory.arena import THRESHOLD, Arena
 from ..memory.layout import Ref
 from .arrays import array_at, make_reducers
-from .encoder import BUFFER, BYTES, HEAD, PLAIN, REFERS_TO_TASK, STATE, STREAM_IN_BLOCK, TaskEncoder
+from .encoder import BUFFER, BYTES, DELETED, HEAD, PLAIN, REFERS_TO_TASK, STATE, STREAM_IN_BLOCK, TaskEncoder
+from .joined import JOINED, split_parts
 from .task_state import get_state, has_state, has_update, set_state
 
 # A body is either a header with a table and a pickle, or a pickle alone, which begins with the opcode PROTO: most tasks
 # have plain values only, which need neither a header nor a search for buffers.
 _PICKLE = 0x80
+
+Fields = tuple[dict[str, Any], list[tuple[str, SharedBytes]]]
+"""The fields of a task, and those of them that are bytes in shared memory."""
 
 new_tuple = tuple.__new__
 """Makes a named tuple in half the time of a call of its class; for those that are made for every task."""
@@ -98,6 +103,28 @@ class Codec:
         except Exception as exc:  # a user's object may raise any error
             raise TaskNotPicklable(_blame(task, task.__dict__, exc)) from exc
 
+    def share(self, task: BaseTask) -> None:
+        """Share the fields of a task that ``share_value`` has noted."""
+        self._encoder.share(task)
+
+    def encode_part(self, task: BaseTask, content: dict[str, Any]) -> tuple[bytes, tuple[Ref, ...]]:
+        """Encode some fields of a task, or a part of its state, for a patch; return as `encode_fields` does.
+
+        Args:
+            task: The task.
+            content: The fields, with those that are in shared memory as runtime state; or a part of the state.
+        """
+        if PLAIN.issuperset(map(type, content.values())):
+            body = pickle.dumps(content, 5)
+            if len(body) < THRESHOLD:
+                return body, ()
+        try:
+            return self._encoder.write_part(task, content, can_move=STATE not in content)
+        except (ArenaFull, MemoryError):
+            raise
+        except Exception as exc:
+            raise TaskNotPicklable(_blame(task, content.get(STATE, content), exc)) from exc
+
     def encode_item(self, item: Any) -> tuple[bytes, tuple[Ref, ...]]:
         """Encode an item of a stream; return the body and the blocks, as `encode` does.
 
@@ -168,7 +195,10 @@ class Codec:
         if body[0] == _PICKLE:
             task.__dict__ = pickle.loads(body)
             return
-        fields, deferred = self._read(encoded, task)
+        if body[0] == JOINED:
+            fields, deferred = self._read_joined(encoded, task)
+        else:
+            fields, deferred = self._read(body, encoded.blocks, task)
         if self._special and type(task) in self._special:
             _fill_special(task, fields, deferred)
             return
@@ -176,12 +206,29 @@ class Codec:
         for name, value in deferred:
             task._defer(name, value)
 
-    def _read(self, encoded: Encoded, task: BaseTask) -> tuple[dict[str, Any], list[tuple[str, SharedBytes]]]:
-        body = encoded.body
+    def _read_joined(self, encoded: Encoded, task: BaseTask) -> Fields:
+        """Read a task with patches."""
+        parts = [
+            (pickle.loads(body), []) if body[0] == _PICKLE else self._read(body, blocks, task)
+            for body, blocks in split_parts(encoded.body, encoded.blocks)
+        ]
+        (fields, moved), *patches = parts
+        deferred = dict(moved)
+        for changed, moved in patches:
+            if STATE in changed:
+                _apply(fields[STATE], changed.pop(STATE))
+            for name in _apply(fields, changed):
+                deferred.pop(name, None)
+            for name, value in moved:
+                fields.pop(name, None)
+                deferred[name] = value
+        return fields, list(deferred.items())
+
+    def _read(self, body: bytes, blocks: Sequence[Ref], task: BaseTask) -> Fields:
         flags, moved_count, count = HEAD.unpack_from(body)
         table_end = HEAD.size + count * BUFFER.size
         table = list(BUFFER.iter_unpack(body[HEAD.size : table_end]))
-        leases = [self._arena.lend(ref) for ref in encoded.blocks]
+        leases = [self._arena.lend(ref) for ref in blocks]
         view = self._arena.mapping.view
         stream = memoryview(body)[table_end:]
         if flags & STREAM_IN_BLOCK:
@@ -199,6 +246,15 @@ class Codec:
             else:
                 fields[name] = array_at(leases[index], position, kind, shape)
         return fields, deferred
+
+
+def _apply(fields: dict[str, Any], changed: dict[str, Any]) -> Iterable[str]:
+    """Apply a patch to fields; return the names in it."""
+    deleted = changed.pop(DELETED).split("\0") if DELETED in changed else []
+    for name in deleted:
+        fields.pop(name, None)
+    fields.update(changed)
+    return [*deleted, *changed]
 
 
 class _Carrier(BaseTask):

@@ -31,6 +31,9 @@ TASK_ID = "task"
 STATE = ""
 """The name, beside `own_fields`, of the value of ``__getstate__``. No field has this name."""
 
+DELETED = "\0"
+"""The name, in a patch, of the names of the fields that the step has deleted. No field has this name."""
+
 PLAIN = frozenset({int, float, str, bool, type(None)})
 BYTES: dict[str, type[bytes] | type[bytearray]] = {bytes.__name__: bytes, bytearray.__name__: bytearray}
 _FLAT = PLAIN.union(BYTES.values())
@@ -81,6 +84,16 @@ class TaskEncoder:
         No field is kept out of the pickle as a whole object, since only the task's class can interpret its state.
         """
         return self._write(task, {STATE: state, **own_fields(task)}, can_move=False)
+
+    def write_part(self, task: BaseTask, content: dict[str, Any], can_move: bool) -> tuple[bytes, tuple[Ref, ...]]:
+        """Encode some fields of a task as `write` does all.
+
+        Args:
+            task: The task.
+            content: The fields.
+            can_move: Whether large fields may be kept out of the pickle.
+        """
+        return self._write(task, content, can_move)
 
     def _write(self, task: BaseTask, content: dict[str, Any], can_move: bool) -> tuple[bytes, tuple[Ref, ...]]:
         self._task = task

@@ -30,7 +30,7 @@ process is idle while the worker is busy, and vice versa: in 0.2 ms a fast worke
 
 _FRAME = struct.Struct("<IB")
 _BATCH = struct.Struct("<IIIf")
-_ENVELOPE = struct.Struct("<QdhBHII")
+_ENVELOPE = struct.Struct("<QdqBHII")
 _BLOCK = struct.Struct("<QQ")
 _EXTRAS = struct.Struct("<I")
 _SHARED = 1 << 63
@@ -84,6 +84,8 @@ class Status(IntEnum):
     ERROR = 1  # the body is a packed exception
     STREAM = 3  # on the way to a worker: the caller wants its items
     EXPIRED = 2  # not worked on: the deadline had passed, or the task was cancelled
+    PATCH = 4  # the body has what the step has changed of the task
+    PASSED = 5  # not worked on: the task does not meet the condition of the step, and is as it came
 
 
 class ProtocolError(AqueductError):
@@ -111,7 +113,7 @@ class Envelope(NamedTuple):
     Attributes:
         id: The dispatcher's number for this task.
         deadline: On the clock of ``time.monotonic``.
-        step: The next step, `route.FINISHED` when there is none.
+        step: The next step, or the steps of a group; see `Route.next`.
         status: The outcome; `Status.OK` on the way to a worker.
         content: The encoded task.
         marks: What is to be known of it while it waits for the next step, as `Marks.pack` returns it; empty on the way

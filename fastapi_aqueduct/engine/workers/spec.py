@@ -20,6 +20,7 @@ from ..child.importing import import_name
 from ..child.program import Program, ProgramFile
 from ..child.remote.stand_in import StandIn
 from ..marks import make_markers
+from ..shape import Shape
 from .launch_errors import launch_error, memory_error
 from .references import Reference, find_variable
 
@@ -91,6 +92,7 @@ class SpecMaker:
         context: The context variables that travel with tasks.
         worker_init: Called in each worker before `on_start`.
         template: The function that a template calls; None if there is no template.
+        shape: Which steps run one after the other, and which side by side.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class SpecMaker:
         context: Sequence[ContextVar[Any]] = (),
         worker_init: Callable[[], object] | None = None,
         template: Callable[[], object] | None = None,
+        shape: Shape = (),
     ) -> None:
         self._flow = flow
         self._steps = steps
@@ -108,6 +111,7 @@ class SpecMaker:
         self._context = tuple(context)
         self._worker_init = worker_init
         self._template = template
+        self._shape = shape
         self._find = cache(partial(find_variable, flow))  # it looks through all modules
 
     @property
@@ -169,7 +173,8 @@ class SpecMaker:
                 context variable.
         """
         try:
-            program = Program(step.handler, self._conditions, self._context, self._worker_init, self._markers)
+            code = step.handler, self._conditions, self._context, self._worker_init, self._markers
+            program = Program(*code, self._shape)
             data = _dump(program, self._find)
         except Exception:
             self._blame(name, step)

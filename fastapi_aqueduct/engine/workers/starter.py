@@ -176,7 +176,9 @@ def spec_maker(options: EngineOptions) -> SpecMaker:
     Args:
         options: What the flow declares.
     """
-    return SpecMaker(options.name, options.steps, options.context, options.worker_init, options.template)
+    return SpecMaker(
+        *(options.name, options.steps, options.context, options.worker_init, options.template, options.shape)
+    )
 
 
 def share_of_cores(options: EngineOptions) -> int:
