@@ -30,7 +30,7 @@ class SharedBytes:
 
     def is_copy(self, value: object) -> bool:
         """Return whether a value is the unchanged copy, so that the original can be sent in its place."""
-        return value is self._copy and self.kind is bytes
+        return value is not None and value is self._copy and self.kind is bytes
 
     def has_become(self, value: object) -> bool:
         """Return whether a value is what a field with these bytes is when it was read only."""
