@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Interval
@@ -182,3 +183,9 @@ flow = Flow(
     FlowStep(Recognise(), batch_size=4, batch_timeout=0.01),
     context=[request_id],
 )
+
+
+def make_task() -> OcrTask:
+    """Make a task for ``fastapi-aqueduct check``."""
+    picture = Path(__file__).resolve().parent / "samples" / "receipt.jpg"
+    return OcrTask(memoryview(picture.read_bytes()))

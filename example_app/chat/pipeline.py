@@ -102,3 +102,8 @@ def build_flow(settings: Settings) -> Flow:
     """Make the flow of the chat."""
     step = FlowStep(Reply(settings), batch_size=settings.answers, continuous=True, name="reply")
     return Flow(step, queue_size=settings.queue_size, stop_timeout=STOP_TIMEOUT, name="chat")
+
+
+def make_task() -> Question:
+    """Make a task for ``fastapi-aqueduct check``."""
+    return Question([Message("user", "Why is the sky blue?")], Sampling(max_tokens=32))

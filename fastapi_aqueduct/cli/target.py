@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from ..exceptions import ConfigurationError
@@ -33,6 +34,26 @@ def find_flow(target: str, name: str | None) -> Flow:
     raise ConfigurationError(f"{target} has {len(named)} flows: {names}; choose one by its own name with --flow NAME")
 
 
+def find_module(name: str) -> ModuleType:
+    """Import a module.
+
+    Args:
+        name: Its name.
+
+    Raises:
+        ConfigurationError: There is no such module; the cause is a `ModuleNotFoundError`.
+        Exception: What the module has raised.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
+            raise  # the module is there, and imports another one that is not
+        raise ConfigurationError(
+            f"there is no module {exc.name} in the current directory or where Python looks for modules"
+        ) from exc
+
+
 def find_object(target: str, form: str) -> object:
     """Import a module and return an object in it.
 
@@ -47,14 +68,7 @@ def find_object(target: str, form: str) -> object:
     module_name, _, attributes = target.partition(":")
     if not module_name or not attributes:
         raise ConfigurationError(f"{form}, got {target!r}")
-    try:
-        found: Any = import_module(module_name)
-    except ModuleNotFoundError as exc:
-        if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
-            raise  # the module is there, and imports another one that is not
-        raise ConfigurationError(
-            f"there is no module {exc.name} in the current directory or where Python looks for modules"
-        ) from exc
+    found: Any = find_module(module_name)
     for attribute in attributes.split("."):
         try:
             found = getattr(found, attribute)

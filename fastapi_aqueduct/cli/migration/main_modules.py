@@ -20,11 +20,7 @@ def unguarded_starts(project: Project) -> Iterator[Finding]:
     """Find programs that run, and flows that start, when their module is imported."""
     for module in project.modules:
         defined = [node.name for node in (*project.handlers_of(module), *project.tasks_of(module))]
-        reported: set[int] = set()
-        for call in _calls_at_import(module.tree):
-            what, starts_workers = _start_in(module, call)
-            if not what or call.lineno in reported:
-                continue
+        for call, what, starts_workers in starts_at_import(module):
             if defined:
                 yield module.finding(
                     call, f'{what}, and workers import it for {defined[0]}: put it under `if __name__ == "__main__":`'
@@ -33,7 +29,23 @@ def unguarded_starts(project: Project) -> Iterator[Finding]:
                 yield module.finding(
                     call, f"{what}, once in each process that imports it: start the flow where the server starts", False
                 )
+
+
+def starts_at_import(module: Module) -> Iterator[tuple[ast.Call, str, bool]]:
+    """Yield the calls that run a program or start a flow when a module is imported, the first one of each line.
+
+    Args:
+        module: The module.
+
+    Returns:
+        The call; what it does, in words; and whether that is a start of workers.
+    """
+    reported: set[int] = set()
+    for call in _calls_at_import(module.tree):
+        what, starts_workers = _start_in(module, call)
+        if what and call.lineno not in reported:
             reported.add(call.lineno)
+            yield call, what, starts_workers
 
 
 def globals_of_main(project: Project) -> Iterator[Finding]:

@@ -9,6 +9,9 @@ from typing import Any
 from ...exceptions import ConfigurationError
 from ...logger import log
 
+IGNORED = "which is ignored; set results as attributes of the tasks"
+"""The end of the warning about a value that ``handle`` has returned."""
+
 
 class ReturnCheck:
     """Refuses coroutines and generators that a handler's methods return, and warns of other values.
@@ -59,7 +62,7 @@ class ReturnCheck:
             return
         self._has_warned = True
         log.warning(
-            "%s (pid %d): %s.handle returned a %s, which is ignored; set results as attributes of the tasks",
+            f"%s (pid %d): %s.handle returned a %s, {IGNORED}",
             self._step,
             os.getpid(),
             self._handler,

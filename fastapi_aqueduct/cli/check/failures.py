@@ -1,0 +1,50 @@
+"""What an exception says, as findings."""
+
+from __future__ import annotations
+
+from ...exceptions import ConfigurationError, StartError, TaskNotPicklable
+from ...task import BaseTask
+from .finding import Code, Finding, Severity
+from .pickles import find_unpicklable
+from .traceback import traceback_text
+
+
+def failed_import(name: str, exc: BaseException) -> Finding:
+    """Describe a module that cannot be imported."""
+    return Finding(Code.IMPORT, Severity.ERROR, f"{name} cannot be imported: {_line(exc)}", detail=traceback_text(exc))
+
+
+def failed_start(exc: StartError | ConfigurationError) -> Finding:
+    """Describe a flow that could not be started."""
+    step = exc.step if isinstance(exc, StartError) else ""
+    detail = "" if exc.__cause__ is None else traceback_text(exc.__cause__)
+    return Finding(Code.START, Severity.ERROR, str(exc), step, detail)
+
+
+def failed_maker(name: str, exc: Exception) -> Finding:
+    """Describe a function that should make a sample."""
+    if isinstance(exc, ConfigurationError):
+        return Finding(Code.SAMPLE, Severity.ERROR, str(exc))
+    return Finding(Code.SAMPLE, Severity.ERROR, f"{name} has raised {_line(exc)}", detail=traceback_text(exc))
+
+
+def failed_sample(what: str, task: BaseTask, exc: Exception, step: str) -> Finding:
+    """Describe a task that has failed.
+
+    Args:
+        what: What was tried.
+        task: The task.
+        exc: How it has failed.
+        step: Where; empty if that is not known.
+    """
+    if isinstance(exc, TaskNotPicklable):
+        parts = [find_unpicklable(f"{type(task).__qualname__}.{name}", value) for name, value in vars(task).items()]
+        text = next((f"a task cannot be sent, because of {part}" for part in parts if part), str(exc))
+        return Finding(
+            Code.UNPICKLABLE_FIELD, Severity.ERROR, f"{text}: make it in on_start of the handler, or leave it out", step
+        )
+    return Finding(Code.SAMPLE, Severity.ERROR, f"{what}: {_line(exc)}", step, traceback_text(exc))
+
+
+def _line(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}"

@@ -1,0 +1,33 @@
+"""Tracebacks as text: those of workers without the frames of the package."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from ...exceptions import WorkerTraceback
+
+_PACKAGE = str(Path(__file__).parents[2])
+
+
+def traceback_text(exc: BaseException) -> str:
+    """Return the traceback of an exception where it was raised: in a worker, if it comes from one."""
+    found: BaseException | None = exc
+    while found is not None:
+        if isinstance(found, WorkerTraceback):
+            return _without_package(found.text.strip())
+        found = found.__cause__
+    return _without_package("".join(traceback.format_exception(exc)).strip())
+
+
+def _without_package(text: str) -> str:
+    """Leave out the frames of the package: a line with the file, and those that follow to the next frame."""
+    kept, is_own = [], False
+    for line in text.splitlines():
+        if line.startswith('  File "'):
+            is_own = line.startswith(f'  File "{_PACKAGE}')
+        elif not line.startswith("    "):
+            is_own = False
+        if not is_own:
+            kept.append(line)
+    return "\n".join(kept)

@@ -1,0 +1,115 @@
+"""Watches the tasks that go to a step and come from it, where the engine has places for a canary and a shadow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ...engine.memory.flow_memory import FlowMemory
+from ...engine.scheduling.comparison import Comparison
+from ...engine.scheduling.ticket import Ticket
+from ...engine.wire.codec import Codec, Encoded
+from ...engine.wire.frames import Envelope, Status
+from ...engine.workers.handle import WorkerHandle
+from ...engine.workers.in_flight import Outgoing
+from ...task import BaseTask
+from .fields import list_fields, offsets_of
+from .report import Field
+
+
+class Call(NamedTuple):
+    """A call of the handler.
+
+    Attributes:
+        pid: Process id of the worker.
+        tasks: Number of its tasks.
+        duration: Seconds that it has taken.
+    """
+
+    pid: int
+    tasks: int
+    duration: float
+
+
+class StepWatch(Comparison):
+    """Looks at the first task on its way into a step and out of it, and at the time of each call.
+
+    It is a `Comparison` and a `Copier` that copies nothing.
+
+    Args:
+        memory: The shared memory of the flow.
+
+    Attributes:
+        calls: The calls so far.
+        entered: The first task as it came, which keeps its blocks; None before.
+        extras: What has travelled beside its fields.
+        fields_in: Its fields; None before, and if it cannot be read in this process.
+        fields_out: Its fields on the way out.
+        has_failed: Whether a task has failed here.
+        on_answers: Called with answers, before the dispatcher acts on them.
+    """
+
+    def __init__(self, memory: FlowMemory) -> None:
+        super().__init__(1, 1)
+        self.calls: list[Call] = []
+        self.entered: BaseTask | None = None
+        self.extras = b""
+        self.fields_in: list[Field] | None = None
+        self.fields_out: list[Field] | None = None
+        self.has_failed = False
+        self.on_answers: Callable[[Sequence[Envelope]], None] = lambda envelopes: None
+        self._memory = memory
+        self._codec = Codec(memory.arena)
+        self._kind = b""
+        self._number = 0  # of the first task
+        self._known: set[int] = set()
+
+    def copy(self, batches: Sequence[Outgoing[Ticket]], now: float) -> None:
+        """Look at tasks that have been sent to a worker."""
+        if self._number:
+            return
+        ticket = batches[0][0][0]
+        self._number, self._kind, self.extras = ticket.id, ticket.content.kind, ticket.content.extras
+        self.entered = self._decoded(ticket.content)
+        if self.entered is not None:
+            self._known = offsets_of(self.entered, self._memory.arena)
+            # What comes from the caller was copied for it; what comes from a step was there before.
+            known = self._known if ticket.metrics else set[int]()
+            self.fields_in = list(list_fields(self.entered, self._memory.arena, known))
+
+    def release_pairs(self) -> None:
+        """Do nothing: no pairs are kept."""
+
+    def note_answers(self, worker: WorkerHandle, envelopes: Sequence[Envelope], calls: int, duration: float) -> None:
+        """Look at answers."""
+        super().note_answers(worker, envelopes, calls, duration)
+        if calls:
+            self.calls.append(Call(worker.pid, -(-len(envelopes) // calls), duration))
+        for envelope in envelopes:
+            self.has_failed = self.has_failed or envelope.status == Status.ERROR
+            if envelope.id == self._number and self.fields_out is None and envelope.status == Status.OK:
+                self._look_at_answer(worker, envelope)
+        self.on_answers(envelopes)
+
+    def _look_at_answer(self, worker: WorkerHandle, envelope: Envelope) -> None:
+        blocks = envelope.content.blocks
+        ledger = self._memory.ledger
+        if ledger.find_unknown(blocks, worker.region) is not None:
+            return  # the dispatcher will refuse it
+        ledger.hold(blocks)
+        try:
+            task = self._decoded(envelope.content._replace(kind=self._kind))
+            if task is not None:
+                self.fields_out = list(list_fields(task, self._memory.arena, self._known))
+        finally:
+            ledger.drop(blocks)
+
+    def _decoded(self, content: Encoded) -> BaseTask | None:
+        try:
+            return self._codec.decode(content)
+        except Exception:  # of a class that only workers can rebuild
+            return None
+
+    def release(self) -> None:
+        """Drop the task, which keeps shared memory."""
+        self.entered = None
