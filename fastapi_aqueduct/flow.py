@@ -26,7 +26,11 @@ from .engine.scheduling.stream import FlowStream as FlowStream
 from .engine.shape import Shape, describe
 from .engine.state import FlowState as FlowState
 from .engine.statistics import FlowStatistics as FlowStatistics
+from .engine.statistics import Histogram as Histogram
 from .engine.statistics import StepStatistics as StepStatistics
+from .engine.statistics import TrialReport as TrialReport
+from .engine.statistics import TrialSide as TrialSide
+from .engine.statistics import WorkerStatistics as WorkerStatistics
 from .engine.statistics import statistics_at_rest
 from .engine.system.process_memory import default_memory_limit
 from .engine.timing import DEFAULT_TIMING, Timing

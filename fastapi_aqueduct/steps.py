@@ -222,6 +222,17 @@ class Step:
         """
         await self._flow._resize(self.position, nprocs)
 
+    def check(self, handler: BaseTaskHandler | CalledInWorkers) -> None:
+        """Check that a handler can take the place of the present one.
+
+        Args:
+            handler: The handler, as for `replace`.
+
+        Raises:
+            ConfigurationError: It cannot.
+        """
+        self._handler(handler)
+
     def _handler(self, what: BaseTaskHandler | CalledInWorkers) -> BaseTaskHandler:
         """Return the handler that is meant, if it can take the place of the present one.
 

@@ -22,7 +22,7 @@ from fastapi_aqueduct.engine.lifecycle import Lifecycle
 
 from .support import DEADLINE, Traces, traces, wait_until
 
-TOGETHER = ("chat", "edge", "example", "reliability")
+TOGETHER = ("chat", "edge", "example", "reliability", "status")
 """Folders whose tests run one after the other, in one process: they share servers, or kill and look at the time."""
 
 

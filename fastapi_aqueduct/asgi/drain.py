@@ -34,15 +34,17 @@ class Drain:
 
     Args:
         flows: The flows of the application; a signal ends their streams, a second one stops them at once.
+        end_page: Ends the responses of the status page, which are endless and answer no task.
 
     Attributes:
         is_draining: Whether a signal to stop has come.
     """
 
-    def __init__(self, flows: FlowSet) -> None:
+    def __init__(self, flows: FlowSet, end_page: Callable[[], None] = lambda: None) -> None:
         self.is_draining = False
         self._delay = 0.0
         self._flows = flows
+        self._end_page = end_page
         self._loop: asyncio.AbstractEventLoop
         self._loop_signals: LoopSignals | None = None
         self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
@@ -50,6 +52,11 @@ class Drain:
         self._timer: asyncio.TimerHandle | None = None
         self._stream_timers: list[asyncio.TimerHandle] = []
         self._abort: asyncio.Task[None] | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether signals to stop are handled here."""
+        return bool(self._previous)
 
     def install(self, delay: float) -> None:
         """Replace the handlers. Does nothing outside the main thread, or where the server handles no SIGTERM.
@@ -111,6 +118,7 @@ class Drain:
         if is_repeated and self._abort is None:
             log.warning("%s is a repeated signal to stop: stopping at once", signum.name)
             # Not in the task: granian may have stopped its loop by the time the task would run.
+            self._end_page()
             self._flows.end_streams()
             self._flows.kill_workers()
             self._abort = asyncio.ensure_future(self._stop_at_once())
@@ -123,6 +131,7 @@ class Drain:
     def _shut_down(self, signum: signal.Signals) -> None:
         """Begin the server's own shutdown, and the end of the streams with it."""
         self._flows.pause_jobs()
+        self._end_page()
         if signum == signal.SIGTERM:
             self._stream_timers = self._flows.end_streams_later()
         else:

@@ -33,6 +33,8 @@ from .process import ProcessSettings
 from .refusal_log import RefusalLog
 from .route_check import RouteCheck
 from .settings import Settings, UploadLimits
+from .status.page import StatusPage
+from .status.replacements import Offered
 
 
 class Aqueduct:
@@ -74,6 +76,9 @@ class Aqueduct:
             name of a flow. Default: what the environment variable AQUEDUCT_PIPELINE says, or ``"own"``.
         jobs: A `Jobs`: tasks of the flows that are answered later. With a shared pipeline all processes accept them,
             and one runs them; otherwise a process waits until the one that has their store has ended.
+        replacements: The handlers by which the status page can replace those of steps, by step and name:
+            ``{flow.steps["caption"]: {"large": Caption("large.onnx")}}``.
+        admin_is_public: Whether the status page may be included without dependencies.
 
     Attributes:
         flows: The flows, also those behind functions.
@@ -84,6 +89,9 @@ class Aqueduct:
         is_ready: Whether requests should be sent here, as ``/ready`` responds; read from memory.
         probes: A router with the three probes, for another place:
             ``app.include_router(aqueduct.probes, prefix="/internal", dependencies=[...])``.
+        admin: A router with the status page, whose buttons change the workers:
+            ``app.include_router(aqueduct.admin, prefix="/ops", dependencies=[Depends(admin)])``. Where no dependency
+            stands before it, the application does not start.
 
     Raises:
         ConfigurationError: There are no flows, a flow is given twice, an argument is no flow, or the flows cannot run
@@ -107,6 +115,8 @@ class Aqueduct:
         add_probes: bool = True,
         pipeline: str | None = None,
         jobs: FlowJobs | None = None,
+        replacements: Offered | None = None,
+        admin_is_public: bool = False,
     ) -> None:
         given = tuple(map(flow_of, flows))
         _check_flows(given)
@@ -124,9 +134,11 @@ class Aqueduct:
             self._all_jobs.add(jobs)
         self._flow_set = FlowSet(given, jobs)
         self._declared = self._options = AppOptions(drain_delay, upload_limits, handle_signals)
-        self._drain = Drain(self._flow_set)
+        self._drain = Drain(self._flow_set, self._end_page)
         self._probes = Probes(given, self._drain)
         self.probes = self._probes.router()
+        self._page = StatusPage(given, jobs, self._probes, self._drain, replacements, admin_is_public)
+        self.admin = self._page.router()
         self._process = ProcessSettings(adjust_malloc, adjust_gc)
         self._has_fast_path = fast_path
         self._why_slow: str | None = None
@@ -179,6 +191,7 @@ class Aqueduct:
         """
         check_asyncio()
         RouteCheck(self.flows, self._all_flows, self._all_jobs).check(app)
+        self._page.check(app)
         self._attach(app)
         async with self._lock:
             if not self._users:
@@ -249,6 +262,10 @@ class Aqueduct:
         self._probes.has_started = True
         if self._options.handles_signals:
             self._drain.install(self._options.drain_delay)
+        self._page.open()
+
+    def _end_page(self) -> None:
+        self._page.end()
 
     async def _stop(self, graceful: bool) -> None:
         self._probes.has_started = False
@@ -256,6 +273,7 @@ class Aqueduct:
         unregister()
         self._process.restore()
         try:
+            await self._page.close()
             await self._flow_set.stop(graceful)
         finally:
             self._drain.restore()

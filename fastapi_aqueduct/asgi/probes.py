@@ -41,7 +41,7 @@ def judge(flows: Sequence[FlowStatistics], has_started: bool, is_draining: bool)
         is_draining: Whether the server was told to stop.
     """
     found = list(_symptoms(flows, is_draining))
-    status = min((word for word, _ in found), key=_GRAVITY.index, default="ready")
+    status = min((word for word, _ in found), key=GRAVITY.index, default="ready")
     is_stuck = has_started and not is_draining and any(flow.state == FlowState.STOPPED for flow in flows)
     is_given_up = any(step.is_given_up for flow in flows for step in flow.steps)
     return Health(
@@ -54,7 +54,7 @@ def judge(flows: Sequence[FlowStatistics], has_started: bool, is_draining: bool)
 
 _NOT_RUNNING = (FlowState.STOPPED, FlowState.STARTING, FlowState.STEPS_INITIALIZED, FlowState.STOPPING)
 
-_GRAVITY = ("draining", *_NOT_RUNNING, "failed", "hanging", "broken", "unavailable", "unhealthy", "degraded")
+GRAVITY = ("draining", *_NOT_RUNNING, "failed", "hanging", "broken", "unavailable", "unhealthy", "degraded")
 """The words for problems, the gravest first."""
 
 
@@ -72,10 +72,16 @@ def _symptoms(flows: Sequence[FlowStatistics], is_draining: bool) -> Iterator[tu
             yield word, f"the pipeline process of flow {flow.name} has given no sign of life for {silence}"
             continue
         for step in flow.steps:
-            yield from _symptoms_of_step(f"step {step.name} of flow {flow.name}", step)
+            yield from symptoms_of_step(f"step {step.name} of flow {flow.name}", step)
 
 
-def _symptoms_of_step(name: str, step: StepStatistics) -> Iterator[tuple[str, str]]:
+def symptoms_of_step(name: str, step: StepStatistics) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a step of a running flow: a word of `GRAVITY`, and a sentence.
+
+    Args:
+        name: How the sentences call it.
+        step: Its statistics.
+    """
     ready = step.ready_workers
     if step.hanging_for:
         word = "failed" if step.is_given_up else "hanging"
@@ -127,7 +133,7 @@ class Probes:
     @property
     def is_ready(self) -> bool:
         """Whether requests should be sent here."""
-        _, health = self._judge()
+        _, health = self.look()
         return health.is_ready
 
     def router(self) -> APIRouter:
@@ -152,20 +158,21 @@ class Probes:
 
     async def ready(self, request: Request) -> Response:
         """Respond to ``/ready``."""
-        statistics, health = self._judge()
+        statistics, health = self.look()
         return _respond(statistics, health, health.is_ready)
 
     async def live(self, request: Request) -> Response:
         """Respond to ``/live``."""
-        statistics, health = self._judge()
+        statistics, health = self.look()
         return _respond(statistics, health, health.is_live)
 
     async def startup(self, request: Request) -> Response:
         """Respond to ``/startup``."""
-        statistics, health = self._judge()
+        statistics, health = self.look()
         return _respond(statistics, health, self.has_started)
 
-    def _judge(self) -> tuple[list[FlowStatistics], Health]:
+    def look(self) -> tuple[list[FlowStatistics], Health]:
+        """Return the statistics of the flows, and their health."""
         statistics = [flow.statistics() for flow in self._flows]
         return statistics, judge(statistics, self.has_started, self._drain.is_draining)
 

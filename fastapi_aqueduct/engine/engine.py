@@ -176,7 +176,7 @@ class LocalEngine(EngineCalls):
 
         async def run() -> None:
             launcher, spec = self.supervisor.launcher, self.supervisor.changes.spec_of(index)
-            renewed = await launcher.call(partial(launcher.starter.renew, spec, handler))
+            renewed = await launcher.renew(spec, handler)
             await self.supervisor.changes.replace(index, renewed, is_in_place)
 
         await self.owner.run(run)
@@ -205,7 +205,7 @@ class LocalEngine(EngineCalls):
 
         async def run() -> None:
             launcher, spec = self.supervisor.launcher, self.supervisor.changes.spec_of(index)
-            renewed = await launcher.call(partial(launcher.starter.renew, spec, handler))
+            renewed = await launcher.renew(spec, handler)
             traffic = make(renewed.version)
             trial = self.supervisor.changes.trial(index, renewed, traffic)
             await trial.run()

@@ -59,6 +59,43 @@ class WearKind(StrEnum):
     MEMORY = "memory"
 
 
+class IncidentKind(StrEnum):
+    """What has gone wrong in a step.
+
+    Attributes:
+        DEATH: A worker has ended that should serve, or one that tries out another handler.
+        LAUNCH: A worker could not be launched.
+        UNHEALTHY: The check of a handler has found its model wrong.
+        ERROR: A task has failed with an exception of the handler.
+        TIMEOUT: The deadline of a task has passed.
+    """
+
+    DEATH = "death"
+    LAUNCH = "launch"
+    UNHEALTHY = "unhealthy"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something that has gone wrong in a step. Incidents with the same subject are one.
+
+    Attributes:
+        kind: What it is.
+        subject: What it has happened to, such as ``"pid 4711"``, or the name of the class of an exception.
+        text: Why, in words; of an exception its text, cut where it is long. It is not trusted: show it as text.
+        at: When it has happened, or happened last, in seconds since the epoch.
+        count: How often.
+    """
+
+    kind: IncidentKind
+    subject: str
+    text: str
+    at: float
+    count: int = 1
+
+
 @dataclass(frozen=True)
 class Histogram:
     """The number of measured values in each range.
@@ -147,6 +184,8 @@ class WorkerStatistics:
             `WorkerOptions.devices`.
         role: Whether it is one of those that the step should have, or tries out another handler beside them.
         problem: What is wrong with its model, as `BaseTaskHandler.check` has said; empty while nothing is.
+        hanging_for: Seconds for which it has been in a call of the handler whose tasks have ended without an answer; 0
+            while that may be normal.
     """
 
     pid: int | None
@@ -157,80 +196,7 @@ class WorkerStatistics:
     device_id: str | None = None
     role: WorkerRole = WorkerRole.SERVING
     problem: str = ""
-
-
-@dataclass(frozen=True)
-class StepStatistics:
-    """One step.
-
-    Attributes:
-        name: Its name.
-        workers: Its worker processes, including those being started.
-        nprocs: The number of workers it should have now; 0 while it is asleep.
-        version: The version of the handler that new workers run: 1, and one more with each replacement.
-        queued: Tasks that wait for it.
-        queued_by_priority: The same by level of priority, the lowest first; empty while the flow does not run.
-        restarts: Workers that died and were replaced since the start.
-        restarts_by_cause: The same by the cause of the death.
-        recycled: Workers that were replaced because of their age, tasks or memory.
-        recycled_by_kind: The same for each of the three.
-        log_records_dropped: Log records of its workers that were dropped because too many waited.
-        retries: Tasks that were tried again after a worker had died.
-        is_broken: Whether workers die so often that the step counts as not ready.
-        is_given_up: Whether there has been no ready worker, or no call has returned, for so long that only a restart of
-            the server helps.
-        is_asleep: Whether it has no workers because there was no task for long; the next task wakes it.
-        is_waking: Whether it was asleep and has no ready worker yet.
-        expected_wait: Seconds until a worker is expected to be ready; 0 when one is. While the step is asleep, what its
-            last worker needed to start.
-        expected_time: Seconds that a task arriving now should take here, with its wait in the queue, at the measured
-            rate; what admission compares with a task's deadline. 0 while no worker is ready.
-        failed_launches: Launches of workers that failed because the system had no descriptor, memory or process left.
-        hanging_for: Seconds for which all workers have been in calls of the handler whose tasks have ended without an
-            answer; 0 while that may be normal.
-        load: How busy the workers are; None while the flow does not run, and with ``metrics_enabled=False``.
-        histograms: What was measured; None as for ``load``.
-    """
-
-    name: str
-    workers: tuple[WorkerStatistics, ...]
-    nprocs: int
-    queued: int
-    restarts: int = 0
-    recycled: int = 0
-    log_records_dropped: int = 0
-    retries: int = 0
-    is_broken: bool = False
-    is_given_up: bool = False
-    is_asleep: bool = False
-    is_waking: bool = False
-    expected_wait: float = 0.0
-    failed_launches: int = 0
     hanging_for: float = 0.0
-    queued_by_priority: tuple[int, ...] = ()
-    expected_time: float = 0.0
-    restarts_by_cause: Mapping[DeathCause, int] = field(default_factory=dict)
-    recycled_by_kind: Mapping[WearKind, int] = field(default_factory=dict)
-    load: StepLoad | None = None
-    histograms: StepHistograms | None = None
-    version: int = 1
-
-    @property
-    def ready_workers(self) -> int:
-        """Number of workers that are ready, without a canary or shadow."""
-        return len(self._serving())
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong with the models of these workers, one text for each that is unhealthy."""
-        return tuple(worker.problem for worker in self._serving() if worker.problem)
-
-    def _serving(self) -> list[WorkerStatistics]:
-        return [
-            worker
-            for worker in self.workers
-            if worker.state is WorkerState.READY and worker.role is WorkerRole.SERVING
-        ]
 
 
 @dataclass(frozen=True)
@@ -265,6 +231,7 @@ class TrialReport:
         skipped_writable: Of a shadow: tasks that were not copied, because they carry fields that handlers change in
             shared memory (`share_value`).
         pairs_dropped: Of a shadow: pairs of answers that were dropped, because they were not read in time.
+        role: Whether it is a canary or a shadow.
     """
 
     baseline: TrialSide
@@ -272,11 +239,92 @@ class TrialReport:
     skipped: int = 0
     skipped_writable: int = 0
     pairs_dropped: int = 0
+    role: WorkerRole = WorkerRole.CANARY
 
     @property
     def share(self) -> float:
         """Part of the answered tasks that the candidate has answered: of a canary its share. 0 before the first."""
         return self.candidate.tasks / (self.baseline.tasks + self.candidate.tasks or 1)
+
+
+@dataclass(frozen=True)
+class StepStatistics:
+    """One step.
+
+    Attributes:
+        name: Its name.
+        workers: Its worker processes, including those being started.
+        nprocs: The number of workers it should have now; 0 while it is asleep.
+        version: The version of the handler that new workers run: 1, and one more with each replacement.
+        queued: Tasks that wait for it.
+        queued_by_priority: The same by level of priority, the lowest first; empty while the flow does not run.
+        restarts: Workers that died and were replaced since the start.
+        restarts_by_cause: The same by the cause of the death.
+        recycled: Workers that were replaced because of their age, tasks or memory.
+        recycled_by_kind: The same for each of the three.
+        log_records_dropped: Log records of its workers that were dropped because too many waited.
+        retries: Tasks that were tried again after a worker had died.
+        is_broken: Whether workers die so often that the step counts as not ready.
+        is_given_up: Whether there has been no ready worker, or no call has returned, for so long that only a restart of
+            the server helps.
+        is_asleep: Whether it has no workers because there was no task for long; the next task wakes it.
+        is_waking: Whether it was asleep and has no ready worker yet.
+        expected_wait: Seconds until a worker is expected to be ready; 0 when one is. While the step is asleep, what its
+            last worker needed to start.
+        expected_time: Seconds that a task arriving now should take here, with its wait in the queue, at the measured
+            rate; what admission compares with a task's deadline. 0 while no worker is ready.
+        failed_launches: Launches of workers that failed because the system had no descriptor, memory or process left.
+        hanging_for: Seconds for which all workers have been in calls of the handler whose tasks have ended without an
+            answer; 0 while that may be normal.
+        load: How busy the workers are; None while the flow does not run, and with ``metrics_enabled=False``.
+        histograms: What was measured; None as for ``load``.
+        change: What happens to the step now, such as ``"replaced"`` or ``"scaled"``; empty while nothing does.
+        trial: The comparison of the canary or shadow that the step has now; None while there is none.
+        incidents: What has gone wrong lately, the last one first.
+    """
+
+    name: str
+    workers: tuple[WorkerStatistics, ...]
+    nprocs: int
+    queued: int
+    restarts: int = 0
+    recycled: int = 0
+    log_records_dropped: int = 0
+    retries: int = 0
+    is_broken: bool = False
+    is_given_up: bool = False
+    is_asleep: bool = False
+    is_waking: bool = False
+    expected_wait: float = 0.0
+    failed_launches: int = 0
+    hanging_for: float = 0.0
+    queued_by_priority: tuple[int, ...] = ()
+    expected_time: float = 0.0
+    restarts_by_cause: Mapping[DeathCause, int] = field(default_factory=dict)
+    recycled_by_kind: Mapping[WearKind, int] = field(default_factory=dict)
+    load: StepLoad | None = None
+    histograms: StepHistograms | None = None
+    version: int = 1
+    change: str = ""
+    trial: TrialReport | None = None
+    incidents: tuple[Incident, ...] = ()
+
+    @property
+    def ready_workers(self) -> int:
+        """Number of workers that are ready, without a canary or shadow."""
+        return len(self._serving())
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the models of these workers, one text for each that is unhealthy."""
+        return tuple(worker.problem for worker in self._serving() if worker.problem)
+
+    def _serving(self) -> list[WorkerStatistics]:
+        return [
+            worker
+            for worker in self.workers
+            if worker.state is WorkerState.READY and worker.role is WorkerRole.SERVING
+        ]
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from ..marks import NO_MARKS, make_markers
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
 from ..route import FINISHED, Route
+from ..statistics import IncidentKind
 from ..timing import DEFAULT_TIMING, Timing
 from ..tracer import BeginSpans
 from ..wire.codec import Codec
-from ..wire.failures import decode_error, unreadable
+from ..wire.failures import decode_error, error_summary, unreadable
 from ..wire.frames import Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_marks, unpack_offsets
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
@@ -352,6 +353,8 @@ class Dispatcher:
         except ProtocolError:
             ticket.holder = worker.pid
             raise
+        incidents = self.stages[worker.step].pool.incidents
+        incidents.note(IncidentKind.ERROR, *error_summary(envelope.content.body))
         self._settle(ticket, "failed", error)
 
     def _replace_blocks(self, worker: WorkerHandle, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
@@ -427,4 +430,5 @@ class Dispatcher:
         item_age = ticket.item_age(now)
         if item_age is not None:
             message += f"; no item has come for {item_age:.3f} s"
+        self.stages[ticket.step].pool.incidents.note(IncidentKind.TIMEOUT, "TaskTimeout", message)
         self._settle(ticket, "timed_out", TaskTimeout(message))

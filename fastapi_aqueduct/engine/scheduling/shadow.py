@@ -107,6 +107,7 @@ class ShadowTraffic(Comparison):
             skipped=self._skipped,
             skipped_writable=self._skipped_writable,
             pairs_dropped=self._pairs.dropped,
+            role=self.role,
         )
 
     async def pop_pair(self, loop: AbstractEventLoop) -> TaskPair | None:

@@ -181,11 +181,11 @@ class Stage:
         """Return a snapshot."""
         now = time.monotonic()
         pool = self.pool
-        hanging_for = pool.hanging_for(now)
+        hanging_for, hang_limit, change = pool.hanging_for(now), pool.hang_limit(), pool.change
         histograms = self.meter.histograms() if self.meter is not None else None
         return StepStatistics(
             name=self.name,
-            workers=tuple(worker.statistics() for worker in pool.all_workers()),
+            workers=tuple(worker.statistics(now, hang_limit) for worker in pool.all_workers()),
             nprocs=pool.size,
             version=pool.spec.version,
             queued=self.queue.count,
@@ -200,10 +200,13 @@ class Stage:
             is_waking=pool.is_waking,
             expected_wait=pool.expected_wait(now),
             failed_launches=pool.failed_launches,
-            hanging_for=hanging_for if hanging_for and hanging_for >= pool.hang_limit() else 0.0,
+            hanging_for=hanging_for if hanging_for and hanging_for >= hang_limit else 0.0,
             expected_time=self.expected_time(),
             restarts_by_cause=dict(pool.restarts),
             recycled_by_kind=dict(pool.recycled),
             load=self.load.read(histograms.handle_time.sum, now) if histograms is not None else None,
             histograms=histograms,
+            change=change.what if change is not None else "",
+            trial=change.report() if change is not None else None,
+            incidents=pool.incidents.recent(),
         )

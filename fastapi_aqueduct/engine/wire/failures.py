@@ -147,6 +147,16 @@ def error_name(body: bytes) -> str:
     return name.removeprefix("builtins.")
 
 
+def error_summary(body: bytes) -> tuple[str, str]:
+    """Return the name of the class of an exception of `encode_error`, which is not rebuilt, and its text.
+
+    Raises:
+        ProtocolError: It is malformed.
+    """
+    _, _, name, message, _ = _unpack(body)
+    return name.removeprefix("builtins."), message
+
+
 def decode_logged(body: bytes) -> tuple[Exception, str]:
     """Unpack an exception of `encode_error` that was logged, and the text of its traceback.
 

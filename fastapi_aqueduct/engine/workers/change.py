@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from ...exceptions import StartError
+from ..statistics import TrialReport
 from .handle import WorkerHandle
 from .slot import Slot
 
@@ -78,6 +79,10 @@ class Change(ABC):
             As `note_failed`.
         """
         return False
+
+    def report(self) -> TrialReport | None:
+        """Compare a handler that is tried out with the one that serves; None where none is."""
+        return None
 
     def abandon(self, error: Exception) -> None:
         """Let `run` raise an error; the flow stops."""

@@ -338,12 +338,18 @@ class WorkerHandle:
         exit_code = self.sentinel.exit_code
         return DeathCause.SIGNAL if exit_code is not None and exit_code < 0 else DeathCause.EXIT
 
-    def statistics(self) -> WorkerStatistics:
-        """Return a snapshot."""
+    def statistics(self, now: float, hang_limit: float) -> WorkerStatistics:
+        """Return a snapshot.
+
+        Args:
+            now: The time on the clock of ``time.monotonic``.
+            hang_limit: Seconds after which a call counts as hanging.
+        """
         device_id, in_flight = self.environment.device_id, len(self.in_flight)
+        hanging_for = now - self.hanging_since() if self.state is WorkerState.READY else 0.0
         return WorkerStatistics(
             *(self.pid or None, self.state, in_flight, self.index, self.version, device_id, self.role),
-            self.health.problem,
+            *(self.health.problem, hanging_for if hanging_for >= hang_limit else 0.0),
         )
 
     def _end_slow_start(self) -> None:

@@ -7,8 +7,8 @@ import contextlib
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
 
+from ...handler import BaseTaskHandler
 from ...worker import WorkerInfo
 from ..child.setup import KEPT, Setup
 from ..memory.flow_memory import FlowMemory
@@ -22,8 +22,6 @@ from .slot import Slot
 from .spec import WorkerSpec
 from .starter import Starter
 from .template import Template
-
-T = TypeVar("T")
 
 
 class Launcher:
@@ -172,9 +170,17 @@ class Launcher:
             await asyncio.wait([done])  # else no handle would own the process
             raise
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """Call a function in a thread; a cancellation does not wait for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+    async def renew(self, spec: WorkerSpec, handler: BaseTaskHandler) -> WorkerSpec:
+        """Make in a thread what the workers of a step run with another handler; see `Starter.renew`.
+
+        A cancellation does not wait for it. What comes of it afterwards is closed.
+        """
+        making = self._threads.submit(self.starter.renew, spec, handler)
+        try:
+            return await asyncio.wrap_future(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_close_unused)
+            raise
 
     def _run(self, function: Callable[[], None]) -> Future[None]:
         """Call a function in a thread.
@@ -238,3 +244,8 @@ def _call(function: Callable[[], None], done: Future[None]) -> None:
         done.set_exception(exc)
     else:
         done.set_result(None)
+
+
+def _close_unused(making: Future[WorkerSpec]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from ...exceptions import ConfigurationError, WorkerDied
+from ..incidents import IncidentLog
 from ..memory.regions import CANARY, REPLACEMENT
 from ..statistics import DeathCause, WearKind, WorkerRole, WorkerState
 from ..timing import DEFAULT_TIMING, Timing
@@ -84,6 +85,7 @@ class Pool:
         failed_launches: Launches that failed before there was a worker.
         recycled: Workers that were replaced because they were worn, by the kind of wear.
         log_records_dropped: Log records of its workers that were dropped.
+        incidents: What has gone wrong lately.
     """
 
     observer: PoolObserver
@@ -110,6 +112,7 @@ class Pool:
         self.failed_launches = 0
         self.recycled = dict.fromkeys(WearKind, 0)
         self.log_records_dropped = 0
+        self.incidents = IncidentLog()
         self._timing = timing
         self._longest_call = 0.0
         self._ready = Integral()

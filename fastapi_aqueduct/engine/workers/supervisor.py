@@ -19,7 +19,8 @@ from functools import partial
 
 from ...exceptions import StartError, WorkerDied, describe_exit
 from ...logger import log
-from ..statistics import DeathCause, WorkerState
+from ..incidents import describe_error
+from ..statistics import DeathCause, IncidentKind, WorkerState
 from ..system.process_memory import OutOfMemory
 from ..timing import DEFAULT_TIMING, Timing
 from ..wire.failures import unpack_failure
@@ -236,6 +237,7 @@ class Supervisor:
                 what = f"{type(failure).__name__}: {failure}"
                 message = "a worker of %s in flow %s could not be started (%s); it is tried again in %.1f s"
                 log.error(message, pool.name, self._name, what, delay)
+                pool.incidents.note(IncidentKind.LAUNCH, type(failure).__name__, what)
 
     def _on_frames(self, pool: Pool, slot: Slot, worker: WorkerHandle, frames: list[tuple[Kind, bytes]]) -> None:
         observer, has_logs = pool.observer if pool.shadow_observer is None else pool.observer_of(worker), False
@@ -249,7 +251,7 @@ class Supervisor:
                 elif kind is Kind.DROPPED and self.logs is not None:
                     self.logs.note_dropped(pool, payload)
                 elif kind is Kind.CHECKED:
-                    self._on_checked(worker, payload.decode("utf-8", "replace"))
+                    self._on_checked(pool, worker, payload.decode("utf-8", "replace"))
                 elif kind is Kind.FAILED:
                     worker.failed_in, worker.failure = unpack_failure(payload, f"{worker.name} in flow {self._name}")
                 elif kind is not Kind.READY:
@@ -272,10 +274,11 @@ class Supervisor:
         elif worker.state is WorkerState.RETIRING and not worker.in_flight.is_awaited():
             self._recycler.dismiss(worker)
 
-    def _on_checked(self, worker: WorkerHandle, problem: str) -> None:
+    def _on_checked(self, pool: Pool, worker: WorkerHandle, problem: str) -> None:
         if not worker.health.note(problem):
             return
         if problem:
+            pool.incidents.note(IncidentKind.UNHEALTHY, f"pid {worker.pid}", problem)
             message = "the model of a worker of %s in flow %s (pid %d) is unhealthy: %s"
             log.warning(message, worker.name, self._name, worker.pid, problem)
         else:
@@ -355,6 +358,8 @@ class Supervisor:
         message = "worker of %s in flow %s (pid %d) %s; %s%s"
         stack = f"\n{trace}" if trace else ""
         log.error(message, worker.name, self._name, worker.pid, how, next_one, stack, exc_info=worker.failure)
+        cause = f": {describe_error(worker.failure)}" if worker.failure is not None else ""
+        pool.incidents.note(IncidentKind.DEATH, f"pid {worker.pid}", how + cause)
 
     def _launch_later(self, pool: Pool, slot: Slot, delay: float) -> float:
         if self._loop is not None:

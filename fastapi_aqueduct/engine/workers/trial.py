@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ...exceptions import NotRunningError, StartError
-from ..statistics import WorkerRole, WorkerState
+from ..statistics import TrialReport, WorkerRole, WorkerState
 from .change import Change
 from .handle import WorkerHandle
 from .pool import LEAVING, Pool, PoolObserver
@@ -38,6 +38,9 @@ class Traffic(Protocol):
 
     def end(self) -> None:
         """Give no more tasks to the worker, and release what is held for the trial."""
+
+    def report(self) -> TrialReport:
+        """Return what both sides have done."""
 
 
 class Trial(Change):
@@ -175,6 +178,10 @@ class Trial(Change):
         if self.is_open:
             self._is_over = True
             self._traffic.end()
+
+    def report(self) -> TrialReport:
+        """Return what both sides have done."""
+        return self._traffic.report()
 
     def close(self) -> None:
         """Release the program."""

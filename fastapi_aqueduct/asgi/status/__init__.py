@@ -1,0 +1,1 @@
+"""The status page: flows, steps and workers in a browser, live."""

@@ -1,0 +1,278 @@
+"""The status page in a real browser, in each state of the flows."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from ..support import DEADLINE, wait_until
+from .watched import LOST, NOTHING, REFUSED, Watched, watched
+
+CONTRASTS = """
+    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const rgb = (colour) => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const light = (colour) => {
+        const [r, g, b] = colour.map((part) => part / 255).map((part) =>
+            part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (node) => {
+        for (let at = node; at; at = at.parentElement) {
+            const found = rgb(getComputedStyle(at).backgroundColor);
+            if (found[3] === 255) return found;
+        }
+        return [255, 255, 255, 255];
+    };
+    const found = [];
+    for (const node of document.querySelectorAll('body *')) {
+        const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+        if (!own || !node.checkVisibility() || node.closest('dialog')) continue;
+        const style = getComputedStyle(node);
+        const box = node.closest('g') && node.closest('g').querySelector('rect');
+        const back = box ? rgb(getComputedStyle(box).fill) : ground(node);
+        const [one, other] = [light(rgb(box ? style.fill : style.color)), light(back)].sort((a, b) => b - a);
+        const contrast = (one + 0.05) / (other + 0.05);
+        if (contrast < 4.5) found.push([node.textContent, contrast.toFixed(2)]);
+    }
+    return found;
+"""
+"""Finds texts whose contrast is below that of WCAG 2.2, level AA."""
+
+NAMELESS = """
+    return [...document.querySelectorAll('button, input, select, table, section, [role=img]')]
+        .filter((node) => node.checkVisibility())
+        .filter((node) => !(node.ariaLabel || node.getAttribute('aria-labelledby') || node.querySelector('h3')
+            || (node.tagName === 'BUTTON' && node.textContent)))
+        .map((node) => node.outerHTML.slice(0, 100));
+"""
+"""Finds what a screen reader could not name."""
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> None:
+    """Not asked in this module: a browser starts and ends processes as it likes; the last test takes all away."""
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Watched]:
+    with watched() as window:
+        yield window
+
+
+@pytest.fixture
+def page(window: Watched) -> Iterator[Watched]:
+    """The page, freshly loaded. What its console says fails the test: also what its policy forbids."""
+    window.expected = NOTHING
+    window.complaints()
+    window.open()
+    yield window
+    assert window.complaints() == []
+
+
+def test_idle(page: Watched) -> None:
+    """All steps of all flows are there, in words and as a picture."""
+    texts = page.browser.run("return [...document.querySelectorAll('.steps tbody th')].map((n) => n.textContent)")
+    assert [text for text in texts if text in ("decode", "faces", "caption", "fragile", "nap")] == [
+        *("decode", "faces", "caption", "fragile", "nap")
+    ]
+    assert page.browser.run("return document.querySelectorAll('.picture .box:not(.trial)').length") == 5
+    label = page.browser.run("return document.querySelector('.picture').ariaLabel")
+    assert "decode: ready, 2 workers, 0 tasks waiting" in label
+    assert page.browser.run("return document.getElementById('health').textContent") == "ready"
+    page.wait_for_state("decode", "ready")
+    assert page.browser.run(NAMELESS) == []
+    assert page.browser.run(CONTRASTS) == []
+
+
+def test_the_page_follows(page: Watched) -> None:
+    page.browser.wait_for("Number(document.body.dataset.documents) > 2")
+
+
+def test_loaded(page: Watched) -> None:
+    """Workers are busy, the queue fills; then there are rates and times."""
+    with page.held(12, "loaded"):
+        page.browser.wait_for("document.querySelectorAll('.picture .worker.busy').length >= 2")
+        page.browser.wait_for(f"parseInt({page.cell('decode', 'Waiting')}) > 5")
+        page.browser.wait_for("document.querySelector('.picture .fill')")
+        page.browser.wait_for("[...document.querySelectorAll('dd span')].some((node) => node.textContent === '12')")
+    assert page.http.post("/load?count=200").status_code == 200
+    page.browser.wait_for(f"parseFloat({page.cell('caption', 'Tasks')}) > 0")
+    page.browser.wait_for(f"{page.cell('caption', 'Batch')}.endsWith('of 8')")
+    page.browser.wait_for(f"/^[\\d.]+ (µs|ms|s) · /.test({page.cell('caption', 'Call p50 · p95 · p99')})")
+    page.wait_for_text("p99", ".figures")
+
+
+def test_errors_are_shown_as_text(page: Watched) -> None:
+    attack = "<img src=x onerror='document.title=1'><script>document.title=2</script>"
+    assert page.http.get("/caption", params={"fate": "fail", "text": attack}).status_code == 422
+    page.wait_for_text(f"ValueError: {attack}")
+    assert page.browser.run("return document.querySelectorAll('main img, main script').length") == 0
+    assert page.browser.run("return document.querySelectorAll('h2')[1].textContent") == "<script>others"
+
+
+def test_no_script_can_write_html(page: Watched) -> None:
+    """The policy of the page holds in this browser."""
+    script = """
+        try { document.querySelector('main').innerHTML = '<b>bold</b>'; } catch (error) { return error.name; }
+        return 'written';
+    """
+    assert page.browser.run(script) == "TypeError"
+    assert any("TrustedHTML" in message for message in page.complaints())
+    page.browser.run("""
+        const inline = document.createElement('script');
+        inline.append('document.title = "inline"');
+        document.body.append(inline);
+    """)
+    assert page.browser.run("return document.title") != "inline"
+    assert page.complaints()
+
+
+def test_a_killed_worker(page: Watched) -> None:
+    restarts = page.step("decode")["restarts"]
+    pid = page.kill("decode")
+    page.wait_for_text(f"decode · worker died pid {pid}: was killed by SIGKILL")
+    page.browser.wait_for(f"{page.cell('decode', 'Restarts')} === '{restarts + 1}'")
+    page.browser.wait_for(f"{page.cell('decode', 'Workers')} === '2 of 2'")
+    row = page.details("decode")
+    page.wait_for_text("deaths: ", row)
+    assert f"pid {pid}" not in page.browser.run(f"return document.querySelector('{row}').innerText")
+
+
+def test_a_broken_step(page: Watched) -> None:
+    with page.flag("broken"):
+        page.kill("fragile")
+        page.wait_for_state("fragile", "broken")
+        page.wait_for_text("workers of step fragile of flow <script>others die too often", "#reasons")
+        page.wait_for_text("RuntimeError: <b>the model file is damaged</b>")
+        assert page.browser.run("return document.querySelectorAll('.picture .box.bad').length") == 1
+        page.wait_for_text("broken", "#health")
+        assert page.browser.run(CONTRASTS) == []
+    page.wait_for_state("fragile", "ready")
+    page.browser.wait_for("document.getElementById('reasons').hidden")
+
+
+def test_an_unhealthy_model(page: Watched) -> None:
+    with page.flag("ill"):
+        page.wait_for_state("fragile", "unhealthy")
+        page.browser.wait_for("document.querySelector('.picture .worker.unhealthy')")
+        page.wait_for_text("<i>its answers are noise</i>", page.details("fragile"))
+    page.wait_for_state("fragile", "ready")
+
+
+def test_a_hanging_worker(page: Watched) -> None:
+    """The caller has gone, and the call has not returned."""
+    assert page.http.get("/impatient?gate=hung").status_code == 504
+    page.browser.wait_for("document.querySelector('.picture .worker.hanging')")
+    page.wait_for_text("no call has returned for", page.details("decode"))
+    (page.directory / "hung.opened").touch()
+    page.browser.wait_for("!document.querySelector('.picture .worker.hanging')")
+
+
+def test_asleep(page: Watched) -> None:
+    page.wait_for_state("nap", "asleep")
+    page.browser.wait_for("document.querySelector('.picture .box.rest')")
+    assert page.http.get("/nap").status_code == 200
+    page.browser.wait_for(f"{page.cell('nap', 'State')} !== 'asleep'")
+    page.wait_for_state("nap", "asleep")
+
+
+def test_a_canary_and_a_shadow(page: Watched) -> None:
+    page.expected = REFUSED
+    page.http.post("/canary?share=0.5")
+    page.http.post("/shadow")
+    try:
+        page.http.post("/load?count=100")
+        page.wait_for_text("Canary of caption: 50 % of the tasks")
+        page.wait_for_text("canary v2 · 50 %", ".picture")
+        page.wait_for_text("Shadow of faces", ".flow")
+        page.wait_for_text("ValueError ×")
+        page.wait_for_text("(canary)", page.details("caption"))
+        assert "one change of a step at a time" in page.press("caption", "Restart")
+        assert page.browser.run(NAMELESS) == []
+        assert page.browser.run(CONTRASTS) == []
+    finally:
+        page.http.delete("/trials")
+    page.browser.wait_for("!document.querySelector('.box.trial')")
+    page.browser.wait_for("!document.body.innerText.includes('Canary of caption')")
+
+
+def test_buttons(page: Watched) -> None:
+    page.expected = REFUSED
+    version = page.step("caption")["version"]
+    assert "done" in page.press("caption", "Restart")
+    renewed = page.step("caption")["version"]
+    assert renewed > version
+    page.wait_for_text(f"v{renewed}", ".picture")
+    row = page.details("caption")
+    for number, text in ((1, "done"), (99, "caption can have 1 to")):
+        page.browser.run(f"""
+            const input = document.querySelector('{row} input');
+            input.value = {number};
+            input.dispatchEvent(new Event('input'));
+        """)
+        assert text in page.press("caption", "Scale")
+    page.browser.wait_for(f"{page.cell('caption', 'Workers')} === '1 of 1'")
+    page.browser.run(f"document.querySelector('{row} select').value = 'missing'")
+    assert "no such model: missing.onnx" in page.press("caption", "Replace")
+    page.browser.run(f"document.querySelector('{row} select').value = 'large'")
+    assert "done" in page.press("caption", "Replace")
+    assert page.http.get("/caption?text=bird").json() == "large: bird"
+    page.wait_for_text("replace by large · 127.0.0.1: done", "#changes")
+    assert "asks for: replace by large step caption of flow captions" in page.service.read_log()
+
+
+def test_a_question_can_be_answered_with_no_by_keyboard(page: Watched) -> None:
+    row = page.details("decode")
+    version = page.step("decode")["version"]
+    page.browser.run(f"document.querySelector('{row} button').focus()")
+    page.browser.click(f"{row} button")
+    page.browser.wait_for("document.getElementById('question').open")
+    escape = [{"type": "keyDown", "value": "\ue00c"}, {"type": "keyUp", "value": "\ue00c"}]
+    page.browser.command("/actions", actions=[{"type": "key", "id": "keyboard", "actions": escape}])
+    page.browser.wait_for("!document.getElementById('question').open")
+    assert page.browser.run("return document.activeElement.textContent") == "Restart"
+    assert page.step("decode")["version"] == version
+
+
+def test_a_phone_in_the_dark(page: Watched) -> None:
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.browser.command("/goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": dark})
+    try:
+        page.open(360, 780)
+        page.details("caption")
+        page.browser.wait_for("document.querySelector('.picture svg').clientWidth <= 340")
+        assert page.browser.run("return document.documentElement.scrollWidth") <= 360
+        assert page.browser.run(CONTRASTS) == []
+        assert page.browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(15, 20, 25)"
+    finally:
+        page.browser.command("/goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": []})
+
+
+def test_a_lost_connection_comes_back(page: Watched) -> None:
+    page.expected = LOST
+    os.kill(page.service.process.pid, signal.SIGSTOP)
+    try:
+        page.browser.wait_for("document.body.dataset.connection === 'lost'")
+        page.wait_for_text("Connection lost", "#connection")
+    finally:
+        os.kill(page.service.process.pid, signal.SIGCONT)
+    page.browser.wait_for("document.body.dataset.connection === 'live'")
+
+
+def test_draining_and_the_end_of_the_server(page: Watched) -> None:
+    """The page shows that the server stops, does not hold it up, and says when it has gone. The last test."""
+    page.expected = LOST
+    page.service.process.send_signal(signal.SIGTERM)
+    page.wait_for_text("draining", "#health")
+    page.wait_for_text("the server was told to stop", "#reasons")
+    page.browser.wait_for("document.body.dataset.connection === 'ended'")
+    page.wait_for_text("The server is stopping", "#connection")
+    assert wait_until(lambda: page.service.process.poll() is not None, DEADLINE)
