@@ -41,7 +41,7 @@ class FlowView:
             "state": now.state,
             "reason": now.reason,
             "silent_for": now.silent_for,
-            "shape": list(self.flow.steps),
+            "shape": self.flow.shape,
             "in_flight": now.in_flight,
             "uploads": now.uploads,
             "outcomes": {
