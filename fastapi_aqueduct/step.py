@@ -290,6 +290,15 @@ class FlowStep:
                 f'the step with {name} needs a Cost as batch_cost, such as Cost("tokens", limit=16_384), '
                 f"{got(self.batch_cost)}"
             )
+        if self.batch_key is not None and self.continuous:
+            raise ConfigurationError(
+                f"the step with {name} is continuous, so tasks of all keys join one call: leave out batch_key"
+            )
+        for parameter in ("batch_key", "batch_cost"):
+            if getattr(self, parameter) is not None and form_of(self.handler).yields:
+                raise ConfigurationError(
+                    f"{name}.handle has a `yield`, so each task has a call of its own: leave out {parameter}"
+                )
 
     def _check_placed(self, name: str) -> None:
         """Refuse options that concern the process on this machine, where the handler does not run."""

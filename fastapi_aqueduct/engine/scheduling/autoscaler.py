@@ -56,7 +56,7 @@ class ElasticStep:
         ready = pool.ready_workers()
         tables = [worker.in_flight for worker in ready]
         busy = sum(min(1.0, table.calls / (places or 1)) for table in tables)
-        waiting = -(-queue.count // queue.batch_size) / (places or 1)
+        waiting = queue.calls() / (places or 1)
         paces = [table.pace for table in tables if table.handled]
         if paces:
             self._pace = sum(paces) / len(paces)

@@ -17,6 +17,7 @@ queues", Advances in Applied Probability 5, 1973), and whether others are known 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -141,6 +142,24 @@ class BatchDelay:
                 wait = best_wait(self._gaps.get(self._situation, ()), gain, count + self._behind)
                 self._due_at = min(now + wait, self._idle_since + gain)
         return self._due_at
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds after which a wait pays in no case."""
+        return self._call_time.fixed
+
+    def fork(self) -> BatchDelay:
+        """Return one for other tasks, which learns from the same calls and arrivals, and adds to them."""
+        delay = BatchDelay(self._batch_size)
+        delay._call_time = self._call_time
+        delay._gaps = self._gaps
+        return delay
+
+    def give_up(self) -> None:
+        """Note that the next arrival is not waited for any more."""
+        if self._situation is not None:
+            self._gaps.setdefault(self._situation, deque(maxlen=WINDOW)).append(math.inf)
+            self._situation = None
 
     def _note_arrival(self, count: int, now: float) -> None:
         if self._situation is not None and count > self._count:

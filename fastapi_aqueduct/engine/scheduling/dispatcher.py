@@ -33,6 +33,7 @@ from .admission import Admission
 from .deadlines import Deadlines
 from .echoes import Echoes
 from .idle import Idle
+from .lane_stage import make_stage
 from .meter import Meter
 from .publishing import publish
 from .reclaim import Reclaimer, Tenancy
@@ -41,7 +42,6 @@ from .retries import Retries
 from .scheduler import Scheduler
 from .sender import Sender
 from .spans import Spans
-from .stage import Stage
 from .streams import WorkerStreams
 from .ticket import Ticket
 from .whereabouts import late_answer, whereabouts
@@ -89,7 +89,7 @@ class Dispatcher:
         self.name = name
         meters = meter.steps if meter is not None else [None] * len(pools)
         self.stages = [
-            Stage(pool, queue_size, priorities, part, timing) for pool, part in zip(pools, meters, strict=True)
+            make_stage(pool, queue_size, priorities, part, timing) for pool, part in zip(pools, meters, strict=True)
         ]
         self.meter = meter
         self._subscribers = subscribers

@@ -123,6 +123,18 @@ class BatchQueue(Generic[T]):
             return oldest
         return oldest + self.batch_timeout
 
+    def is_next_full(self, now: float) -> bool:
+        """Tell whether no task could join the next batch any more."""
+        return self.count >= self.batch_size
+
+    def next_size(self, now: float) -> int:
+        """Count the tasks of the next batch."""
+        return min(self.count, self.batch_size)
+
+    def calls(self, more: int = 0) -> int:
+        """Count the calls of the handler that the tasks take, and ``more`` further ones."""
+        return -(-(self.count + more) // self.batch_size)
+
     def pop_batches(self, now: float, calls: int) -> list[T]:
         """Remove and return the next batches, for ``calls`` calls of the handler; only the last may be short."""
         if len(self._levels) == 1 and not self._alone:

@@ -86,7 +86,7 @@ class Scheduler:
         assignments: Assignments = {}
         queue = self._stages[worker.step].queue
         in_flight = worker.in_flight
-        if not in_flight.calls and queue.count >= queue.batch_size and in_flight.pace > PREFETCH:
+        if not in_flight.calls and in_flight.pace > PREFETCH and queue.is_next_full(now):
             self._assign_stage(worker.step, now, assignments)
         return assignments
 
@@ -142,8 +142,8 @@ class Scheduler:
 
     def _choose(self, stage: Stage, may_wait: bool, now: float) -> tuple[WorkerHandle | None, int]:
         """Choose the worker that gets the next batch, and for how many calls of its handler."""
-        worker, calls = stage.free_worker(may_wait)
-        if worker is None and may_wait and stage.queue.count >= stage.queue.batch_size:
+        worker, calls = stage.free_worker(may_wait, now)
+        if worker is None and may_wait and stage.queue.is_next_full(now):
             return self._nearly_free_worker(stage, now), 1
         return worker, calls
 
@@ -153,9 +153,9 @@ class Scheduler:
         queue = stage.queue
         if queue.has_alone:  # it may have killed a worker: one that serves decides on it
             return self._choose(stage, may_wait, now)
-        batch = min(queue.count, queue.batch_size)
-        canary, calls = split.choose(batch, batch == queue.batch_size, may_wait, now)
-        if canary is not None:
+        batch = queue.next_size(now)
+        canary, calls = split.choose(batch, queue.is_next_full(now), may_wait, now)
+        if canary is not None and stage.has_room(canary, now):
             return canary, calls
         worker, calls = self._choose(stage, may_wait, now)
         return worker, split.limit(calls, batch)
@@ -187,7 +187,7 @@ class Scheduler:
     def _echo(self, stage: Stage, echoes: Echoes, worker: WorkerHandle, now: float) -> float:
         """Return until when a batch of the first step waits for the next tasks of API processes; 0 if it does not."""
         queue = stage.queue
-        if queue.count >= queue.batch_size or queue.has_alone or worker.in_flight.pace < SHARE * ECHO:
+        if queue.is_next_full(now) or queue.has_alone or worker.in_flight.pace < SHARE * ECHO:
             return 0.0
         if stage.held_since and now - stage.held_since > ECHO:
             return 0.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ...exceptions import WorkerDied
 from ...reports import TaskPair
+from ..marks import NO_MARKS, Marks
 from ..memory.ledger import Ledger
 from ..statistics import TrialReport, WorkerRole, WorkerState
 from ..wire.codec import Codec, Encoded
@@ -34,12 +35,14 @@ class Copy:
         deadline: Its deadline.
         step: Its step.
         content: The task as it travels. Its blocks are held until the shadow has answered.
+        marks: What was to be known of the task while it waited.
     """
 
     id: int
     deadline: float
     step: int
     content: Encoded
+    marks: Marks = NO_MARKS
     status: int = int(Status.OK)
     deaths: int = 0
     is_waiting: bool = False
@@ -127,7 +130,8 @@ class ShadowTraffic(Comparison):
         outgoing: list[Outgoing[Copy]] = []
         worker = self._worker
         for tickets, *_ in batches:
-            copies = self._make_copies(tickets, self._room())
+            has_room = worker is None or self._stage.can_join(tickets, worker)
+            copies = self._make_copies(tickets, self._room() if has_room else 0)
             if copies and worker is not None:
                 outgoing.append(worker.in_flight.put(copies, worker.pid, now))
         if outgoing and worker is not None:
@@ -190,7 +194,7 @@ class ShadowTraffic(Comparison):
             else:
                 self._ledger.hold(content.blocks)
                 self._pairs.begin(ticket.id, content.kind)
-                copies.append(Copy(ticket.id, ticket.deadline, ticket.step, content))
+                copies.append(Copy(ticket.id, ticket.deadline, ticket.step, content, ticket.marks))
         return copies
 
     def _complete(self, worker: WorkerHandle, batch: Batch) -> None:

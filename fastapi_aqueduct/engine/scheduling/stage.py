@@ -82,8 +82,7 @@ class Stage:
         # With calls side by side a batch that waits leaves places unused, and gains no worker's time.
         is_patient = step.batch_timeout == "auto" and not step.places
         timeout = 0.0 if step.batch_timeout == "auto" else step.batch_timeout
-        self.queue: BatchQueue[Ticket] = BatchQueue(step.call_size, timeout, priorities)
-        self.batch_delay = BatchDelay(step.call_size) if is_patient and step.call_size > 1 else None
+        self.queue, self.batch_delay = self._make_queue(timeout, is_patient and step.call_size > 1, priorities)
         self.waiters = Waiters(self.queue, queue_size)
         self.takes_at_once = step.call_size == 1 and timeout == 0 and priorities == 1
         self.due_at = math.inf
@@ -98,11 +97,18 @@ class Stage:
         self.places = step.places
         self._most_calls = max(MAX_PREFETCH, step.places)
 
+    def _make_queue(
+        self, timeout: float, is_patient: bool, priorities: int
+    ) -> tuple[BatchQueue[Ticket], BatchDelay | None]:
+        """Make the queue, and what decides how long a batch waits there."""
+        size = self.pool.step.call_size
+        return BatchQueue(size, timeout, priorities), BatchDelay(size) if is_patient else None
+
     def expected_time(self) -> float:
         """Return the seconds that a task arriving now should take here at the measured rate."""
         if self.places:
             return self._expected_time_of_concurrent_calls()
-        waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
+        waiting = self.queue.calls(1)
         workers = self.workers[:]  # a copy: another thread may call this
         if len(workers) == 1:
             worker = workers[0]
@@ -117,7 +123,7 @@ class Stage:
 
     def _expected_time_of_concurrent_calls(self) -> float:
         ready = self.pool.ready_workers()
-        waiting = -(-(self.queue.count + 1) // self.queue.batch_size)
+        waiting = self.queue.calls(1)
         ahead = waiting - sum(worker.in_flight.prefetch - worker.in_flight.calls for worker in ready)
         if ahead <= 0 or not ready:
             return 0.0
@@ -138,11 +144,20 @@ class Stage:
                 return worker
         return None
 
-    def free_worker(self, may_wait: bool) -> tuple[WorkerHandle | None, int]:
+    def has_room(self, worker: WorkerHandle, now: float) -> bool:
+        """Tell whether the next batch may join what a worker has in hand, as far as that depends on the batch."""
+        return True
+
+    def can_join(self, tickets: Sequence[Ticket], worker: WorkerHandle) -> bool:
+        """Tell whether tasks may join what a worker has in hand, as far as that depends on them."""
+        return True
+
+    def free_worker(self, may_wait: bool, now: float) -> tuple[WorkerHandle | None, int]:
         """Choose the worker that should get the next batches: the one with the fewest calls in hand.
 
         Args:
             may_wait: Whether a batch may wait at a worker that has others in hand.
+            now: The time on the clock of ``time.monotonic``.
 
         Returns:
             The worker, None when all have enough tasks; and for how many calls of its handler it should get tasks.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Generic, Protocol, TypeVar
 
 from ..wire.frames import FRAME_BUDGET, ProtocolError
@@ -284,13 +284,14 @@ class InFlight(Generic[T]):
                     return is_here
         return False
 
+    def tickets(self) -> Iterator[T]:
+        """Yield its tasks."""
+        for number, sent in self._batches.items():
+            yield from self._left[number].values() if number in self._left else sent
+
     def is_awaited(self) -> bool:
         """Tell whether a caller waits for any of its tasks."""
-        return any(
-            not ticket.is_settled
-            for number, sent in self._batches.items()
-            for ticket in (self._left[number].values() if number in self._left else sent)
-        )
+        return any(not ticket.is_settled for ticket in self.tickets())
 
     def is_abandoned(self) -> bool:
         """Tell whether all tasks of the oldest batch have ended without the worker; may be called in any thread."""
