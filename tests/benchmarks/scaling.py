@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastapi_aqueduct.cli.tune.simulation import Service, Station, Visit
+
 from .client import Client, Request
 from .processes import MIB
 from .report import Promise, Report, Series
 from .server import API, PIPELINE, WORKER, Server
 from .servers.work import DEVICE_TIME, DEVICES, PAGE
-from .simulation import Service, Station, Visit
 from .subject import Subject
 
 ROUNDS = 5

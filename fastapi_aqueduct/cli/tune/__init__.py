@@ -1,0 +1,1 @@
+"""The command ``tune``: measures the steps of a flow and recommends settings."""

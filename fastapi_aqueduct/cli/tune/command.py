@@ -1,0 +1,127 @@
+"""The arguments of the command ``tune``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from ...exceptions import ConfigurationError
+from ..sample import find_sample
+from ..target import find_flow
+from ..terminal import make_console
+from .files import as_json, env_text
+from .goal import Goal, Objective
+from .progress import Bar
+from .result import Findings
+from .session import Session
+from .summary import show
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as of shells."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def tune(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:NAME",
+            envvar="AQUEDUCT_TUNE_TARGET",
+            help="A flow, a function of in_worker, a pool, an Aqueduct or an application.",
+        ),
+    ],
+    sample: Annotated[
+        str,
+        typer.Option(metavar="FUNCTION", help="Returns a task, or several as an iterable; also MODULE:FUNCTION."),
+    ],
+    flow: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name of the flow, if there are several behind the target.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(metavar="N", help="Tasks per second that it has to bear.")] = None,
+    slo: Annotated[
+        str | None, typer.Option(metavar="p95=200ms", help="Within what time a part of the tasks has to be answered.")
+    ] = None,
+    budget: Annotated[float, typer.Option(metavar="SECONDS", min=5.0, help="How long it may take, about.")] = 120.0,
+    report: Annotated[Path, typer.Option(metavar="PATH", help="Where the report is written.")] = Path("tune.html"),
+    write: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write the settings as variables, such as to tune.env.")
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", envvar="AQUEDUCT_TUNE_JSON", help="Print everything that was measured as JSON.")
+    ] = False,
+) -> None:
+    """Measure the steps of a flow and recommend settings.
+
+    Runs every step with real workers over batch sizes, threads and numbers of workers, says what is the bottleneck and
+    what settings to choose, and runs the flow with them. Ctrl-C ends the measurements; what was measured is reported.
+    """
+    if missing := [package for package in ("jinja2", "matplotlib") if find_spec(package) is None]:
+        raise ConfigurationError(
+            f"`tune` needs {' and '.join(missing)}: python -m pip install 'fastapi-aqueduct[cli]'"
+        )
+    goal = Goal(rate, None if slo is None else Objective.parse(slo))
+    for path in filter(None, (report, write)):
+        _check_writable(path)
+    found = find_flow(target, flow)
+    with Bar(make_console(to_stderr=True), budget) as bar:
+        session = Session(found, find_sample(sample, target, found), goal, budget, bar)
+        findings = asyncio.run(_run(session))
+    _tell(findings, report, write, json_output)
+
+
+async def _run(session: Session) -> Findings:
+    """Run a session. The first signal ends the measurements, a second one everything."""
+    loop = asyncio.get_running_loop()
+    running = asyncio.current_task()
+    assert running is not None
+
+    def stop() -> None:
+        session.interrupt()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, running.cancel)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        return await session.run()
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _tell(findings: Findings, report: Path, write: Path | None, is_json: bool) -> NoReturn:
+    # matplotlib takes a second to import, and is not needed before.
+    from .report import write_report
+
+    write_report(findings, report)
+    if write is not None and findings.recommendation is not None:
+        write.write_text(env_text(findings), encoding="utf-8")
+    if is_json:
+        print(json.dumps(as_json(findings), indent=2))
+    else:
+        console = make_console()
+        show(findings, console)
+        _name_files(console, findings, report, write)
+    raise typer.Exit(INTERRUPTED if findings.is_interrupted else 0)
+
+
+def _name_files(console: Console, findings: Findings, report: Path, write: Path | None) -> None:
+    console.print(f"report: {report}", markup=False)
+    if write is not None:
+        written = f"settings: {write}" if findings.recommendation else f"settings: none to write to {write}"
+        console.print(written, markup=False)
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before minutes of measurements."""
+    if path.is_dir():
+        raise ConfigurationError(f"{path} cannot be written: it is a directory")
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"{path} cannot be written: there is no directory {path.absolute().parent}")

@@ -1,0 +1,150 @@
+"""The model of a flow: what settings give, by what its steps cost and by how many share the cores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .costs import StepCosts
+from .goal import Load
+from .simulation import Prediction, Service, Station, Stop, Visit, Work
+
+API_PROCESS = "the API process"
+CORES = "the cores"
+REQUESTS = 1000
+"""Requests of one simulation."""
+
+SEED = 28
+
+
+class StepSettings(NamedTuple):
+    """The settings of a step.
+
+    Attributes:
+        nprocs: Its workers.
+        size: The most tasks of a batch, or calls side by side in each worker.
+        threads: Threads of numeric libraries in each worker.
+    """
+
+    nprocs: int
+    size: int
+    threads: int
+
+
+Settings = Mapping[str, StepSettings]
+"""Those of each step that was measured, by its name."""
+
+
+class Capacity(NamedTuple):
+    """The most tasks per second of a flow.
+
+    Attributes:
+        rate: The number.
+        bottleneck: What limits it: the name of a step, `API_PROCESS` or `CORES`.
+        limits: What each of them would allow.
+    """
+
+    rate: float
+    bottleneck: str
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _StepVisit:
+    """A visit of a task to a step."""
+
+    costs: StepCosts
+    threads: int
+    slowdown: float
+
+    @property
+    def station(self) -> str:
+        return self.costs.name
+
+    def work(self, count: int) -> Work:
+        return self.costs.work(self.threads, count, self.slowdown)
+
+
+@dataclass(frozen=True)
+class FlowModel:
+    """What is known of a flow and of the machine.
+
+    Attributes:
+        steps: Its steps that were measured, in order.
+        routes: The steps that each sample visits, by name.
+        dispatch: Seconds of processor time that the API process needs for a task.
+        cores: Cores of the machine, without those that other processes use.
+        memory: Bytes that workers may have in total; None: any.
+    """
+
+    steps: Sequence[StepCosts]
+    routes: Sequence[Sequence[str]]
+    dispatch: float
+    cores: float
+    memory: int | None = None
+
+    def visits(self, name: str) -> float:
+        """Return the part of the tasks that visit a step."""
+        return sum(name in route for route in self.routes) / len(self.routes)
+
+    def slowdown(self, step: StepCosts, settings: Settings) -> float:
+        """Return by what the calls of a step are slower than those of a worker alone."""
+        own = settings[step.name]
+        all_workers = sum(each.nprocs * each.threads for each in settings.values())
+        return step.slowdown(all_workers if step.computes(own.threads) else own.nprocs)
+
+    def processor_time(self, settings: Settings) -> float:
+        """Return the seconds of processor time that a task needs in all processes."""
+        return self.dispatch + sum(
+            self.visits(step.name) * step.curves[own.threads].cpu(own.size) / own.size * self.slowdown(step, settings)
+            for step, own in self._pairs(settings)
+        )
+
+    def memory_of(self, settings: Settings) -> int:
+        """Return the bytes that the workers have in total."""
+        return sum(own.nprocs * step.curves[own.threads].memory(own.size) for step, own in self._pairs(settings))
+
+    def capacity(self, settings: Settings) -> Capacity:
+        """Return the most tasks per second, and what limits them."""
+        limits = {API_PROCESS: 1 / self.dispatch} if self.dispatch else {}
+        limits[CORES] = self.cores / (self.processor_time(settings) or 1e-9)
+        for step, own in self._pairs(settings):
+            seconds = step.curves[own.threads].seconds(own.size) * self.slowdown(step, settings)
+            limits[step.name] = own.nprocs * own.size / seconds / (self.visits(step.name) or 1.0)
+        bottleneck = min(limits, key=limits.__getitem__)
+        return Capacity(limits[bottleneck], bottleneck, limits)
+
+    def predict(self, settings: Settings, load: Load, cores: float | None = None) -> Prediction:
+        """Simulate a load.
+
+        Args:
+            settings: The settings of each step.
+            load: The load.
+            cores: Cores that the flow has; default: as given.
+        """
+        stations = [Station(API_PROCESS)]
+        stops: dict[str, Stop] = {}
+        for step, own in self._pairs(settings):
+            batch_size, places = (1, own.size) if step.is_side_by_side else (own.size, 1)
+            stations.append(Station(step.name, own.nprocs, batch_size=batch_size, places=places))
+            stops[step.name] = _StepVisit(step, own.threads, self.slowdown(step, settings))
+        routes = [self._route(route, stops) for route in self.routes]
+        service = Service(stations, routes[0], self.cores if cores is None else cores, routes[1:])
+        if load.callers:
+            return service.serve_connections(load.callers, max(REQUESTS, 4 * load.callers))
+        return service.serve_arrivals(load.rate, REQUESTS, SEED)
+
+    def saturating(self, settings: Settings) -> Load:
+        """Return as many callers as keep all workers busy: one batch in hand, and one that waits."""
+        return Load(callers=2 * sum(own.nprocs * own.size for own in settings.values()))
+
+    def _route(self, names: Sequence[str], stops: Mapping[str, Stop]) -> Sequence[Stop]:
+        passage = Visit(API_PROCESS, self.dispatch / (len(names) + 1))
+        route: list[Stop] = [passage]
+        for name in names:
+            route += [stops[name], passage]
+        return route
+
+    def _pairs(self, settings: Settings) -> list[tuple[StepCosts, StepSettings]]:
+        return [(step, settings[step.name]) for step in self.steps]

@@ -1,0 +1,59 @@
+"""The sample tasks as they enter each step."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ...runtime import RUNTIME
+from ...task import BaseTask
+
+_OWN_TO_A_CALL = (RUNTIME, "expiration_time")
+
+
+class PreparedTasks:
+    """Tasks as they enter a step, of which there are as many copies as one wants.
+
+    Attributes:
+        originals: One of each.
+    """
+
+    def __init__(self) -> None:
+        self.originals: list[BaseTask] = []
+        self._next: Iterator[BaseTask] = iter(())
+
+    def add(self, task: BaseTask) -> None:
+        """Keep a copy of a task, with its large fields outside of the shared memory of the flow that it came from."""
+        self.originals.append(pickle.loads(pickle.dumps(task, 5)))
+        self._next = itertools.cycle(self.originals)
+
+    def take(self, count: int) -> list[BaseTask]:
+        """Return new tasks, copies of the originals in turns."""
+        return [renewed(next(self._next)) for _ in range(count)]
+
+
+def renewed(task: BaseTask) -> BaseTask:
+    """Return a copy of a task that is one of its own: with the same fields, and as if it had not been processed."""
+    fresh = copy.copy(task)
+    for name in _OWN_TO_A_CALL:
+        fresh.__dict__.pop(name, None)
+    fresh.task_id = BaseTask().task_id
+    return fresh
+
+
+@dataclass
+class Walk:
+    """How the samples went through the flow.
+
+    Attributes:
+        tasks: The tasks that entered each step, by its name.
+        routes: The steps that each sample visited.
+        items: The items that came from each step, by its name.
+    """
+
+    tasks: dict[str, PreparedTasks] = field(default_factory=dict)
+    routes: list[Sequence[str]] = field(default_factory=list)
+    items: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,98 @@
+"""What a session has found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .bench import Outcome
+from .costs import StepCosts
+from .goal import Goal, Load
+from .model import FlowModel, Settings
+from .recommendation import Recommendation
+from .simulation import Prediction
+
+
+@dataclass(frozen=True)
+class StepFindings:
+    """What was found of a step.
+
+    Attributes:
+        name: Its name.
+        size_option: The option that is its size: ``batch_size`` or ``concurrency``.
+        costs: What it costs; None if it was not measured.
+        rates: Tasks per second by the number of workers.
+        visits: The part of the samples that visit it.
+        load_time: Seconds from the launch of a worker until it is ready.
+        notes: What the user should know about the measurements.
+    """
+
+    name: str
+    size_option: str
+    costs: StepCosts | None
+    rates: Mapping[int, float] = field(default_factory=dict)
+    visits: float = 1.0
+    load_time: float = 0.0
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the whole flow.
+
+    Attributes:
+        settings: The settings of its steps, of those that were measured.
+        load: The load.
+        outcome: What it did.
+        expected: What the model says, with the cores that other processes left to it meanwhile; None without a model.
+    """
+
+    settings: Settings
+    load: Load
+    outcome: Outcome
+    expected: Prediction | None = None
+
+    @property
+    def rate_error(self) -> float | None:
+        """By what part the model is wrong about the tasks per second; None without a model."""
+        return None if self.expected is None else self.expected.rate / self.outcome.rate - 1
+
+    @property
+    def time_error(self) -> float | None:
+        """By what part the model is wrong about the mean of the seconds of a task; None without a model."""
+        return None if self.expected is None else self.expected.mean / self.outcome.mean - 1
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a session has found.
+
+    Attributes:
+        flow: Name of the flow.
+        goal: What the user wants.
+        cores: Cores that the flow may use.
+        memory: Bytes that its workers may have; None if that is not known.
+        steps: What was found of each step.
+        variables: The settings that are recommended, as variables of the environment.
+        model: The model; None if too little was measured.
+        recommendation: What is recommended; None as for the model.
+        before: The run with the settings that the flow has; None if there was none.
+        after: The run with those that are recommended; None if there was none.
+        notes: What the user should know.
+        is_interrupted: Whether the user has ended the session before its time.
+        seconds: How long it took.
+    """
+
+    flow: str
+    goal: Goal
+    cores: int
+    memory: int | None
+    steps: Sequence[StepFindings]
+    variables: Mapping[str, str]
+    model: FlowModel | None
+    recommendation: Recommendation | None
+    before: Run | None
+    after: Run | None
+    notes: Sequence[str]
+    is_interrupted: bool
+    seconds: float

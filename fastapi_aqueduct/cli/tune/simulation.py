@@ -1,0 +1,344 @@
+"""A service in simulated time: requests go from process to process, and processes share the cores of a machine.
+
+A process works on one request at a time, on a batch, or on several side by side. The processes that have work divide
+the cores evenly, as Linux does, and each gets no more than it can use.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil, inf
+from typing import NamedTuple, Protocol
+
+WARM_UP = 0.1
+"""The share of the requests that is not counted: the queues begin empty."""
+
+
+@dataclass(frozen=True)
+class Station:
+    """Processes of one kind.
+
+    Attributes:
+        name: What they are.
+        processes: Their number.
+        keeps: Whether all requests of a connection go to the same process, as with API processes; else the first that
+            is free serves the next request, as with workers.
+        batch_size: The most requests that a process takes together.
+        places: The most requests that a process works on side by side, each for itself.
+    """
+
+    name: str
+    processes: int = 1
+    keeps: bool = False
+    batch_size: int = 1
+    places: int = 1
+
+
+class Work(NamedTuple):
+    """What a process has to do for the requests that it takes together.
+
+    Attributes:
+        seconds: Seconds for which it computes, if it gets all the cores that it can use.
+        wait: Seconds for which it waits before that, as for a device, and is not free for others.
+        cores: The cores that it can use while it computes.
+    """
+
+    seconds: float
+    wait: float = 0.0
+    cores: float = 1.0
+
+
+class Stop(Protocol):
+    """A stop of a request on its way."""
+
+    @property
+    def station(self) -> str:
+        """The name of the station."""
+
+    def work(self, count: int) -> Work:
+        """Return what a process has to do.
+
+        Args:
+            count: The requests that it takes together; where it works on several side by side, those that are in it.
+        """
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A stop of which each request takes the same time.
+
+    Attributes:
+        station: The name of a station.
+        seconds: The processor time that the request takes there.
+        wait: Seconds for which the process waits before that, as for a device, and is not free for others.
+    """
+
+    station: str
+    seconds: float
+    wait: float = 0.0
+
+    def work(self, count: int) -> Work:
+        """Return what a process has to do for one request."""
+        return Work(self.seconds, self.wait)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What came out.
+
+    Attributes:
+        rate: Answers per second.
+        mean: The mean of the seconds from the beginning of a request to its end.
+        times: The seconds of each request, in ascending order.
+        busy: The share of the time that the processes of each station computed, by its name.
+    """
+
+    rate: float
+    mean: float
+    times: Sequence[float]
+    busy: dict[str, float]
+
+    def percentile(self, percent: float) -> float:
+        """Return the seconds that this part of the requests does not exceed.
+
+        Args:
+            percent: From 0 to 100.
+        """
+        return percentile(self.times, percent)
+
+
+def percentile(ascending: Sequence[float], percent: float) -> float:
+    """Return the value that this part of the values does not exceed.
+
+    Args:
+        ascending: The values, in ascending order.
+        percent: From 0 to 100.
+    """
+    return ascending[max(0, ceil(len(ascending) * percent / 100) - 1)]
+
+
+class Service:
+    """What is simulated.
+
+    Args:
+        stations: The processes.
+        route: The stops of each request, in their order.
+        cores: How many processes compute at the same time; not a whole number where others use the machine, too.
+        further: Routes of other requests: they take turns.
+    """
+
+    def __init__(
+        self, stations: Sequence[Station], route: Sequence[Stop], cores: float, further: Sequence[Sequence[Stop]] = ()
+    ) -> None:
+        self._stations = stations
+        self._routes = (route, *further)
+        self._cores = cores
+
+    def serve_connections(self, count: int, requests: int) -> Prediction:
+        """Send requests over connections, each as soon as the one before it is answered.
+
+        Args:
+            count: The number of connections.
+            requests: How many requests.
+        """
+        run = _Run(self._stations, self._routes, self._cores)
+        for number in range(count):
+            run.begin(number)
+        run.settle()
+        while len(run.times) < requests:
+            run.advance()
+            for answered in run.answered():
+                run.begin(answered)
+            run.settle()
+        return run.prediction()
+
+    def serve_arrivals(self, rate: float, requests: int, seed: int) -> Prediction:
+        """Send requests at random moments, independent of each other.
+
+        Args:
+            rate: Requests per second.
+            requests: How many requests.
+            seed: Of the random moments.
+        """
+        run = _Run(self._stations, self._routes, self._cores)
+        moments = random.Random(seed)
+        arrival = moments.expovariate(rate)
+        for number in itertools.count():
+            while run.advance(until=arrival):
+                run.settle()
+            if len(run.times) >= requests:
+                return run.prediction()
+            run.begin(number)
+            run.settle()
+            arrival += moments.expovariate(rate)
+        raise AssertionError
+
+
+@dataclass
+class _Request:
+    connection: int
+    begun: float
+    route: Sequence[Stop]
+    visits: int = 0
+
+
+@dataclass
+class _Queue:
+    """The processes that serve one queue of a station.
+
+    Attributes:
+        station: The station.
+        free: The places of each process that are free.
+        waiting: The requests that wait, each with what it wants.
+    """
+
+    station: Station
+    free: list[int]
+    waiting: deque[tuple[Stop, _Request]] = field(default_factory=deque)
+
+
+class _Unit(NamedTuple):
+    """What a process does at a time: for one request, or for a batch."""
+
+    queue: _Queue
+    process: int
+    cores: float
+    requests: Sequence[_Request]
+
+
+class _Run:
+    """One simulation.
+
+    All processes that compute are equally fast, so one clock serves them: the processor time that each of them has got
+    since the beginning for each core that it can use. A process ends its work at a fixed moment of that clock, however
+    many others begin meanwhile.
+
+    Args:
+        stations: The processes.
+        routes: The stops of requests, in turns.
+        cores: How many processes compute at the same time.
+    """
+
+    def __init__(self, stations: Sequence[Station], routes: Sequence[Sequence[Stop]], cores: float) -> None:
+        self._stations = stations
+        self._routes = itertools.cycle(routes)
+        self._cores = cores
+        self._queues = {
+            station.name: [
+                _Queue(station, [station.places] * (1 if station.keeps else station.processes))
+                for _ in range(station.processes if station.keeps else 1)
+            ]
+            for station in stations
+        }
+        self._now = self._work = 0.0
+        self._computing: list[tuple[float, int, _Unit]] = []  # by the end of their work
+        self._delayed: list[tuple[float, int, float, _Unit]] = []  # by the end of their wait
+        self._order = itertools.count()
+        self._ended: list[_Request] = []
+        self._fed: list[_Queue] = []  # those that may have both requests and free processes
+        self._used = dict.fromkeys(self._queues, 0.0)
+        self._demand = 0.0
+        self._busy = dict.fromkeys(self._queues, 0.0)
+        self.times: list[float] = []
+        self._answers: list[float] = []
+
+    def begin(self, connection: int) -> None:
+        """Let a request come. `settle` must follow, when all that come at this moment have."""
+        self._go_on(_Request(connection, self._now, next(self._routes)))
+
+    def settle(self) -> None:
+        """Give the requests that wait to the processes that are free."""
+        while self._fed:
+            queue = self._fed.pop()
+            while queue.waiting and any(queue.free):
+                self._serve(queue)
+
+    def advance(self, until: float = inf) -> bool:
+        """Go on to the moment at which a process ends its wait or its work, or to the given one if that is earlier.
+
+        Returns:
+            Whether a process has ended one.
+        """
+        speed = min(1.0, self._cores / self._demand) if self._computing else 1.0
+        end = self._now + (self._computing[0][0] - self._work) / speed if self._computing else inf
+        delay = self._delayed[0][0] if self._delayed else inf
+        self._pass_time(min(end, delay, until), speed)
+        if min(end, delay) > until:
+            return False
+        if delay < end:
+            _, _, seconds, unit = heapq.heappop(self._delayed)
+            self._compute(seconds, unit)
+        else:
+            self._finish(heapq.heappop(self._computing)[2])
+        return True
+
+    def answered(self) -> list[int]:
+        """Return the connections whose requests have been answered since the last call."""
+        ended, self._ended = self._ended, []
+        return [request.connection for request in ended]
+
+    def prediction(self) -> Prediction:
+        """Return what came out."""
+        skipped = int(len(self.times) * WARM_UP)
+        times = self.times[skipped:]
+        rate = (len(times) - 1) / (self._answers[-1] - self._answers[skipped] or inf)
+        shares = {
+            station.name: self._busy[station.name] / self._now / station.processes for station in self._stations
+        }
+        return Prediction(rate, sum(times) / len(times), sorted(times), shares)
+
+    def _pass_time(self, moment: float, speed: float) -> None:
+        worked = (moment - self._now) * speed
+        for name, cores in self._used.items():
+            self._busy[name] += cores * worked
+        self._work += worked
+        self._now = moment
+
+    def _finish(self, unit: _Unit) -> None:
+        self._use(unit, -unit.cores)
+        unit.queue.free[unit.process] += 1
+        self._fed.append(unit.queue)
+        for request in unit.requests:
+            self._go_on(request)
+
+    def _go_on(self, request: _Request) -> None:
+        if request.visits == len(request.route):
+            self.times.append(self._now - request.begun)
+            self._answers.append(self._now)
+            self._ended.append(request)
+            return
+        visit = request.route[request.visits]
+        request.visits += 1
+        queues = self._queues[visit.station]
+        queue = queues[request.connection % len(queues)]
+        queue.waiting.append((visit, request))
+        self._fed.append(queue)
+
+    def _serve(self, queue: _Queue) -> None:
+        process = max(range(len(queue.free)), key=queue.free.__getitem__)
+        visit, request = queue.waiting.popleft()
+        requests = [request]
+        while len(requests) < queue.station.batch_size and queue.waiting and queue.waiting[0][0] is visit:
+            requests.append(queue.waiting.popleft()[1])
+        queue.free[process] -= 1
+        beside = queue.station.places - queue.free[process]
+        seconds, wait, cores = visit.work(max(len(requests), beside))
+        unit = _Unit(queue, process, cores / beside, requests)
+        if wait:
+            heapq.heappush(self._delayed, (self._now + wait, next(self._order), seconds, unit))
+        else:
+            self._compute(seconds, unit)
+
+    def _compute(self, seconds: float, unit: _Unit) -> None:
+        self._use(unit, unit.cores)
+        heapq.heappush(self._computing, (self._work + seconds, next(self._order), unit))
+
+    def _use(self, unit: _Unit, cores: float) -> None:
+        self._used[unit.queue.station.name] += cores
+        # Summed anew: the rounding errors of many changes would add up.
+        self._demand = sum(self._used.values())

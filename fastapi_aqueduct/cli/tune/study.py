@@ -1,0 +1,205 @@
+"""The study of one step: its measurements, each in a flow of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from ...engine.options import EngineOptions
+from ...exceptions import AqueductError, StartError
+from ...flow import FlowStep
+from ...task import BaseTask
+from .bench import NOISY, Bench, CallFailed, Outcome
+from .goal import Load
+from .isolation import isolated
+from .model import FlowModel, StepSettings
+from .plan import StepPlan, Trial
+from .prepared import PreparedTasks
+from .progress import Observer
+
+SAMPLES_SHARE = 0.25
+"""The part of the time for a step in which samples go through it."""
+
+CALLS = 12
+"""Calls at one size for which there is time, unless the whole step has less."""
+
+LEAST_SECONDS = 0.3
+"""Seconds at one size, however quick the calls are."""
+
+MOST_SECONDS = 8.0
+"""Seconds of a load, at most; with slow calls it goes on until each worker has had some."""
+
+ROUNDS = 3
+"""Calls of each worker that a load lasts for at least, if there is time."""
+
+
+class SampleFailed(AqueductError):
+    """A step has failed with a sample."""
+
+
+class StepStudy:
+    """Measures a step.
+
+    Args:
+        options: Those of the flow.
+        name: Name of the step.
+        step: The step.
+        plan: Chooses the measurements.
+        observer: Shows what happens.
+
+    Attributes:
+        name: As given.
+        step: As given.
+        plan: As given.
+        load_time: Seconds from the launch of a worker until it was ready.
+        visits: The samples that visited the step.
+        streams: Whether it sends items.
+    """
+
+    def __init__(
+        self, options: EngineOptions, name: str, step: FlowStep, plan: StepPlan, observer: Observer
+    ) -> None:
+        self._options = options
+        self.name = name
+        self.step = step
+        self.plan = plan
+        self._observer = observer
+        self._tasks = PreparedTasks()
+        self.streams = False
+        self.load_time = 0.0
+        self.visits = 0
+        self._delay = 1.0  # by what calls take longer than they would on an idle machine
+
+    async def measure_sizes(self, tasks: Mapping[int, BaseTask], seconds: float) -> set[int]:
+        """Let the samples go through the step, and measure calls of all sizes with one worker.
+
+        Args:
+            tasks: The samples that visit the step, by their numbers; they get its results.
+            seconds: Seconds for all of it.
+
+        Returns:
+            The numbers of the samples for which there was time.
+
+        Raises:
+            SampleFailed: The handler has failed with a sample.
+            StartError: The worker did not start.
+        """
+        begun = time.monotonic()
+        settings = StepSettings(1, self.plan.limits.size, self.plan.limits.threads[0])
+        self._observer.doing(f"{self.name}: start a worker")
+        # For their items as long as it is not known whether there are any.
+        async with Bench.running(isolated(self._options, self.name, self.step, settings), streams=True) as bench:
+            self.load_time = time.monotonic() - begun
+            done = await self._process_samples(bench, tasks, seconds * SAMPLES_SHARE)
+            bench.streams = self.streams
+            end = max(begun + seconds, time.monotonic() + seconds / 2)
+            while trial := self._next_trial(settings.threads, end):
+                await self._measure_calls(bench, trial, end)
+        return done
+
+    async def _process_samples(self, bench: Bench, tasks: Mapping[int, BaseTask], seconds: float) -> set[int]:
+        end = time.monotonic() + seconds
+        done: set[int] = set()
+        for number, task in tasks.items():
+            self._tasks.add(task)
+            try:
+                self.streams |= await bench.process(task) > 0
+            except Exception as exc:
+                raise SampleFailed(f"step {self.name} fails with the sample: {type(exc).__name__}: {exc}") from exc
+            done.add(number)
+            self.visits += 1
+            if time.monotonic() > end:
+                break
+        return done
+
+    async def measure_workers(self, seconds: float) -> None:
+        """Measure more threads, and more workers.
+
+        Args:
+            seconds: Seconds for all of it.
+        """
+        end = time.monotonic() + seconds
+        while self.plan.is_measured and (trial := self._next_trial(None, end)):
+            size = trial.settings.size if trial.is_load else self.plan.limits.size
+            flow = isolated(self._options, self.name, self.step, trial.settings._replace(size=size))
+            try:
+                async with Bench.running(flow, self.streams) as bench:
+                    if trial.is_load:
+                        await self._measure_load(bench, trial, end)
+                        continue
+                    await self._measure_calls(bench, trial, end)
+                    while further := self._next_trial(trial.settings.threads, end):
+                        await self._measure_calls(bench, further, end)
+            except StartError as exc:
+                self.plan.end(trial, f"{_words(self.name, trial)}: the workers do not start: {exc}")
+
+    def _next_trial(self, threads: int | None, end: float) -> Trial | None:
+        """Return the next measurement, if there is time for it.
+
+        Args:
+            threads: Those of the worker that runs, whose calls are measured; None where another one can be started.
+            end: When there is no more time.
+        """
+        trial = self.plan.next_trial()
+        if trial is None or (threads is not None and (trial.is_load or trial.settings.threads != threads)):
+            return None
+        expected = self.plan.expected_time(trial)
+        needed = 0.0 if expected is None else self._delay * expected * (ROUNDS + 1 if trial.is_load else 2)
+        if threads is None:
+            needed += self.load_time
+        if expected is not None and time.monotonic() + needed > end:
+            self.plan.end(trial, f"{_words(self.name, trial)}: not measured, for lack of time")
+            return self._next_trial(threads, end)
+        return trial
+
+    async def _measure_calls(self, bench: Bench, trial: Trial, end: float) -> None:
+        self._observer.doing(_words(self.name, trial))
+        size, threads = trial.settings.size, trial.settings.threads
+        left = end - time.monotonic()
+        seconds = max(LEAST_SECONDS, min(left / 3, CALLS * self._delay * (self.plan.expected_time(trial) or left)))
+        begun = time.monotonic()
+        try:
+            if self.plan.limits.is_side_by_side:
+                point = await bench.measure_beside(self._tasks.take, size, seconds)
+            else:
+                point = await bench.measure_calls(self._tasks.take, size, threads, seconds)
+        except CallFailed as exc:
+            self.plan.end(trial, f"{_words(self.name, trial)}: {exc}")
+            return
+        self.plan.note_point(trial, point)
+        if not self.plan.limits.is_side_by_side:
+            self._delay = max(1.0, (time.monotonic() - begun) / point.seconds / (point.calls + 1))
+        if point.spread > NOISY:
+            self.plan.notes.append(
+                f"{_words(self.name, trial)}: the times of {point.calls} calls vary by {point.spread:.0%} of the median"
+            )
+
+    async def _measure_load(self, bench: Bench, trial: Trial, end: float) -> None:
+        self._observer.doing(_words(self.name, trial))
+        settings = trial.settings
+        expected = self._delay * (self.plan.expected_time(trial) or LEAST_SECONDS)
+        left = end - time.monotonic()
+        seconds = max(LEAST_SECONDS, min(MOST_SECONDS, left / 2, CALLS * expected))
+        load = Load(callers=2 * settings.nprocs * settings.size)
+        try:
+            outcome = await bench.load(self._tasks.take, load, seconds, left, 2 * load.callers)
+        except CallFailed as exc:
+            self.plan.end(trial, f"{_words(self.name, trial)}: {exc}")
+            return
+        if outcome.failed:
+            reason = f"{outcome.failed} tasks failed, the last: {outcome.error}"
+            self.plan.end(trial, f"{_words(self.name, trial)}: {reason}")
+            return
+        self.plan.note_rate(trial, outcome.rate, self._ideal_rate(trial, load, outcome))
+
+    def _ideal_rate(self, trial: Trial, load: Load, outcome: Outcome) -> float:
+        alone = self.plan.costs_without_workers()
+        model = FlowModel([alone], [[self.name]], outcome.dispatch, outcome.cores)
+        return model.predict({self.name: trial.settings}, load).rate
+
+
+def _words(name: str, trial: Trial) -> str:
+    """Describe a measurement."""
+    nprocs, size, threads = trial.settings
+    workers = f"{nprocs} worker{'s' * (nprocs > 1)}, " if trial.is_load else ""
+    return f"{name}: {workers}{threads} thread{'s' * (threads > 1)}, size {size}"

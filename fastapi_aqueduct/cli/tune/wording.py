@@ -1,0 +1,115 @@
+"""What was found, in words: for the terminal and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .model import API_PROCESS, CORES
+from .result import Findings, Run, StepFindings
+
+EQUAL = 0.05
+"""The difference of two rates that is not worth a word."""
+
+COMPARABLE = 0.25
+"""Cores of other processes by which two runs may differ and still be compared."""
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a time with its unit."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1000:.3g} ms" if seconds >= 0.001 else f"{seconds * 1e6:.0f} us"
+
+
+def rate_text(rate: float) -> str:
+    """Return a number of tasks per second."""
+    return f"{rate:,.0f} tasks/s" if rate >= 100 else f"{rate:.3g} tasks/s"
+
+
+def memory_text(size: float) -> str:
+    """Return a number of bytes with its unit."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def percent_text(part: float) -> str:
+    """Return a difference in percent, with its sign."""
+    return f"{100 * part:+.0f} %"
+
+
+def verdict(findings: Findings) -> Iterator[str]:
+    """Yield what was found, in sentences."""
+    if findings.is_interrupted:
+        yield "Interrupted: what follows is from the measurements until then."
+    found = findings.recommendation
+    if found is None:
+        yield "Too little was measured for a recommendation."
+        return
+    if not found.is_met:
+        yield f"No settings on this machine reach the goal, {findings.goal}. These are the best there are."
+    capacity = rate_text(found.capacity.rate)
+    yield f"The bottleneck is {_bottleneck(findings)}: with these settings the flow can do {capacity}."
+    yield (
+        f"At {found.load} expect {rate_text(found.expected.rate)}, half of the tasks within "
+        f"{seconds_text(found.expected.percentile(50))} and 95 % within {seconds_text(found.expected.percentile(95))}, "
+        f"and {memory_text(found.memory)} of memory for the workers."
+    )
+    yield from _compared(findings.before, findings.after)
+
+
+def _bottleneck(findings: Findings) -> str:
+    assert findings.recommendation is not None
+    name = findings.recommendation.capacity.bottleneck
+    if name == CORES:
+        return f"the processor ({findings.cores} core{'s' * (findings.cores > 1)})"
+    return name if name == API_PROCESS else f"step {name}"
+
+
+def _compared(before: Run | None, after: Run | None) -> Iterator[str]:
+    if after is None:
+        return
+    if after.rate_error is not None and after.time_error is not None:
+        yield (
+            f"A run with them did {rate_text(after.outcome.rate)} with a mean of {seconds_text(after.outcome.mean)}; "
+            f"the prediction was off by {percent_text(after.rate_error)} and {percent_text(after.time_error)}."
+        )
+    if before is None or not (before.load.callers and after.load.callers):
+        return
+    foreign = before.outcome.foreign_cores, after.outcome.foreign_cores
+    own = rate_text(before.outcome.rate)
+    if abs(foreign[0] - foreign[1]) > COMPARABLE:
+        yield (
+            f"Its own settings did {own}, but that cannot be compared: other processes used {foreign[0]:.1f} cores "
+            f"meanwhile, and {foreign[1]:.1f} during the other run."
+        )
+        return
+    growth = after.outcome.rate / before.outcome.rate - 1
+    if growth > EQUAL:
+        yield f"That is {growth:.0%} more than the {own} that its own settings did."
+    elif growth < -EQUAL:
+        yield f"Keep its own settings: they did {own}."
+    else:
+        yield f"Its own settings did as much: {own}."
+
+
+def step_words(step: StepFindings) -> Iterator[str]:
+    """Yield what a step costs, in sentences."""
+    if step.costs is None:
+        yield "Not measured."
+        return
+    threads, curve = next(iter(step.costs.curves.items()))
+    knee = curve.knee
+    things = "calls side by side" if step.costs.is_side_by_side else "tasks"
+    yield (
+        f"A call takes {seconds_text(curve.fixed)}, and {seconds_text(curve.per_task)} more for each of its {things}"
+        f" ({threads} thread{'s' * (threads > 1)}). The knee is at {knee.size}: {rate_text(knee.throughput)} for each "
+        f"worker, at {seconds_text(knee.seconds)} for a call."
+    )
+    yield (
+        f"A worker computes for {min(1.0, knee.cpu / knee.seconds):.0%} of that time and needs "
+        f"{memory_text(curve.memory(knee.size))}; it is ready {seconds_text(step.load_time)} after its launch."
+    )
+    if step.visits < 1:
+        yield f"{step.visits:.0%} of the samples visit it."
+    if len(step.rates) > 1:
+        rates = [f"{count} do {rate_text(rate)}" for count, rate in sorted(step.rates.items())]
+        yield f"Workers: {', '.join(rates)}."

@@ -1,0 +1,107 @@
+"""Flows whose costs are known, for tests of ``tune``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, in_worker
+
+FIXED, EACH = 0.02, 0.001
+"""Seconds of a call of `Device`."""
+
+
+@dataclass
+class Word(BaseTask):
+    """A task.
+
+    Attributes:
+        text: Decides the steps that it visits.
+        seen: The steps that have seen it.
+    """
+
+    text: str
+    seen: list[str] = field(default_factory=list)
+
+
+def is_long(task: Word) -> bool:
+    return len(task.text) > 3
+
+
+def is_never(task: Word) -> bool:
+    return False
+
+
+class Device(BaseTaskHandler):
+    """Waits for a device, which takes a batch of eight at most."""
+
+    def handle(self, *tasks: Word) -> None:
+        if len(tasks) > 8:
+            raise ValueError("the device has 8 places")
+        time.sleep(FIXED + EACH * len(tasks))
+        for task in tasks:
+            assert task.seen == []
+            task.seen = [*task.seen, "device"]
+
+
+class Spell(BaseTaskHandler):
+    """Yields letters, of long words only."""
+
+    def handle(self, task: Word) -> Iterator[str]:
+        assert task.seen == ["device"], task.seen
+        for letter in task.text:
+            time.sleep(0.001)
+            yield letter
+        task.seen = [*task.seen, "spell"]
+
+
+class Ask(BaseTaskHandler):
+    """Waits for another machine, in an event loop."""
+
+    async def handle(self, task: Word) -> None:
+        assert task.seen in (["device"], ["device", "spell"]), task.seen
+        await asyncio.sleep(0.02)
+
+
+class Never(BaseTaskHandler):
+    def handle(self, *tasks: Word) -> None:
+        raise AssertionError("no task comes here")
+
+
+flow = Flow(
+    FlowStep(Device(), batch_size=2, name="device"),
+    FlowStep(Spell(), handle_condition=is_long, name="spell"),
+    FlowStep(Never(), handle_condition=is_never, name="never"),
+    FlowStep(Ask(), concurrency=16, name="ask"),
+    name="words",
+)
+
+
+def make_words() -> list[Word]:
+    return [Word("a"), Word("long word"), Word("b"), Word("word")]
+
+
+class Fail(BaseTaskHandler):
+    def handle(self, *tasks: Word) -> None:
+        raise ValueError("not a word")
+
+
+failing = Flow(FlowStep(Fail(), name="fail"), name="failing")
+
+
+@in_worker(batch_size=4)
+def lengths(texts: list[str]) -> list[int]:
+    time.sleep(0.005 + 0.0001 * len(texts))
+    return [len(text) for text in texts]
+
+
+@in_worker
+async def letters(text: str) -> AsyncIterator[str]:
+    for letter in text:
+        yield letter
+
+
+def make_text() -> str:
+    return "text"

@@ -1,0 +1,121 @@
+"""What is measured of workers is what they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from fastapi_aqueduct import BaseTask, FlowStep
+from fastapi_aqueduct.cli.tune.bench import Bench, CallFailed, _call
+from fastapi_aqueduct.cli.tune.goal import Load
+from fastapi_aqueduct.cli.tune.isolation import isolated, largest_size, size_of, size_option, with_size
+from fastapi_aqueduct.cli.tune.machine import Usage, free_memory
+from fastapi_aqueduct.cli.tune.model import StepSettings
+
+from . import flows
+from .flows import EACH, FIXED, Ask, Device, Spell, Word
+
+OPTIONS = flows.flow._configuration.options
+
+
+def words(count: int) -> Sequence[BaseTask]:
+    return [Word("word") for _ in range(count)]
+
+
+def seen_words(count: int) -> Sequence[BaseTask]:
+    return [Word("word", ["device"]) for _ in range(count)]
+
+
+@pytest.fixture
+async def device() -> AsyncIterator[Bench]:
+    """A worker with the device."""
+    flow = isolated(OPTIONS, "device", FlowStep(Device(), batch_size=2), StepSettings(1, 256, 1))
+    async with Bench.running(flow) as bench:
+        yield bench
+
+
+async def test_a_call_takes_what_the_handler_needs_for_so_many_tasks_or_fails(device: Bench) -> None:
+    for size in (1, 8):
+        point = await device.measure_calls(words, size, 1, seconds=0.3)
+        assert point.size == size
+        assert point.seconds >= 0.95 * (FIXED + EACH * size)  # without the time for which it waited for a core
+        assert 0 < point.cpu < point.seconds
+        assert point.calls >= 1
+        assert point.memory > 2**20
+    with pytest.raises(CallFailed, match="ValueError: the device has 8 places"):  # it is not tried again task by task
+        await device.measure_calls(words, 9, 1, seconds=0.3)
+    assert (await device.measure_calls(words, 1, 1, seconds=0.1)).size == 1  # it serves on
+
+
+async def test_a_load_has_the_rate_and_the_times_of_its_answers(device: Bench) -> None:
+    outcome = await device.load(words, Load(callers=4), seconds=0.5)
+    assert outcome.failed == 0
+    assert outcome.rate <= 4 / (FIXED + EACH)  # four callers at most, each answered by a call
+    assert outcome.times[0] >= FIXED + EACH
+    assert outcome.percentile(0) == outcome.times[0] <= outcome.mean <= outcome.percentile(100) == outcome.times[-1]
+    assert outcome.cores > 0
+    assert outcome.dispatch > 0
+    outcome = await device.load(words, Load(rate=50), seconds=0.1, longest=30, least=20)
+    assert len(outcome.times) >= 15  # the first fifth does not count
+    assert outcome.times[0] >= FIXED + EACH
+
+
+async def test_a_load_of_which_nothing_is_answered_says_why() -> None:
+    flow = isolated(OPTIONS, "fail", FlowStep(flows.Fail()), StepSettings(1, 1, 1))
+    async with Bench.running(flow) as bench:
+        with pytest.raises(CallFailed, match="ValueError: not a word"):
+            await bench.load(words, Load(callers=1), seconds=0.1)
+
+
+@pytest.mark.parametrize("step", [FlowStep(Ask(), concurrency=8), FlowStep(Spell(), concurrency=4)])
+async def test_calls_side_by_side_take_as_long_as_one_alone(step: FlowStep) -> None:
+    flow = isolated(OPTIONS, "beside", step, StepSettings(1, size_of(step), 1))
+    async with Bench.running(flow, streams=True) as bench:
+        items = await bench.process(Word("word", ["device"]))
+        assert items == (4 if isinstance(step.handler, Spell) else 0)
+        point = await bench.measure_beside(seen_words, 4, seconds=0.4)
+    assert point.size == 4
+    assert point.cpu <= point.seconds * 1.01
+    assert point.memory > 2**20
+
+
+@pytest.mark.parametrize(
+    ("handle_time", "around", "cpu", "waited", "threads", "seconds"),
+    [
+        (0.100, 0.001, 0.101, 0.0, 1, 0.101),  # computes; decodes for 1 ms
+        (0.500, 0.001, 0.101, 0.4, 1, 0.101),  # the same on a busy machine
+        (0.500, 0.100, 0.101, 0.4, 1, 0.101),  # where the answer is late, too
+        (0.100, 0.001, 0.400, 0.0, 4, 0.101),  # with four threads
+        (0.100, 0.001, 0.002, 0.0, 1, 0.100),  # waits for a device
+        (0.100, 0.020, 0.002, 0.015, 1, 0.100),  # the worker got its core late, before the handler
+        (0.130, 0.001, 0.002, 0.030, 1, 0.101),  # or in it
+        (0.100, 0.001, None, 0.0, 1, 0.100),  # a system that does not tell
+    ],
+)
+def test_waits_for_a_core_are_no_part_of_a_call(
+    handle_time: float, around: float, cpu: float | None, waited: float, threads: int, seconds: float
+) -> None:
+    assert _call(handle_time, around, cpu, waited, threads).seconds == pytest.approx(seconds, abs=0.002)
+
+
+def test_the_size_of_a_step_is_what_its_form_allows() -> None:
+    device, ask, spell = FlowStep(Device(), batch_size=2), FlowStep(Ask()), FlowStep(Spell())
+    assert [size_option(step) for step in (device, ask, spell)] == ["batch_size", "concurrency", "concurrency"]
+    assert [size_of(step) for step in (device, ask, spell)] == [2, 100, 1]
+    assert [largest_size(step) for step in (device, ask, spell)] == [256, 100, 1]
+    assert with_size(device, 8).batch_size == 8
+    assert with_size(ask, 8).concurrency == 8
+
+
+def test_processor_time_is_told_from_that_of_others() -> None:
+    usage = Usage([])
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    use = usage.read()
+    assert 0.2 <= use.own <= usage.seconds * 1.01
+    assert use.workers == 0
+    assert use.had > 0
+    assert (free_memory() or 0) > 0

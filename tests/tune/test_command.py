@@ -1,0 +1,235 @@
+"""``fastapi-aqueduct tune``, with real workers and little time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastapi_aqueduct.cli.main import main
+from fastapi_aqueduct.engine.configuration import configure
+
+from ..support import DEADLINE, ROOT, script_environment
+from . import flows
+from .flows import EACH, FIXED
+
+MODULE = flows.__name__
+COMMAND = [sys.executable, "-W", "error", "-c", "from fastapi_aqueduct.cli.main import main; main()", "tune"]
+
+
+def run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=directory,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE,
+    )
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {**script_environment(), "PYTHONPATH": str(ROOT), **variables}
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A flow with batches, a stream, a coroutine, and steps that not every sample visits: measured once for all."""
+    directory = tmp_path_factory.mktemp("tuned")
+    arguments = ("--sample", "make_words", "--budget", "20", "--write", "tune.env", "--json")
+    ended = run(directory, f"{MODULE}:flow", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    return directory, json.loads(ended.stdout)
+
+
+def test_each_step_is_measured_with_the_tasks_that_enter_it(tuned: tuple[Path, dict[str, Any]]) -> None:
+    steps = tuned[1]["steps"]
+    assert {name: step["visits"] for name, step in steps.items()} == {"device": 1, "spell": 0.5, "never": 0, "ask": 1}
+    assert steps["never"]["curves"] is None
+    assert "no sample visits the step never: it keeps its settings" in tuned[1]["notes"]
+    assert {step["size_option"] for step in steps.values()} == {"batch_size", "concurrency"}
+
+
+def test_the_cost_of_a_call_is_found_up_to_the_size_that_fails(tuned: tuple[Path, dict[str, Any]]) -> None:
+    device = tuned[1]["steps"]["device"]
+    (curve,) = device["curves"].values()
+    sizes = [point["size"] for point in curve["points"]]
+    assert sizes == [1, 2, 4, 8][: len(sizes)]  # on a slow machine there is no time for all
+    assert sizes != [1, 2, 4, 8] or any("size 16" in note for note in device["notes"])
+    assert curve["fixed"] >= FIXED / 2
+    for point in curve["points"]:
+        assert point["seconds"] >= 0.95 * (FIXED + EACH * point["size"])
+        assert point["cpu"] < point["seconds"] / 2  # it waits
+        assert point["memory"] > 2**20
+
+
+def test_the_flow_runs_with_its_own_settings_and_with_those_recommended(tuned: tuple[Path, dict[str, Any]]) -> None:
+    found = tuned[1]
+    settings = found["recommendation"]["settings"]
+    assert settings.keys() == {"device", "spell", "ask"}
+    assert set(found["recommendation"]["limits"]) == {"the API process", "the cores", *settings}
+    for run in (found["before"], found["after"]):
+        assert run["measured"]["failed"] == 0
+        assert run["measured"]["rate"] > 0
+        assert run["expected"]["rate"] > 0
+    assert found["before"]["settings"]["device"] == {"nprocs": 1, "size": 2, "threads": 1}
+    assert found["after"]["settings"] == settings
+    assert any("bottleneck is" in sentence for sentence in found["verdict"])
+
+
+def test_the_variables_are_those_of_the_flow_and_the_shell_reads_them(tuned: tuple[Path, dict[str, Any]]) -> None:
+    directory, found = tuned
+    command = "set -a; . ./tune.env; env -0"
+    shown = subprocess.run(["sh", "-euc", command], cwd=directory, env={}, capture_output=True, text=True, check=True)
+    variables = dict(line.split("=", 1) for line in shown.stdout.split("\0") if line.startswith("AQUEDUCT_"))
+    assert variables == found["variables"]
+    # As docker reads it: no quotes, and nothing else but comments.
+    lines = (directory / "tune.env").read_text().splitlines()
+    settings = [line for line in lines if not line.startswith("#")]
+    assert settings == [f"{name}={text}" for name, text in found["variables"].items()]
+    steps = dict(configure(flows.flow._configuration.options, variables).options.steps)
+    for name, own in found["recommendation"]["settings"].items():
+        step = steps[name]
+        assert step.nprocs == own["nprocs"]
+        assert step.worker is not None and step.worker.threads == own["threads"]
+    assert steps["device"].batch_size == found["recommendation"]["settings"]["device"]["size"]
+    assert steps["device"].batch_timeout == ("auto" if steps["device"].batch_size > 1 else 0)
+    assert steps["ask"].concurrency == found["recommendation"]["settings"]["ask"]["size"]
+
+
+class Addresses(HTMLParser):
+    """Collects what a page would load, and the text of its headings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loaded += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value]
+
+
+def test_the_report_is_one_file_that_loads_nothing(tuned: tuple[Path, dict[str, Any]]) -> None:
+    text = (tuned[0] / "tune.html").read_text()
+    page = Addresses()
+    page.feed(text)
+    assert [address for address in page.loaded if not address.startswith("#")] == []
+    assert "script" not in page.tags and "link" not in page.tags and "img" not in page.tags
+    assert re.findall(r"url\((?!#)|@import", text) == []
+    assert page.tags.count("svg") == 1 + 3 * 3 + sum(len(step["rates"]) > 1 for step in tuned[1]["steps"].values())
+    assert "prefers-color-scheme: dark" in text
+    assert not re.search(r"#0[1-4]0[1-4]0[1-4]", text), "each color of a plot is one of the page"
+    for name in ("device", "spell", "never", "ask"):
+        assert f"Step {name}" in text
+
+
+def test_a_function_in_workers_with_all_options_from_the_environment(tmp_path: Path) -> None:
+    options = {"SAMPLE": "make_text", "SLO": "p95=1s", "RATE": "20", "REPORT": "other.html", "BUDGET": "6"}
+    ended = run(tmp_path, f"{MODULE}:lengths", **{f"AQUEDUCT_TUNE_{name}": text for name, text in options.items()})
+    assert ended.returncode == 0, ended.stderr
+    assert "At 20 tasks/s at random moments expect" in ended.stdout
+    assert "batch_size" in ended.stdout
+    assert (tmp_path / "other.html").exists()
+    assert not (tmp_path / "tune.html").exists()
+
+
+def members_of_session(session: int) -> list[int]:
+    """Return the processes of a session: those that a command has started, in whatever group they are."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_measurements_and_what_was_measured_is_reported(number: int, tmp_path: Path) -> None:
+    arguments = [f"{MODULE}:flow", "--sample", "make_words", "--budget", "300", "--write", "tune.env", "--json"]
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith("spell: start"):  # the first step has been measured
+                    break
+            os.kill(process.pid, number)
+            shown, error = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+    assert process.returncode == 130, error
+    assert members_of_session(process.pid) == []
+    found = json.loads(shown)
+    assert found["is_interrupted"]
+    assert found["steps"]["device"]["curves"]
+    assert found["recommendation"]["settings"].keys() == {"device"}
+    assert found["after"] is None
+    assert (tmp_path / "tune.html").exists()
+    assert "AQUEDUCT_WORDS__DEVICE__NPROCS=" in (tmp_path / "tune.env").read_text()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    arguments = [f"{MODULE}:flow", "--sample", "make_words", "--budget", "300"]
+    with subprocess.Popen(
+        [*COMMAND, *arguments], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith("device: 1 thread"):
+                    break
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+
+
+def status_of(*arguments: str) -> object:
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", *arguments])
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--slo", "fast"), "an objective is given as p95=200ms"),
+        (("--rate", "0"), "more than 0 tasks per second"),
+        (("--report", "missing/tune.html"), "missing/tune.html cannot be written: there is no directory"),
+        (("--write", "."), "cannot be written: it is a directory"),
+        (("--budget", "1"), "--budget"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_measured(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(f"{MODULE}:flow", "--sample", "make_words", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_sample_that_fails_names_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status_of(f"{MODULE}:failing", "--sample", "make_words", "--budget", "5") == 2
+    assert "step fail fails with the sample: ValueError: not a word" in capsys.readouterr().err
