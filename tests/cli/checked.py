@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from fastapi_aqueduct import Autoscale, BaseTask, BaseTaskHandler, FlowStep, ModelPool, WorkerOptions, in_worker
+from fastapi_aqueduct import (
+    Autoscale,
+    BaseTask,
+    BaseTaskHandler,
+    FlowStep,
+    ModelPool,
+    WorkerOptions,
+    in_worker,
+    worker_info,
+)
 
 from ..support import forked
 
@@ -194,6 +203,36 @@ class RaisesTogether(BaseTaskHandler):
 
 
 together = forked(FlowStep(RaisesTogether(), name="together", batch_size=4, max_retries=0))
+
+
+class Opaque:
+    """Can be rebuilt in workers only."""
+
+    def __reduce__(self) -> Any:
+        return _rebuild, ()
+
+
+def _rebuild() -> Opaque:
+    worker_info()
+    return Opaque()
+
+
+class Hides(Decode):
+    def handle(self, *tasks: Scan) -> None:
+        super().handle(*tasks)
+        for task in tasks:
+            task.names = [Opaque()]
+
+
+class Adds(BaseTaskHandler):
+    def handle(self, *tasks: Scan) -> None:
+        for task in tasks:
+            task.names = []
+            task.total = float(task.pixels.sum())
+            assert task.total == 100_000 * ord("x")
+
+
+opaque = forked(FlowStep(Hides(), name="hides"), FlowStep(Adds(), name="adds"))
 
 
 class Yields(BaseTaskHandler):

@@ -214,7 +214,7 @@ def test_a_worker_that_dies_is_named() -> None:
 
 def test_a_call_that_does_not_end_is_not_waited_for() -> None:
     found = only(check("hangs", timeout=0.5), "sample")
-    assert "TaskTimeout" in found.text and "step hangs" in found.text
+    assert "TaskTimeout" in found.text and (found.step, found.detail) == ("hangs", "")
 
 
 def test_a_batch_that_fails_is_found_though_one_task_works() -> None:
@@ -222,6 +222,14 @@ def test_a_batch_that_fails_is_found_though_one_task_works() -> None:
     found = only(report, "sample")
     assert found.step == "together" and "up to 4 together: ValueError: shapes of 4 tasks differ" in found.text
     assert report.run is not None and report.run.total_time is not None
+
+
+def test_a_task_that_only_workers_can_rebuild_is_left_alone() -> None:
+    report = check("opaque")
+    assert report.run is not None and report.run.total_time is not None, report.findings
+    hides, adds = report.steps
+    assert hides.fields_in and hides.fields_out is adds.fields_in is None and adds.fields_out
+    assert adds.times is not None and adds.times.first_call and adds.times.warm_call is None
 
 
 def test_items_of_streams_are_counted() -> None:

@@ -65,7 +65,8 @@ def make_report(options: CheckOptions, progress: Progress) -> Report:
         findings += sample_findings(inspection.steps)
     findings += warnings
     settings = [setting for setting in flow._configuration.settings if setting.step is None]
-    return Report(options.target, flow.name, cores, settings, inspection.steps, inspection.run, _sorted(findings))
+    parts = settings, inspection.steps, inspection.run, _sorted(findings)
+    return Report(options.target, flow.name, flow.shape, cores, *parts)
 
 
 def _modules(options: CheckOptions) -> list[str]:
@@ -74,7 +75,7 @@ def _modules(options: CheckOptions) -> list[str]:
 
 
 def _empty(options: CheckOptions, findings: list[Finding]) -> Report:
-    return Report(options.target, None, available_cores(), [], [], None, findings)
+    return Report(options.target, None, (), available_cores(), [], [], None, findings)
 
 
 def _sorted(findings: list[Finding]) -> list[Finding]:

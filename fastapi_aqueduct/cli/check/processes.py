@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ...engine.system.process_memory import private_memory
+from .memory import own_part
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _THREADS = re.compile(r"^Threads:\s+(\d+)", re.MULTILINE)
@@ -20,7 +20,7 @@ def memory_of(pid: int) -> int | None:
 
     None where the system does not tell, or the process is gone.
     """
-    found = private_memory(pid)
+    found = own_part(pid)
     return resident_memory(pid) if found is None and sys.platform == "darwin" else found
 
 

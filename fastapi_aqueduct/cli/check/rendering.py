@@ -10,6 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ...engine.shape import describe as describe_shape
+from ...engine.shape import is_flat
 from ...settings import Setting, describe
 from .finding import Finding, Severity
 from .report import Field, Report, Run, Step, Travel
@@ -33,7 +35,10 @@ def show(report: Report, console: Console) -> None:
     """
     with console.capture() as output:
         if report.flow is not None:
-            console.print(_title(f"flow {report.flow}", f"{report.target}, {report.cores} cores"))
+            parts = [report.target, f"{report.cores} cores"]
+            if not is_flat(report.shape):
+                parts.append(describe_shape(report.shape))
+            console.print(_title(f"flow {report.flow}", ", ".join(parts)))
             _show_settings(report.settings, console)
         if report.run is not None:
             _show_run(report.run, console)

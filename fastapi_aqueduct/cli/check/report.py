@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from ...engine.shape import Shape
 from ...settings import Setting
 from .finding import Finding, Severity
 
@@ -155,6 +156,7 @@ class Report:
     Attributes:
         target: What was checked.
         flow: Name of the flow; None if there is none.
+        shape: Its steps as `Flow.shape` has them.
         cores: Cores that this process may use.
         settings: The effective numbers of the flow.
         steps: Its steps.
@@ -165,6 +167,7 @@ class Report:
 
     target: str
     flow: str | None
+    shape: Shape
     cores: int
     settings: Sequence[Setting]
     steps: Sequence[Step]

@@ -119,7 +119,8 @@ class SampleRun:
     def _failed_step(self, exc: Exception) -> str:
         if isinstance(exc, WorkerDied):
             return exc.step
-        failed = [name for (name, _), watch in zip(self._steps, self._watches, strict=True) if watch.has_failed]
+        watched = zip(self._steps, self._watches, strict=True)
+        failed = [name for (name, _), watch in watched if watch.has_failed or watch.is_waiting]
         return failed[-1] if failed else ""
 
 

@@ -11,7 +11,10 @@ _PACKAGE = str(Path(__file__).parents[2])
 
 
 def traceback_text(exc: BaseException) -> str:
-    """Return the traceback of an exception where it was raised: in a worker, if it comes from one."""
+    """Return the traceback of an exception where it was raised: in a worker, if it comes from one.
+
+    Empty if it has frames of the package only: then its text says all.
+    """
     found: BaseException | None = exc
     while found is not None:
         if isinstance(found, WorkerTraceback):
@@ -22,12 +25,13 @@ def traceback_text(exc: BaseException) -> str:
 
 def _without_package(text: str) -> str:
     """Leave out the frames of the package: a line with the file, and those that follow to the next frame."""
-    kept, is_own = [], False
+    kept, is_own, has_frames = [], False, False
     for line in text.splitlines():
         if line.startswith('  File "'):
             is_own = line.startswith(f'  File "{_PACKAGE}')
+            has_frames = has_frames or not is_own
         elif not line.startswith("    "):
             is_own = False
         if not is_own:
             kept.append(line)
-    return "\n".join(kept)
+    return "\n".join(kept) if has_frames else ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from ...engine.system.process_memory import private_memory
+from .memory import own_part
 
 _EDGE = ("fastapi.", "fastapi_aqueduct.asgi.")
 """Packages that no worker needs, with a dot."""
@@ -85,7 +85,7 @@ def read_note(directory: Path, pid: int, when: str) -> Note | None:
 
 def own_memory() -> int | None:
     """Return the bytes of private memory of this process; where the system does not tell, the most it has had."""
-    found = private_memory(os.getpid())
+    found = own_part(os.getpid())
     if found is None and sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found
