@@ -48,6 +48,10 @@ class FlowStep:
             batch, so no key starves; ``batch_timeout`` counts for each key.
         batch_cost: What the tasks of a batch may cost together, beside ``batch_size``; see `Cost`. In a ``continuous``
             step those that are in the call cost no more together in any round.
+        coalesce_key: Tasks with the same key that wait for this step or are in its hands share one run of it: the name
+            of a field, or a function of the task, as for ``batch_key``; None as a key: the task shares none. Each gets
+            the fields that the step has set, and nothing else of the task that has run. So **the key must contain
+            whatever separates users**, if what the step sets depends on it. See "Identical requests".
         max_retries: How often a task runs again, alone, after the death of the worker that held it; 0 for a step that
             must run at most once. Calls that ran side by side (``continuous``, ``concurrency``) run again together
             first. With 0, an exception from a batch fails the whole batch; otherwise the batch runs
@@ -101,6 +105,7 @@ class FlowStep:
         *,
         batch_key: str | Callable[[Any], Any] | None = None,
         batch_cost: Cost | None = None,
+        coalesce_key: str | Callable[[Any], Any] | None = None,
         max_retries: int = 1,
         handle_timeout: float | None = None,
         check_timeout: float | None = 10.0,
@@ -122,6 +127,7 @@ class FlowStep:
         self.batch_timeout = batch_timeout
         self.batch_key = batch_key
         self.batch_cost = batch_cost
+        self.coalesce_key = coalesce_key
         self.max_retries = max_retries
         self.handle_timeout = handle_timeout
         self.check_timeout = check_timeout
@@ -247,6 +253,7 @@ class FlowStep:
         if self.placement is not None:
             self._check_placed(name)
         self._check_batches(name)
+        self._check_coalescing(name)
         if not callable(self.handle_condition):
             raise ConfigurationError(f"handle_condition of the step with {name} is not callable")
         if inspect.iscoroutinefunction(self.handle_condition):
@@ -299,6 +306,17 @@ class FlowStep:
                 raise ConfigurationError(
                     f"{name}.handle has a `yield`, so each task has a call of its own: leave out {parameter}"
                 )
+
+    def _check_coalescing(self, name: str) -> None:
+        """Refuse a key of runs that cannot work."""
+        if self.coalesce_key is None:
+            return
+        check_key(f"coalesce_key of the step with {name}", self.coalesce_key)
+        if self.max_retries == 0:
+            raise ConfigurationError(
+                f"the step with {name} has max_retries=0, which says that each task must run, and once only; with "
+                "coalesce_key tasks share a run, so leave out one of the two"
+            )
 
     def _check_placed(self, name: str) -> None:
         """Refuse options that concern the process on this machine, where the handler does not run."""

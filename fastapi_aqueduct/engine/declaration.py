@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, SupportsFloat
 
 from ..exceptions import ConfigurationError, InvalidArgument, MPStartMethodValueError, got
 from ..step import FlowStep, Part
+from .marks import make_markers
 from .options import EngineOptions, StartMethod
-from .route import BranchedRoute
+from .route import make_route
 from .shape import MAX_STEPS, Shape, is_flat
 
 LONGEST_TIMEOUT = 1e9
@@ -44,8 +45,8 @@ def declared(parts: tuple[Part, ...]) -> Declared:
     named = _named(steps)
     names = iter([name for name, _ in named])
     shape = _with_names(structure, names)
+    _check_route(named, shape)
     if not is_flat(shape):
-        _check_groups(named, shape)
         raise ConfigurationError("the dispatcher of this version cannot run groups")
     return Declared(named, shape)
 
@@ -93,17 +94,17 @@ _OF_OPEN_TASKS = ("batch_key", "batch_cost", "coalesce_key")
 """Options that are evaluated with the task before it waits for the step."""
 
 
-def _check_groups(steps: list[tuple[str, FlowStep]], shape: Shape) -> None:
-    if len(steps) > MAX_STEPS:
+def _check_route(steps: list[tuple[str, FlowStep]], shape: Shape) -> None:
+    if len(steps) > MAX_STEPS and not is_flat(shape):
         raise ConfigurationError(f"a flow with a group can have at most {MAX_STEPS} steps, got {len(steps)}")
-    route = BranchedRoute([step.handle_condition for _, step in steps], (), shape)
+    route = make_route([step.handle_condition for _, step in steps], make_markers(steps), shape)
     for index, (name, step) in enumerate(steps):
         for option in _OF_OPEN_TASKS:
             if route.is_closed(index) and getattr(step, option, None) is not None:
                 raise ConfigurationError(
-                    f"step {name} comes directly behind a group, so it cannot have {option}: that is evaluated where "
-                    "the task is unpacked, and the results of a group are joined without unpacking them; put a step "
-                    f"between them, or leave out {option}"
+                    f"step {name} comes directly behind a group, or behind a step with coalesce_key, so it cannot have "
+                    f"{option}: that is evaluated where the task is unpacked, and results are joined there without "
+                    f"unpacking them; put a step between them, or leave out {option}"
                 )
 
 

@@ -110,6 +110,10 @@ class Marking(Protocol):
     def batch_cost(self) -> CostDeclared | None:
         """What a task adds to the cost of its batch; None: batches have none."""
 
+    @property
+    def coalesce_key(self) -> Key | None:
+        """Tasks with the same one share one run; None: none do."""
+
 
 class Marker(NamedTuple):
     """Reads the marks of the tasks that visit one step.
@@ -118,11 +122,13 @@ class Marker(NamedTuple):
         step: Name of the step, for errors.
         batch_key: As its `FlowStep` has it.
         cost: The same.
+        coalesce_key: The same.
     """
 
     step: str
     batch_key: Key | None = None
     cost: Key | None = None
+    coalesce_key: Key | None = None
 
     def read(self, task: BaseTask) -> Marks:
         """Return the marks of a task.
@@ -132,10 +138,20 @@ class Marker(NamedTuple):
             Exception: Raised by a function of the user.
         """
         batch_key = b"" if self.batch_key is None else self._key("batch_key", self.batch_key, task)
-        return Marks(batch_key, 0 if self.cost is None else self._cost(self.cost, task))
+        cost = 0 if self.cost is None else self._cost(self.cost, task)
+        return Marks(batch_key, cost, b"" if self.coalesce_key is None else self._coalesce_key(self.coalesce_key, task))
+
+    def _coalesce_key(self, key: Key, task: BaseTask) -> bytes:
+        value = self._value("coalesce_key", key, task)
+        if value is None:  # such as a digest that was not asked for: it must not make all tasks equal
+            return b""
+        cls = type(task)  # the result of one class is none of another one
+        return self._canonical("coalesce_key", (cls.__module__, cls.__qualname__, value))
 
     def _key(self, option: str, key: Key, task: BaseTask) -> bytes:
-        value = self._value(option, key, task)
+        return self._canonical(option, self._value(option, key, task))
+
+    def _canonical(self, option: str, value: Any) -> bytes:
         try:
             return canonical(value)
         except InvalidArgument as exc:
@@ -171,8 +187,8 @@ def make_markers(steps: Iterable[tuple[str, Marking]]) -> list[Marker | None]:
     markers: list[Marker | None] = []
     for name, step in steps:
         cost = None if step.batch_cost is None else step.batch_cost.of
-        has_any = step.batch_key is not None or cost is not None
-        markers.append(Marker(name, step.batch_key, cost) if has_any else None)
+        marker = Marker(name, step.batch_key, cost, step.coalesce_key)
+        markers.append(marker if any(option is not None for option in marker[1:]) else None)
     return markers if any(markers) else []
 
 

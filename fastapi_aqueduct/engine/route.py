@@ -121,7 +121,7 @@ class Route:
 
 
 class BranchedRoute(Route):
-    """A route with groups.
+    """A route with groups, or with steps whose runs several tasks share: places where patches are joined.
 
     Args:
         conditions: As for `Route`.
@@ -154,11 +154,14 @@ class BranchedRoute(Route):
         return following in self.after(step)
 
     def sends_patches(self, step: int) -> bool:
-        """Tell whether the workers of a step answer with patches: the step is in a group."""
+        """Tell whether the workers of a step answer with patches: it is in a group, or its tasks share runs."""
         return bool(self._inside >> step & 1)
 
     def is_closed(self, step: int) -> bool:
-        """Tell whether a task may get to a step and no process has it unpacked: the step is directly behind a group."""
+        """Tell whether a task may get to a step and no process has it unpacked.
+
+        The step is directly behind a group, or behind a step whose tasks share runs.
+        """
         return bool(self._closed >> step & 1)
 
     def after(self, place: int | Group) -> tuple[int | Group, ...]:
@@ -244,6 +247,9 @@ class BranchedRoute(Route):
             if isinstance(element, int):
                 later[element] = following
                 following |= 1 << element
+                if shares_runs(self._markers, element):
+                    self._inside |= 1 << element
+                    self._closed |= _entries(self.begin(after))
                 continue
             self._inside |= element.steps
             self._closed |= _entries(self.begin(after))
@@ -260,7 +266,16 @@ def make_route(conditions: Sequence[Condition], markers: Sequence[Marker | None]
         markers: As for `Route`.
         shape: The shape of the flow; empty if all steps run one after the other.
     """
-    return Route(conditions, markers) if is_flat(shape) else BranchedRoute(conditions, markers, shape)
+    steps = range(len(conditions))
+    if is_flat(shape) and not any(shares_runs(markers, step) for step in steps):
+        return Route(conditions, markers)
+    return BranchedRoute(conditions, markers, shape or tuple([str(step) for step in steps]))
+
+
+def shares_runs(markers: Sequence[Marker | None], step: int) -> bool:
+    """Tell whether tasks may share runs of a step."""
+    marker = markers[step] if markers else None
+    return marker is not None and marker.coalesce_key is not None
 
 
 def first_of(following: int) -> int:

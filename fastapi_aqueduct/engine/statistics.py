@@ -264,6 +264,7 @@ class StepStatistics:
         recycled_by_kind: The same for each of the three.
         log_records_dropped: Log records of its workers that were dropped because too many waited.
         retries: Tasks that were tried again after a worker had died.
+        coalesced: Tasks that shared a run which another one had begun, as `FlowStep.coalesce_key` says.
         is_broken: Whether workers die so often that the step counts as not ready.
         is_given_up: Whether there has been no ready worker, or no call has returned, for so long that only a restart of
             the server helps.
@@ -308,6 +309,7 @@ class StepStatistics:
     change: str = ""
     trial: TrialReport | None = None
     incidents: tuple[Incident, ...] = ()
+    coalesced: int = 0
 
     @property
     def ready_workers(self) -> int:

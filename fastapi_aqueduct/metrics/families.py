@@ -152,6 +152,7 @@ _OF_STEPS = (
         "histograms.batch_delay",
     ),
     Family(_COUNTER, "aqueduct_task_retries", "Tasks tried again after the death of a worker", "retries"),
+    Family(_COUNTER, "aqueduct_tasks_coalesced", "Tasks that shared the run of another one", "coalesced"),
     Family(_COUNTER, "aqueduct_worker_restarts", "Workers replaced after their death", "restarts_by_cause", "cause"),
     Family(_COUNTER, "aqueduct_worker_recycles", "Workers replaced by recycling", "recycled_by_kind", "kind"),
     Family(_COUNTER, "aqueduct_failed_launches", "Launches of workers that failed", "failed_launches"),

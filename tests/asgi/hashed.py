@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, RawUpload, Sha256, Upload, UploadInfo, in_worker
+from fastapi_aqueduct.params import Header
+
+from ..handlers import Gate, note
 
 Hashed = Annotated[UploadInfo, Sha256()]
 
@@ -61,3 +65,34 @@ class Note(BaseTaskHandler):
 @in_worker
 def size_of(body: memoryview) -> int:
     return len(body)
+
+
+@dataclass
+class Scan(BaseTask):
+    """An upload of a user; with the same bytes it is the same work, for that user only."""
+
+    image: Upload
+    image_info: Hashed
+    x_user: Annotated[str, Header()]
+    text: str = field(default="", init=False)
+
+
+def same_scan(task: Scan) -> tuple[str, str | None]:
+    return task.x_user, task.image_info.sha256
+
+
+class Read(BaseTaskHandler):
+    """Waits at a gate, and notes each run.
+
+    Args:
+        directory: A directory of the test.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def handle(self, *tasks: Scan) -> None:
+        for task in tasks:
+            note(self.directory / "runs", f"{task.x_user}/{len(task.image)}")
+            Gate(self.directory).enter()
+            task.text = f"{len(task.image)} bytes of {task.x_user}"

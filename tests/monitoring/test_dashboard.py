@@ -60,6 +60,7 @@ def test_what_is_measured_is_on_the_dashboard_or_said_not_to_be() -> None:
         "aqueduct_step_given_up",
         "aqueduct_step_hanging_seconds",
         "aqueduct_step_version",  # a label of the metrics of workers
+        "aqueduct_tasks_coalesced",  # 0 without a key
         "aqueduct_workers_unhealthy",  # 0, unless there is an alert
         "aqueduct_worker_resident_memory_bytes",  # has the shared memory in it
     }

@@ -128,7 +128,7 @@ class Caller:
         if step == FINISHED:
             return
         marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
-        content = self._encode_now(task, step, timeout)
+        content = self._encode_now(task, step, timeout, marks.coalesce_key)
         if content is None:
             content = await awaited(self._encode_later(task, step, started_at + timeout))
         if extras:
@@ -167,7 +167,7 @@ class Caller:
         if step == FINISHED:
             return 0
         marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
-        content = self._encode_now(task, step, timeout)
+        content = self._encode_now(task, step, timeout, marks.coalesce_key)
         if content is None:
             content = yield from self._encode_later(task, step, started_at + timeout)
         if extras:
@@ -201,7 +201,7 @@ class Caller:
             outlet.set_result(None)
             return 0
         marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
-        content = self._encode_now(task, step, timeout)
+        content = self._encode_now(task, step, timeout, b"")
         if content is None:
             content = await awaited(self._encode_later(task, step, started_at + timeout))
         if extras:
@@ -220,9 +220,9 @@ class Caller:
     def _read_marks(self, step: int, task: BaseTask) -> Marks:
         return Marks.unpack(self._route.marks(step, task))
 
-    def _encode_now(self, task: BaseTask, step: int, timeout: float) -> Encoded | None:
+    def _encode_now(self, task: BaseTask, step: int, timeout: float, key: bytes) -> Encoded | None:
         """Encode a task, unless there is no place in the queue or no memory for it now."""
-        if not self._entry.has_place(step, task.priority, timeout, task):
+        if not self._entry.has_place(step, task.priority, timeout, task) and not self._entry.follows(step, key):
             return None
         if self._owner.loop is None:
             raise self._memory.refusals.count(NotRunningError(f"flow {self._owner.name} was stopped"))

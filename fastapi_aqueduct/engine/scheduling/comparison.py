@@ -40,11 +40,11 @@ class Side:
         """
         has_run = False
         for envelope in envelopes:
-            if envelope.status == Status.EXPIRED:
+            if envelope.status in (Status.EXPIRED, Status.PASSED):
                 continue
             has_run = True
             self._tasks += 1
-            if envelope.status:
+            if envelope.status == Status.ERROR:
                 self._errors[error_name(envelope.content.body)] += 1
         if has_run:
             for _ in range(calls):

@@ -13,23 +13,26 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 
 from ...exceptions import NotRunningError, TaskTimeout, WorkerDied
 from ...reports import Subscriber
-from ..marks import NO_MARKS, make_markers
+from ..marks import NO_MARKS, Marks, make_markers
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
-from ..route import FINISHED, Route
+from ..route import FINISHED, BranchedRoute, make_route
 from ..statistics import IncidentKind
 from ..timing import DEFAULT_TIMING, Timing
 from ..tracer import BeginSpans
-from ..wire.codec import Codec
+from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, error_summary, unreadable
 from ..wire.frames import Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_marks, unpack_offsets
+from ..wire.patch import fields_of, join
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .admission import Admission
+from .coalescing import Coalescing, RunTicket
 from .deadlines import Deadlines
 from .echoes import Echoes
 from .idle import Idle
@@ -43,7 +46,7 @@ from .scheduler import Scheduler
 from .sender import Sender
 from .spans import Spans
 from .streams import WorkerStreams
-from .ticket import Ticket
+from .ticket import IN_RUN, Ticket
 from .whereabouts import late_answer, whereabouts
 
 
@@ -95,7 +98,9 @@ class Dispatcher:
         self._subscribers = subscribers
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         markers = make_markers((pool.name, pool.step) for pool in pools)
-        self.route = Route([pool.step.handle_condition for pool in pools], markers)
+        self.route = make_route([pool.step.handle_condition for pool in pools], markers)
+        for index, stage in enumerate(self.stages):
+            stage.sends_patches = self.route.sends_patches(index)
         self._memory = memory
         self._arena = memory.arena
         self._ledger = memory.ledger
@@ -111,7 +116,8 @@ class Dispatcher:
         self._reclaimer = Reclaimer(self.stages, memory)
         self._idle = Idle(self._tickets, self._reclaimer.return_to_system, timing.idle_time)
         memory.waiters.on_shortage = self._reclaimer.reclaim
-        self._retries = Retries(memory.ledger, memory.arena.status, self._settle, self.spans)
+        self._retries = Retries(memory.ledger, memory.arena.status, self._end_failed, self.spans)
+        self._coalescing = Coalescing(self.stages, memory.ledger, self._let_go, self.spans)
         self.streams = WorkerStreams(
             name, self.stages, memory, self._tickets, self._deadlines, self._settle, self.spans, meter
         )
@@ -288,7 +294,13 @@ class Dispatcher:
     def _enqueue(self, ticket: Ticket, step: int, now: float) -> None:
         ticket.step = step
         ticket.arrived_at = now
-        queue = self.stages[step].queue
+        stage = self.stages[step]
+        if stage.runs is not None and ticket.marks.coalesce_key:
+            shared = self._coalescing.enter(ticket)
+            if shared is None:
+                return
+            ticket = shared
+        queue = stage.queue
         if queue.count or not self._sender.send_at_once(ticket, now):
             ticket.is_waiting = True
             queue.push(ticket)
@@ -329,7 +341,7 @@ class Dispatcher:
                 elif now >= ticket.deadline and not self._deadlines.forgive(now) and ticket.is_late(now):
                     self._end_late(ticket, late_answer(worker, ticket, status, duration, now), now)
                 elif status:
-                    self._fail(worker, ticket, envelope)
+                    self._handle(worker, ticket, envelope, now)
                 elif step == FINISHED:
                     self._finish(ticket, now)
                 elif self.route.leads(worker.step, step):
@@ -343,27 +355,116 @@ class Dispatcher:
             worker.in_flight.restore([ticket for ticket in tickets if ticket.holder])
             raise
 
+    def _handle(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope, now: float) -> None:
+        """Handle an answer that is no whole task."""
+        if envelope.status not in (Status.PATCH, Status.PASSED):
+            self._fail(worker, ticket, envelope)
+            return
+        try:
+            following = self._following(worker, envelope)
+            if envelope.status == Status.PATCH:
+                self._check_patch(worker, envelope.content)
+        except ProtocolError:
+            ticket.holder = worker.pid
+            raise
+        if isinstance(ticket, RunTicket):
+            self._share(worker, ticket, envelope, now)
+            return
+        if envelope.status == Status.PATCH:
+            self._join(ticket, envelope.content)
+        self._proceed(ticket, *following, now)
+
+    def _following(self, worker: WorkerHandle, envelope: Envelope) -> tuple[int, Marks]:
+        """Return the step that a task visits next, with its marks.
+
+        Raises:
+            ProtocolError: There is no such way.
+        """
+        step = envelope.step
+        if step != FINISHED and not self.route.leads(worker.step, step):
+            raise ProtocolError(f"a task cannot go from step {worker.step} to step {step}")
+        return step, unpack_marks(envelope.marks)
+
+    def _check_patch(self, worker: WorkerHandle, patch: Encoded) -> None:
+        self._check_blocks(worker, patch.blocks)
+        try:
+            fields_of(patch)
+        except ValueError as exc:
+            raise ProtocolError(str(exc)) from None
+
+    def _share(self, worker: WorkerHandle, shared: RunTicket, envelope: Envelope, now: float) -> None:
+        """Give what the step has set to each of the tasks that have shared a run."""
+        patch = envelope.content
+        members = self._coalescing.end(shared)
+        self._ledger.hold(patch.blocks)  # until all have them; some may be blocks of the task that has run
+        self._ledger.drop(shared.content.blocks)
+        if any(ref.shared for ref in patch.blocks):
+            members, others = members[:1], members[1:]  # each would change what the others have
+            for member in others:
+                member.marks = member.marks._replace(coalesce_key=b"")
+                self._enqueue(member, worker.step, now)
+        self._coalescing.note_times(shared, members)
+        route = self.route
+        assert isinstance(route, BranchedRoute)
+        following = route.begin(route.after(worker.step))
+        for member in members:
+            if now >= member.deadline and not self._deadlines.forgive(now) and member.is_late(now):
+                duration = member.metrics[-1][5]
+                self._end_late(member, late_answer(worker, member, envelope.status, duration, now), now)
+                continue
+            self._join(member, patch)
+            # What follows was evaluated for the task that has run; the workers of the next step do so for the others.
+            self._proceed(member, envelope.step if member.id == shared.id else following, NO_MARKS, now)
+        self._ledger.drop(patch.blocks)
+
+    def _join(self, ticket: Ticket, patch: Encoded) -> None:
+        content = join(ticket.content, [patch])
+        self._ledger.hold(content.blocks)
+        self._ledger.drop(ticket.content.blocks)
+        ticket.content = content
+
+    def _proceed(self, ticket: Ticket, step: int, marks: Marks, now: float) -> None:
+        if step == FINISHED:
+            self._finish(ticket, now)
+        else:
+            ticket.marks = marks
+            self._enqueue(ticket, step, now)
+
     def _fail(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope) -> None:
         if envelope.status == Status.EXPIRED:  # for the worker; the deadline has moved since, because of a pause
             self._enqueue(ticket, ticket.step, time.monotonic())
             return
         where = f"step {worker.name} of flow {self.name} (pid {worker.pid})"
         try:
-            error = decode_error(envelope.content.body, where)
+            self._end_failed(ticket, partial(decode_error, envelope.content.body, where))
         except ProtocolError:
             ticket.holder = worker.pid
             raise
         incidents = self.stages[worker.step].pool.incidents
         incidents.note(IncidentKind.ERROR, *error_summary(envelope.content.body))
-        self._settle(ticket, "failed", error)
+
+    def _end_failed(self, ticket: Ticket, make_error: Callable[[], Exception]) -> None:
+        """End a task with an error, or each of those that share a run with an error of its own."""
+        error = make_error()
+        if not isinstance(ticket, RunTicket):
+            self._settle(ticket, "failed", error)
+            return
+        members = self._coalescing.end(ticket)
+        self._coalescing.note_times(ticket, members)
+        self._ledger.drop(ticket.content.blocks)
+        for member in members:
+            self._settle(member, "failed", make_error())
 
     def _replace_blocks(self, worker: WorkerHandle, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
-        unknown = self._ledger.find_unknown(blocks, worker.region)
-        if unknown is not None:
-            raise ProtocolError(f"there is no block of {unknown.size} bytes at {unknown.offset}")
+        self._check_blocks(worker, blocks)
         # In this order: a block that is in both must not become free between the two.
         self._ledger.hold(blocks)
         self._ledger.drop(ticket.content.blocks)
+
+    def _check_blocks(self, worker: WorkerHandle, blocks: tuple[Ref, ...]) -> None:
+        unknown = self._ledger.find_unknown(blocks, worker.region)
+        if unknown is not None:
+            raise ProtocolError(f"there is no block of {unknown.size} bytes at {unknown.offset}")
 
     def _finish(self, ticket: Ticket, now: float) -> None:
         total_time = now - ticket.started_at
@@ -391,11 +492,7 @@ class Dispatcher:
         del self._tickets[ticket.id]
         self._deadlines.remove(ticket)
         if ticket.is_waiting:
-            ticket.is_waiting = False
-            stage = self.stages[ticket.step]
-            stage.queue.discard(ticket)
-            if stage.waiters.contenders:
-                stage.waiters.open()
+            self._leave_queue(ticket)
         if ticket.holder:
             self._cancel(ticket)
         elif ticket.content.blocks:
@@ -409,11 +506,31 @@ class Dispatcher:
         if not self._tickets:
             self._idle.begin(self.loop)
 
+    def _leave_queue(self, ticket: Ticket) -> None:
+        ticket.is_waiting = False
+        stage = self.stages[ticket.step]
+        stage.queue.discard(ticket)
+        if stage.waiters.contenders:
+            stage.waiters.open()
+
     def _cancel(self, ticket: Ticket) -> None:
-        """Tell the worker that has a task in hand that its answer is not needed any more."""
+        """Tell the worker that has a task in hand that its answer is not needed any more, or leave the shared run."""
+        if ticket.holder == IN_RUN:
+            self._coalescing.leave(ticket)
+            return
         for worker in self.stages[ticket.step].pool.all_workers():
             if worker.pid == ticket.holder:
                 worker.cancel(ticket.id)
+
+    def _let_go(self, ticket: Ticket) -> None:
+        """Take the ticket of a run for which no task waits out of the queue, or cancel it in a worker's hands."""
+        ticket.is_settled = True
+        if ticket.is_waiting:
+            self._leave_queue(ticket)
+        if ticket.holder:
+            self._cancel(ticket)
+        else:
+            self._ledger.drop(ticket.content.blocks)
 
     def _time_out(self, ticket: Ticket) -> None:
         if ticket.is_settled:
@@ -423,7 +540,15 @@ class Dispatcher:
             assert self.loop is not None
             self._deadlines.add(ticket, self.loop)
             return
-        self._end_late(ticket, whereabouts(self.stages[ticket.step], ticket, self._arena.status, now), now)
+        self._end_late(ticket, self._whereabouts(ticket, now), now)
+
+    def _whereabouts(self, ticket: Ticket, now: float) -> str:
+        stage, status_page = self.stages[ticket.step], self._arena.status
+        if ticket.holder != IN_RUN:
+            return whereabouts(stage, ticket, status_page, now)
+        shared, others = self._coalescing.ticket_of(ticket)
+        where = whereabouts(stage, shared, status_page, now)
+        return f"sharing a run with {others} other tasks, which was {where}" if others else where
 
     def _end_late(self, ticket: Ticket, where: str, now: float) -> None:
         message = f"timeout of a task after {now - ticket.started_at:.3f} s in flow {self.name}: it was {where}"

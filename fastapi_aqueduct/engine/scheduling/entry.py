@@ -43,6 +43,14 @@ class Entry(Protocol):
             StepUnavailable, DeadlineUnreachable: A step will have no ready worker in time.
         """
 
+    def follows(self, step: int, key: bytes) -> bool:
+        """Tell whether a task would share a run that is under way: it needs no place then.
+
+        Args:
+            step: The step that it visits first.
+            key: Its key there; empty if it shares no run.
+        """
+
     def wait(self, step: int, priority: int, deadline: float) -> Wait[None]:
         """Wait for a place, which the task must take before anything else runs. A cancellation gives it up.
 
@@ -86,6 +94,11 @@ class QueueEntry:
         if stage.waiters.contenders or stage.queue.count >= self._queue_size:
             return _has_place(stage, priority)
         return True
+
+    def follows(self, step: int, key: bytes) -> bool:
+        """Tell whether a task would share a run that is under way; see `Entry.follows`."""
+        runs = self._stages[step].runs
+        return runs is not None and key in runs
 
     def wait(self, step: int, priority: int, deadline: float) -> Wait[None]:
         """Wait for a place; see `Entry.wait`."""

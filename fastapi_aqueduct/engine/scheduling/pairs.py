@@ -14,7 +14,8 @@ from ...task import BaseTask
 from ..memory.ledger import Ledger
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
-from ..wire.frames import Envelope
+from ..wire.frames import Envelope, Status
+from ..wire.patch import join
 
 T = TypeVar("T")
 
@@ -44,11 +45,13 @@ class Pair:
 
     Attributes:
         kind: The class of the task, as in `Encoded`.
+        before: The task as both got it, if they answer with patches; its blocks are held.
         baseline: The answer that the caller gets.
         candidate: That of the shadow.
     """
 
     kind: bytes
+    before: Encoded | None = None
     baseline: Half | None = None
     candidate: Half | None = None
 
@@ -84,10 +87,18 @@ class Pairs:
         """Tell whether a task waits for an answer."""
         return id in self._open
 
-    def begin(self, id: int, kind: bytes) -> None:
-        """Await both answers to a task."""
+    def begin(self, id: int, content: Encoded, sends_patches: bool) -> None:
+        """Await both answers to a task.
+
+        Args:
+            id: Its number.
+            content: The task as both get it.
+            sends_patches: Whether the answers are patches to that.
+        """
         if self._keep and not self._has_ended:
-            self._open[id] = Pair(kind)
+            self._open[id] = Pair(content.kind, content if sends_patches else None)
+            if sends_patches:
+                self._ledger.hold(content.blocks)
             if len(self._open) > MAX_HALVES:
                 self._drop_oldest_half()
 
@@ -108,6 +119,8 @@ class Pairs:
         pair = self._open.get(envelope.id)
         if pair is None:
             return
+        if envelope.status == Status.PATCH and pair.before is not None:
+            envelope = envelope._replace(status=Status.OK, content=join(pair.before, [envelope.content]))
         half = Half(envelope, seconds)
         self._ledger.hold(envelope.content.blocks)
         self._size += _size(half)
@@ -117,6 +130,7 @@ class Pairs:
             pair.baseline = half
         if pair.baseline is not None and pair.candidate is not None:
             del self._open[envelope.id]
+            self._forget_before(pair)
             self._complete.append(pair)
             self._wake()
         self._limit()
@@ -198,7 +212,13 @@ class Pairs:
         self.dropped += 1
         self.discard(next(iter(self._open)))
 
+    def _forget_before(self, pair: Pair) -> None:
+        before, pair.before = pair.before, None
+        if before is not None:
+            self._ledger.drop(before.blocks)
+
     def _release(self, pair: Pair) -> None:
+        self._forget_before(pair)
         for half in (pair.baseline, pair.candidate):
             if half is not None:
                 self._size -= _size(half)

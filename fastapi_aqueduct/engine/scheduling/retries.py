@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ...exceptions import WorkerDied
 from ..memory.ledger import Ledger
@@ -19,7 +20,7 @@ class Retries:
     Args:
         ledger: The holds on blocks.
         status_page: Tells which task a dead worker had in hand.
-        settle: Ends a task with an outcome and an error.
+        fail: Ends a task with the error that a function makes, or several that share a run.
         spans: The spans of the tasks that are traced.
     """
 
@@ -27,12 +28,12 @@ class Retries:
         self,
         ledger: Ledger,
         status_page: StatusPage,
-        settle: Callable[[Ticket, str, Exception | None], None],
+        fail: Callable[[Ticket, Callable[[], Exception]], None],
         spans: Spans,
     ) -> None:
         self._ledger = ledger
         self._status_page = status_page
-        self._settle = settle
+        self._fail = fail
         self._spans = spans
 
     def requeue(self, stage: Stage, worker: WorkerHandle, error: WorkerDied) -> bool:
@@ -86,7 +87,7 @@ class Retries:
         if ticket.is_settled:
             self._ledger.drop(ticket.content.blocks)
         elif ticket.deaths > stage.max_retries or not self._may_run_again(stage, ticket):
-            self._settle(ticket, "failed", WorkerDied(error.step, error.pid, error.exit_code, error.reason))
+            self._fail(ticket, partial(WorkerDied, error.step, error.pid, error.exit_code, error.reason))
         else:
             stage.retries += 1
             ticket.is_waiting = True

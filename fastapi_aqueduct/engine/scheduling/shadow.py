@@ -22,6 +22,8 @@ from .pairs import Pair, Pairs, T
 from .stage import Stage
 from .ticket import Ticket
 
+_NOT_RUN = (Status.EXPIRED, Status.PASSED)
+
 AHEAD = 2
 """Calls for which a shadow has copies in hand at least: one that it makes and one that follows."""
 
@@ -169,7 +171,7 @@ class ShadowTraffic(Comparison):
             if envelope.id not in self._pairs:
                 continue
             is_known = self._ledger.find_unknown(envelope.content.blocks, worker.region) is None
-            if is_known and envelope.status != Status.EXPIRED:
+            if is_known and envelope.status not in _NOT_RUN:
                 self._pairs.note(envelope, duration, is_candidate=False)
             else:
                 self._pairs.discard(envelope.id)
@@ -193,7 +195,7 @@ class ShadowTraffic(Comparison):
                 self._skipped += 1
             else:
                 self._ledger.hold(content.blocks)
-                self._pairs.begin(ticket.id, content.kind)
+                self._pairs.begin(ticket.id, content, self._stage.sends_patches)
                 copies.append(Copy(ticket.id, ticket.deadline, ticket.step, content, ticket.marks))
         return copies
 
@@ -203,13 +205,13 @@ class ShadowTraffic(Comparison):
             unknown = self._ledger.find_unknown(envelope.content.blocks, worker.region)
             if unknown is not None:
                 raise ProtocolError(f"there is no block of {unknown.size} bytes at {unknown.offset}")
-        has_run = any(envelope.status != Status.EXPIRED for envelope in envelopes)
+        has_run = any(envelope.status not in _NOT_RUN for envelope in envelopes)
         copies, duration, _, calls = worker.in_flight.complete(number, envelopes, work, time.monotonic(), has_run)
         self.candidate.note(envelopes, calls, duration)
         for copy, envelope in zip(copies, envelopes, strict=True):
             blocks = envelope.content.blocks
             self._ledger.hold(blocks)  # also new ones: their release is then reported to the shadow
-            if envelope.status == Status.EXPIRED:
+            if envelope.status in _NOT_RUN:
                 self._skipped += 1
                 self._pairs.discard(copy.id)
             else:

@@ -30,11 +30,13 @@ class Spans:
         begin: As given.
         open: The spans of the tasks that are not settled, by id. A task that is not traced costs the check whether it
             is empty.
+        is_in_run: Tells whether a task waits for a run that it shares, and has no span of the step.
     """
 
     def __init__(self, begin: BeginSpans | None, steps: Sequence[str]) -> None:
         self.begin = begin
         self.open: dict[int, TaskSpans] = {}
+        self.is_in_run: Callable[[Ticket], bool] = lambda ticket: False
         self._steps = steps
 
     def add(self, task: int) -> None:
@@ -88,6 +90,24 @@ class Spans:
             if spans is not None:
                 self._report(ticket.id, spans.lose, error)
 
+    def note_shared(self, shared: Ticket, members: Iterable[Ticket]) -> None:
+        """Note the answer of a worker for the tasks that have shared a run.
+
+        Their spans of the step begin when they were sent or came, and link to that of the task which has begun it.
+
+        Args:
+            shared: The ticket of the run, with the number of that task.
+            members: The tasks, with the times of the step.
+        """
+        first = self.open.get(shared.id)
+        for member in members:
+            spans = self.open.get(member.id)
+            if spans is not None and spans is not first:
+                step, pid, arrived_at, sent_at, answered_at, handle_time, size, *_ = member.metrics[-1]
+                linked = first if first is not None and first.is_recorded else None
+                self._report(member.id, spans.send, member.id, step, pid, arrived_at, sent_at, linked)
+                self._report(member.id, spans.answer, size, handle_time, answered_at)
+
     def note_item(self, ticket: Ticket) -> None:
         """Note an item of a stream."""
         spans = self.open.get(ticket.id)
@@ -98,7 +118,7 @@ class Spans:
         """End the spans of a task; called while the ticket still tells where it is."""
         spans = self.open.pop(ticket.id, None)
         if spans is not None:
-            waiting_since = ticket.arrived_at if ticket.is_waiting else None
+            waiting_since = ticket.arrived_at if ticket.is_waiting or self.is_in_run(ticket) else None
             self._report(ticket.id, spans.end, self._steps[ticket.step], waiting_since, outcome, error)
 
     def _begin(self) -> TaskSpans | None:

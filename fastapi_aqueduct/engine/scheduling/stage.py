@@ -17,6 +17,7 @@ from .comparison import Comparison
 from .load import Load
 from .meter import StepMeter
 from .queue import BatchQueue
+from .runs import Runs
 from .split import Split
 from .ticket import Ticket
 from .waiters import Waiters
@@ -65,6 +66,8 @@ class Stage:
         split: Gives a canary its share of the tasks; None while there is no canary.
         copier: Sends copies of tasks to a shadow; None while there is no shadow.
         comparison: Counts what a canary or shadow answers, and the others; None while there is neither.
+        runs: The runs that tasks share; None when they share none.
+        sends_patches: Whether workers answer with what they have changed of a task.
     """
 
     def __init__(
@@ -92,6 +95,8 @@ class Stage:
         self.split: Split | None = None
         self.copier: Copier | None = None
         self.comparison: Comparison | None = None
+        self.runs: Runs[Ticket] | None = None if step.coalesce_key is None else Runs()
+        self.sends_patches = False
         self.max_retries = step.max_retries
         self.retries = 0
         self.places = step.places
@@ -209,6 +214,7 @@ class Stage:
             recycled=sum(pool.recycled.values()),
             log_records_dropped=pool.log_records_dropped,
             retries=self.retries,
+            coalesced=0 if self.runs is None else self.runs.followers,
             is_broken=pool.is_broken(now),
             is_given_up=pool.is_given_up(now),
             is_asleep=pool.is_asleep,

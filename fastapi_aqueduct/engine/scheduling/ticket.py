@@ -12,6 +12,9 @@ from ..marks import NO_MARKS, Marks
 from ..wire.codec import Codec, Encoded
 from ..wire.frames import Status
 
+IN_RUN = -1
+"""The holder of a task that waits for a run which it shares with others; no process has this number."""
+
 
 class Receiver(Protocol):
     """Receives the end of a task: an asyncio future of its caller, or a call that another thread has handed over.
@@ -49,7 +52,7 @@ class Ticket:
         started_at: When it arrived at the flow.
         marks: What is to be known of it while it waits for its step.
         is_handed: Whether its caller is in another thread, and outlives the event loop of the dispatcher.
-        holder: Process id of the worker that holds it; 0 while none does.
+        holder: Process id of the worker that holds it; `IN_RUN` while it waits for a run that it shares; else 0.
         deaths: How many of these deaths count as its own: not the first one if other tasks were in the same hands.
         is_suspect: Whether a worker has died with it in hand.
         metrics: The times of the steps so far, as for `StepRecord`.

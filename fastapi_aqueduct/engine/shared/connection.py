@@ -60,6 +60,10 @@ class BoardEntry:
             self._board.check_workers(timeout, task)
         return True
 
+    def follows(self, step: int, key: bytes) -> bool:
+        """Leave that to the pipeline process; see `Entry.follows`."""
+        return False
+
     def wait(self, step: int, priority: int, deadline: float) -> Wait[None]:
         """Send the task: it waits in the pipeline process."""
         yield from ()

@@ -313,7 +313,8 @@ class Guest:
         except AqueductError as exc:
             self._refuse(task, content, exc)
             return
-        if has_place:
+        key = unpack_marks(envelope.marks).coalesce_key if envelope.marks and status != Status.STREAM else b""
+        if has_place or self._entry.follows(step, key):
             self._submit(envelope, level, started_at)
             return
         self._ledger.hold(content.blocks)

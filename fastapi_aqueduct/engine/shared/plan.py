@@ -164,6 +164,8 @@ def _without_code(flow: str, name: str, step: FlowStep) -> FlowStep:
     bare = step.with_stand_in(stand_in(step.handler), condition if condition is operator.truth else ask_elsewhere)
     if callable(step.batch_key):
         bare.batch_key = ask_elsewhere
+    if callable(step.coalesce_key):
+        bare.coalesce_key = ask_elsewhere
     if step.batch_cost is not None and callable(step.batch_cost.of):
         bare.batch_cost = replace(step.batch_cost, of=ask_elsewhere)
     if step.worker is not None:

@@ -208,6 +208,7 @@ class SpecMaker:
             values.append((f"the handle_condition of {other} in flow {self._flow}", declared.handle_condition))
             values.append((f"the batch_key of {other} in flow {self._flow}", declared.batch_key))
             values.append((f"the batch_cost of {other} in flow {self._flow}", declared.batch_cost))
+            values.append((f"the coalesce_key of {other} in flow {self._flow}", declared.coalesce_key))
         for what, value in values:
             try:
                 _dump(value, self._find)
