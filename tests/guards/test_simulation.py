@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fastapi_aqueduct.cli.tune.simulation import Service, Station, Visit, Work
+from fastapi_aqueduct.cli.tune.simulation import Fork, Service, Station, Visit, Work
 
 from ..benchmarks.scaling import CLIENT, simulated_rate
 from ..benchmarks.server import API, PIPELINE, WORKER
@@ -113,3 +113,13 @@ def test_requests_take_turns_on_several_routes() -> None:
     route, longer = [Visit("all", 0.001)], [Visit("all", 0.001), Visit("some", 0.010)]
     found = Service(stations, route, 4, [longer]).serve_connections(32, 2000)
     assert found.rate == pytest.approx(2 / 0.010, rel=0.05)  # half of them visit the slow one
+
+
+def test_a_request_continues_when_its_slowest_branch_has_ended() -> None:
+    stations = [Station("quick"), Station("slow"), Station("end")]
+    branches = [[Visit("quick", 0.001)], [Visit("slow", 0.006), Visit("slow", 0.004)]]
+    service = Service(stations, [Fork(branches), Visit("end", 0.002)], cores=4)
+    assert service.serve_connections(1, 100).mean == pytest.approx(0.012)
+    found = service.serve_connections(8, 1000)
+    assert found.rate == pytest.approx(1 / 0.010, rel=0.02)
+    assert found.busy["quick"] == pytest.approx(0.1, rel=0.05)

@@ -19,11 +19,15 @@ class Word(BaseTask):
 
     Attributes:
         text: Decides the steps that it visits.
-        seen: The steps that have seen it.
+        device: Whether the step of this name has had it.
+        spelled: Whether `Spell` has.
+        asked: Whether `Ask` has.
     """
 
     text: str
-    seen: list[str] = field(default_factory=list)
+    device: bool = field(default=False)
+    spelled: bool = field(default=False, init=False)
+    asked: bool = field(default=False, init=False)
 
 
 def is_long(task: Word) -> bool:
@@ -42,27 +46,37 @@ class Device(BaseTaskHandler):
             raise ValueError("the device has 8 places")
         time.sleep(FIXED + EACH * len(tasks))
         for task in tasks:
-            assert task.seen == []
-            task.seen = [*task.seen, "device"]
+            assert not task.device, "each task is a new one"
+            task.device = True
 
 
 class Spell(BaseTaskHandler):
     """Yields letters, of long words only."""
 
     def handle(self, task: Word) -> Iterator[str]:
-        assert task.seen == ["device"], task.seen
+        assert task.device and not task.asked
         for letter in task.text:
             time.sleep(0.001)
             yield letter
-        task.seen = [*task.seen, "spell"]
+        task.spelled = True
 
 
 class Ask(BaseTaskHandler):
     """Waits for another machine, in an event loop."""
 
     async def handle(self, task: Word) -> None:
-        assert task.seen in (["device"], ["device", "spell"]), task.seen
+        assert task.device and task.spelled == is_long(task)
         await asyncio.sleep(0.02)
+        task.asked = True
+
+
+class Join(BaseTaskHandler):
+    """Gets what the others have set."""
+
+    def handle(self, *tasks: Word) -> None:
+        for task in tasks:
+            assert task.asked
+            assert task.spelled == is_long(task)
 
 
 class Never(BaseTaskHandler):
@@ -73,8 +87,9 @@ class Never(BaseTaskHandler):
 flow = Flow(
     FlowStep(Device(), batch_size=2, name="device"),
     FlowStep(Spell(), handle_condition=is_long, name="spell"),
-    FlowStep(Never(), handle_condition=is_never, name="never"),
     FlowStep(Ask(), concurrency=16, name="ask"),
+    FlowStep(Never(), handle_condition=is_never, name="never"),
+    FlowStep(Join(), name="join"),
     name="words",
 )
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from fastapi_aqueduct import BaseTask, FlowStep
-from fastapi_aqueduct.cli.tune.bench import Bench, CallFailed, _call
+from fastapi_aqueduct.cli.tune.bench import Bench, Call, CallFailed
 from fastapi_aqueduct.cli.tune.goal import Load
 from fastapi_aqueduct.cli.tune.isolation import isolated, largest_size, size_of, size_option, with_size
 from fastapi_aqueduct.cli.tune.machine import Usage, free_memory
@@ -25,7 +25,7 @@ def words(count: int) -> Sequence[BaseTask]:
 
 
 def seen_words(count: int) -> Sequence[BaseTask]:
-    return [Word("word", ["device"]) for _ in range(count)]
+    return [Word("cat", device=True) for _ in range(count)]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def test_a_load_has_the_rate_and_the_times_of_its_answers(device: Bench) -
     assert outcome.rate <= 4 / (FIXED + EACH)  # four callers at most, each answered by a call
     assert outcome.times[0] >= FIXED + EACH
     assert outcome.percentile(0) == outcome.times[0] <= outcome.mean <= outcome.percentile(100) == outcome.times[-1]
-    assert outcome.cores > 0
+    assert 0 < outcome.speed <= 1
     assert outcome.dispatch > 0
     outcome = await device.load(words, Load(rate=50), seconds=0.1, longest=30, least=20)
     assert len(outcome.times) >= 15  # the first fifth does not count
@@ -73,8 +73,8 @@ async def test_a_load_of_which_nothing_is_answered_says_why() -> None:
 async def test_calls_side_by_side_take_as_long_as_one_alone(step: FlowStep) -> None:
     flow = isolated(OPTIONS, "beside", step, StepSettings(1, size_of(step), 1))
     async with Bench.running(flow, streams=True) as bench:
-        items = await bench.process(Word("word", ["device"]))
-        assert items == (4 if isinstance(step.handler, Spell) else 0)
+        items = await bench.process(Word("cat", device=True))
+        assert items == (3 if isinstance(step.handler, Spell) else 0)
         point = await bench.measure_beside(seen_words, 4, seconds=0.4)
     assert point.size == 4
     assert point.cpu <= point.seconds * 1.01
@@ -91,13 +91,14 @@ async def test_calls_side_by_side_take_as_long_as_one_alone(step: FlowStep) -> N
         (0.100, 0.001, 0.002, 0.0, 1, 0.100),  # waits for a device
         (0.100, 0.020, 0.002, 0.015, 1, 0.100),  # the worker got its core late, before the handler
         (0.130, 0.001, 0.002, 0.030, 1, 0.101),  # or in it
+        (0.010, 0.020, 0.0004, 0.011, 1, 0.010),  # the same with a short call
         (0.100, 0.001, None, 0.0, 1, 0.100),  # a system that does not tell
     ],
 )
 def test_waits_for_a_core_are_no_part_of_a_call(
     handle_time: float, around: float, cpu: float | None, waited: float, threads: int, seconds: float
 ) -> None:
-    assert _call(handle_time, around, cpu, waited, threads).seconds == pytest.approx(seconds, abs=0.002)
+    assert Call(handle_time, around, cpu, waited).seconds(threads) == pytest.approx(seconds, abs=0.002)
 
 
 def test_the_size_of_a_step_is_what_its_form_allows() -> None:
@@ -117,5 +118,5 @@ def test_processor_time_is_told_from_that_of_others() -> None:
     use = usage.read()
     assert 0.2 <= use.own <= usage.seconds * 1.01
     assert use.workers == 0
-    assert use.had > 0
+    assert 0 < use.speed <= 1
     assert (free_memory() or 0) > 0

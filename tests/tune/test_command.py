@@ -44,7 +44,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A flow with batches, a stream, a coroutine, and steps that not every sample visits: measured once for all."""
+    """A flow with batches, a stream, a coroutine, and steps that not every sample visits: measured once."""
     directory = tmp_path_factory.mktemp("tuned")
     arguments = ("--sample", "make_words", "--budget", "20", "--write", "tune.env", "--json")
     ended = run(directory, f"{MODULE}:flow", *arguments)
@@ -54,7 +54,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 def test_each_step_is_measured_with_the_tasks_that_enter_it(tuned: tuple[Path, dict[str, Any]]) -> None:
     steps = tuned[1]["steps"]
-    assert {name: step["visits"] for name, step in steps.items()} == {"device": 1, "spell": 0.5, "never": 0, "ask": 1}
+    visits = {name: step["visits"] for name, step in steps.items()}
+    assert visits == {"device": 1, "spell": 0.5, "ask": 1, "never": 0, "join": 1}
     assert steps["never"]["curves"] is None
     assert "no sample visits the step never: it keeps its settings" in tuned[1]["notes"]
     assert {step["size_option"] for step in steps.values()} == {"batch_size", "concurrency"}
@@ -76,7 +77,7 @@ def test_the_cost_of_a_call_is_found_up_to_the_size_that_fails(tuned: tuple[Path
 def test_the_flow_runs_with_its_own_settings_and_with_those_recommended(tuned: tuple[Path, dict[str, Any]]) -> None:
     found = tuned[1]
     settings = found["recommendation"]["settings"]
-    assert settings.keys() == {"device", "spell", "ask"}
+    assert settings.keys() == {"device", "spell", "ask", "join"}
     assert set(found["recommendation"]["limits"]) == {"the API process", "the cores", *settings}
     for run in (found["before"], found["after"]):
         assert run["measured"]["failed"] == 0
@@ -127,10 +128,10 @@ def test_the_report_is_one_file_that_loads_nothing(tuned: tuple[Path, dict[str, 
     assert [address for address in page.loaded if not address.startswith("#")] == []
     assert "script" not in page.tags and "link" not in page.tags and "img" not in page.tags
     assert re.findall(r"url\((?!#)|@import", text) == []
-    assert page.tags.count("svg") == 1 + 3 * 3 + sum(len(step["rates"]) > 1 for step in tuned[1]["steps"].values())
+    assert page.tags.count("svg") == 1 + 3 * 4 + sum(len(step["rates"]) > 1 for step in tuned[1]["steps"].values())
     assert "prefers-color-scheme: dark" in text
     assert not re.search(r"#0[1-4]0[1-4]0[1-4]", text), "each color of a plot is one of the page"
-    for name in ("device", "spell", "never", "ask"):
+    for name in ("device", "spell", "ask", "never", "join"):
         assert f"Step {name}" in text
 
 

@@ -29,6 +29,9 @@ LEAST_CALLS = 4
 STEADY = 0.03
 """The error of the median, as a part of it, at which no further call is needed."""
 
+DISTURBED = 0.1
+"""The part of a call for which its worker waited for a core, from which on other calls are preferred."""
+
 NOISY = 0.25
 """The spread from which measurements are said to vary."""
 
@@ -49,7 +52,7 @@ class Outcome(NamedTuple):
         times: The seconds of each task, in ascending order.
         cpu: Seconds of processor time of the workers for a task.
         dispatch: Seconds of processor time of this process for a task.
-        cores: Cores that the flow had meanwhile.
+        speed: How fast the cores were for the flow meanwhile: 1 unless other processes used them, too.
         foreign_cores: Cores that other processes used meanwhile.
         memory: Bytes of private memory of the workers, all together.
         failed: Tasks that have failed.
@@ -61,7 +64,7 @@ class Outcome(NamedTuple):
     times: Sequence[float]
     cpu: float
     dispatch: float
-    cores: float
+    speed: float
     foreign_cores: float
     memory: int
     failed: int = 0
@@ -72,11 +75,41 @@ class Outcome(NamedTuple):
         return percentile(self.times, percent)
 
 
-class _Call(NamedTuple):
-    """One call of the handler: seconds without those for which it waited for a core, and processor time."""
+class Call(NamedTuple):
+    """One call of a handler, as it was observed.
 
-    seconds: float
-    cpu: float
+    Attributes:
+        handle_time: Seconds of the handler.
+        around: Seconds before and after it, until the answer was there: the worker decodes and encodes, and sleeps.
+        cpu: Processor time of the worker; None if it is not known.
+        waited: Seconds for which the worker waited for a core, in the handler or around it.
+    """
+
+    handle_time: float
+    around: float
+    cpu: float | None
+    waited: float = 0.0
+
+    @property
+    def is_undisturbed(self) -> bool:
+        """Whether the worker had a core nearly whenever it wanted one."""
+        return self.waited <= DISTURBED * self.handle_time
+
+    def seconds(self, threads: int) -> float:
+        """Return what the call would have taken on an idle machine.
+
+        Args:
+            threads: Threads of the worker.
+        """
+        quick = self.handle_time - self.waited
+        if self.cpu is None:
+            return max(0.0, quick)
+        least = self.cpu / threads
+        # A handler that computes has used the time in which it did not wait. Another one hardly needs a core, so the
+        # wait was around it.
+        computes = least / 2 <= quick <= 1.5 * self.cpu
+        handled = quick if computes or self.is_undisturbed else self.handle_time - max(0.0, self.waited - self.around)
+        return max(handled + min(max(0.0, self.cpu - handled), self.around), least)
 
 
 class Bench:
@@ -147,32 +180,33 @@ class Bench:
             CallFailed: The handler has failed.
         """
         end = time.monotonic() + seconds
-        first = await self._call(take(size), threads)
-        calls: list[_Call] = []
-        # The first one allocates memory; it counts only where there is no time for another.
-        while not calls or (time.monotonic() + calls[-1].seconds < end and not _is_steady(calls)):
-            if not calls and time.monotonic() + first.seconds > end:
-                calls.append(first)
-                break
-            calls.append(await self._call(take(size), threads))
-        times = [call.seconds for call in calls]
-        cpu = median(call.cpu for call in calls)
+        # It allocates memory, so it counts only where there is no time for another.
+        first = await self._call(take(size))
+        calls: list[Call] = []
+        while time.monotonic() + (calls or [first])[-1].handle_time < end and not _is_steady(calls, threads):
+            calls.append(await self._call(take(size)))
+        calls = calls or [first]
+        undisturbed = [call for call in calls if call.is_undisturbed]
+        counted = undisturbed if len(undisturbed) > 1 else calls
+        times = [call.seconds(threads) for call in counted]
+        cpu = median(call.seconds(threads) if call.cpu is None else call.cpu for call in counted)
         return Point(size, median(times), cpu, _spread(times), len(calls), self.memory())
 
-    async def measure_beside(self, take: Take, size: int, seconds: float) -> Point:
+    async def measure_beside(self, take: Take, size: int, seconds: float, longest: float = 0.0) -> Point:
         """Measure calls side by side, of the only worker of the only step.
 
         Args:
             take: Returns new tasks.
             size: How many are under way at once.
             seconds: Seconds for which they are.
+            longest: Seconds for which they are if fewer than twice as many have ended.
 
         Raises:
-            CallFailed: The handler has failed.
+            CallFailed: The handler has failed, or none has ended in this time.
         """
         (pid,) = self.pids
         clock, begun = WorkerClock.read(pid), time.monotonic()
-        outcome = await self.load(take, Load(callers=size), seconds)
+        outcome = await self.load(take, Load(callers=size), seconds, longest, 2 * size)
         now = WorkerClock.read(pid)
         cpu, waited = now.cpu_since(clock), max(now.waits_since(clock), default=0.0)
         if outcome.failed:
@@ -200,7 +234,7 @@ class Bench:
         run = _LoadRun(self, take, load)
         return await run.measure(seconds, longest, least)
 
-    async def _call(self, tasks: Sequence[BaseTask], threads: int) -> _Call:
+    async def _call(self, tasks: Sequence[BaseTask]) -> Call:
         (pid,) = self.pids
         self._records.clear()
         before = WorkerClock.read(pid)
@@ -215,29 +249,11 @@ class Bench:
             raise CallFailed(f"{len(tasks)} tasks at once came to calls of {sorted(sizes)}")
         record = self._records[0]
         around = record.answered_at - record.sent_at - record.handle_time
-        return _call(record.handle_time, around, cpu, waited, threads)
+        return Call(record.handle_time, max(0.0, around), cpu, waited)
 
     def _note(self, record: TaskRecord) -> None:
         if record.outcome == "completed" and record.steps:
             self._records.append(record.steps[-1])
-
-
-def _call(handle_time: float, around: float, cpu: float | None, waited: float, threads: int) -> _Call:
-    """Return what a call takes on an idle machine.
-
-    Args:
-        handle_time: Seconds of the handler.
-        around: Seconds before and after it, until the answer was there: the worker decodes and encodes, and sleeps.
-        cpu: Processor time of the worker; None if it is not known.
-        waited: Seconds for which the worker waited for a core, in the handler or around it.
-        threads: Threads of the worker.
-    """
-    quick = max(0.0, handle_time - waited)
-    if cpu is None:
-        return _Call(quick, quick)
-    # A handler that hardly computes has hardly waited for a core: so the wait was rather around it.
-    handled = quick if cpu >= quick / 2 else min(handle_time, max(0.0, handle_time - waited + around))
-    return _Call(max(handled + min(max(0.0, cpu - handled), around), cpu / threads), cpu)
 
 
 class _LoadRun:
@@ -279,7 +295,7 @@ class _LoadRun:
         times = sorted(seconds for _, seconds in counted)
         count = len(self._answers)
         return Outcome(
-            *(rate, fmean(times), times, use.workers / count, use.own / count, use.had, use.foreign),
+            *(rate, fmean(times), times, use.workers / count, use.own / count, use.speed, use.foreign),
             *(memory, self._failed, self._error),
         )
 
@@ -312,8 +328,8 @@ class _LoadRun:
             self._answers.append((now, now - begun))
 
 
-def _is_steady(calls: Sequence[_Call]) -> bool:
-    times = [call.seconds for call in calls]
+def _is_steady(calls: Sequence[Call], threads: int) -> bool:
+    times = [call.seconds(threads) for call in calls]
     return len(calls) >= LEAST_CALLS and _spread(times) / sqrt(len(times)) < STEADY
 
 

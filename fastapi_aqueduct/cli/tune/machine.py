@@ -62,13 +62,13 @@ class CoreUse(NamedTuple):
         own: Seconds of processor time of this process.
         workers: Seconds of processor time of the workers.
         foreign: Cores that other processes used; 0 where that is not known.
-        had: Cores that this process and the workers had.
+        speed: How fast the cores were for this process and the workers: 1 unless other processes used them, too.
     """
 
     own: float
     workers: float
     foreign: float
-    had: float
+    speed: float
 
 
 class Usage:
@@ -99,7 +99,7 @@ class Usage:
         foreign = 0.0
         if self._all is not None:
             foreign = max(0.0, ((_busy_time() or 0.0) - self._all - own - workers) / seconds)
-        return CoreUse(own, workers, foreign, _had(own + workers, waits, seconds, foreign))
+        return CoreUse(own, workers, foreign, _speed(own + workers, waits, seconds, foreign))
 
 
 def _busy_time() -> float | None:
@@ -112,16 +112,17 @@ def _busy_time() -> float | None:
     return (user + nice + system + irq + softirq + steal) / _TICKS
 
 
-def _had(used: float, waits: float, seconds: float, foreign: float) -> float:
-    """Return how many cores the processes of a flow had.
+def _speed(used: float, waits: float, seconds: float, foreign: float) -> float:
+    """Return how fast the cores were for a flow, as a part of their full speed.
 
-    That is what others have left; but others wait, too, if the kernel gives a core to whom has used it less. So it is
-    no less than what they used, nor than the part of the cores that they got when they wanted one.
+    Its processes got a core for a part of the time in which they wanted one. If they wanted more cores than there are,
+    they have waited for each other; the rest is due to other processes. These cannot have taken more than they used.
     """
-    allowed = available_cores()
-    left = (os.cpu_count() or allowed) - foreign
+    cores = available_cores()
     got = used / (used + waits) if used else 1.0
-    return min(float(allowed), max(left, used / seconds, allowed * got))
+    wanted = (used + waits) / seconds
+    left = (os.cpu_count() or cores) - foreign
+    return min(1.0, max(got * max(1.0, wanted / cores), left / cores))
 
 
 def free_memory() -> int | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .costs import StepCosts
 from .goal import Load
-from .simulation import Prediction, Service, Station, Stop, Visit, Work
+from .simulation import Fork, Prediction, Route, Service, Station, Stop, Visit, Work
 
 API_PROCESS = "the API process"
 CORES = "the cores"
@@ -31,6 +31,9 @@ class StepSettings(NamedTuple):
     size: int
     threads: int
 
+
+Way = Sequence["str | Sequence[Way]"]
+"""The steps that a task visits, by name; those of the branches of a group are sequences in a sequence."""
 
 Settings = Mapping[str, StepSettings]
 """Those of each step that was measured, by its name."""
@@ -57,13 +60,15 @@ class _StepVisit:
     costs: StepCosts
     threads: int
     slowdown: float
+    speed: float
 
     @property
     def station(self) -> str:
         return self.costs.name
 
     def work(self, count: int) -> Work:
-        return self.costs.work(self.threads, count, self.slowdown)
+        work = self.costs.work(self.threads, count, self.slowdown)
+        return work._replace(seconds=work.seconds / self.speed)
 
 
 @dataclass(frozen=True)
@@ -72,21 +77,21 @@ class FlowModel:
 
     Attributes:
         steps: Its steps that were measured, in order.
-        routes: The steps that each sample visits, by name.
+        routes: The way of each sample.
         dispatch: Seconds of processor time that the API process needs for a task.
         cores: Cores of the machine, without those that other processes use.
         memory: Bytes that workers may have in total; None: any.
     """
 
     steps: Sequence[StepCosts]
-    routes: Sequence[Sequence[str]]
+    routes: Sequence[Way]
     dispatch: float
     cores: float
     memory: int | None = None
 
     def visits(self, name: str) -> float:
         """Return the part of the tasks that visit a step."""
-        return sum(name in route for route in self.routes) / len(self.routes)
+        return sum(name in names_on(way) for way in self.routes) / len(self.routes)
 
     def slowdown(self, step: StepCosts, settings: Settings) -> float:
         """Return by what the calls of a step are slower than those of a worker alone."""
@@ -115,22 +120,22 @@ class FlowModel:
         bottleneck = min(limits, key=limits.__getitem__)
         return Capacity(limits[bottleneck], bottleneck, limits)
 
-    def predict(self, settings: Settings, load: Load, cores: float | None = None) -> Prediction:
+    def predict(self, settings: Settings, load: Load, speed: float = 1.0) -> Prediction:
         """Simulate a load.
 
         Args:
             settings: The settings of each step.
             load: The load.
-            cores: Cores that the flow has; default: as given.
+            speed: How fast the cores are, as a part of their speed on an idle machine.
         """
         stations = [Station(API_PROCESS)]
         stops: dict[str, Stop] = {}
         for step, own in self._pairs(settings):
             batch_size, places = (1, own.size) if step.is_side_by_side else (own.size, 1)
             stations.append(Station(step.name, own.nprocs, batch_size=batch_size, places=places))
-            stops[step.name] = _StepVisit(step, own.threads, self.slowdown(step, settings))
-        routes = [self._route(route, stops) for route in self.routes]
-        service = Service(stations, routes[0], self.cores if cores is None else cores, routes[1:])
+            stops[step.name] = _StepVisit(step, own.threads, self.slowdown(step, settings), speed)
+        routes = [self._route(way, stops, self.dispatch / speed) for way in self.routes]
+        service = Service(stations, routes[0], self.cores, routes[1:])
         if load.callers:
             return service.serve_connections(load.callers, max(REQUESTS, 4 * load.callers))
         return service.serve_arrivals(load.rate, REQUESTS, SEED)
@@ -139,12 +144,39 @@ class FlowModel:
         """Return as many callers as keep all workers busy: one batch in hand, and one that waits."""
         return Load(callers=2 * sum(own.nprocs * own.size for own in settings.values()))
 
-    def _route(self, names: Sequence[str], stops: Mapping[str, Stop]) -> Sequence[Stop]:
-        passage = Visit(API_PROCESS, self.dispatch / (len(names) + 1))
-        route: list[Stop] = [passage]
-        for name in names:
-            route += [stops[name], passage]
-        return route
+    def _route(self, way: Way, stops: Mapping[str, Stop], dispatch: float) -> Route:
+        passage = Visit(API_PROCESS, dispatch / (len(names_on(way)) + 1))
+        return [passage, *_stops_on(way, stops, passage)]
 
     def _pairs(self, settings: Settings) -> list[tuple[StepCosts, StepSettings]]:
         return [(step, settings[step.name]) for step in self.steps]
+
+
+def names_on(way: Way) -> list[str]:
+    """Return the steps on a way, also those of its branches."""
+    found: list[str] = []
+    for part in way:
+        found += [part] if isinstance(part, str) else [name for branch in part for name in names_on(branch)]
+    return found
+
+
+def longest(way: Way, times: Mapping[str, float]) -> float:
+    """Return the seconds of a way: of branches, those of the slowest.
+
+    Args:
+        way: The way.
+        times: Seconds in each step.
+    """
+    return sum(
+        times[part] if isinstance(part, str) else max(longest(branch, times) for branch in part) for part in way
+    )
+
+
+def _stops_on(way: Way, stops: Mapping[str, Stop], passage: Stop) -> list[Stop | Fork]:
+    route: list[Stop | Fork] = []
+    for part in way:
+        if isinstance(part, str):
+            route += [stops[part], passage]
+        else:
+            route.append(Fork([_stops_on(branch, stops, passage) for branch in part]))
+    return route

@@ -9,7 +9,7 @@ from math import ceil
 
 from .costs import StepCosts
 from .goal import Goal, Load, Objective
-from .model import Capacity, FlowModel, Settings, StepSettings
+from .model import Capacity, FlowModel, Settings, StepSettings, longest
 from .simulation import Prediction
 
 HEADROOM = 0.8
@@ -253,7 +253,7 @@ def _estimate(model: FlowModel, settings: Settings, rate: float) -> float:
         curve, busy = step.curves[settings[step.name].threads], min(0.95, rate / limits[step.name])
         joining = min(settings[step.name].size, rate * model.visits(step.name) * curve.seconds(1) + 1)
         times[step.name] = curve.seconds(joining) * (1 + busy / 2)
-    return max(sum(times[name] for name in route) for route in model.routes)
+    return max(longest(way, times) for way in model.routes)
 
 
 def _extent(model: FlowModel, settings: Settings) -> tuple[float, ...]:

@@ -44,7 +44,7 @@ class Run:
         settings: The settings of its steps, of those that were measured.
         load: The load.
         outcome: What it did.
-        expected: What the model says, with the cores that other processes left to it meanwhile; None without a model.
+        expected: What the model says, with cores as fast as they were for it meanwhile; None without a model.
     """
 
     settings: Settings

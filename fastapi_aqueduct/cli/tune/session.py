@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ...engine.shape import Shape
 from ...engine.system.cpu import available_cores
 from ...flow import Flow, FlowStep
 from ...task import BaseTask
@@ -16,7 +17,7 @@ from .bench import Bench, CallFailed
 from .goal import Goal, Load
 from .isolation import fixed_threads, largest_size, size_of, size_option
 from .machine import free_memory
-from .model import FlowModel, Settings, StepSettings
+from .model import FlowModel, Settings, StepSettings, Way, names_on
 from .plan import Limits, StepPlan
 from .prepared import renewed
 from .progress import Observer
@@ -65,7 +66,7 @@ class Session:
         self._cores = available_cores()
         self._studies = {name: self._study(name, step) for name, step in self._options.steps}
         self._samples: list[BaseTask] = []
-        self._routes: dict[int, list[str]] = {}
+        self._ways: dict[int, list[Any]] = {}
         self._dispatch = DISPATCH
         self._before: Run | None = None
         self._after: Run | None = None
@@ -113,29 +114,50 @@ class Session:
     async def _measure_sizes(self) -> None:
         self._samples = [self._sample.next_task() for _ in range(SAMPLES)]
         tasks = dict(enumerate(map(renewed, self._samples)))
-        self._routes = {number: [] for number in tasks}
-        await self._walk(getattr(self._flow, "shape", tuple(self._studies)), tasks)
-        self._routes = {number: self._routes[number] for number in tasks}
+        self._ways = {number: [] for number in tasks}
+        try:
+            await self._walk(self._flow.shape, tasks, self._ways)
+        finally:
+            self._ways = {number: self._ways[number] for number in tasks}
 
-    async def _walk(self, shape: Sequence[Any], tasks: dict[int, BaseTask]) -> None:
-        """Let the samples go through steps, one after the other, or side by side where the shape says so."""
+    async def _walk(self, shape: Shape, tasks: dict[int, BaseTask], ways: Mapping[int, list[Any]]) -> None:
+        """Let the samples go through steps: one after the other, of a group side by side.
+
+        Args:
+            shape: The steps.
+            tasks: The samples, by their numbers; those for which there was no time are removed.
+            ways: Get the names of the steps.
+        """
         for part in shape:
             if isinstance(part, str):
-                await self._visit(self._studies[part], tasks)
-                continue
-            before = {number: renewed(task) for number, task in tasks.items()}
-            for branch in part:
-                copies = {number: renewed(before[number]) for number in tasks}
-                await self._walk(branch, copies)
-                for number in tasks.keys() - copies.keys():
-                    del tasks[number]
-                for number, task in copies.items():
-                    _merge(tasks[number], before[number], task)
+                await self._visit(self._studies[part], tasks, ways)
+            else:
+                await self._walk_branches(part, tasks, ways)
 
-    async def _visit(self, study: StepStudy, tasks: dict[int, BaseTask]) -> None:
+    async def _walk_branches(
+        self, branches: Sequence[Shape], tasks: dict[int, BaseTask], ways: Mapping[int, list[Any]]
+    ) -> None:
+        before = {number: renewed(task) for number, task in tasks.items()}
+        for number in tasks:
+            ways[number].append([])
+        for branch in branches:
+            copies = {number: renewed(before[number]) for number in tasks}
+            taken: dict[int, list[Any]] = {number: [] for number in tasks}
+            await self._walk(branch, copies, taken)
+            for number in tasks.keys() - copies.keys():
+                del tasks[number]
+            for number, task in copies.items():
+                _merge(tasks[number], before[number], task)
+                if taken[number]:
+                    ways[number][-1].append(taken[number])
+        for number in tasks:
+            if not ways[number][-1]:
+                ways[number].pop()
+
+    async def _visit(self, study: StepStudy, tasks: dict[int, BaseTask], ways: Mapping[int, list[Any]]) -> None:
         visitors = {number: task for number, task in tasks.items() if study.step.handle_condition(task)}
         for number in visitors:
-            self._routes[number].append(study.name)
+            ways[number].append(study.name)
         if not visitors:
             self._notes.append(f"no sample visits the step {study.name}: it keeps its settings")
             return
@@ -216,8 +238,8 @@ class Session:
     def _model(self) -> FlowModel | None:
         steps = [study.plan.costs() for study in self._studies.values() if study.plan.is_measured]
         names = {step.name for step in steps}
-        routes = [[name for name in route if name in names] for route in self._routes.values()]
-        return FlowModel(steps, routes, self._dispatch, self._cores, self._memory) if steps else None
+        ways = [_measured_way(way, names) for way in self._ways.values()]
+        return FlowModel(steps, ways, self._dispatch, self._cores, self._memory) if steps else None
 
     def _variables(self) -> dict[str, str]:
         variables: dict[str, str] = {}
@@ -229,7 +251,7 @@ class Session:
         return variables
 
     def _visits(self, name: str) -> float:
-        return sum(name in route for route in self._routes.values()) / max(1, len(self._routes))
+        return sum(name in names_on(way) for way in self._ways.values()) / max(1, len(self._ways))
 
     def _findings(self) -> Findings:
         model = self._model()
@@ -267,8 +289,19 @@ def _with_expected(run: Run | None, model: FlowModel | None) -> Run | None:
         step.name: run.settings[step.name]._replace(threads=_nearest(run.settings[step.name].threads, step.curves))
         for step in model.steps
     }
-    expected = model.predict(settings, run.load, run.outcome.cores)
+    expected = model.predict(settings, run.load, run.outcome.speed)
     return Run(run.settings, run.load, run.outcome, expected)
+
+
+def _measured_way(way: Sequence[Any], names: set[str]) -> Way:
+    """Return a way without the steps that were not measured."""
+    found: list[Any] = []
+    for part in way:
+        if isinstance(part, str):
+            found += [part] if part in names else []
+        elif branches := [branch for branch in (_measured_way(each, names) for each in part) if branch]:
+            found.append(branches)
+    return found
 
 
 def _nearest(threads: int, measured: Iterable[int]) -> int:

@@ -87,6 +87,20 @@ class Visit:
         return Work(self.seconds, self.wait)
 
 
+class Fork(NamedTuple):
+    """Ways that a request goes side by side; it continues when all have ended.
+
+    Attributes:
+        branches: The ways.
+    """
+
+    branches: Sequence[Route]
+
+
+Route = Sequence[Stop | Fork]
+"""The way of a request: its stops, in their order."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What came out.
@@ -127,13 +141,13 @@ class Service:
 
     Args:
         stations: The processes.
-        route: The stops of each request, in their order.
+        route: The way of each request.
         cores: How many processes compute at the same time; not a whole number where others use the machine, too.
-        further: Routes of other requests: they take turns.
+        further: The ways of other requests: they take turns.
     """
 
     def __init__(
-        self, stations: Sequence[Station], route: Sequence[Stop], cores: float, further: Sequence[Sequence[Stop]] = ()
+        self, stations: Sequence[Station], route: Route, cores: float, further: Sequence[Route] = ()
     ) -> None:
         self._stations = stations
         self._routes = (route, *further)
@@ -181,10 +195,23 @@ class Service:
 
 @dataclass
 class _Request:
+    """A request, or one of its branches.
+
+    Attributes:
+        connection: Its connection.
+        begun: When it came.
+        route: Its way.
+        parent: The request of which it is a branch.
+        visits: The stops and forks that it has come to.
+        branches: Its branches that have not ended.
+    """
+
     connection: int
     begun: float
-    route: Sequence[Stop]
+    route: Route
+    parent: _Request | None = None
     visits: int = 0
+    branches: int = 0
 
 
 @dataclass
@@ -220,11 +247,11 @@ class _Run:
 
     Args:
         stations: The processes.
-        routes: The stops of requests, in turns.
+        routes: The ways of requests, in turns.
         cores: How many processes compute at the same time.
     """
 
-    def __init__(self, stations: Sequence[Station], routes: Sequence[Sequence[Stop]], cores: float) -> None:
+    def __init__(self, stations: Sequence[Station], routes: Sequence[Route], cores: float) -> None:
         self._stations = stations
         self._routes = itertools.cycle(routes)
         self._cores = cores
@@ -308,16 +335,29 @@ class _Run:
 
     def _go_on(self, request: _Request) -> None:
         if request.visits == len(request.route):
-            self.times.append(self._now - request.begun)
-            self._answers.append(self._now)
-            self._ended.append(request)
+            self._end(request)
             return
         visit = request.route[request.visits]
         request.visits += 1
+        if isinstance(visit, Fork):
+            request.branches = len(visit.branches)
+            for branch in visit.branches:
+                self._go_on(_Request(request.connection, self._now, branch, request))
+            return
         queues = self._queues[visit.station]
         queue = queues[request.connection % len(queues)]
         queue.waiting.append((visit, request))
         self._fed.append(queue)
+
+    def _end(self, request: _Request) -> None:
+        if request.parent is None:
+            self.times.append(self._now - request.begun)
+            self._answers.append(self._now)
+            self._ended.append(request)
+            return
+        request.parent.branches -= 1
+        if not request.parent.branches:
+            self._go_on(request.parent)
 
     def _serve(self, queue: _Queue) -> None:
         process = max(range(len(queue.free)), key=queue.free.__getitem__)

@@ -160,7 +160,7 @@ class StepStudy:
         begun = time.monotonic()
         try:
             if self.plan.limits.is_side_by_side:
-                point = await bench.measure_beside(self._tasks.take, size, seconds)
+                point = await bench.measure_beside(self._tasks.take, size, seconds, max(seconds, left / 2))
             else:
                 point = await bench.measure_calls(self._tasks.take, size, threads, seconds)
         except CallFailed as exc:
@@ -194,8 +194,8 @@ class StepStudy:
 
     def _ideal_rate(self, trial: Trial, load: Load, outcome: Outcome) -> float:
         alone = self.plan.costs_without_workers()
-        model = FlowModel([alone], [[self.name]], outcome.dispatch, outcome.cores)
-        return model.predict({self.name: trial.settings}, load).rate
+        model = FlowModel([alone], [[self.name]], outcome.dispatch, self.plan.limits.cores)
+        return model.predict({self.name: trial.settings}, load, outcome.speed).rate
 
 
 def _words(name: str, trial: Trial) -> str:
