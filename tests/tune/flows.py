@@ -98,6 +98,27 @@ def make_words() -> list[Word]:
     return [Word("a"), Word("long word"), Word("b"), Word("word")]
 
 
+class Normalise(BaseTaskHandler):
+    """Computes for 5 ms."""
+
+    def handle(self, *tasks: Word) -> None:
+        for _ in tasks:
+            end = time.thread_time() + 0.005
+            while time.thread_time() < end:
+                pass
+
+
+class Classify(BaseTaskHandler):
+    """Waits for a device, in batches of any size."""
+
+    def handle(self, *tasks: Word) -> None:
+        time.sleep(FIXED + EACH / 2 * len(tasks))
+
+
+shown = Flow(FlowStep(Normalise(), name="normalise"), FlowStep(Classify(), name="classify"), name="articles")
+"""The flow of the picture in the documentation."""
+
+
 class Fail(BaseTaskHandler):
     def handle(self, *tasks: Word) -> None:
         raise ValueError("not a word")

@@ -92,7 +92,7 @@ class StepPlan:
 
         Args:
             trial: The measurement.
-            rate: Tasks per second.
+            rate: Tasks per second, as on an idle machine.
             expected: What the model says of as many workers that do not slow each other down.
         """
         self._rates[trial.settings.nprocs] = rate

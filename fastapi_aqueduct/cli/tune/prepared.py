@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from ...runtime import RUNTIME
 from ...task import BaseTask
@@ -19,15 +18,19 @@ class PreparedTasks:
 
     Attributes:
         originals: One of each.
+        largest: Bytes of the largest one.
     """
 
     def __init__(self) -> None:
         self.originals: list[BaseTask] = []
+        self.largest = 0
         self._next: Iterator[BaseTask] = iter(())
 
     def add(self, task: BaseTask) -> None:
         """Keep a copy of a task, with its large fields outside of the shared memory of the flow that it came from."""
-        self.originals.append(pickle.loads(pickle.dumps(task, 5)))
+        content = pickle.dumps(task, 5)
+        self.largest = max(self.largest, len(content))
+        self.originals.append(pickle.loads(content))
         self._next = itertools.cycle(self.originals)
 
     def take(self, count: int) -> list[BaseTask]:
@@ -42,18 +45,3 @@ def renewed(task: BaseTask) -> BaseTask:
         fresh.__dict__.pop(name, None)
     fresh.task_id = BaseTask().task_id
     return fresh
-
-
-@dataclass
-class Walk:
-    """How the samples went through the flow.
-
-    Attributes:
-        tasks: The tasks that entered each step, by its name.
-        routes: The steps that each sample visited.
-        items: The items that came from each step, by its name.
-    """
-
-    tasks: dict[str, PreparedTasks] = field(default_factory=dict)
-    routes: list[Sequence[str]] = field(default_factory=list)
-    items: dict[str, int] = field(default_factory=dict)

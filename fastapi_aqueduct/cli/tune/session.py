@@ -212,6 +212,11 @@ class Session:
                 self._notes.append(f"a run of the whole flow failed: {exc}; a larger --budget has longer runs")
                 return None
             self._run_time = time.monotonic() - begun
+        if len(outcome.times) < FURTHER_ANSWERS:
+            self._notes.append(
+                f"a run of the whole flow had only {len(outcome.times)} answers that count, so its figures are rough; "
+                "a larger --budget has longer runs"
+            )
         if outcome.failed:
             self._notes.append(f"{outcome.failed} tasks failed in the whole flow, the last: {outcome.error}")
         return Run(settings, load, outcome)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...engine.options import EngineOptions
+from ...engine.system.process_memory import default_memory_limit
 from ...exceptions import AqueductError, StartError
 from ...flow import FlowStep
 from ...task import BaseTask
-from .bench import NOISY, Bench, CallFailed, Outcome
+from .bench import NOISY, Bench, CallFailed
 from .goal import Load
 from .isolation import isolated
 from .model import FlowModel, StepSettings
 from .plan import StepPlan, Trial
 from .prepared import PreparedTasks
 from .progress import Observer
+
+MEMORY_SHARE = 1 / 16
+"""The part of the shared memory that the tasks of a batch may have: there are several of them, and results."""
 
 SAMPLES_SHARE = 0.25
 """The part of the time for a step in which samples go through it."""
@@ -92,6 +97,7 @@ class StepStudy:
             self.load_time = time.monotonic() - begun
             done = await self._process_samples(bench, tasks, seconds * SAMPLES_SHARE)
             bench.streams = self.streams
+            self._limit_sizes()
             end = max(begun + seconds, time.monotonic() + seconds / 2)
             while trial := self._next_trial(settings.threads, end):
                 await self._measure_calls(bench, trial, end)
@@ -111,6 +117,12 @@ class StepStudy:
             if time.monotonic() > end:
                 break
         return done
+
+    def _limit_sizes(self) -> None:
+        """Measure no batches that would fill the shared memory."""
+        memory = self._options.memory_limit or default_memory_limit()
+        most = max(1, int(memory * MEMORY_SHARE) // max(1, self._tasks.largest))
+        self.plan.limits = replace(self.plan.limits, size=min(self.plan.limits.size, most))
 
     async def measure_workers(self, seconds: float) -> None:
         """Measure more threads, and more workers.
@@ -190,12 +202,12 @@ class StepStudy:
             reason = f"{outcome.failed} tasks failed, the last: {outcome.error}"
             self.plan.end(trial, f"{_words(self.name, trial)}: {reason}")
             return
-        self.plan.note_rate(trial, outcome.rate, self._ideal_rate(trial, load, outcome))
-
-    def _ideal_rate(self, trial: Trial, load: Load, outcome: Outcome) -> float:
-        alone = self.plan.costs_without_workers()
-        model = FlowModel([alone], [[self.name]], outcome.dispatch, self.plan.limits.cores)
-        return model.predict({self.name: trial.settings}, load, outcome.speed).rate
+        model = FlowModel(
+            [self.plan.costs_without_workers()], [[self.name]], outcome.dispatch, self.plan.limits.cores
+        )
+        then = model.predict({self.name: trial.settings}, load, outcome.speed).rate
+        idle = model.predict({self.name: trial.settings}, load).rate
+        self.plan.note_rate(trial, outcome.rate * idle / then, idle)
 
 
 def _words(name: str, trial: Trial) -> str:
