@@ -13,6 +13,7 @@ from fastapi_aqueduct.cli.tune.goal import Load
 from fastapi_aqueduct.cli.tune.isolation import isolated, largest_size, size_of, size_option, with_size
 from fastapi_aqueduct.cli.tune.machine import Usage, free_memory
 from fastapi_aqueduct.cli.tune.model import StepSettings
+from fastapi_aqueduct.cli.tune.prepared import PreparedTasks
 
 from . import flows
 from .flows import EACH, FIXED, Ask, Device, Spell, Word
@@ -60,6 +61,18 @@ async def test_a_load_has_the_rate_and_the_times_of_its_answers(device: Bench) -
     outcome = await device.load(words, Load(rate=50), seconds=0.1, longest=30, least=20)
     assert len(outcome.times) >= 15  # the first fifth does not count
     assert outcome.times[0] >= FIXED + EACH
+
+
+async def test_the_tasks_of_a_call_have_one_key_where_batches_have() -> None:
+    tasks = PreparedTasks()
+    for text in ("one", "two"):
+        tasks.add(Word(text))
+    step = FlowStep(Device(), batch_size=2, batch_key="text", coalesce_key="text")
+    async with Bench.running(isolated(OPTIONS, "device", step, StepSettings(1, 8, 1))) as bench:
+        point = await bench.measure_calls(tasks.take_alike, 4, 1, seconds=0.2)
+        assert point.seconds >= 0.95 * (FIXED + 4 * EACH)  # each of the four is one of the batch
+        with pytest.raises(CallFailed, match=r"4 tasks at once came to calls of \[2\]"):
+            await bench.measure_calls(tasks.take, 4, 1, seconds=0.2)
 
 
 async def test_a_load_of_which_nothing_is_answered_says_why() -> None:

@@ -74,6 +74,7 @@ def isolated(options: EngineOptions, name: str, step: FlowStep, settings: StepSe
     changes = {
         "handle_condition": operator.truth,
         "nprocs": settings.nprocs,
+        "coalesce_key": None,  # copies of a sample are to be as many runs
         "max_retries": 0,  # a batch that fails is not tried again one by one, which would hide it
         "max_tasks": None,
         "max_age": None,

@@ -37,6 +37,11 @@ class PreparedTasks:
         """Return new tasks, copies of the originals in turns."""
         return [renewed(next(self._next)) for _ in range(count)]
 
+    def take_alike(self, count: int) -> list[BaseTask]:
+        """Return new tasks, all of them copies of one original, and of another one in the next call."""
+        original = next(self._next)
+        return [renewed(original) for _ in range(count)]
+
 
 def renewed(task: BaseTask) -> BaseTask:
     """Return a copy of a task that is one of its own: with the same fields, and as if it had not been processed."""

@@ -267,6 +267,12 @@ class Session:
                 f"other processes used {foreign:.1f} cores during a run of the whole flow: repeat this on a machine "
                 "that is idle, or that is as busy as yours will be"
             )
+        for study in self._studies.values():
+            if study.step.coalesce_key is not None:
+                self._notes.append(
+                    f"tasks with equal keys share one run of {study.name} (coalesce_key), which the prediction leaves "
+                    "out: the sample should have as many different keys as your traffic"
+                )
         steps = [
             StepFindings(
                 study.name,

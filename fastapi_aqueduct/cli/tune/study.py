@@ -170,11 +170,13 @@ class StepStudy:
         left = end - time.monotonic()
         seconds = max(LEAST_SECONDS, min(left / 3, CALLS * self._delay * (self.plan.expected_time(trial) or left)))
         begun = time.monotonic()
+        # Tasks with different keys share no batch.
+        take = self._tasks.take if self.step.batch_key is None else self._tasks.take_alike
         try:
             if self.plan.limits.is_side_by_side:
-                point = await bench.measure_beside(self._tasks.take, size, seconds, max(seconds, left / 2))
+                point = await bench.measure_beside(take, size, seconds, max(seconds, left / 2))
             else:
-                point = await bench.measure_calls(self._tasks.take, size, threads, seconds)
+                point = await bench.measure_calls(take, size, threads, seconds)
         except CallFailed as exc:
             self.plan.end(trial, f"{_words(self.name, trial)}: {exc}")
             return
