@@ -415,6 +415,32 @@ async def test_tasks_of_a_batch_link_to_the_one_that_has_the_spans_of_the_handle
     assert second.parent.trace_id != first.parent.trace_id
 
 
+async def test_tasks_that_share_a_run_link_to_the_one_that_has_begun_it(traces: Traces, tmp_path: Path) -> None:
+    """One that leaves before has waited."""
+    gate = Gate(tmp_path)
+    step = FlowStep(Plain(), name="plain", coalesce_key="key")
+    async with running(Flow(step, tracing=traces.provider)) as flow:
+
+        async def call(timeout: float = 60.0) -> Any:
+            with traces.request():
+                return await outcome(flow.process(Job(key="k", gate=gate), timeout))
+
+        first = asyncio.create_task(call())
+        await eventually(gate.is_entered)
+        second = asyncio.create_task(call())
+        assert isinstance(await call(0.2), TaskTimeout)
+        gate.open()
+        await asyncio.gather(first, second)
+    led, followed = traces.find("step plain")
+    assert not led.links and followed.parent is not None and led.parent is not None
+    assert [link.context for link in followed.links] == [led.context]
+    assert followed.parent.trace_id != led.parent.trace_id
+    assert [facts(span)["outcome"] for span in (led, followed)] == ["completed"] * 2
+    assert facts(led)["task_id"] != facts(followed)["task_id"]
+    assert (followed.start_time or 0) > (led.start_time or 0)
+    assert [facts(span).get("outcome") for span in traces.find("queue plain")] == [None, "timed_out", None]
+
+
 async def test_spans_of_rounds_and_of_single_tasks_in_them(traces: Traces) -> None:
     with traces.request():
         await asyncio.gather(*[traces.flow.process(Job(form="rounds", number=number), 60) for number in range(2)])
