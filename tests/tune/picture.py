@@ -15,7 +15,10 @@ from ..example.browser import open_browser
 from ..support import ROOT
 
 PICTURE = ROOT / "docs" / "tuning.png"
-SIZE = 1000, 2000
+WIDTH = 1000
+FRAME = 150
+"""Pixels of the window around the page, at most."""
+
 COLOURS = 128
 BUDGET = 60
 
@@ -32,8 +35,10 @@ def main() -> None:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             check=True,
         )
-        browser.resize(*SIZE)
         browser.open(Path(directory, "tune.html").as_uri())
+        browser.resize(WIDTH, 1000)
+        height = browser.run("return document.documentElement.scrollHeight")
+        browser.resize(WIDTH, height + FRAME)
         taken = Image.open(io.BytesIO(browser.screenshot())).convert("RGB")
         taken.quantize(COLOURS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-from ...engine.shape import Shape
 from ...engine.system.cpu import available_cores
+from ...exceptions import StartError
 from ...flow import Flow, FlowStep
 from ...task import BaseTask
 from ..sample import Sample
@@ -17,7 +15,7 @@ from .bench import Bench, CallFailed
 from .goal import Goal, Load
 from .isolation import fixed_threads, largest_size, size_of, size_option
 from .machine import free_memory
-from .model import FlowModel, Settings, StepSettings, Way, names_on
+from .model import FlowModel, Settings, StepSettings
 from .plan import Limits, StepPlan
 from .prepared import renewed
 from .progress import Observer
@@ -25,6 +23,7 @@ from .recommendation import Recommendation, recommend
 from .result import Findings, Run, StepFindings
 from .study import StepStudy
 from .variables import environment, variables_of
+from .walk import Walk, part_of
 
 SAMPLES = 8
 """Samples that go through the flow."""
@@ -65,8 +64,7 @@ class Session:
         self._memory = free_memory()
         self._cores = available_cores()
         self._studies = {name: self._study(name, step) for name, step in self._options.steps}
-        self._samples: list[BaseTask] = []
-        self._ways: dict[int, list[Any]] = {}
+        self._walk = Walk(())
         self._dispatch = DISPATCH
         self._before: Run | None = None
         self._after: Run | None = None
@@ -112,60 +110,25 @@ class Session:
         await self._run_after()
 
     async def _measure_sizes(self) -> None:
-        self._samples = [self._sample.next_task() for _ in range(SAMPLES)]
-        tasks = dict(enumerate(map(renewed, self._samples)))
-        self._ways = {number: [] for number in tasks}
-        try:
-            await self._walk(self._flow.shape, tasks, self._ways)
-        finally:
-            self._ways = {number: self._ways[number] for number in tasks}
+        self._walk = Walk([self._sample.next_task() for _ in range(SAMPLES)])
+        await self._walk.go(self._flow.shape, self._visits, self._visit)
+        for name in self._studies:
+            if not self._walk.share(name):
+                self._notes.append(f"no sample visits the step {name}: it keeps its settings")
 
-    async def _walk(self, shape: Shape, tasks: dict[int, BaseTask], ways: Mapping[int, list[Any]]) -> None:
-        """Let the samples go through steps: one after the other, of a group side by side.
+    async def _visit(self, name: str, tasks: Mapping[int, BaseTask]) -> set[int]:
+        """Let the samples that visit a step go through it, and measure it with them.
 
-        Args:
-            shape: The steps.
-            tasks: The samples, by their numbers; those for which there was no time are removed.
-            ways: Get the names of the steps.
+        Returns:
+            The numbers of the samples for which there was time.
         """
-        for part in shape:
-            if isinstance(part, str):
-                await self._visit(self._studies[part], tasks, ways)
-            else:
-                await self._walk_branches(part, tasks, ways)
-
-    async def _walk_branches(
-        self, branches: Sequence[Shape], tasks: dict[int, BaseTask], ways: Mapping[int, list[Any]]
-    ) -> None:
-        before = {number: renewed(task) for number, task in tasks.items()}
-        for number in tasks:
-            ways[number].append([])
-        for branch in branches:
-            copies = {number: renewed(before[number]) for number in tasks}
-            taken: dict[int, list[Any]] = {number: [] for number in tasks}
-            await self._walk(branch, copies, taken)
-            for number in tasks.keys() - copies.keys():
-                del tasks[number]
-            for number, task in copies.items():
-                _merge(tasks[number], before[number], task)
-                if taken[number]:
-                    ways[number][-1].append(taken[number])
-        for number in tasks:
-            if not ways[number][-1]:
-                ways[number].pop()
-
-    async def _visit(self, study: StepStudy, tasks: dict[int, BaseTask], ways: Mapping[int, list[Any]]) -> None:
-        visitors = {number: task for number, task in tasks.items() if study.step.handle_condition(task)}
-        for number in visitors:
-            ways[number].append(study.name)
-        if not visitors:
-            self._notes.append(f"no sample visits the step {study.name}: it keeps its settings")
-            return
+        study = self._studies[name]
         names = list(self._studies)
         left = self._begun + SIZES_SHARE * self._budget - time.monotonic()
-        done = await study.measure_sizes(visitors, max(1.0, left / (len(names) - names.index(study.name))))
-        for number in visitors.keys() - done:
-            del tasks[number]  # there was no time for it
+        return await study.measure_sizes(tasks, max(1.0, left / (len(names) - names.index(name))))
+
+    def _visits(self, name: str, task: BaseTask) -> bool:
+        return bool(self._studies[name].step.handle_condition(task))
 
     async def _run_before(self) -> None:
         settings = {
@@ -173,8 +136,9 @@ class Session:
             for name, study in self._studies.items()
         }
         callers = min(2 * sum(own.nprocs * own.size for own in settings.values()), self._options.queue_size)
+        load = Load(callers=callers) if self._goal.rate is None else Load(rate=self._goal.rate)
         self._observer.doing("the flow with its own settings")
-        self._before = await self._run_flow(settings, Load(callers=callers))
+        self._before = await self._run_flow(settings, load)
         if self._before is not None:
             self._dispatch = self._before.outcome.dispatch
 
@@ -203,15 +167,18 @@ class Session:
     async def _run_flow(self, settings: Settings, load: Load) -> Run | None:
         streams = any(study.streams for study in self._studies.values())
         least = 2 * load.callers + FURTHER_ANSWERS
-        async with Bench.running(self._flow, streams) as bench:
-            begun = time.monotonic()
-            shortest, longest = RUN_SHARE * self._budget, LONGEST_RUN_SHARE * self._budget
-            try:
+        shortest, longest = RUN_SHARE * self._budget, LONGEST_RUN_SHARE * self._budget
+        try:
+            async with Bench.running(self._flow, streams) as bench:
+                begun = time.monotonic()
                 outcome = await bench.load(self._take, load, shortest, longest, least)
-            except CallFailed as exc:
-                self._notes.append(f"a run of the whole flow failed: {exc}; a larger --budget has longer runs")
-                return None
-            self._run_time = time.monotonic() - begun
+                self._run_time = time.monotonic() - begun
+        except CallFailed as exc:
+            self._notes.append(f"a run of the whole flow failed: {exc}; a larger --budget has longer runs")
+            return None
+        except StartError as exc:
+            self._notes.append(f"the whole flow did not start: {exc}")
+            return None
         if len(outcome.times) < FURTHER_ANSWERS:
             self._notes.append(
                 f"a run of the whole flow had only {len(outcome.times)} answers that count, so its figures are rough; "
@@ -243,7 +210,7 @@ class Session:
     def _model(self) -> FlowModel | None:
         steps = [study.plan.costs() for study in self._studies.values() if study.plan.is_measured]
         names = {step.name for step in steps}
-        ways = [_measured_way(way, names) for way in self._ways.values()]
+        ways = [part_of(way, names) for way in self._walk.ways]
         return FlowModel(steps, ways, self._dispatch, self._cores, self._memory) if steps else None
 
     def _variables(self) -> dict[str, str]:
@@ -254,9 +221,6 @@ class Session:
                 sets_threads = fixed_threads() is None
                 variables |= variables_of(name, study.step, study.plan.costs(), own, self._settings, sets_threads)
         return variables
-
-    def _visits(self, name: str) -> float:
-        return sum(name in names_on(way) for way in self._ways.values()) / max(1, len(self._ways))
 
     def _findings(self) -> Findings:
         model = self._model()
@@ -279,7 +243,7 @@ class Session:
                 size_option(study.step),
                 study.plan.costs() if study.plan.is_measured else None,
                 study.plan.rates,
-                self._visits(study.name),
+                self._walk.share(study.name),
                 study.load_time,
                 study.plan.notes,
             )
@@ -304,17 +268,6 @@ def _with_expected(run: Run | None, model: FlowModel | None) -> Run | None:
     return Run(run.settings, run.load, run.outcome, expected)
 
 
-def _measured_way(way: Sequence[Any], names: set[str]) -> Way:
-    """Return a way without the steps that were not measured."""
-    found: list[Any] = []
-    for part in way:
-        if isinstance(part, str):
-            found += [part] if part in names else []
-        elif branches := [branch for branch in (_measured_way(each, names) for each in part) if branch]:
-            found.append(branches)
-    return found
-
-
 def _nearest(threads: int, measured: Iterable[int]) -> int:
     return min(measured, key=lambda each: abs(each - threads))
 
@@ -325,17 +278,3 @@ def _doublings(most: int) -> list[int]:
     while 2 * found[-1] <= most:
         found.append(2 * found[-1])
     return found if found[-1] == most else [*found, most]
-
-
-def _merge(task: BaseTask, before: BaseTask, branch: BaseTask) -> None:
-    """Give a task the fields that a branch has set, and take those that it has deleted."""
-    old, new = _fields(before), _fields(branch)
-    for name in old.keys() - new.keys():
-        task.__dict__.pop(name, None)
-    for name, value in new.items():
-        if name not in old or pickle.dumps(old[name], 5) != pickle.dumps(value, 5):
-            task.__dict__[name] = value
-
-
-def _fields(task: BaseTask) -> dict[str, Any]:
-    return {name: value for name, value in renewed(task).__dict__.items() if name != "task_id"}

@@ -184,9 +184,8 @@ class StepStudy:
         if not self.plan.limits.is_side_by_side:
             self._delay = max(1.0, (time.monotonic() - begun) / point.seconds / (point.calls + 1))
         if point.spread > NOISY:
-            self.plan.notes.append(
-                f"{_words(self.name, trial)}: the times of {point.calls} calls vary by {point.spread:.0%} of the median"
-            )
+            vary = f"the times of {point.calls} calls vary by {100 * point.spread:.0f} % of the median"
+            self.plan.notes.append(f"{_words(self.name, trial)}: {vary}")
 
     async def _measure_load(self, bench: Bench, trial: Trial, end: float) -> None:
         self._observer.doing(_words(self.name, trial))

@@ -72,7 +72,14 @@ def _compared(before: Run | None, after: Run | None) -> Iterator[str]:
             f"A run with them did {rate_text(after.outcome.rate)} with a mean of {seconds_text(after.outcome.mean)}; "
             f"the prediction was off by {percent_text(after.rate_error)} and {percent_text(after.time_error)}."
         )
-    if before is None or not (before.load.callers and after.load.callers):
+    if before is None or bool(before.load.callers) != bool(after.load.callers):
+        return
+    if after.load.rate:
+        if before.load == after.load:
+            yield (
+                f"At the same load its own settings did {rate_text(before.outcome.rate)} with a mean of "
+                f"{seconds_text(before.outcome.mean)}."
+            )
         return
     foreign = before.outcome.foreign_cores, after.outcome.foreign_cores
     own = rate_text(before.outcome.rate)
@@ -84,7 +91,7 @@ def _compared(before: Run | None, after: Run | None) -> Iterator[str]:
         return
     growth = after.outcome.rate / before.outcome.rate - 1
     if growth > EQUAL:
-        yield f"That is {growth:.0%} more than the {own} that its own settings did."
+        yield f"That is {100 * growth:.0f} % more than the {own} that its own settings did."
     elif growth < -EQUAL:
         yield f"Keep its own settings: they did {own}."
     else:
@@ -105,11 +112,11 @@ def step_words(step: StepFindings) -> Iterator[str]:
         f"worker, at {seconds_text(knee.seconds)} for a call."
     )
     yield (
-        f"A worker computes for {min(1.0, knee.cpu / knee.seconds):.0%} of that time and needs "
+        f"A worker computes for {100 * min(1.0, knee.cpu / knee.seconds):.0f} % of that time and needs "
         f"{memory_text(curve.memory(knee.size))}; it is ready {seconds_text(step.load_time)} after its launch."
     )
     if step.visits < 1:
-        yield f"{step.visits:.0%} of the samples visit it."
+        yield f"{100 * step.visits:.0f} % of the samples visit it."
     if len(step.rates) > 1:
         rates = [f"{count} do {rate_text(rate)}" for count, rate in sorted(step.rates.items())]
         yield f"Workers: {', '.join(rates)}."

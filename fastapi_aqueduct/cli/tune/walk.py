@@ -1,0 +1,126 @@
+"""The way of the samples through a flow: which steps each of them visits, and with which fields."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from typing import Any
+
+from ...engine.shape import Shape
+from ...task import BaseTask
+from .model import Way, names_on
+from .prepared import renewed
+
+Visits = Callable[[str, BaseTask], bool]
+"""Returns whether a task visits a step."""
+
+Visit = Callable[[str, Mapping[int, BaseTask]], Awaitable[set[int]]]
+"""Lets tasks go through a step, which sets their fields. Returns the numbers of those for which there was time."""
+
+
+class Walk:
+    """Lets samples go through the steps of a flow.
+
+    Args:
+        samples: The samples.
+    """
+
+    def __init__(self, samples: Sequence[BaseTask]) -> None:
+        self._tasks = dict(enumerate(map(renewed, samples)))
+        self._ways: dict[int, list[Any]] = {number: [] for number in self._tasks}
+
+    @property
+    def ways(self) -> list[Way]:
+        """The way of each sample for which there was time, as far as it has come."""
+        return [self._ways[number] for number in self._tasks]
+
+    def share(self, name: str) -> float:
+        """Return the part of the samples that visit a step."""
+        return sum(name in names_on(way) for way in self.ways) / max(1, len(self.ways))
+
+    async def go(self, shape: Shape, visits: Visits, visit: Visit) -> None:
+        """Go through a flow.
+
+        Args:
+            shape: The shape of the flow.
+            visits: As above.
+            visit: As above.
+        """
+        await _Part(visits, visit).go(shape, self._tasks, self._ways)
+
+
+class _Part:
+    """A part of a walk: through the flow, or through a branch of a group."""
+
+    def __init__(self, visits: Visits, visit: Visit) -> None:
+        self._visits = visits
+        self._visit = visit
+
+    async def go(self, shape: Shape, tasks: dict[int, BaseTask], ways: Mapping[int, list[Any]]) -> None:
+        """Go through steps one after the other, and through those of a group side by side.
+
+        Args:
+            shape: The steps.
+            tasks: The samples, by their numbers; those for which there is no time are removed.
+            ways: Get the names of the steps.
+        """
+        for part in shape:
+            if isinstance(part, str):
+                visitors = {number: task for number, task in tasks.items() if self._visits(part, task)}
+                for number in visitors:
+                    ways[number].append(part)
+                if visitors:
+                    _keep(tasks, (tasks.keys() - visitors.keys()) | await self._visit(part, visitors))
+            else:
+                await self._go_beside(part, tasks, ways)
+
+    async def _go_beside(
+        self, branches: Sequence[Shape], tasks: dict[int, BaseTask], ways: Mapping[int, list[Any]]
+    ) -> None:
+        before = {number: renewed(task) for number, task in tasks.items()}
+        taken: dict[int, list[Any]] = {number: [] for number in tasks}
+        for branch in branches:
+            copies = {number: renewed(before[number]) for number in tasks}
+            inside: dict[int, list[Any]] = {number: [] for number in tasks}
+            await self.go(branch, copies, inside)
+            _keep(tasks, copies.keys())
+            for number, task in copies.items():
+                _merge(tasks[number], before[number], task)
+                taken[number] += [inside[number]] if inside[number] else []
+        for number in tasks:
+            ways[number] += [taken[number]] if taken[number] else []
+
+
+def part_of(way: Way, names: Set[str]) -> Way:
+    """Return a way without some of its steps.
+
+    Args:
+        way: The way.
+        names: The steps that it keeps.
+    """
+    found: list[Any] = []
+    for part in way:
+        if isinstance(part, str):
+            found += [part] if part in names else []
+        elif branches := [branch for branch in (part_of(each, names) for each in part) if branch]:
+            found.append(branches)
+    return found
+
+
+def _keep(tasks: dict[int, BaseTask], numbers: Set[int]) -> None:
+    for number in tasks.keys() - numbers:
+        del tasks[number]
+
+
+def _merge(task: BaseTask, before: BaseTask, branch: BaseTask) -> None:
+    """Give a task the fields that a branch has set, and take those that it has deleted."""
+    old, new = _fields(before), _fields(branch)
+    for name in old.keys() - new.keys():
+        task.__dict__.pop(name, None)
+    for name, value in new.items():
+        if name not in old or pickle.dumps(old[name], 5) != pickle.dumps(value, 5):
+            task.__dict__[name] = value
+
+
+def _fields(task: BaseTask) -> dict[str, Any]:
+    return {name: value for name, value in renewed(task).__dict__.items() if name != "task_id"}
