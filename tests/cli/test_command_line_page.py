@@ -44,7 +44,7 @@ def without_numbers(text: str) -> list[str]:
 
 def test_each_command_and_each_finding_has_its_place() -> None:
     sections = re.findall(r"^## (\w+)$", PAGE, re.MULTILINE)
-    assert sorted(sections) == sorted([*COMMANDS, "serve", "sagemaker"])
+    assert {*COMMANDS, "serve", "sagemaker"} <= set(sections)
     assert re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE) == list(Code)
 
 
