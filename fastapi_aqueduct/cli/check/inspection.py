@@ -99,7 +99,7 @@ class Inspection:
         notes.note_loaded([worker for pool in pools for worker in pool.all_workers()])
         is_idle = True
         if task is not None and self._sample is not None:
-            sample = SampleRun(self._flow, self._options.steps, self._sample.name, self._timeout, self._progress)
+            sample = SampleRun(self._flow, self._options.steps, self._sample, self._timeout, self._progress)
             await sample.process(task)
             self.run, is_idle = sample.run, not sample.is_stuck
             self.findings += sample.findings

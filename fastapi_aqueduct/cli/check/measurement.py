@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ...step import FlowStep
 from ...task import BaseTask
 from .report import Times
-from .step_calls import Round, StepCalls
+from .step_calls import Calls, Round
 
 MOST_ROUNDS = 5
 """Calls that are measured, with one task and with a full batch."""
@@ -22,11 +22,11 @@ class Measurement:
 
     Args:
         step: Its options.
-        calls: Sends it tasks.
+        calls: Has it make calls.
         first_call: Seconds of its first call.
     """
 
-    def __init__(self, step: FlowStep, calls: StepCalls, first_call: float) -> None:
+    def __init__(self, step: FlowStep, calls: Calls, first_call: float) -> None:
         self._step = step
         self._calls = calls
         self._first_call = first_call
@@ -46,11 +46,13 @@ class Measurement:
         if size == 1:
             return Times(self._first_call, warm)
         batches = await self._rounds(task, size)
-        whole = _whole_calls(batches, size)
-        if self._step.continuous or not whole:
-            batched, single = (min(part.elapsed for part in rounds) for rounds in (batches, singles))
-            return Times(self._first_call, warm, size, batched / size, single, is_staggered=True)
-        return Times(self._first_call, warm, size, min(whole) / size, min(_whole_calls(singles, 1)))
+        whole, alone = _whole_calls(batches, size), _whole_calls(singles, 1)
+        if whole and alone and not self._step.continuous:
+            return Times(self._first_call, warm, size, min(whole) / size, min(alone))
+        batched, single = ([part.elapsed for part in rounds if part.elapsed] for rounds in (batches, singles))
+        if not batched or not single:
+            return Times(self._first_call, warm)  # no full batch has formed
+        return Times(self._first_call, warm, size, min(batched) / size, min(single), is_staggered=True)
 
     async def _rounds(self, task: BaseTask, count: int) -> Sequence[Round]:
         begun_at = time.monotonic()

@@ -8,17 +8,19 @@ from dataclasses import replace
 
 from ...call import Call
 from ...engine.engine import LocalEngine
+from ...engine.shape import is_flat
 from ...exceptions import InvalidArgument, TaskTimeout, WorkerDied
 from ...flow import Flow
 from ...step import FlowStep
 from ...task import BaseTask, check_streamable
+from ..sample import Sample
 from .failures import failed_sample
 from .fields import describe_type
 from .finding import Finding
 from .measurement import Measurement
 from .progress import Progress
 from .report import Run, Step, Times
-from .step_calls import StepCalls
+from .step_calls import Calls, FlowCalls, StepCalls
 from .watch import StepWatch
 
 
@@ -28,7 +30,7 @@ class SampleRun:
     Args:
         flow: The flow.
         steps: Its steps, each with its name.
-        name: The function that has made the sample.
+        sample: Makes the tasks.
         timeout: Seconds in which the sample must be answered, and each round of measurements.
         progress: Gets what is done now.
 
@@ -39,13 +41,14 @@ class SampleRun:
     """
 
     def __init__(
-        self, flow: Flow, steps: Sequence[tuple[str, FlowStep]], name: str, timeout: float, progress: Progress
+        self, flow: Flow, steps: Sequence[tuple[str, FlowStep]], sample: Sample, timeout: float, progress: Progress
     ) -> None:
-        self.run = Run(name, "")
+        self.run = Run(sample.name, "")
         self.findings: list[Finding] = []
         self.is_stuck = False
         self._flow = flow
         self._steps = steps
+        self._sample = sample
         self._timeout = timeout
         self._progress = progress
         engine = flow._lifecycle.engine
@@ -105,12 +108,16 @@ class SampleRun:
         if watch.entered is None:
             return
         self._progress(f"measuring {name}")
-        calls = StepCalls(self._dispatcher, self._memory, watch, index, self._timeout)
         try:
-            self._times[index] = await Measurement(step, calls, first).run(watch.entered)
+            self._times[index] = await Measurement(step, self._calls(index, watch), first).run(watch.entered)
         except Exception as exc:
             what = f"copies of the sample have failed, up to {step.batch_size} together"
             self._note_failure(what, watch.entered, exc, name)
+
+    def _calls(self, index: int, watch: StepWatch) -> Calls:
+        if is_flat(self._flow.shape):
+            return StepCalls(self._dispatcher, self._memory, watch, index, self._timeout)
+        return FlowCalls(self._flow, self._sample, watch, self._timeout)
 
     def _note_failure(self, what: str, task: BaseTask, exc: Exception, step: str) -> None:
         self.is_stuck = self.is_stuck or isinstance(exc, TaskTimeout)

@@ -1,18 +1,20 @@
-"""Sends copies of a task to one step, and measures its calls: the steps before it need not run again."""
+"""Has one step make calls: copies of a task are sent to it, so that the steps before it need not run again."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ...engine.memory.flow_memory import FlowMemory
 from ...engine.scheduling.dispatcher import Dispatcher
 from ...engine.scheduling.ticket import Ticket
 from ...engine.wire.codec import Codec
 from ...engine.wire.frames import Envelope, Status
+from ...flow import Flow
 from ...task import BaseTask
+from ..sample import Sample
 from .watch import Call, StepWatch
 
 
@@ -20,12 +22,52 @@ class Round(NamedTuple):
     """Tasks that were sent together.
 
     Attributes:
-        elapsed: Seconds from their submission to the last answer of the step.
+        elapsed: Seconds from their submission to the last answer of the step; None if other steps have run, too.
         calls: The calls of the handler.
     """
 
-    elapsed: float
+    elapsed: float | None
     calls: Sequence[Call]
+
+
+class Calls(Protocol):
+    """Has a step make calls of its handler."""
+
+    async def run(self, task: BaseTask, count: int) -> Round:
+        """Send tasks together, and wait for their answers.
+
+        Args:
+            task: The task as it came to the step.
+            count: Number of tasks.
+
+        Raises:
+            Exception: Why one of them has failed.
+        """
+
+
+class FlowCalls:
+    """Sends samples through the whole flow: a step in a group does not get tasks from elsewhere.
+
+    Args:
+        flow: The flow.
+        sample: Makes the tasks.
+        watch: Watches the step.
+        timeout: Seconds in which the tasks must be answered.
+    """
+
+    def __init__(self, flow: Flow, sample: Sample, watch: StepWatch, timeout: float) -> None:
+        self._flow = flow
+        self._sample = sample
+        self._watch = watch
+        self._timeout = timeout
+
+    async def run(self, task: BaseTask, count: int) -> Round:
+        """Send as many samples through the flow together; see `Calls.run`."""
+        before = len(self._watch.calls)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(self._flow.process(self._sample.next_task(), self._timeout))
+        return Round(None, self._watch.calls[before:])
 
 
 class StepCalls:
@@ -49,17 +91,9 @@ class StepCalls:
         self._codec = Codec(memory.arena)
 
     async def run(self, task: BaseTask, count: int) -> Round:
-        """Send copies of a task together, and wait for the answers of the step.
+        """Send copies of a task together, and wait for the answers of the step; see `Calls.run`.
 
         They visit no further step: when they are answered they are withdrawn.
-
-        Args:
-            task: The task as it came to the step.
-            count: Number of copies.
-
-        Raises:
-            TaskTimeout: They were not answered in time.
-            Exception: Why one of them has failed.
         """
         loop = asyncio.get_running_loop()
         begun_at, before = time.monotonic(), len(self._watch.calls)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import traceback
 from pathlib import Path
 
 from ...exceptions import WorkerTraceback
 
-_PACKAGE = str(Path(__file__).parents[2])
+_OWN = tuple(f'  File "{place}' for place in (Path(__file__).parents[2], Path(importlib.__file__).parent, "<frozen "))
+"""How the lines of frames begin that no user has written: of the package, and of imports."""
 
 
 def traceback_text(exc: BaseException) -> str:
@@ -24,11 +26,11 @@ def traceback_text(exc: BaseException) -> str:
 
 
 def _without_package(text: str) -> str:
-    """Leave out the frames of the package: a line with the file, and those that follow to the next frame."""
+    """Leave out the frames of `_OWN`: a line with the file, and those that follow to the next frame."""
     kept, is_own, has_frames = [], False, False
     for line in text.splitlines():
         if line.startswith('  File "'):
-            is_own = line.startswith(f'  File "{_PACKAGE}')
+            is_own = line.startswith(_OWN)
             has_frames = has_frames or not is_own
         elif not line.startswith("    "):
             is_own = False
