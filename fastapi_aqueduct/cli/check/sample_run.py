@@ -54,7 +54,8 @@ class SampleRun:
         engine = flow._lifecycle.engine
         assert isinstance(engine, LocalEngine)
         self._dispatcher, self._memory = engine.dispatcher, engine.memory
-        self._watches = [StepWatch(engine.memory) for _ in steps]
+        seen: set[int] = set()
+        self._watches = [StepWatch(engine.memory, seen) for _ in steps]
         self._times: dict[int, Times] = {}
 
     async def process(self, task: BaseTask) -> None:

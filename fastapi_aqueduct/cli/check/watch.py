@@ -43,6 +43,7 @@ class StepWatch(Comparison):
 
     Args:
         memory: The shared memory of the flow.
+        seen: Offsets of the blocks that the task has had so far; all watches of a flow have one set.
 
     Attributes:
         calls: The calls so far.
@@ -54,7 +55,7 @@ class StepWatch(Comparison):
         on_answers: Called with answers, before the dispatcher acts on them.
     """
 
-    def __init__(self, memory: FlowMemory) -> None:
+    def __init__(self, memory: FlowMemory, seen: set[int]) -> None:
         super().__init__(1, 1)
         self.calls: list[Call] = []
         self.entered: BaseTask | None = None
@@ -66,7 +67,7 @@ class StepWatch(Comparison):
         self._codec = Codec(memory.arena)
         self._content = Encoded(b"", b"", ())  # the first task
         self._number = 0  # of the first task
-        self._known: set[int] = set()
+        self._seen = seen
 
     @property
     def extras(self) -> bytes:
@@ -81,10 +82,7 @@ class StepWatch(Comparison):
         self._number, self._content, self.is_waiting = ticket.id, ticket.content, True
         self.entered = self._decoded(ticket.content)
         if self.entered is not None:
-            self._known = offsets_of(self.entered, self._memory.arena)
-            # What comes from the caller was copied for it; what comes from a step was there before.
-            known = self._known if ticket.metrics else set[int]()
-            self.fields_in = list(list_fields(self.entered, self._memory.arena, known))
+            self.fields_in = self._fields_of(self.entered)
 
     def release_pairs(self) -> None:
         """Do nothing: no pairs are kept."""
@@ -113,7 +111,12 @@ class StepWatch(Comparison):
         else:
             task = self._decoded(envelope.content._replace(kind=self._content.kind))
         if task is not None:
-            self.fields_out = list(list_fields(task, self._memory.arena, self._known))
+            self.fields_out = self._fields_of(task)
+
+    def _fields_of(self, task: BaseTask) -> list[Field]:
+        fields = list(list_fields(task, self._memory.arena, self._seen))
+        self._seen |= offsets_of(task, self._memory.arena)
+        return fields
 
     def _decoded(self, content: Encoded) -> BaseTask | None:
         try:
