@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         NotShareable,
         Overloaded,
         QueueFull,
+        RecordingError,
         SlowConsumer,
         StartError,
         StartTimeout,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from .model_pool import ModelPool
     from .params import FormField, PartLimits, RawUpload, Sha256, Upload, UploadInfo
     from .placement.ray_actor import RayActor
+    from .recording.recorder import Recorder
     from .reports import Progress, TaskPair
     from .settings import Setting
     from .step import FlowStep
@@ -139,6 +141,8 @@ __all__ = [
     "QueueFull",
     "RawUpload",
     "RayActor",
+    "Recorder",
+    "RecordingError",
     "Setting",
     "Sha256",
     "Shadow",
@@ -222,6 +226,7 @@ _MODULES = {
     "TaskPair": "reports",
     "BaseTask": "task",
     "RayActor": "placement.ray_actor",
+    "Recorder": "recording.recorder",
     "WorkerInfo": "worker",
     "WorkerOptions": "worker_options",
     "worker_info": "worker",

@@ -23,6 +23,7 @@
     │   └── StoreError                      the store of jobs cannot be used
     │       ├── StoreFull                   its disk is full
     │       └── StoreInUse                  another process has it
+    ├── RecordingError                      a recorded task, or the directory of a recorder, cannot be used
     ├── WorkerTraceback                     the cause of a handler's exception: where it happened in the worker
     ├── BadReferenceCount (ValueError)      of the package aqueduct; never raised
     └── FlowError                           the start, the use or the stop of a flow failed
@@ -136,6 +137,10 @@ class StoreFull(StoreError):
 
 class StoreInUse(StoreError):
     """Another process runs the jobs of this store: give each server its own, or have processes share a pipeline."""
+
+
+class RecordingError(AqueductError):
+    """A recorded task, or the directory of a recorder, cannot be used; the message says why, and what to do."""
 
 
 class WorkerTraceback(AqueductError):

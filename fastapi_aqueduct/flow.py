@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, TypeVar
@@ -21,6 +23,8 @@ from .engine.memory.banker import NO_CAP
 from .engine.memory.banker import ArrivalCap as ArrivalCap
 from .engine.memory.block_writer import BlockWriter as BlockWriter
 from .engine.options import DEFAULT_QUEUE_SIZE, DEFAULT_START_TIMEOUT, DEFAULT_STOP_TIMEOUT, EngineOptions
+from .engine.recorder import Recording
+from .engine.recorder import TaskRecorder as TaskRecorder
 from .engine.refusals import Refusals
 from .engine.scheduling.stream import FlowStream as FlowStream
 from .engine.shape import Shape, describe
@@ -41,6 +45,7 @@ from .metrics.collect import Collector
 from .metrics.export import Exporter
 from .metrics.manager import make_reporters
 from .metrics.tracing import TracerProvider, Tracing
+from .recording.flow_name import find_flow_name
 from .reports import Subscriber
 from .settings import Setting
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
@@ -85,6 +90,8 @@ class Flow:
         metrics_collector: Gathers what is measured for ``metrics_exporter``; default: a `metrics.Collector`.
         metrics_exporter: Gets in periods what is measured, such as `metrics.ToStatsDMetricsExporter`; Prometheus needs
             none.
+        recorder: A `Recorder`, which writes tasks that fail to files. ``Aqueduct(flow, recorder=...)`` gives all flows
+            of an application one.
 
     Attributes:
         subscribers: Functions that are called with the `fastapi_aqueduct.reports.TaskRecord` of each task that ends, in
@@ -114,6 +121,7 @@ class Flow:
         metrics_enabled: bool = True,
         metrics_collector: Collector | None = None,
         metrics_exporter: Exporter | None = None,
+        recorder: TaskRecorder | None = None,
     ) -> None:
         self.name = name
         self.tracing = Tracing(name, tracing)
@@ -125,12 +133,15 @@ class Flow:
             name, self._steps, metrics_enabled, metrics_collector, metrics_exporter, self.subscribers
         )
         self._measures_tasks = metrics_enabled and all(reporter.collects_tasks for reporter in reporters)
+        self._recording = Recording(partial(find_flow_name, weakref.ref(self)))
+        self._recording.recorder = recorder
         options = EngineOptions(
             *(name, self._steps, checked_method(mp_start_method), size, queue_priorities, memory_limit),
             *(start_timeout, timing, self.subscribers, metrics_enabled, context),
             *(worker_init, reporters, forward_logs, self.refusals, self.tracing.begin if tracing else None),
             *(template, stop_timeout),
             shape=self._shape,
+            recording=self._recording,
         )
         self._configuration = Configuration(options, self._steps)
         self._lifecycle = Lifecycle(self._configuration, LocalEngine.build)
@@ -159,6 +170,18 @@ class Flow:
     def stop_timeout(self) -> float:
         """Seconds that a graceful stop waits for tasks in flight."""
         return self._configuration.options.stop_timeout
+
+    @property
+    def recorder(self) -> TaskRecorder | None:
+        """Writes tasks that fail to files; None: nothing does. With a shared pipeline one that is set before the start.
+
+        It may be set while the flow runs, after `Recorder.open`.
+        """
+        return self._recording.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: TaskRecorder | None) -> None:
+        self._recording.recorder = recorder
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -471,8 +494,11 @@ class Flow:
         engine, state = self._lifecycle.engine, self._lifecycle.state
         if engine is None:
             steps = {name: step.nprocs for name, step in self._steps}
-            return statistics_at_rest(self.name, state, steps, self.memory_limit, self.refusals.by_reason())
-        return engine.statistics(state)
+            found = statistics_at_rest(self.name, state, steps, self.memory_limit, self.refusals.by_reason())
+        else:
+            found = engine.statistics(state)
+        recordings = self._recording.statistics()
+        return found if recordings is None else replace(found, recordings=recordings)
 
     def __reduce__(self) -> NoReturn:
         # Otherwise pickle fails at the first lock that it finds in here, and names that.

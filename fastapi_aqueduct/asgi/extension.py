@@ -15,10 +15,11 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from ..exceptions import ConfigurationError
-from ..flow import Flow, check_asyncio
+from ..flow import Flow, TaskRecorder, check_asyncio
 from ..handler import BaseTaskHandler
 from ..logger import log
 from ..pipeline import PipelinePlace
+from ..recording.recorder import Recorder
 from ..step import FlowStep
 from ..worker_function import InWorkers, flow_of
 from .app_options import AppOptions
@@ -79,10 +80,12 @@ class Aqueduct:
         replacements: The handlers by which the status page can replace those of steps, by step and name:
             ``{flow.steps["caption"]: {"large": Caption("large.onnx")}}``.
         admin_is_public: Whether the status page may be included without dependencies.
+        recorder: A `Recorder`: tasks of the flows that fail are written to files, for ``fastapi-aqueduct replay``.
 
     Attributes:
         flows: The flows, also those behind functions.
         jobs: As given.
+        recorder: As given.
         server_timing: As given.
         refusal_log: Logs the refused requests.
         is_stopping: Whether the server was told to stop.
@@ -117,6 +120,7 @@ class Aqueduct:
         jobs: FlowJobs | None = None,
         replacements: Offered | None = None,
         admin_is_public: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         given = tuple(map(flow_of, flows))
         _check_flows(given)
@@ -130,6 +134,8 @@ class Aqueduct:
         self.refusal_log = RefusalLog()
         self._has_functions = given != flows
         self.jobs = jobs
+        self.recorder = recorder
+        self._recorders: tuple[TaskRecorder | None, ...] = ()
         if jobs is not None:
             self._all_jobs.add(jobs)
         self._flow_set = FlowSet(given, jobs)
@@ -255,6 +261,7 @@ class Aqueduct:
     async def _start(self) -> None:
         self._options = self._declared.read()
         self._pipeline.assign(self.flows)
+        await self._set_recorder()
         await self._flow_set.start(is_shared=self._pipeline.kind != "own")
         if self._registers_metrics:
             self._unregister_metrics = _register_metrics(self.flows, self.jobs)
@@ -276,8 +283,21 @@ class Aqueduct:
             await self._page.close()
             await self._flow_set.stop(graceful)
         finally:
+            self._restore_recorders()
             self._drain.restore()
             self.refusal_log.close()
+
+    async def _set_recorder(self) -> None:
+        self._recorders = tuple(flow.recorder for flow in self.flows)
+        if self.recorder is None:
+            return
+        await asyncio.to_thread(self.recorder.open)  # also for flows that run already
+        for flow in self.flows:
+            flow.recorder = self.recorder
+
+    def _restore_recorders(self) -> None:
+        for flow, before in zip(self.flows, self._recorders, strict=True):
+            flow.recorder = before
 
 
 class _OuterLifespan:

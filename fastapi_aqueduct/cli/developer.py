@@ -14,6 +14,7 @@ from ..exceptions import ConfigurationError
 COMMANDS = {
     "check": "run the steps of a flow and say what is wrong",
     "tune": "measure the steps of a flow and recommend settings",
+    "replay": "run a recorded task that has failed, or write a test of it",
 }
 """The help of each command. Its function has its name, in ``cli/NAME/command.py``; typer reads its signature.
 

@@ -17,6 +17,9 @@ from .options import EngineOptions
 from .started import keep_for_good, note_end, note_start
 from .state import FlowState, Origin, not_running
 
+RECORDER_TIMEOUT = 5.0
+"""Seconds that a stop waits for tasks that are being recorded."""
+
 
 class Lifecycle:
     """Owns the state of a flow and the engine that it has meanwhile.
@@ -145,7 +148,10 @@ class Lifecycle:
         self.state = FlowState.STARTING
         self._origin = Origin()
         note_start(self, self._end_at_exit, self._forget)
+        recorder = self.options.recording.recorder
         try:
+            if recorder is not None:
+                await asyncio.to_thread(recorder.open)
             await engine.start(self.options.start_timeout if timeout is None else timeout)
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(self._discard(engine, kill=True)))
@@ -194,6 +200,9 @@ class Lifecycle:
     async def _discard(self, engine: Engine, kill: bool) -> None:
         note_end(self)
         await engine.close(kill)
+        recorder = self.options.recording.recorder
+        if recorder is not None and not recorder.wait(0.0):
+            await asyncio.to_thread(recorder.wait, RECORDER_TIMEOUT)
         self.engine = None
         self.state = FlowState.STOPPED
 

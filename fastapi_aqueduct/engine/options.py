@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..reports import Subscriber
 from ..step import FlowStep
+from .recorder import Recording
 from .refusals import Refusals
 from .reporter import Reporter
 from .shape import Shape
@@ -55,6 +56,7 @@ class EngineOptions:
         stop_timeout: Seconds that a graceful stop waits for tasks in flight.
         timeout_sec: Seconds in which the call of the function behind the flow must be answered; None: it has none.
         shape: Which steps run one after the other, and which side by side; empty: all one after the other.
+        recording: Has the recorder of tasks that fail, if there is one.
     """
 
     name: str
@@ -77,3 +79,4 @@ class EngineOptions:
     stop_timeout: float = DEFAULT_STOP_TIMEOUT
     timeout_sec: float | None = None
     shape: Shape = ()
+    recording: Recording = field(default_factory=Recording)

@@ -368,6 +368,20 @@ class TemplateStatistics:
 
 
 @dataclass(frozen=True)
+class RecordingStatistics:
+    """What became of tasks that failed, in this process, since the flow was made.
+
+    Attributes:
+        recorded: Tasks that were recorded.
+        dropped: Tasks that were not, by reason: ``"too_many"`` of the same failure in a minute, ``"backlog"`` while
+            others are being written, ``"too_large"``, ``"redact"`` when that function has raised, ``"unwritable"``.
+    """
+
+    recorded: int
+    dropped: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class FlowStatistics:
     """A flow.
 
@@ -391,6 +405,7 @@ class FlowStatistics:
         silent_for: Seconds for which the pipeline process of several API processes has given no sign of life; 0 while
             that may be normal. The other numbers are from before.
         reason: Why it does not run, if that is known: what ended the pipeline process, or the last attempt to start it.
+        recordings: What became of tasks that failed; None without a recorder.
     """
 
     name: str
@@ -408,6 +423,7 @@ class FlowStatistics:
     template: TemplateStatistics | None = None
     silent_for: float = 0.0
     reason: str = ""
+    recordings: RecordingStatistics | None = None
 
 
 def statistics_at_rest(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from ..engine.wire.packing import pack_item
 from ..exceptions import StoreError
 from ..logger import log
 from ..reports import Progress
 from .changes import Changes
-from .packing import pack_item
 from .records import Record
 from .store import Store
 

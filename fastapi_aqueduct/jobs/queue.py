@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..engine.wire.packing import Packed, pack, unpack_item
 from ..exceptions import (
     ConfigurationError,
     InvalidArgument,
@@ -32,7 +33,6 @@ from .changes import Changes
 from .job import Job
 from .lock import StoreLock
 from .options import JobOptions
-from .packing import Packed, pack, unpack_item
 from .records import NewJob, Outlook, Record, status_of
 from .runner import slots_of
 from .spool import RESULT, TASK, Spool

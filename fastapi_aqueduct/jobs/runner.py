@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+from ..engine.wire.packing import pack
 from ..exceptions import (
     AqueductError,
     FlowError,
@@ -24,7 +25,6 @@ from ..task import BaseTask
 from .changes import Changes
 from .journal import Journal
 from .options import JobOptions
-from .packing import pack
 from .records import Record
 from .spool import RESULT, TASK, Spool
 from .status import JobState

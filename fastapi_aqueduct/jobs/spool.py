@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..engine.wire.packing import Packed, has_buffers, positions, unpack
 from ..exceptions import StoreError, StoreFull
 from ..logger import log
 from ..task import BaseTask
-from .packing import Packed, has_buffers, positions, unpack
 from .private import check_private
 
 TASK, RESULT = "task", "result"

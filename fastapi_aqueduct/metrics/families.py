@@ -20,6 +20,9 @@ REASONS = (
 )
 """Reasons of refusals. They are shown from the start, with 0: a rate needs the value before the first refusal."""
 
+DROPPED = ("backlog", "redact", "too_large", "too_many", "unwritable")
+"""Reasons for which tasks that failed are not recorded. They are shown from the start, as those of refusals are."""
+
 
 class Family(NamedTuple):
     """One metric.
@@ -129,6 +132,14 @@ def _refusals(flow: FlowStatistics) -> dict[str, int]:
     return {**dict.fromkeys(REASONS, 0), **flow.refusals}
 
 
+def _recorded(flow: FlowStatistics) -> int | None:
+    return None if flow.recordings is None else flow.recordings.recorded
+
+
+def _dropped(flow: FlowStatistics) -> Mapping[str, int]:
+    return {} if flow.recordings is None else {**dict.fromkeys(DROPPED, 0), **flow.recordings.dropped}
+
+
 _COUNTER, _GAUGE, _HISTOGRAM = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 _OF_STEPS = (
@@ -183,6 +194,8 @@ _OF_FLOWS = (
         _HISTOGRAM, "aqueduct_item_interval_seconds", "Time between two items of a stream", "histograms.item_interval"
     ),
     Family(_COUNTER, "aqueduct_refusals", "Calls and uploads that were refused", _refusals, "reason"),
+    Family(_COUNTER, "aqueduct_failures_recorded", "Failed tasks that were recorded", _recorded),
+    Family(_COUNTER, "aqueduct_failures_dropped", "Failed tasks that were not recorded", _dropped, "reason"),
     Family(_GAUGE, "aqueduct_uploads_arriving", "Bodies of requests that are arriving", "uploads"),
     Family(_GAUGE, "aqueduct_arena_bytes", "Shared memory", _arena, "kind"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -17,11 +17,13 @@ from ..flow import Flow
 from ..step import FlowStep
 from ..task import BaseTask
 from ..worker_function import InWorkers, flow_of
-from .substitute import Substitute
+from .substitute import Substitute, step_choice
 from .threads import ThreadStarter, thread_hosts
 
 
-def inline(flow: Flow | InWorkers, *, time_limits: bool = True) -> Substitute:
+def inline(
+    flow: Flow | InWorkers, *, time_limits: bool = True, steps: Collection[str] | None = None
+) -> Substitute:
     """Run the handlers of a flow in this process, each step in a thread, so that tests start no processes.
 
     Breakpoints, coverage and monkeypatching work. Handlers are the objects that the flow was made with, so a test can
@@ -45,13 +47,19 @@ def inline(flow: Flow | InWorkers, *, time_limits: bool = True) -> Substitute:
         flow: The flow, the function of `in_worker`, or the pool; it must not run yet.
         time_limits: Whether ``timeout_sec`` and ``item_timeout`` of calls and endpoints count. Without them a test may
             stop at a breakpoint for as long as it takes.
+        steps: Names of the steps that tasks visit; None: all. For a recorded task (`read_task`), which is as it entered
+            one of them.
 
     Returns:
         A context manager, for ``with`` and ``async with``; its value is the flow.
+
+    Raises:
+        UnknownStep: The flow has no such step.
     """
     replaced = flow_of(flow)
     handlers = [step.handler for _, step in replaced._steps]
-    return Substitute(replaced, lambda options: build_inline(options, time_limits), handlers)
+    choose = step_choice(replaced, steps)
+    return Substitute(replaced, lambda options: build_inline(choose(options), time_limits), handlers)
 
 
 class InlineEngine(LocalEngine):

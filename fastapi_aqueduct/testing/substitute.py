@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
 
 from ..engine.interface import Engine
@@ -70,6 +71,24 @@ class Substitute:
             await self._flow.stop(graceful=exc is None)
         finally:
             self._stack.close()
+
+
+def step_choice(flow: Flow, steps: Collection[str] | None) -> Callable[[EngineOptions], EngineOptions]:
+    """Return a function that leaves some steps out of what a flow declares.
+
+    Args:
+        flow: The flow.
+        steps: The names of those that stay; None: all.
+
+    Raises:
+        UnknownStep: The flow has no such step.
+    """
+    if steps is None:
+        return lambda options: options
+    positions = {flow.steps[name].position for name in steps}
+    return lambda options: replace(
+        options, steps=[step for position, step in enumerate(options.steps) if position in positions]
+    )
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from fastapi_aqueduct import (
     Flow,
     FlowStep,
     Jobs,
+    Recorder,
     Setting,
     UploadLimits,
     WorkerOptions,
@@ -29,6 +30,7 @@ from fastapi_aqueduct import (
 from fastapi_aqueduct.asgi.app_options import AppOptions
 from fastapi_aqueduct.engine.timing import Timing
 from fastapi_aqueduct.jobs.options import JobOptions
+from fastapi_aqueduct.recording.options import RecorderOptions
 from fastapi_aqueduct.testing import client, inline
 from fastapi_aqueduct.variables import DELIMITER, numbers_of, part
 
@@ -317,6 +319,7 @@ def test_every_number_of_flows_steps_and_applications_has_a_variable() -> None:
         (Aqueduct.__init__, numbers_of(AppOptions)),
         (UploadLimits, {name.removeprefix("upload_limits.") for name in numbers_of(AppOptions)}),
         (Jobs.__init__, numbers_of(JobOptions)),
+        (Recorder.__init__, numbers_of(RecorderOptions)),
     ):
         numbers = [
             name
@@ -329,7 +332,7 @@ def test_every_number_of_flows_steps_and_applications_has_a_variable() -> None:
 def test_the_page_has_every_variable() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     made = [setting.option for setting in [*make_flow().settings, *stars.flow.settings]]
-    made += [*numbers_of(AppOptions), *numbers_of(JobOptions)]
+    made += [*numbers_of(AppOptions), *numbers_of(JobOptions), *numbers_of(RecorderOptions)]
     for option in [*made, *(f"nprocs.{name}" for name in numbers_of(Autoscale))]:
         assert f"`{DELIMITER.join(map(part, option.split('.')))}`" in page, option
 

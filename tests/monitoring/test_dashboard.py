@@ -55,6 +55,8 @@ def test_what_is_measured_is_on_the_dashboard_or_said_not_to_be() -> None:
     """A metric that is added gets a panel, or a reason here."""
     elsewhere = {
         "aqueduct_busy_share",  # as a rate of the seconds
+        "aqueduct_failures_dropped",  # of an application with a recorder
+        "aqueduct_failures_recorded",
         "aqueduct_failed_launches",  # seen as workers that are not ready
         "aqueduct_step_broken",  # alerts
         "aqueduct_step_given_up",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from fastapi_aqueduct import Flow, FlowStep
 from fastapi_aqueduct.engine.timing import Timing
 
 from ..handlers import Each, Job, tell_pid
-from ..support import DEADLINE, eventually, outcome, pids, running
+from ..support import DEADLINE, engine_of, eventually, forked, outcome, pids, running
 from .handlers import Dying, SlowToLoad
 from .support import complete
 
@@ -95,3 +97,26 @@ async def test_one_slot_that_cannot_load_does_not_make_the_others_count_as_broke
         doomed.unlink()
         await complete(flow, 2)
         assert row(flow) == (2, False, False, False)
+
+
+def test_the_statistics_are_there_while_a_worker_is_about_to_be_started_at_once() -> None:
+    """Under uvloop, which makes no timer when there is no time to wait."""
+
+    async def kill() -> None:
+        async with running(forked(Each(tell_pid))) as flow:
+            loop, waits = asyncio.get_running_loop(), []
+
+            def ask() -> None:  # before the start, which comes in the next turn of the event loop
+                waits.append(flow.statistics().steps[0].expected_wait)
+
+            def ask_soon() -> None:
+                loop.call_soon(ask)
+
+            engine_of(flow).dispatcher.admission.on_change = ask_soon
+            (pid,) = pids(flow)
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: pids(flow) not in ([], [pid]))
+            assert len(waits) >= 2 and waits[0] > 0
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(kill())

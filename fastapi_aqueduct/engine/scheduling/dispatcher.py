@@ -21,6 +21,7 @@ from ...reports import Subscriber
 from ..marks import NO_MARKS, Marks, make_markers
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
+from ..recorder import Recording, add_note
 from ..route import FINISHED, BranchedRoute, make_route
 from ..statistics import IncidentKind
 from ..timing import DEFAULT_TIMING, Timing
@@ -35,6 +36,7 @@ from .admission import Admission
 from .coalescing import Coalescing, RunTicket
 from .deadlines import Deadlines
 from .echoes import Echoes
+from .failures import Failures, LocalSink
 from .idle import Idle
 from .lane_stage import make_stage
 from .meter import Meter
@@ -63,6 +65,7 @@ class Dispatcher:
         meter: Measures the flow; None: nothing does.
         subscribers: Get the record of each task that ends.
         begin_spans: Returns the spans of a task; None if no task is traced.
+        recording: Has the recorder of tasks that fail.
 
     Attributes:
         name: Name of the flow.
@@ -75,6 +78,7 @@ class Dispatcher:
         meter: As given.
         streams: Delivers the items of streams.
         spans: The spans of the tasks that are traced.
+        failures: Notices tasks that fail.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Dispatcher:
         meter: Meter | None = None,
         subscribers: Collection[Subscriber] = (),
         begin_spans: BeginSpans | None = None,
+        recording: Recording | None = None,
     ) -> None:
         self.name = name
         meters = meter.steps if meter is not None else [None] * len(pools)
@@ -116,7 +121,8 @@ class Dispatcher:
         self._reclaimer = Reclaimer(self.stages, memory)
         self._idle = Idle(self._tickets, self._reclaimer.return_to_system, timing.idle_time)
         memory.waiters.on_shortage = self._reclaimer.reclaim
-        self._retries = Retries(memory.ledger, memory.arena.status, self._end_failed, self.spans)
+        self.failures = Failures(LocalSink(name, recording or Recording(), self.codec))
+        self._retries = Retries(memory.ledger, memory.arena.status, self._end_failed, self.spans, self.failures)
         self._coalescing = Coalescing(self.stages, memory.ledger, self._let_go, self.spans)
         self.streams = WorkerStreams(
             name, self.stages, memory, self._tickets, self._deadlines, self._settle, self.spans, meter
@@ -435,8 +441,10 @@ class Dispatcher:
             self._enqueue(ticket, ticket.step, time.monotonic())
             return
         where = f"step {worker.name} of flow {self.name} (pid {worker.pid})"
+        make_error = partial(decode_error, envelope.content.body, where)
         try:
-            self._end_failed(ticket, partial(decode_error, envelope.content.body, where))
+            self.failures.note_error(ticket, worker, envelope.content.body, make_error)
+            self._end_failed(ticket, make_error)
         except ProtocolError:
             ticket.holder = worker.pid
             raise
@@ -445,7 +453,8 @@ class Dispatcher:
 
     def _end_failed(self, ticket: Ticket, make_error: Callable[[], Exception]) -> None:
         """End a task with an error, or each of those that share a run with an error of its own."""
-        error = make_error()
+        error, path = make_error(), self.failures.pop(ticket)
+        add_note(error, path)
         if not isinstance(ticket, RunTicket):
             self._settle(ticket, "failed", error)
             return
@@ -453,7 +462,9 @@ class Dispatcher:
         self._coalescing.note_times(ticket, members)
         self._ledger.drop(ticket.content.blocks)
         for member in members:
-            self._settle(member, "failed", make_error())
+            error = make_error()
+            add_note(error, path)
+            self._settle(member, "failed", error)
 
     def _replace_blocks(self, worker: WorkerHandle, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
         self._check_blocks(worker, blocks)

@@ -9,6 +9,7 @@ from ...exceptions import WorkerDied
 from ..memory.ledger import Ledger
 from ..memory.status_page import StatusPage
 from ..workers.handle import WorkerHandle
+from .failures import Failures
 from .spans import Spans
 from .stage import Stage
 from .ticket import Ticket
@@ -22,6 +23,7 @@ class Retries:
         status_page: Tells which task a dead worker had in hand.
         fail: Ends a task with the error that a function makes, or several that share a run.
         spans: The spans of the tasks that are traced.
+        failures: Notices tasks that fail.
     """
 
     def __init__(
@@ -30,11 +32,13 @@ class Retries:
         status_page: StatusPage,
         fail: Callable[[Ticket, Callable[[], Exception]], None],
         spans: Spans,
+        failures: Failures,
     ) -> None:
         self._ledger = ledger
         self._status_page = status_page
         self._fail = fail
         self._spans = spans
+        self._failures = failures
 
     def requeue(self, stage: Stage, worker: WorkerHandle, error: WorkerDied) -> bool:
         """Try the tasks again that a dead worker had begun, or let them fail; queue the others again.
@@ -52,6 +56,9 @@ class Retries:
             self._put_back(stage, ticket)
         is_repeated = any(ticket.is_suspect for ticket in in_hand)
         self._blame(stage, in_hand)
+        is_alone = len(in_hand) == 1
+        blamed = [ticket for ticket in in_hand if is_alone or ticket.is_settled or self._is_last(stage, ticket)]
+        self._failures.note_death(blamed, worker, error, len(in_hand))
         for ticket in reversed([ticket for ticket in begun + in_hand if self._retry(stage, ticket, error)]):
             stage.queue.push_front(ticket)
         if self._spans.open:
@@ -86,7 +93,7 @@ class Retries:
         ticket.holder = 0
         if ticket.is_settled:
             self._ledger.drop(ticket.content.blocks)
-        elif ticket.deaths > stage.max_retries or not self._may_run_again(stage, ticket):
+        elif self._is_last(stage, ticket):
             self._fail(ticket, partial(WorkerDied, error.step, error.pid, error.exit_code, error.reason))
         else:
             stage.retries += 1
@@ -95,6 +102,10 @@ class Retries:
                 return True
             stage.queue.push_alone(ticket)
         return False
+
+    def _is_last(self, stage: Stage, ticket: Ticket) -> bool:
+        """Tell whether a task that a worker had begun fails now."""
+        return ticket.deaths > stage.max_retries or not self._may_run_again(stage, ticket)
 
     def _may_run_again(self, stage: Stage, ticket: Ticket) -> bool:
         return stage.max_retries > 0 and not ticket.has_items and not any(ref.shared for ref in ticket.content.blocks)

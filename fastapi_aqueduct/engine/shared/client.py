@@ -273,6 +273,8 @@ class RemoteEngine(EngineCalls):
         self._logs.attach(self.loop)
         connection.attach(self.loop)
         self._logs.tell_levels(connection.post)
+        if self._options.recording.recorder is not None:
+            connection.post(Kind.RECORD, b"")
         self._view.attach(self.loop)
         self._restore(self.loop)
 

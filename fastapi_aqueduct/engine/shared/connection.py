@@ -213,6 +213,8 @@ class Connection:
             self.submissions.receive_answers(payload)
         elif kind is Kind.ITEMS:
             self.submissions.streams.receive(payload)
+        elif kind is Kind.RECORD:
+            self.submissions.failures.receive(payload)
         elif kind is Kind.RELEASE:
             self.memory.release(unpack_pairs(payload))
         elif kind is Kind.TRIM:

@@ -10,6 +10,7 @@ from ..engine import LocalEngine
 from ..state import FlowState
 from ..wire.frames import Kind, ProtocolError, unpack_offsets
 from .board_writer import BoardWriter
+from .failure_desk import FailureDesk
 from .log_desk import LogDesk
 from .request_desk import RequestDesk
 from .status_feed import Guest, StatusFeed
@@ -35,6 +36,7 @@ class PipelineDesk:
         self.board_fd = self._board.fd
         self._requests = RequestDesk(engine)
         self._logs = LogDesk(engine.supervisor.logs)
+        self._failures = dispatcher.failures.sink = FailureDesk()
         self._feed = StatusFeed(
             lambda: engine.statistics(FlowState.RUNNING),
             lambda: not dispatcher.in_flight,
@@ -73,6 +75,7 @@ class PipelineDesk:
         """End what an API process has begun that is gone."""
         self._requests.leave(guest.number)
         self._logs.leave(guest.number)
+        self._failures.leave(guest.number)
         self._feed.leave(guest.number)
 
     def note(self) -> None:
@@ -92,6 +95,8 @@ class PipelineDesk:
             self._requests.handle(guest, payload)
         elif kind is Kind.LEVELS:
             self._logs.on_levels(guest.number, payload)
+        elif kind is Kind.RECORD:
+            self._failures.join(guest)
         elif kind is Kind.WAKE:
             self._wake(unpack_offsets(payload))
         else:

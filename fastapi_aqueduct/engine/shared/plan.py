@@ -17,6 +17,7 @@ from ..child.bootstrap import pack_prelude
 from ..child.importing import MainModule, check_not_importing, main_module
 from ..memory.regions import CANARY, REPLACEMENT
 from ..options import EngineOptions
+from ..recorder import Recording
 from ..refusals import Refusals
 from ..system.cpu import available_cores
 from ..wire.log_levels import LogLevels
@@ -135,6 +136,7 @@ def make_plan(options: EngineOptions) -> Plan:
         refusals=Refusals(),
         begin_spans=None,
         template=None,
+        recording=Recording(),
     )
     return Plan(
         options=bare,

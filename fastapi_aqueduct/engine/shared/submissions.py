@@ -13,6 +13,7 @@ from ...reports import Subscriber
 from ...task import checked_priority
 from ..marks import make_markers
 from ..options import EngineOptions
+from ..recorder import add_note
 from ..route import FINISHED, first_of, make_route
 from ..scheduling.deadlines import Deadlines
 from ..scheduling.idle import Idle
@@ -21,6 +22,7 @@ from ..scheduling.ticket import Ticket
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import Envelope, Kind, ProtocolError, pack, pack_batches, pack_offsets, unpack_batches
+from .client_failures import ClientFailures
 from .client_memory import ClientMemory
 from .client_spans import ClientSpans
 from .client_streams import ClientStreams
@@ -48,6 +50,7 @@ class Submissions:
         outcomes: How many tasks ended how.
         streams: Delivers the items of streams.
         spans: The spans of the tasks that are traced.
+        failures: Hands tasks that have failed to the recorder.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Submissions:
         self.route = make_route(conditions, make_markers(options.steps), options.shape)
         self.codec = Codec(memory.arena)
         self.spans = ClientSpans(options.begin_spans, steps)
+        self.failures = ClientFailures(self.name, options.recording, memory, self.codec)
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         self._memory = memory
         self._steps = steps
@@ -181,6 +185,7 @@ class Submissions:
                     if status:
                         where = f"flow {self.name} (pipeline process {self._pid})"
                         error = decode_error(content.body, where)
+                        add_note(error, self.failures.recorded.pop(task))
                         self._settle(ticket, _outcome_of(error), error, is_answered=True)
                     else:
                         self._finish(ticket, content, now)

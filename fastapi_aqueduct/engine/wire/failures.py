@@ -12,7 +12,7 @@ import io
 import pickle
 import sys
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...exceptions import HandlerError, WorkerTraceback
 from .exception_pickle import (
@@ -43,6 +43,20 @@ _READ_ONLY_NOTE = (
     "Large fields of a task arrive read-only, since other processes use the same memory: copy the value before "
     "changing it, or call share_value() for the field before the task is processed."
 )
+
+
+class ErrorText(NamedTuple):
+    """A packed exception as text.
+
+    Attributes:
+        name: Name of its class, with its module unless it is built in.
+        message: Its text.
+        traceback: Its traceback.
+    """
+
+    name: str
+    message: str
+    traceback: str
 
 
 _forwards = False
@@ -165,6 +179,16 @@ def decode_logged(body: bytes) -> tuple[Exception, str]:
     """
     original, _, name, message, text = _unpack(body)
     return _rebuild(original) or make_stand_in(name, message), text
+
+
+def describe_error(body: bytes) -> ErrorText:
+    """Return an exception of `encode_error` as text. It is not rebuilt.
+
+    Raises:
+        ProtocolError: It is malformed.
+    """
+    _, _, name, message, text = _unpack(body)
+    return ErrorText(name.removeprefix("builtins."), message, text)
 
 
 def decode_text(body: bytes) -> str:

@@ -72,6 +72,7 @@ class Kind(IntEnum):
     STOPPING = 24  # the pipeline process takes no more tasks
     REPLACED = 25  # what the workers of a step run from now on, pickled
     WAKE = 26  # a step that sleeps has been asked for
+    RECORD = 29  # a task that has failed, pickled; the API process sends it once, without a payload, to get them
 
 
 _KINDS = {int(kind): kind for kind in Kind}

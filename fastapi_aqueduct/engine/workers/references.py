@@ -48,7 +48,7 @@ def find_variable(flow: str, variable: ContextVar[Any]) -> Reference:
     if len(found) > 1:
         found.sort(key=lambda reference: reference.module in _MAIN)
         for reference in found:
-            if _assigns(sys.modules[reference.module], reference.name):
+            if assigns(sys.modules[reference.module], reference.name):
                 return reference
     return found[0]
 
@@ -61,7 +61,7 @@ def _find_in_modules(variable: ContextVar[Any]) -> Iterator[Reference]:
                     yield Reference(module_name, name)
 
 
-def _assigns(module: ModuleType, name: str) -> bool:
+def assigns(module: ModuleType, name: str) -> bool:
     """Tell whether the source of a module assigns a name, and does not import it."""
     try:
         tree = ast.parse(inspect.getsource(module))

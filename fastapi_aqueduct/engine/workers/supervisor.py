@@ -43,6 +43,9 @@ from .trial import Trial
 from .wear import Wear
 from .worker_logs import WorkerLogs
 
+LEAST_DELAY = 0.001
+"""Seconds until a start is tried again at least: for less, uvloop makes no timer, which is asked for its time."""
+
 
 class Supervisor:
     """Starts workers, watches them and replaces those that die.
@@ -363,7 +366,7 @@ class Supervisor:
 
     def _launch_later(self, pool: Pool, slot: Slot, delay: float) -> float:
         if self._loop is not None:
-            slot.restart = self._loop.call_later(delay, self._launch_again, pool, slot)
+            slot.restart = self._loop.call_later(max(delay, LEAST_DELAY), self._launch_again, pool, slot)
         return delay
 
     def _launch_again(self, pool: Pool, slot: Slot) -> None:

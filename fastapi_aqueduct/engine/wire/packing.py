@@ -1,4 +1,4 @@
-"""Tasks as bytes: a pickle, and large buffers beside it.
+"""Tasks in files: a pickle, and large buffers beside it.
 
 A pickle that is read was written by this package, to a file that only its user can write. Nothing that comes in a
 request is unpickled.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ..engine.wire.arrays import make_reducers
-from ..engine.wire.task_state import has_state
-from ..exceptions import TaskNotPicklable
-from ..runtime import RUNTIME
-from ..task import BaseTask
+from ...exceptions import TaskNotPicklable
+from ...runtime import RUNTIME
+from ...task import BaseTask
+from .arrays import make_reducers
+from .task_state import has_state
 
 THRESHOLD = 16 * 1024
 """Bytes from which on a buffer is kept out of the pickle; the same number as for tasks that travel."""
@@ -50,27 +51,45 @@ def pack(task: BaseTask) -> Packed:
     except TaskNotPicklable:
         raise
     except Exception as exc:  # a user's object may raise any error
-        raise TaskNotPicklable(f"{type(task).__name__} cannot be stored as a job: {exc}") from exc
+        raise TaskNotPicklable(f"{type(task).__name__} cannot be stored in a file: {exc}") from exc
     sizes = [_SIZE.pack(len(buffer)) for buffer in buffers]
     return Packed(b"".join([_COUNT.pack(len(sizes)), *sizes, stream.getbuffer()]), buffers)
 
 
-def unpack(head: bytes, content: memoryview) -> BaseTask:
+def unpack(
+    head: bytes,
+    content: memoryview,
+    load: Callable[[memoryview, Sequence[memoryview]], Any] = lambda data, buffers: pickle.loads(data, buffers=buffers),
+) -> BaseTask:
     """Return a task that was packed.
 
     Args:
         head: Of `Packed`.
-        content: The buffers, at their `positions`.
+        content: The buffers, at their `positions`. One that was read-only is so again.
+        load: Unpickles.
 
     Raises:
         Exception: Its class, or a value, cannot be restored; for example, the class has gone since.
     """
     sizes, start = _sizes(head)
     buffers = [content[place : place + size] for place, size in zip(positions(sizes), sizes, strict=True)]
-    task = pickle.loads(memoryview(head)[start:], buffers=buffers)
+    task = load(memoryview(head)[start:], buffers)
     if not isinstance(task, BaseTask):
         raise pickle.UnpicklingError(f"{type(task).__qualname__} is no task")
     return task
+
+
+def copy_of(packed: Packed) -> BaseTask:
+    """Return a copy of a packed task, which shares no memory with it.
+
+    Raises:
+        Exception: As for `unpack`.
+    """
+    places = positions([len(buffer) for buffer in packed.buffers])
+    content = bytearray(places[-1] + len(packed.buffers[-1]) if places else 0)
+    for place, buffer in zip(places, packed.buffers, strict=True):
+        content[place : place + len(buffer)] = buffer
+    return unpack(packed.head, memoryview(content))
 
 
 def pack_item(item: Any) -> bytes:
@@ -94,7 +113,7 @@ def has_buffers(head: bytes) -> bool:
 
 
 def positions(sizes: list[int]) -> list[int]:
-    """Return where buffers of these sizes begin in the file of a job."""
+    """Return where buffers of these sizes begin in a file."""
     places, end = [], 0
     for size in sizes:
         places.append(end)

@@ -1,0 +1,1 @@
+"""The command ``replay``: runs a recorded task in this process."""

@@ -1,0 +1,72 @@
+"""The arguments of the command ``replay``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...recording.task_file import TaskFile
+from ..terminal import make_console
+from .replay import Replay
+from .report import Report
+from .test_module import write_test
+
+FAILS = 1
+"""Exit status when the task still fails."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+def replay(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file of a recorder.", envvar="AQUEDUCT_REPLAY_FILE")
+    ],
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODULE:NAME",
+            help="A flow, a function of in_worker, a pool, an Aqueduct or an application; default: as recorded.",
+            envvar="AQUEDUCT_REPLAY_TARGET",
+        ),
+    ] = None,
+    flow: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name of the flow; default: as recorded.")
+    ] = None,
+    step_only: Annotated[
+        bool, typer.Option("--step-only", help="End after the step that has failed.")
+    ] = False,
+    pdb: Annotated[
+        bool, typer.Option("--pdb", help="Open the debugger where it fails; on Ctrl-C, where it is.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Only show what happened. Nothing is imported or unpickled.")
+    ] = False,
+    as_test: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Write a test that fails as the task does, and run nothing."),
+    ] = None,
+) -> None:
+    """Run a task that has failed, in this process, from the step in which it failed.
+
+    The status is 0 if it is done now, and 1 if it still fails. A file is a pickle: one of another user, or that others
+    may write, is refused.
+    """
+    report = Report(make_console())
+    if show:
+        report.show(TaskFile.read_metadata(file))
+        return
+    found = Replay.prepare(TaskFile.read(file), target, flow)
+    if as_test is not None:
+        report.note_test(write_test(found, as_test, step_only))
+        return
+    report.begin(found.file.metadata)
+    try:
+        error = found.run(report, step_only)
+    except KeyboardInterrupt as exc:
+        report.note_interrupt(exc, has_debugger=pdb)
+        raise typer.Exit(INTERRUPTED) from None
+    report.end(found.file.metadata, error, has_debugger=pdb)
+    raise typer.Exit(0 if error is None else FAILS)

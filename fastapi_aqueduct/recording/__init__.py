@@ -1,0 +1,1 @@
+"""Tasks that have failed, in files, to be replayed."""

@@ -1,0 +1,1 @@
+"""Tasks that fail, in files: recorded and replayed."""

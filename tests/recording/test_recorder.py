@@ -1,0 +1,320 @@
+"""Tasks that fail are written to files, in flows of their own and with a shared pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+
+from fastapi_aqueduct import (
+    Aqueduct,
+    ConfigurationError,
+    Flow,
+    FlowStep,
+    HandlerTimeout,
+    InvalidArgument,
+    Recorder,
+    RecordingError,
+    WorkerDied,
+)
+from fastapi_aqueduct.engine.statistics import RecordingStatistics
+from fastapi_aqueduct.testing import inline
+
+from ..handlers import Gate
+from ..shared.pipeline import sharing
+from ..support import DEADLINE, blocks, eventually, forked, outcome, pids, running
+from .handlers import Prepare, Read, ReadSlowly, Scan, Unreadable
+from .support import error_of, files_of, names
+
+Run = Callable[[Flow], AbstractAsyncContextManager[object]]
+
+ENGINES: dict[str, Run] = {"own": running, "shared": sharing}
+
+
+@pytest.fixture(params=ENGINES)
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a flow with a pipeline of its own, or with a shared one, which has no code of the user."""
+    return ENGINES[request.param]
+
+
+def make_flow(recorder: Recorder, **options: Any) -> Flow:
+    steps = FlowStep(Prepare(), name="prepare"), FlowStep(Read(), name="read", **options)
+    return forked(*steps, name="ocr", recorder=recorder)
+
+
+def pixels() -> Any:
+    return np.arange(100_000, dtype=np.int64)
+
+
+def entered(file: Any) -> Scan:
+    """Return a recorded task, which must be as it entered the step that failed."""
+    task = file.make_task()
+    assert isinstance(task, Scan) and task.words == ["prepared"] and task.text == ""
+    assert (task.pixels == pixels() + 1).all()
+    return task
+
+
+async def test_a_task_is_recorded_as_it_entered_the_step(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = make_flow(recorder)
+    async with run(flow):
+        await flow.process(Scan(pixels()), DEADLINE)
+        scan = Scan(pixels(), "raise")
+        error = await outcome(flow.process(scan, DEADLINE))
+        assert isinstance(error, Unreadable)
+        (file,) = await files_of(recorder)
+        assert entered(file).task_id == scan.task_id
+        assert not entered(file).pixels.flags.writeable  # as in a worker
+        assert file.metadata["flow"] == "ocr" and file.metadata["step"] == "read" and file.metadata["version"] == 1
+        assert file.metadata["task_id"] == scan.task_id
+        assert file.metadata["task"] == "tests.recording.handlers.Scan"
+        assert file.metadata["fields"]["pixels"] == "numpy.ndarray int64 (100000,)"
+        assert error_of(file)["type"] == "tests.recording.handlers.Unreadable"
+        assert error_of(file)["message"] == "no text\nin it"
+        assert "in fail\n    raise Unreadable" in error_of(file)["traceback"]
+        worker = file.metadata["worker"]
+        assert worker["pid"] in pids(flow, 1) and worker["died"] is False and worker["exit_code"] is None
+        assert file.metadata["packages"]["numpy"] == np.__version__
+        assert f"fastapi-aqueduct replay {file.path}" in error.__notes__[0]
+        record: Any
+        (record,) = [record for record in caplog.records if hasattr(record, "task_file")]
+        assert record.task_file == str(file.path) and str(file.path) in record.getMessage()
+        assert (record.task_id, record.step, record.pid) == (scan.task_id, "read", worker["pid"])
+        assert flow.statistics().recordings == RecordingStatistics(1, {})
+        assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(recorder.directory.stat().st_mode) == 0o700
+        del scan, error
+        await eventually(lambda: blocks(flow) == 0)
+
+
+async def test_a_task_that_is_failed_in_a_batch_is_recorded_alone(run: Run, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = make_flow(recorder, batch_size=8, batch_timeout=1.0)
+    async with run(flow):
+        tasks = [Scan(pixels(), fault) for fault in ("", "fail", "", "")]
+        await asyncio.gather(*[flow.process(task, DEADLINE) for task in tasks], return_exceptions=True)
+        (file,) = await files_of(recorder)
+        assert entered(file).fault == "fail" and error_of(file)["message"] == "not this one"
+
+
+async def test_a_killer_is_recorded_once(run: Run, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = make_flow(recorder, batch_size=4, batch_timeout=1.0)
+    async with run(flow):
+        tasks = [Scan(pixels(), fault) for fault in ("", "exit", "")]
+        _, error, _ = await asyncio.gather(*[outcome(flow.process(task, DEADLINE)) for task in tasks])
+        assert isinstance(error, WorkerDied)
+        (file,) = await files_of(recorder)
+        assert entered(file).fault == "exit"
+        assert file.metadata["worker"]["exit_code"] == 3 and file.metadata["worker"]["tasks_in_hand"] == 1
+        assert error_of(file)["type"] == "fastapi_aqueduct.exceptions.WorkerDied"
+        assert str(file.path) in error.__notes__[0]
+        del tasks, error
+
+
+async def test_a_task_with_which_a_worker_was_killed_is_recorded_although_it_is_done_in_the_end(
+    run: Run, tmp_path: Path
+) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow, gate = make_flow(recorder), Gate(tmp_path)
+    async with run(flow):
+        call = asyncio.create_task(flow.process(Scan(pixels(), gate=gate), DEADLINE))
+        await eventually(gate.is_entered)
+        os.kill(pids(flow, 1)[0], signal.SIGKILL)
+        gate.open()
+        assert (await call).text == "read"
+        (file,) = await files_of(recorder)
+        assert file.metadata["worker"]["exit_code"] == -signal.SIGKILL
+        del call
+
+
+async def test_a_hang_is_recorded_with_its_stack_also_when_the_caller_has_gone(run: Run, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = make_flow(recorder, handle_timeout=1.0, max_retries=0)
+    async with run(flow):
+        call = asyncio.create_task(flow.process(Scan(pixels(), "hang", Gate(tmp_path)), DEADLINE))
+        await eventually(Gate(tmp_path).is_entered)
+        call.cancel()
+        Gate(tmp_path).open()
+        await eventually(lambda: flow.statistics().recordings == RecordingStatistics(1, {}))
+        (file,) = await files_of(recorder)
+        assert "longer than handle_timeout=1 s" in file.metadata["worker"]["reason"]
+        assert "in fail" in error_of(file)["traceback"]
+        del call
+
+
+async def test_a_coroutine_that_takes_too_long_is_recorded(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = forked(FlowStep(ReadSlowly(), handle_timeout=0.3), recorder=recorder)
+    async with running(flow):
+        assert isinstance(await outcome(flow.process(Scan(pixels()), DEADLINE)), HandlerTimeout)
+        (file,) = await files_of(recorder)
+        task = file.make_task()
+        assert isinstance(task, Scan) and task.words == []
+
+
+async def test_tasks_that_are_cancelled_or_late_or_stopped_with_the_flow_are_not_recorded(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = make_flow(recorder)
+    async with running(flow):
+        first = asyncio.create_task(flow.process(Scan(pixels(), gate=Gate(tmp_path)), DEADLINE))
+        await eventually(Gate(tmp_path).is_entered)
+        assert isinstance(await outcome(flow.process(Scan(pixels(), "raise"), 0.2)), TimeoutError)  # in the queue
+        first.cancel()
+        await asyncio.wait([first])
+        await flow.stop(graceful=False)
+    assert await files_of(recorder) == []
+    assert flow.statistics().recordings == RecordingStatistics(0, {})
+
+
+async def test_a_storm_writes_few_files(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures", per_minute=3)
+    flow = make_flow(recorder)
+    async with inline(flow):
+        calls = [outcome(flow.process(Scan(pixels(), "raise"), DEADLINE)) for _ in range(20)]
+        await asyncio.gather(*calls, outcome(flow.process(Scan(pixels(), "fail"), DEADLINE)))
+        files = await files_of(recorder)
+        assert len(files) == 3
+        assert flow.statistics().recordings == RecordingStatistics(3, {"too_many": 18})
+
+
+async def test_redact_changes_a_copy(tmp_path: Path) -> None:
+    def redact(task: Scan) -> None:
+        task.customer = ""
+        task.pixels = task.pixels[:10]
+        task.words.append("redacted")
+
+    recorder = Recorder(tmp_path / "failures", redact=redact)
+    flow = make_flow(recorder)
+    async with inline(flow):
+        scan = Scan(pixels(), "raise")
+        await outcome(flow.process(scan, DEADLINE))
+        (file,) = await files_of(recorder)
+        task = file.make_task()
+        assert isinstance(task, Scan)
+        assert (task.customer, task.words, len(task.pixels)) == ("", ["prepared", "redacted"], 10)
+        assert b"Ann" not in file.path.read_bytes()
+        assert file.metadata["redacted"] and scan.customer == "Ann" and scan.words == []
+        del scan
+
+
+async def test_nothing_is_written_when_redact_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def redact(task: Scan) -> None:
+        task.pixels[0] = 0
+
+    recorder = Recorder(tmp_path / "failures", redact=redact)
+    flow = make_flow(recorder)
+    async with inline(flow):
+        await outcome(flow.process(Scan(pixels(), "raise"), DEADLINE))
+        assert await files_of(recorder) == [] and names(recorder.directory) == []
+        assert flow.statistics().recordings == RecordingStatistics(0, {"redact": 1})
+        await eventually(lambda: blocks(flow) == 0)
+    assert "redact has failed: ValueError: assignment destination is read-only" in caplog.text
+
+
+async def test_what_is_shared_for_writing_is_recorded_as_it_is(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = Flow(Read(), recorder=recorder)
+    async with inline(flow):
+        scan = Scan(pixels(), "raise")
+        scan.share_value("pixels")
+        await outcome(flow.process(scan, DEADLINE))
+        (file,) = await files_of(recorder)
+        for _ in range(2):  # each task is a new one
+            task = file.make_task()
+            assert isinstance(task, Scan) and task.pixels[0] == 0
+            task.pixels[0] = 7
+        del scan
+
+
+async def test_ignored_exceptions_and_large_tasks_are_not_recorded(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures", max_size=100_000)
+    flow = make_flow(recorder)
+    async with inline(flow):
+        await outcome(flow.process(Scan(pixels(), "raise"), DEADLINE))
+        assert await files_of(recorder) == []
+        assert flow.statistics().recordings == RecordingStatistics(0, {"too_large": 1})
+        flow.recorder = other = Recorder(tmp_path / "failures", ignore=[Unreadable])
+        await outcome(flow.process(Scan(pixels(), "raise"), DEADLINE))
+        assert await files_of(other) == []
+
+
+async def test_a_full_disk_is_logged_and_fails_no_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = make_flow(recorder)
+    async with inline(flow):
+        recorder.directory.rename(tmp_path / "moved")
+        assert isinstance(await outcome(flow.process(Scan(pixels(), "raise"), DEADLINE)), Unreadable)
+        assert await asyncio.to_thread(recorder.wait, DEADLINE)
+        assert flow.statistics().recordings == RecordingStatistics(0, {"unwritable": 1})
+        assert "cannot be the directory of a recorder" in caplog.text
+
+
+async def test_few_tasks_wait_to_be_written_and_a_stop_waits_for_them(tmp_path: Path) -> None:
+    """The disk is slow: `redact` stands for it, which runs in the same thread."""
+    gate = Gate(tmp_path)
+    recorder = Recorder(tmp_path / "failures", redact=lambda task: gate.enter(), per_minute=100)
+    flow = make_flow(recorder)
+    async with inline(flow):
+        await outcome(flow.process(Scan(pixels(), "raise"), DEADLINE))
+        await eventually(gate.is_entered)
+        assert not recorder.wait(0.0)
+        for _ in range(10):
+            await outcome(flow.process(Scan(pixels(), "raise"), DEADLINE))
+        assert flow.statistics().recordings == RecordingStatistics(0, {"backlog": 2})
+        assert blocks(flow) == 9
+        asyncio.get_running_loop().call_later(0.05, gate.open)
+    assert len(names(recorder.directory)) == 9
+
+
+async def test_an_application_has_a_recorder_for_all_its_flows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AQUEDUCT_RECORDER__KEEP", "1")
+    own, recorder = Recorder(tmp_path / "own"), Recorder(tmp_path / "failures")
+    running_already, flow = make_flow(own), make_flow(own)
+    with inline(flow):
+        async with inline(running_already), Aqueduct(running_already, flow, recorder=recorder).run(FastAPI()):
+            await outcome(running_already.process(Scan(pixels(), "raise"), DEADLINE))
+            await outcome(flow.process(Scan(pixels(), "raise"), DEADLINE))
+            assert len(await files_of(recorder)) == 1
+    assert flow.recorder is running_already.recorder is own
+    assert names(own.directory) == []
+
+
+async def test_a_directory_that_is_open_to_others_is_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o755)
+    (tmp_path / "closed").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "closed")
+    for path, words in {"open": "chmod 700", "link": "follows no symbolic link", "closed/file/x": "Not a dir"}.items():
+        (tmp_path / "closed" / "file").touch()
+        flow = make_flow(Recorder(tmp_path / path))
+        with pytest.raises(RecordingError, match=words):
+            await flow.start_async()
+        assert flow.state == "stopped"
+
+
+@pytest.mark.parametrize("number", ["keep", "max_size", "per_minute"])
+def test_numbers_that_cannot_work_are_refused(number: str, tmp_path: Path) -> None:
+    numbers: Any = {number: 0}
+    with pytest.raises(ConfigurationError, match=f"{number} > 0"):
+        Recorder(tmp_path, **numbers)
+
+
+def test_other_arguments_that_cannot_work_are_refused(tmp_path: Path) -> None:
+    wrong: Any = "customer"
+    with pytest.raises(InvalidArgument, match="redact of Recorder must be a function"):
+        Recorder(tmp_path, redact=wrong)
+    with pytest.raises(InvalidArgument, match="classes of exceptions"):
+        Recorder(tmp_path, ignore=[wrong])
