@@ -74,11 +74,11 @@ class Substitute:
 
 
 def step_choice(flow: Flow, steps: Collection[str] | None) -> Callable[[EngineOptions], EngineOptions]:
-    """Return a function that leaves some steps out of what a flow declares.
+    """Return a function that leaves some steps out of what a flow declares; the others run one after the other.
 
     Args:
         flow: The flow.
-        steps: The names of those that stay; None: all.
+        steps: The names of those that stay; None: all, as they are declared.
 
     Raises:
         UnknownStep: The flow has no such step.
@@ -87,7 +87,7 @@ def step_choice(flow: Flow, steps: Collection[str] | None) -> Callable[[EngineOp
         return lambda options: options
     positions = {flow.steps[name].position for name in steps}
     return lambda options: replace(
-        options, steps=[step for position, step in enumerate(options.steps) if position in positions]
+        options, steps=[step for position, step in enumerate(options.steps) if position in positions], shape=()
     )
 
 

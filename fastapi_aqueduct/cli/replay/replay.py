@@ -7,8 +7,11 @@ import inspect
 import os
 import time
 from asyncio import Runner
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, Protocol, Self
 
+from ...engine.shape import Shape
 from ...engine.wire.packing import copy_of, pack
 from ...engine.workers.environment import make_environment
 from ...engine.workers.starter import share_of_cores
@@ -92,11 +95,14 @@ class Replay:
     def steps(self, step_only: bool) -> list[str]:
         """List the names of the steps that are run.
 
+        A step before a group, or the last one of a branch, is the last one: the record has nothing of other branches.
+
         Args:
             step_only: Whether only the one that has failed is.
         """
         names = list(self.flow.steps)
-        return names[self.position : self.position + 1] if step_only else names[self.position :]
+        name = names[self.position]
+        return [name] if step_only else list(_following(self.flow.shape, name))
 
     def run(self, progress: Progress, step_only: bool) -> Exception | None:
         """Run the task; return the exception with which it fails.
@@ -152,6 +158,16 @@ class Replay:
         value = None if function is None else function()
         if inspect.isawaitable(value):
             loop.run(_wait_for(value))
+
+
+def _following(shape: Shape, name: str) -> Iterator[str]:
+    """Yield a step and those that follow it one after the other, in the sequence that has it."""
+    for index, element in enumerate(shape):
+        if element == name:
+            yield from takewhile(lambda other: isinstance(other, str), shape[index:])
+        elif not isinstance(element, str):
+            for branch in element:
+                yield from _following(branch, name)
 
 
 async def _wait_for(value: Any) -> Any:
