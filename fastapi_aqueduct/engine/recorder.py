@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from ..logger import log
 from ..task import BaseTask
 from .statistics import RecordingStatistics
 
@@ -25,7 +27,8 @@ class Failure(NamedTuple):
         traceback: The traceback in the worker; of a worker that has died, the stack that it has written.
         has_died: Whether the worker has died.
         exit_code: Its exit status then; negative: the number of a signal; None: not known.
-        reason: Why it has died, if that is known.
+        cause: Why it has died, as a `DeathCause`; empty if it has not.
+        reason: The same in words, if it is known.
         in_hand: How many tasks it had in hand in the same call then: any of them may be the cause.
     """
 
@@ -39,6 +42,7 @@ class Failure(NamedTuple):
     traceback: str
     has_died: bool = False
     exit_code: int | None = None
+    cause: str = ""
     reason: str = ""
     in_hand: int = 1
 
@@ -99,6 +103,14 @@ class Recording:
         self._find_flow = find_flow
         self.recorded = 0
         self.dropped: Counter[str] = Counter()
+
+    def record(self, task: FailedTask) -> str | None:
+        """Have a task recorded; return where it will be, None if it is not recorded. Raises nothing."""
+        try:
+            return None if self.recorder is None else self.recorder.record(task)
+        except Exception:  # such as no more threads: the task has its answer nevertheless
+            log.error("a task of flow %s cannot be recorded: %s", task.flow, traceback.format_exc())
+            return None
 
     def flow_name(self) -> str | None:
         """Return ``module:name`` of the flow; None if no module has it."""

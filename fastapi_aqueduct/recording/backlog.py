@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -16,7 +17,7 @@ class Backlog(Generic[T]):
     The thread does not hold up the end of the process.
 
     Args:
-        handle: Called with each item; it must not raise.
+        handle: Called with each item. What it raises is printed.
         limit: The most items that may wait.
     """
 
@@ -41,13 +42,23 @@ class Backlog(Generic[T]):
                 self._thread.start()
 
     def wait(self, timeout: float) -> bool:
-        """Block until all items are handled; tell whether that was within ``timeout`` seconds."""
+        """Block until all items are handled.
+
+        Args:
+            timeout: Seconds that it may take.
+
+        Returns:
+            Whether all were handled in time.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: self._thread is None, timeout)
 
     def _run(self) -> None:
         while self._has_next():
-            self._handle(self._items.popleft())  # without a name here: it is gone when it is handled
+            try:
+                self._handle(self._items.popleft())  # without a name here: it is gone when it is handled
+            except Exception:  # of a filter or a handler of log records
+                traceback.print_exc()
 
     def _has_next(self) -> bool:
         with self._changed:

@@ -60,6 +60,7 @@ def metadata_of(entry: Entry, task: BaseTask, is_redacted: bool) -> dict[str, An
             "pid": failure.pid,
             "died": failure.has_died,
             "exit_code": failure.exit_code,
+            "cause": failure.cause,
             "reason": failure.reason,
             "tasks_in_hand": failure.in_hand,
         },

@@ -126,7 +126,14 @@ class Recorder:
         return str(path)
 
     def wait(self, timeout: float) -> bool:
-        """Block until all is written; tell whether that was within ``timeout`` seconds."""
+        """Block until all is written.
+
+        Args:
+            timeout: Seconds that it may take.
+
+        Returns:
+            Whether all was written in time.
+        """
         return self._backlog.wait(timeout)
 
     def _write(self, item: tuple[Entry, BaseTask]) -> None:

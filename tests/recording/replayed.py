@@ -53,8 +53,14 @@ class Stream(BaseTaskHandler):
         task.seen.append("streamed")
         for word in task.words:
             yield word
+        if task.fault == "late" and not FIXED:
+            await sleep("in the frame")
         if task.fault == "last" and not FIXED:
             raise LookupError("at the end")
+
+
+async def sleep(waits: str) -> None:
+    await asyncio.Event().wait()
 
 
 def fail(task: Scan) -> None:
@@ -69,7 +75,7 @@ def fail(task: Scan) -> None:
         task.seen = lambda: None
     if task.fault == "crash":
         ctypes.string_at(0)
-    if task.fault == "hang":
+    if task.fault == "hang" or "HANG" in os.environ:
         open("hanging", "w").close()
         while True:
             time.sleep(0.01)
@@ -82,7 +88,7 @@ def is_streamed(task: Scan) -> bool:
 flow = Flow(
     FlowStep(Prepare(), name="prepare"),
     FlowStep(Read(), name="read", handle_timeout=1.0),
-    FlowStep(Stream(), is_streamed, name="stream"),
+    FlowStep(Stream(), is_streamed, name="stream", handle_timeout=1.0),
     name="scans",
     mp_start_method="forkserver",
     recorder=Recorder("failures"),

@@ -150,7 +150,7 @@ async def test_a_hang_is_recorded_with_its_stack_also_when_the_caller_has_gone(r
         await eventually(lambda: flow.statistics().recordings == RecordingStatistics(1, {}))
         (file,) = await files_of(recorder)
         assert "longer than handle_timeout=1 s" in file.metadata["worker"]["reason"]
-        assert "in fail" in error_of(file)["traceback"]
+        assert "in handle" in error_of(file)["traceback"]
         del call
 
 
@@ -158,7 +158,8 @@ async def test_a_coroutine_that_takes_too_long_is_recorded(tmp_path: Path) -> No
     recorder = Recorder(tmp_path / "failures")
     flow = forked(FlowStep(ReadSlowly(), handle_timeout=0.3), recorder=recorder)
     async with running(flow):
-        assert isinstance(await outcome(flow.process(Scan(pixels()), DEADLINE)), HandlerTimeout)
+        error = await outcome(flow.process(Scan(pixels()), DEADLINE))
+        assert isinstance(error, HandlerTimeout | WorkerDied)  # where the machine is slow, the event loop hangs, too
         (file,) = await files_of(recorder)
         task = file.make_task()
         assert isinstance(task, Scan) and task.words == []
@@ -275,7 +276,8 @@ async def test_few_tasks_wait_to_be_written_and_a_stop_waits_for_them(tmp_path: 
         assert flow.statistics().recordings == RecordingStatistics(0, {"backlog": 2})
         assert blocks(flow) == 9
         asyncio.get_running_loop().call_later(0.05, gate.open)
-    assert len(names(recorder.directory)) == 9
+    assert names(recorder.directory)
+    assert len(await files_of(recorder)) == 9
 
 
 async def test_an_application_has_a_recorder_for_all_its_flows(

@@ -20,7 +20,7 @@ from .test_files import write
 
 COMMAND = (sys.executable, "-W", "error", "-c", "from fastapi_aqueduct.cli.main import main; main()", "replay")
 
-FAULTS = ("raise", "fail", "write", "unpicklable", "crash", "hang", "last", "call")
+FAULTS = ("raise", "fail", "write", "unpicklable", "crash", "hang", "last", "late", "call")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_task_still_fails(directory: Path, fault: str, words: list[str]) -> No
     assert "here," not in done.stdout  # the same Python and packages
 
 
-@pytest.mark.parametrize("fault", ["raise", "fail", "write", "hang", "crash", "call"])
+@pytest.mark.parametrize("fault", ["raise", "hang", "late", "call"])
 def test_a_task_does_not_fail_any_more(directory: Path, fixed: None, fault: str) -> None:
     done = replay(directory, fault)
     assert done.returncode == 0, done
@@ -102,15 +102,22 @@ def test_a_crash_shows_where_it_was(directory: Path) -> None:
     assert "Segmentation fault" in done.stderr and "in fail" in done.stderr
 
 
-def test_ctrl_c_shows_where_it_hangs(directory: Path) -> None:
-    path = path_of(directory, "hang")
+@pytest.mark.parametrize(("fault", "keys"), [("hang", "p secret"), ("late", "up\np waits")])
+def test_the_debugger_is_opened_where_it_hangs(directory: Path, fault: str, keys: str) -> None:
+    """After the time that it had when it was recorded."""
+    done = replay(directory, fault, "--pdb", keys=f"{keys}\nq\n")
+    assert done.returncode == 1 and "the handler takes longer than handle_timeout=1 s" in done.stdout, done
+    assert "it still fails" in done.stdout and "'in the frame'" in done.stdout
+
+
+def test_ctrl_c_shows_where_it_is(directory: Path) -> None:
     hanging = directory / "hanging"
     hanging.unlink()
-    command = [*COMMAND, str(path), "--pdb"]
+    command = [*COMMAND, str(path_of(directory, "raise")), "--pdb"]
+    environment = {**script_environment(), "HANG": "1"}
     with subprocess.Popen(
-        command, cwd=directory, env=script_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=directory, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdin is not None and process.stdout is not None
         assert wait_until(hanging.exists, DEADLINE)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate("p secret\nq\n", DEADLINE)
@@ -154,6 +161,8 @@ def test_a_test_fails_until_the_code_is_mended(directory: Path, fault: str, tmp_
     finally:
         (directory / "scans.py").write_text(source)
     assert passing.returncode == 0 and "1 passed" in passing.stdout, passing
+    if fault != "raise":
+        return
     again = replay(directory, fault, "--as-test", str(tests))
     assert again.returncode == 2 and "exists already" in again.stderr
 

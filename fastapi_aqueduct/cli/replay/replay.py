@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import inspect
 import os
+import signal
 import time
 from asyncio import Runner
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any, Protocol, Self
 
 from ...engine.shape import Shape
+from ...engine.statistics import DeathCause
 from ...engine.wire.packing import copy_of, pack
 from ...engine.workers.environment import make_environment
 from ...engine.workers.starter import share_of_cores
-from ...exceptions import ConfigurationError
+from ...exceptions import ConfigurationError, HandlerTimeout
 from ...flow import Flow
 from ...handler import BaseTaskHandler, form_of
 from ...recording.task_file import TaskFile
@@ -125,18 +129,28 @@ class Replay:
                     if position != self.position and not step.handle_condition(task):
                         progress.note_skipped(name)
                         continue
-                    task = self._visit(name, step, task, loop, progress)
+                    limit = step.handle_timeout if position == self.position and self._has_hung else None
+                    task = self._visit(name, step, task, loop, progress, limit)
         except Exception as exc:
             return exc
         return None
 
-    def _visit(self, name: str, step: FlowStep, task: BaseTask, loop: Runner, progress: Progress) -> BaseTask:
+    @property
+    def _has_hung(self) -> bool:
+        """Whether the task took too long. It gets as long now; any other one may wait at a breakpoint."""
+        error, worker = self.file.metadata["exception"], self.file.metadata["worker"]
+        is_late: bool = error["type"] == f"{HandlerTimeout.__module__}.{HandlerTimeout.__qualname__}"
+        return is_late or bool(worker["cause"] == DeathCause.HANG)
+
+    def _visit(
+        self, name: str, step: FlowStep, task: BaseTask, loop: Runner, progress: Progress, limit: float | None
+    ) -> BaseTask:
         self._become_worker(name, step)
         handler = step.handler
         self._call(handler.on_start, loop)
         try:
             began = time.monotonic()
-            items = _handle(handler, task, loop)
+            items = _handle(handler, task, loop, limit)
             failure = drop_runtime(task, "failure")
             if failure is not None:
                 raise failure
@@ -174,24 +188,70 @@ async def _wait_for(value: Any) -> Any:
     return await value
 
 
-def _handle(handler: BaseTaskHandler, task: BaseTask, loop: Runner) -> int:
-    """Call a handler for one task; return the number of items that it has yielded."""
+def _handle(handler: BaseTaskHandler, task: BaseTask, loop: Runner, limit: float | None) -> int:
+    """Call a handler for one task; return the number of items that it has yielded.
+
+    Raises:
+        HandlerTimeout: It takes longer than ``limit`` seconds; the cause shows where it was.
+        Exception: Raised by the handler.
+    """
     form = form_of(handler)
-    value = handler.handle(task)
-    if form.yields and form.is_async:
-        return loop.run(_count(value))
-    if form.yields:
-        return sum(1 for _ in value)
-    if inspect.isawaitable(value):
+    if form.is_async:
+        return loop.run(_handle_async(handler.handle(task), form.yields, limit))
+    with _interrupted(limit):
+        value = handler.handle(task)
+        if form.yields:
+            return sum(1 for _ in value)
+    if inspect.isawaitable(value):  # of a wrapper
         loop.run(_wait_for(value))
     return 0
 
 
-async def _count(items: Any) -> int:
+async def _handle_async(value: Any, yields: bool, limit: float | None) -> int:
     count = 0
-    async for _ in items:
-        count += 1
+    try:
+        async with asyncio.timeout(limit) as limited:
+            if yields:
+                async for _ in value:
+                    count += 1
+            else:
+                await value
+    except TimeoutError as exc:
+        if not limited.expired():
+            raise
+        raise _timeout(limit) from exc
     return count
+
+
+@contextmanager
+def _interrupted(limit: float | None) -> Iterator[None]:
+    """Raise an exception where the code is when it takes too long."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise _timeout(limit)
+
+    if limit is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        yield
+    except HandlerTimeout as exc:
+        trace = exc.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            if trace.tb_next.tb_frame.f_code is interrupt.__code__:
+                trace.tb_next = None  # a debugger opens where the handler was
+                break
+            trace = trace.tb_next
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _timeout(limit: float | None) -> HandlerTimeout:
+    return HandlerTimeout(f"the handler takes longer than handle_timeout={limit:g} s, as it did")
 
 
 def _travel(task: BaseTask) -> BaseTask:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ...engine.wire.exception_pickle import name_of
+from ...exceptions import HandlerTimeout
 
 _MOST_PACKAGES = 20
 
@@ -90,7 +91,7 @@ class Report:
         self._trace(error)
         recorded = str(metadata.get("exception", {}).get("type"))
         now = name_of(error).removeprefix("builtins.")
-        if recorded == now:
+        if recorded == now or isinstance(error, HandlerTimeout):  # of a plain handler it was the death of its worker
             self._console.print("[red]it still fails[/]")
         else:
             self._console.print(
@@ -102,6 +103,8 @@ class Report:
         self._print("".join(traceback.format_exception(error)).rstrip())
 
     def _debug(self, error: BaseException, has_debugger: bool) -> None:
+        while isinstance(error, HandlerTimeout | TimeoutError) and (error.__cause__ or error.__context__) is not None:
+            error = error.__cause__ or error.__context__ or error  # where a coroutine was
         if has_debugger and error.__traceback__ is not None:
             pdb.post_mortem(error.__traceback__)
 

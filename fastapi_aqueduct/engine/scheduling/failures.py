@@ -58,11 +58,8 @@ class LocalSink:
 
     def put(self, ticket: Ticket, failure: Failure, exception: BaseException) -> str | None:
         """Hand a task to the recorder; see `FailureSink`."""
-        recorder = self._recording.recorder
-        if recorder is None:
-            return None
         decode = partial(self._codec.decode, ticket.content)
-        return recorder.record(FailedTask(self._flow, failure, exception, decode, self._recording))
+        return self._recording.record(FailedTask(self._flow, failure, exception, decode, self._recording))
 
 
 class Failures:
@@ -122,6 +119,7 @@ class Failures:
                 *(f"{WorkerDied.__module__}.{WorkerDied.__qualname__}", str(error), worker.trace()),
                 has_died=True,
                 exit_code=error.exit_code,
+                cause=worker.death_cause(),
                 reason=error.reason,
                 in_hand=in_hand,
             )

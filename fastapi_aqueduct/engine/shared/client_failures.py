@@ -41,11 +41,9 @@ class ClientFailures:
         failure, error, content = unpack_message(payload, SentFailure)
         self._memory.accept(content.blocks)
         try:
-            recorder = self._recording.recorder
-            if recorder is not None:
-                exception = decode_error(error, f"step {failure.step} of flow {self._flow}")
-                decode = partial(self._codec.decode, content)
-                task = FailedTask(self._flow, failure, exception, decode, self._recording)
-                self.recorded.add(failure.number, recorder.record(task))
+            exception = decode_error(error, f"step {failure.step} of flow {self._flow}")
+            decode = partial(self._codec.decode, content)
+            task = FailedTask(self._flow, failure, exception, decode, self._recording)
+            self.recorded.add(failure.number, self._recording.record(task))
         finally:
             self._memory.drop(content.blocks)
