@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...engine.system.cpu import available_cores
 from ...exceptions import StartError
@@ -150,6 +150,13 @@ class Session:
         for place, study in enumerate(measured):
             left = end - time.monotonic()
             await study.measure_workers(max(0.0, left) * (0.6 if place < len(measured) - 1 else 1.0))
+        self._note_dispatch(measured)
+
+    def _note_dispatch(self, measured: Sequence[StepStudy]) -> None:
+        """Take what the API process needs from the loads of the steps, if that is less: many tasks share its work."""
+        known = [self._walk.share(study.name) * study.dispatch for study in measured if study.dispatch is not None]
+        if known and len(known) == len(measured):
+            self._dispatch = min(self._dispatch, sum(known))
 
     def _recommend(self) -> None:
         if self._recommendation is None and (model := self._model()):

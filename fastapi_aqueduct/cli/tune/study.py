@@ -59,6 +59,7 @@ class StepStudy:
         load_time: Seconds from the launch of a worker until it was ready.
         visits: The samples that visited the step.
         streams: Whether it sends items.
+        dispatch: Seconds of processor time of the API process for a task, in a flow of this step; None before a load.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class StepStudy:
         self.streams = False
         self.load_time = 0.0
         self.visits = 0
+        self.dispatch: float | None = None
         self._delay = 1.0  # by what calls take longer than they would on an idle machine
 
     async def measure_sizes(self, tasks: Mapping[int, BaseTask], seconds: float) -> set[int]:
@@ -203,6 +205,7 @@ class StepStudy:
             reason = f"{outcome.failed} tasks failed, the last: {outcome.error}"
             self.plan.end(trial, f"{_words(self.name, trial)}: {reason}")
             return
+        self.dispatch = min(outcome.dispatch, self.dispatch or outcome.dispatch)
         model = FlowModel(
             [self.plan.costs_without_workers()], [[self.name]], outcome.dispatch, self.plan.limits.cores
         )
