@@ -1,12 +1,15 @@
 """The command line of a demonstration: starts a service, tries it, and keeps serving."""
 
 import argparse
+import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable
 
 import httpx
 
+from example_app.operators import OPERATOR, PASSWORD
 from example_app.service import Service, ServiceDied, running_service
 
 
@@ -30,11 +33,13 @@ def main(application: str, description: str, trial: Callable[[Service], bool]) -
 def _demonstrate(application: str, trial: Callable[[Service], bool], port: int, once: bool) -> int:
     passed = False
     try:
-        with running_service(application, port) as service:
+        password = os.environ.get(PASSWORD) or secrets.token_urlsafe(6)
+        with running_service(application, port, {PASSWORD: password}) as service:
             service.wait_until_ready()
             passed = trial(service)
             if not once:
                 print(f"\nThe page:   {service.url}/\nThe API:    {service.url}/docs")
+                print(f"The status: {service.url}/ops/ (user {OPERATOR}, password {password})")
                 print("Ctrl-C stops the service.", flush=True)
                 service.wait(None)
     except KeyboardInterrupt:

@@ -4,13 +4,14 @@ from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import Any, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import EventSourceResponse, FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_fastapi_instrumentator import Instrumentator
 from pydantic import BaseModel
 
 from example_app.logs import configure_logs
+from example_app.operators import check_operator
 from example_app.pictures import NotAPicture, PictureError, PictureTooLarge
 from example_app.pipeline import Line, OcrTask, ReadLine, flow
 from example_app.request_ids import RequestIds
@@ -21,7 +22,7 @@ HERE = Path(__file__).parent
 TIMEOUT = 60.0
 """Seconds for one picture, enough for a queue of large pictures on a small machine."""
 
-PROBES = ["^/ready$", "^/live$", "^/startup$", "^/metrics$"]
+UNCOUNTED = ["^/ready$", "^/live$", "^/startup$", "^/metrics$", "^/ops/"]
 
 
 class StepTime(BaseModel):
@@ -85,8 +86,9 @@ app = FastAPI(
     description="Reads the text of photographed receipts, letters and signs.",
     lifespan=aqueduct.lifespan,
 )
-Instrumentator(excluded_handlers=PROBES).instrument(app).expose(app, include_in_schema=False)
+Instrumentator(excluded_handlers=UNCOUNTED).instrument(app).expose(app, include_in_schema=False)
 app.add_middleware(RequestIds)
+app.include_router(aqueduct.admin, prefix="/ops", dependencies=[Depends(check_operator)])
 app.mount("/static", StaticFiles(directory=HERE / "static"))
 app.mount("/samples", StaticFiles(directory=HERE / "samples"))
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_fastapi_instrumentator import Instrumentator
@@ -11,10 +11,11 @@ from example_app.chat import problems
 from example_app.chat.completions import Completions
 from example_app.chat.pipeline import build_flow
 from example_app.chat.settings import Settings
+from example_app.operators import check_operator
 from fastapi_aqueduct import Aqueduct, Flow
 
 STATIC = Path(__file__).parent / "static"
-PROBES = ["^/ready$", "^/live$", "^/startup$", "^/metrics$"]
+UNCOUNTED = ["^/ready$", "^/live$", "^/startup$", "^/metrics$", "^/ops/"]
 
 
 def build_app(flow: Flow, model: str) -> FastAPI:
@@ -24,14 +25,16 @@ def build_app(flow: Flow, model: str) -> FastAPI:
         flow: Answers the questions.
         model: The name of its model.
     """
+    aqueduct = Aqueduct(flow)
     app = FastAPI(
         title="Chat",
         description="A small language model, through the API of OpenAI.",
-        lifespan=Aqueduct(flow).lifespan,
+        lifespan=aqueduct.lifespan,
     )
-    Instrumentator(excluded_handlers=PROBES).instrument(app).expose(app, include_in_schema=False)
+    Instrumentator(excluded_handlers=UNCOUNTED).instrument(app).expose(app, include_in_schema=False)
     problems.install(app)
     app.include_router(Completions(model).router())
+    app.include_router(aqueduct.admin, prefix="/ops", dependencies=[Depends(check_operator)])
     app.mount("/static", StaticFiles(directory=STATIC))
     app.get("/", include_in_schema=False)(page)
     return app

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from example_app.demo import APPLICATION, Sample, load_samples
+from example_app.operators import PASSWORD
 from example_app.service import Service, running_service
 
 SAMPLES = load_samples()
@@ -27,7 +28,7 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 @pytest.fixture(scope="package")
 def service() -> Iterator[Service]:
     """The service under uvicorn, in a process of its own, ready."""
-    with running_service(APPLICATION, A_FREE_PORT) as service:
+    with running_service(APPLICATION, A_FREE_PORT, {PASSWORD: "secret"}) as service:
         service.wait_until_ready()
         yield service
 

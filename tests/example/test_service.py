@@ -215,3 +215,10 @@ class TestAround:
         assert names == {"ReadLine", "ReadingProgress", "Summary"}
         line = schema["components"]["schemas"]["ReadLine"]
         assert set(line["required"]) == {"text", "score", "box", "number", "of"}
+
+
+def test_only_the_operator_sees_the_status_page(client: httpx.Client) -> None:
+    for auth, status in ((None, 401), (("operator", "guessed"), 401), (("operator", "secret"), 200)):
+        assert client.get("/ops/", auth=auth).status_code == status
+    steps = client.get("/ops/snapshot", auth=("operator", "secret")).json()["flows"][0]["steps"]
+    assert {step["state"] for step in steps} == {"ready"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Annotated
@@ -32,7 +33,7 @@ captions = Flow(
 others = Flow(
     FlowStep(Fragile(), name="fragile"),
     FlowStep(Nap(), name="nap", nprocs=Autoscale(0, 2, idle_after=3)),
-    name="<script>others",
+    name=os.environ.get("STATUS_NAME", "<script>others"),
     memory_limit=64 << 20,
     timing=QUICK,
     mp_start_method="forkserver",
@@ -82,9 +83,10 @@ async def nap(task: Picture) -> str:
 
 
 @app.post("/load")
-async def load(count: int = 400) -> int:
+async def load(count: int = 400, size: int = 0) -> int:
     """Send pictures, some of which fail."""
-    tasks = [captions.process(Picture("no cat", "fail" if number % 20 == 7 else ""), 30) for number in range(count)]
+    fates = ["fail" if number % 20 == 7 else "" for number in range(count)]
+    tasks = [captions.process(Picture("no cat", fate, image=bytes(size)), 30) for fate in fates]
     await asyncio.gather(*tasks, return_exceptions=True)
     return count
 

@@ -25,6 +25,7 @@ class Picture(BaseTask):
     text: str = "a cat"
     fate: str = ""
     gate: str = "gate"
+    image: bytes = b""
     caption: str = field(default="", init=False)
 
 

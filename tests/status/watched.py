@@ -135,10 +135,10 @@ class Watched:
 
 
 @contextmanager
-def watched() -> Iterator[Watched]:
-    """Run the service and a browser."""
+def watched(**variables: str) -> Iterator[Watched]:
+    """Run the service, with more variables of its environment, and a browser."""
     with tempfile.TemporaryDirectory() as name, open_browser() as browser:
-        environment = {"STATUS_DIRECTORY": name}
+        environment = {"STATUS_DIRECTORY": name, **variables}
         with running_service(APPLICATION, 0, environment) as service:
             service.wait_until_ready()
             # Without certificates, which it would read.

@@ -116,8 +116,8 @@ function percent(value) {
 }
 
 function ago(at, now) {
-  const seconds = Math.max(0, now - at);
-  return seconds < 1 ? 'now' : `${duration(Math.round(seconds))} ago`;
+  const seconds = Math.round(Math.max(0, now - at));
+  return seconds < 1 ? 'now' : `${seconds < 120 ? `${seconds} s` : duration(seconds)} ago`;
 }
 
 function count(number, noun) {
@@ -138,6 +138,7 @@ function layOut(shape, steps, width, isNarrow) {
   const heightOf = (name) => BOX.height + (steps.get(name)?.trial ? BOX.trial : 0);
   const boxes = [];
   const arrows = [];
+  const brackets = [];
   const height = (size) => size.above + size.below;
 
   function measure(item) {
@@ -167,14 +168,17 @@ function layOut(shape, steps, width, isNarrow) {
   function placeLine(line, x, y) {
     const { above } = measureLine(line);
     const ends = [];
+    const starts = [];
     for (const item of line) {
       const size = measure(item);
+      starts.push(isNarrow ? y : x);
       ends.push(place(item, x, isNarrow ? y : y + above - size.above));
       if (isNarrow) y += height(size) + BOX.gap;
       else x += size.width + BOX.gap;
     }
     for (let index = 1; index < ends.length; index += 1) {
-      for (const from of ends[index - 1].out) for (const to of ends[index].in) arrows.push({ from, to });
+      const bend = starts[index] - BOX.gap / 2; // between the items, where no box is
+      for (const from of ends[index - 1].out) for (const to of ends[index].in) arrows.push({ from, to, bend });
     }
     return { in: ends[0].in, out: ends[ends.length - 1].out };
   }
@@ -188,6 +192,7 @@ function layOut(shape, steps, width, isNarrow) {
         : { in: [{ x, y: middle }], out: [{ x: x + width, y: middle }] };
     }
     const ends = { in: [], out: [] };
+    if (isNarrow) brackets.push({ x: x + 4, y, height: height(measure(item)) });
     for (const branch of item) {
       const own = measureLine(branch);
       const found = placeLine(branch, isNarrow ? x + BOX.lane : x + (measure(item).width - own.width) / 2, y);
@@ -201,7 +206,7 @@ function layOut(shape, steps, width, isNarrow) {
 
   const size = measureLine(shape);
   placeLine(shape, 1, 1);
-  return { boxes, arrows, width: size.width + 2, height: height(size) + 2 };
+  return { boxes, arrows, brackets, width: size.width + 2, height: height(size) + 2 };
 }
 
 // How many boxes stand one after the other.
@@ -213,10 +218,10 @@ function depthOf(item) {
   return typeof item === 'string' ? 0 : 1 + Math.max(...item.flat().map(depthOf));
 }
 
-function drawArrow({ from, to }, isNarrow) {
+function drawArrow({ from, to, bend }, isNarrow) {
   const path = isNarrow
-    ? `M${from.x} ${from.y}V${(from.y + to.y) / 2}H${to.x}V${to.y - 6}`
-    : `M${from.x} ${from.y}H${(from.x + to.x) / 2}V${to.y}H${to.x - 6}`;
+    ? `M${from.x} ${from.y}V${bend}H${to.x}V${to.y - 6}`
+    : `M${from.x} ${from.y}H${bend}V${to.y}H${to.x - 6}`;
   const tip = isNarrow
     ? `M${to.x} ${to.y - 1}l-4 -7h8z`
     : `M${to.x - 1} ${to.y}l-7 -4v8z`;
@@ -256,7 +261,7 @@ function drawBox(step, { x, y, width }) {
   const group = svg('g');
   group.append(
     svg('rect', { class: boxClass(step), x, y, width, height: BOX.height, rx: 6 }),
-    svg('text', { class: 'name', x: x + 10, y: y + 20 }, cut(step.name, Math.floor(width / 10))),
+    svg('text', { class: 'name', x: x + 10, y: y + 20 }, cut(step.name, Math.floor((width - 60) / 8.5))),
     svg('text', { class: 'quiet', x: right, y: y + 20, 'text-anchor': 'end' }, `v${step.version}`),
   );
   const word = step.change && !step.trial ? `being ${step.change}` : step.state === 'ready' ? '' : step.state;
@@ -322,6 +327,7 @@ function makePicture() {
     const scale = layout.width > room && !isNarrow ? Math.max(0.8, room / layout.width) : 1;
     const size = { width: layout.width * scale, height: layout.height * scale };
     const parts = [
+      ...layout.brackets.map(({ x, y, height }) => svg('path', { class: 'arrow', d: `M${x + 5} ${y}H${x}v${height}h5` })),
       ...layout.arrows.flatMap((arrow) => drawArrow(arrow, isNarrow)),
       ...layout.boxes.filter((box) => steps.has(box.name)).map((box) => drawBox(steps.get(box.name), box)),
     ];
@@ -685,7 +691,7 @@ function makeFlow(first) {
   const figures = makeFigures();
   const picture = makePicture();
   const table = makeStepTable(first);
-  const trials = el('div', { class: 'columns' });
+  const trials = el('div', { class: 'columns trials' });
   const incidents = el('ol', { class: 'log' });
   const refusals = el('ul', { class: 'tally' });
   const recent = el('section', {}, el('h3', {}, 'Recent restarts and errors'), incidents);
