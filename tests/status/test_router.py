@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_aqueduct import Aqueduct, Flow, FlowStep
+from fastapi_aqueduct import Aqueduct, Flow, FlowStep, Jobs
 from fastapi_aqueduct.asgi.status.origin import HEADER, check_origin
 from fastapi_aqueduct.exceptions import ConfigurationError
 
@@ -301,3 +302,14 @@ async def test_a_pipeline_of_several_processes_shows_its_own_numbers() -> None:
             async with flow.steps["check"].canary(Each(raise_if_bad)):
                 while flow.statistics().steps[0].trial is None:
                     await asyncio.sleep(0.01)
+
+
+async def test_jobs_are_counted(tmp_path: Path) -> None:
+    flow = forked(FlowStep(Each(add_one), name="add"), name="adding")
+    jobs = Jobs(tmp_path / "jobs.db")
+    aqueduct = Aqueduct(flow, handle_signals=False, admin_is_public=True, jobs=jobs)
+    app = included(aqueduct)
+    async with aqueduct.run(app), bare_client(app) as client:
+        await (await jobs.submit(Job(number=1)))
+        found = (await client.get("/ops/snapshot")).json()["flows"][0]["jobs"]
+        assert (found["ended"]["completed"], found["pending"]) == (1, {"queued": 0, "running": 0})

@@ -50,7 +50,7 @@ async def read(url: str, has_begun: asyncio.Event) -> list[str]:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn", pytest.param("granian", marks=pytest.mark.long)])
 async def test_an_open_page_holds_up_no_stop(tmp_path: Path, server: str, signum: signal.Signals) -> None:
-    """Two pages are open. Both are told of the end, and the server ends with them.
+    """Two pages are open. Both get the last event, and the server ends with them.
 
     On Ctrl-C gunicorn stops its workers at once, whatever they do.
     """
