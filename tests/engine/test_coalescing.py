@@ -193,7 +193,6 @@ async def read(flow: Flow, task: Page) -> list[Any]:
     return items
 
 
-@pytest.mark.processes
 def test_what_cannot_be_declared() -> None:
     for steps, words in (
         ((FlowStep, {"coalesce_key": "digest", "max_retries": 0}), "has max_retries=0"),
@@ -346,7 +345,6 @@ async def test_a_task_that_follows_takes_no_place_in_the_queue(tmp_path: Path) -
         assert pages.runs == ["first/x", "a/d", "waits/z"]
 
 
-@pytest.mark.processes
 async def test_the_times_of_a_task_that_follows_are_its_own(tmp_path: Path) -> None:
     records: list[TaskRecord] = []
     flow = forked(ocr(), name="shared")
@@ -371,7 +369,6 @@ async def test_the_times_of_a_task_that_follows_are_its_own(tmp_path: Path) -> N
         assert [step.sent_size > 0 for step in steps] == [True, False, False]
 
 
-@pytest.mark.processes
 async def test_a_canary_and_a_shadow_get_runs(tmp_path: Path) -> None:
     """A shadow gets one copy of a run, and a comparison counts the run once."""
     async with running(forked(ocr())) as flow:
@@ -401,7 +398,6 @@ async def test_a_canary_and_a_shadow_get_runs(tmp_path: Path) -> None:
         await is_empty(flow)
 
 
-@pytest.mark.processes
 async def test_tasks_of_several_api_processes_share_runs(tmp_path: Path) -> None:
     """Each gets its own answer, also when the process with the first task goes."""
     flows = [forked(ocr(owned), name="pages", queue_size=1) for _ in range(2)]
@@ -437,7 +433,6 @@ ENDINGS = (
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
-@pytest.mark.processes
 async def test_no_block_is_left(size: int, tmp_path: Path) -> None:
     """However a run ends; one flow for all endings, as each must leave nothing."""
     flow = forked(ocr(), stamp())
