@@ -55,7 +55,8 @@ class FlowStep:
         max_retries: How often a task runs again, alone, after the death of the worker that held it; 0 for a step that
             must run at most once. Calls that ran side by side (``continuous``, ``concurrency``) run again together
             first. With 0, an exception from a batch fails the whole batch; otherwise the batch runs
-            again one by one, and only the task that raises fails. A task that carries a field shared with
+            again one by one, and only the task that raises fails; a batch that has run out of memory runs again in
+            halves, and the worker remembers how many tasks have fitted. A task that carries a field shared with
             ``share_value`` never runs again, because its input may be half changed.
         handle_timeout: Seconds that one call of ``handle`` may take; one turn of a generator, from ``yield`` to
             ``yield``; one round of `BaseTaskHandler.rounds`. The stack of a worker that takes longer is logged, and the

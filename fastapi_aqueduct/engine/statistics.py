@@ -186,6 +186,8 @@ class WorkerStatistics:
         problem: What is wrong with its model, as `BaseTaskHandler.check` has said; empty while nothing is.
         hanging_for: Seconds for which it has been in a call of the handler whose tasks have ended without an answer; 0
             while that may be normal.
+        batch_ceiling: The most tasks that its calls get, because larger batches have run out of memory; 0 while none
+            has.
     """
 
     pid: int | None
@@ -197,6 +199,7 @@ class WorkerStatistics:
     role: WorkerRole = WorkerRole.SERVING
     problem: str = ""
     hanging_for: float = 0.0
+    batch_ceiling: int = 0
 
 
 @dataclass(frozen=True)
@@ -320,6 +323,11 @@ class StepStatistics:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the models of these workers, one text for each that is unhealthy."""
         return tuple(worker.problem for worker in self._serving() if worker.problem)
+
+    @property
+    def batch_ceiling(self) -> int:
+        """The lowest `WorkerStatistics.batch_ceiling` of these workers; 0 while none has one."""
+        return min((worker.batch_ceiling for worker in self._serving() if worker.batch_ceiling), default=0)
 
     def _serving(self) -> list[WorkerStatistics]:
         return [

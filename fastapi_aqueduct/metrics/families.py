@@ -162,6 +162,12 @@ _OF_STEPS = (
         "Time for which a batch waited for more tasks while a worker was idle",
         "histograms.batch_delay",
     ),
+    Family(
+        _GAUGE,
+        "aqueduct_batch_ceiling",
+        "Tasks that calls get at most because larger batches have run out of memory, else 0",
+        "batch_ceiling",
+    ),
     Family(_COUNTER, "aqueduct_task_retries", "Tasks tried again after the death of a worker", "retries"),
     Family(_COUNTER, "aqueduct_tasks_coalesced", "Tasks that shared the run of another one", "coalesced"),
     Family(_COUNTER, "aqueduct_worker_restarts", "Workers replaced after their death", "restarts_by_cause", "cause"),

@@ -6,6 +6,7 @@ a task before it calls `Worker.close_batch`: a reference that stays counts as us
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -14,9 +15,11 @@ from typing import Any
 
 from ...handler import BaseTaskHandler
 from ...task import BaseTask
+from ..wire.ceiling_report import CeilingReport
 from ..wire.codec import new_tuple
 from ..wire.failures import encode_error
-from ..wire.frames import FRAME_BUDGET, Batch, Envelope
+from ..wire.frames import FRAME_BUDGET, Batch, Envelope, Kind
+from .batch_ceiling import BatchCeiling, is_out_of_memory
 from .hand import log_unheard
 from .return_check import ReturnCheck
 from .rounds import BatchHand
@@ -45,6 +48,8 @@ class PlainRunner:
         self._check = check
         self.hand = BatchHand(worker)
         self._has_gap = False
+        self._ceiling = BatchCeiling()
+        self._shortage = ""  # what the last call that has failed has said of memory
         self._context: Context | None = None  # a call runs in a copy of it; None: no variables travel with tasks
 
     def run(self) -> None:
@@ -80,14 +85,22 @@ class PlainRunner:
         if size == 1:
             answers = [self._run_alone(envelope) for envelope in envelopes]
         else:
-            answers = []
-            for start in range(0, len(envelopes), size or len(envelopes)):
-                answers += self._run_together(envelopes[start : start + size] if size else envelopes)
+            answers = self._run_calls(envelopes, size or len(envelopes))
         if self._has_gap:
             self._has_gap = False
             answers = [answer for answer in answers if answer is not None]
         self._worker.close_batch(envelopes, answers)
         return new_tuple(Batch, (answers, time.monotonic() - started, 0, number))
+
+    def _run_calls(self, envelopes: list[Envelope], size: int) -> list[Any]:
+        """Answer tasks in calls of at most ``size``, and of no more than have fitted into memory."""
+        answers: list[Any] = []
+        start = 0
+        while start < len(envelopes):
+            most = min(size, self._ceiling.most or size)
+            answers += self._run_together(envelopes[start : start + most])
+            start += most
+        return answers
 
     def _run_together(self, envelopes: list[Envelope]) -> list[Envelope | None]:
         """Answer the tasks of one call of the handler; None for those that were answered during the call."""
@@ -102,12 +115,21 @@ class PlainRunner:
         failure = self._handle(tasks) if tasks else b""
         hand.tasks = ()
         is_untouched = not hand.entries or not hand.has_spoken()
+        is_short = bool(failure and self._shortage and len(tasks) > 1)
+        if is_short:
+            self._note_shortage(len(tasks))
+        elif self._ceiling.most and not failure:
+            self._note_success(len(tasks))
         if failure and len(tasks) > 1 and is_untouched and worker.may_run_again(envelopes):
-            # One bad input must not fail the others of its batch: each runs again, alone, from an untouched copy.
+            # One bad input must not fail the others of its batch: each runs again, alone, from an untouched copy. A
+            # batch that is too large for the memory runs again in halves.
             for task in tasks:
                 pop_failure(task)
             hand.close()
             del tasks, decoded
+            if is_short:
+                gc.collect()  # frames of the handler in a cycle would keep what they have allocated
+                return self._run_calls(envelopes, len(envelopes))
             return [self._run_alone(envelope) for envelope in envelopes]
         answered = self._close_hand()
         return [
@@ -133,6 +155,19 @@ class PlainRunner:
             return None
         return worker.encode(envelope, task, failure)
 
+    def _note_shortage(self, size: int) -> None:
+        self._ceiling.note_shortage(size)
+        self._report(CeilingReport(self._ceiling.most, size, self._shortage))
+
+    def _note_success(self, size: int) -> None:
+        before = self._ceiling.most
+        self._ceiling.note_success(size)
+        if self._ceiling.most != before:
+            self._report(CeilingReport(self._ceiling.most))
+
+    def _report(self, report: CeilingReport) -> None:
+        self._worker.channel.send(Kind.CEILING, report.pack())
+
     def _close_hand(self) -> set[int]:
         """Return the ids of the tasks that were answered during the call."""
         answered = self.hand.close()
@@ -153,6 +188,7 @@ class PlainRunner:
                 raise
             if self.hand.are_finished(tasks):
                 log_unheard(self._handler, exc)
+            self._shortage = f"{type(exc).__name__}: {exc}" if is_out_of_memory(exc) else ""
             return encode_error(exc)
         if self._worker.channel.is_closed:
             sys.exit()  # a child that the handler has forked, which would be a second worker

@@ -63,6 +63,7 @@ class Kind(IntEnum):
     FULL = 12  # it waits for shared memory
     CHECKED = 28  # what is wrong with the model, as text; empty if nothing is
     LOG = 18  # a log record of user code
+    CEILING = 29  # how many tasks of one call fit into its memory; see `CeilingReport`
     DROPPED = 19  # how many log records it has dropped since the last such frame
     # between a pipeline process and an API process, beside some of those above
     STATUS = 20  # statistics, pickled

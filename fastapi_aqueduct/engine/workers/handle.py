@@ -75,6 +75,7 @@ class WorkerHandle:
         ready_at: When it became ready, on the clock of ``time.monotonic``; 0 before.
         log_levels: The levels of loggers that it was last sent.
         environment: As given.
+        batch_ceiling: The most tasks that its calls get, as it has reported; 0: as many as the step allows.
         on_unneeded: Called with this worker when it retires and a task has ended after which no caller waits for it.
     """
 
@@ -112,6 +113,7 @@ class WorkerHandle:
         self.launched_at = time.monotonic()
         self.ready_at = 0.0
         self.environment = environment
+        self.batch_ceiling = 0
         self.on_unneeded: Callable[[WorkerHandle], None] = lambda worker: None
         self._level_watch = level_watch
         self.log_levels = None if level_watch is None else level_watch.current()
@@ -349,7 +351,7 @@ class WorkerHandle:
         hanging_for = now - self.hanging_since() if self.state is WorkerState.READY else 0.0
         return WorkerStatistics(
             *(self.pid or None, self.state, in_flight, self.index, self.version, device_id, self.role),
-            *(self.health.problem, hanging_for if hanging_for >= hang_limit else 0.0),
+            *(self.health.problem, hanging_for if hanging_for >= hang_limit else 0.0, self.batch_ceiling),
         )
 
     def _end_slow_start(self) -> None:

@@ -23,6 +23,7 @@ from ..incidents import describe_error
 from ..statistics import DeathCause, IncidentKind, WorkerState
 from ..system.process_memory import OutOfMemory
 from ..timing import DEFAULT_TIMING, Timing
+from ..wire.ceiling_report import CeilingReport
 from ..wire.failures import unpack_failure
 from ..wire.frames import Kind, ProtocolError
 from .changes import Changes
@@ -255,6 +256,8 @@ class Supervisor:
                     self.logs.note_dropped(pool, payload)
                 elif kind is Kind.CHECKED:
                     self._on_checked(pool, worker, payload.decode("utf-8", "replace"))
+                elif kind is Kind.CEILING:
+                    self._on_ceiling(worker, CeilingReport.unpack(payload))
                 elif kind is Kind.FAILED:
                     worker.failed_in, worker.failure = unpack_failure(payload, f"{worker.name} in flow {self._name}")
                 elif kind is not Kind.READY:
@@ -287,6 +290,18 @@ class Supervisor:
         else:
             message = "the model of a worker of %s in flow %s (pid %d) is healthy again"
             log.warning(message, worker.name, self._name, worker.pid)
+
+    def _on_ceiling(self, worker: WorkerHandle, report: CeilingReport) -> None:
+        worker.batch_ceiling = report.most
+        where = (worker.name, self._name, worker.pid)
+        if report.size:
+            message = (
+                "a worker of %s in flow %s (pid %d) has run out of memory with a batch of %d tasks (%s): its calls get "
+                "%d at most for now"
+            )
+            log.warning(message, *where, report.size, report.reason, report.most)
+        elif not report.most:
+            log.info("a worker of %s in flow %s (pid %d) gets full batches again", *where)
 
     def _on_ready(self, pool: Pool, slot: Slot, worker: WorkerHandle) -> None:
         pool.note_ready(worker)

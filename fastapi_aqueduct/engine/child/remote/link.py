@@ -34,6 +34,7 @@ MAX_PULL_TIME = 5.0
 """Seconds between two reports where calls run side by side."""
 
 _LOGS = frozenset({Kind.LOG, Kind.DROPPED})
+_STATES = frozenset({Kind.CHECKED, Kind.CEILING})
 
 
 class FailedStart(AqueductError):
@@ -163,16 +164,16 @@ class Link:
         return False
 
     def _accept(self, report: Report) -> Report:
-        """Ask for the next report, and forward the log records and checks of this one."""
+        """Ask for the next report, and forward the log records, checks and ceilings of this one."""
         if not report.has_ended:
             self._pull()
         channel = self._worker.channel
         for kind, payload in report.frames:
             if kind in _LOGS:
                 channel.post(kind, payload)
-            elif kind is Kind.CHECKED:
+            elif kind in _STATES:
                 channel.send(kind, payload)
-        passed = _LOGS | {Kind.CHECKED}
+        passed = _LOGS | _STATES
         return report._replace(frames=[frame for frame in report.frames if frame[0] not in passed])
 
     def _pull(self) -> None:
