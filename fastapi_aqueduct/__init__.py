@@ -64,12 +64,14 @@ if TYPE_CHECKING:
         TaskNotPicklable,
         TaskTimeout,
         TaskTooLarge,
+        TenantOverShare,
         TooManyJobs,
         UnknownModel,
         UnknownStep,
         UsageError,
         WorkerDied,
     )
+    from .fair_share import FairShare
     from .flow import Flow, FlowState, FlowStream
     from .function import in_worker
     from .handler import BaseTaskHandler
@@ -77,7 +79,7 @@ if TYPE_CHECKING:
     from .jobs.status import JobItem, JobState, JobStatus
     from .logger import log
     from .model_pool import ModelPool
-    from .params import FormField, PartLimits, RawUpload, Sha256, Upload, UploadInfo
+    from .params import FormField, PartLimits, RawUpload, Sha256, TaskField, Upload, UploadInfo
     from .placement.ray_actor import RayActor
     from .recording.recorder import Recorder
     from .reports import Progress, TaskPair
@@ -106,6 +108,7 @@ __all__ = [
     "ConfigurationError",
     "Cost",
     "DeadlineUnreachable",
+    "FairShare",
     "Flow",
     "FlowDep",
     "FlowError",
@@ -157,10 +160,12 @@ __all__ = [
     "StoreFull",
     "StoreInUse",
     "StreamingFunction",
+    "TaskField",
     "TaskNotPicklable",
     "TaskPair",
     "TaskTimeout",
     "TaskTooLarge",
+    "TenantOverShare",
     "TooManyJobs",
     "UnknownModel",
     "UnknownStep",
@@ -206,6 +211,7 @@ _MODULES = {
     "task_context": "context",
     "Cost": "cost",
     "freeze_support": "engine.workers.interpreter",
+    "FairShare": "fair_share",
     "Flow": "flow",
     "FlowState": "flow",
     "FlowStream": "flow",
@@ -236,6 +242,7 @@ _MODULES = {
     "Progress": "reports",
     "RawUpload": "params",
     "Sha256": "params",
+    "TaskField": "params",
     "Upload": "params",
     "UploadInfo": "params",
 }

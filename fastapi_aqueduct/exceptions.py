@@ -42,6 +42,7 @@
         ├── WorkerDied                      the worker that held the task died
         └── Overloaded                      refused now; a later try may succeed
             ├── QueueFull
+            ├── TenantOverShare         the tenant has its share of the queue
             ├── ArenaFull
             │   └── TaskTooLarge        the task can never fit
             ├── DeadlineUnreachable     the queue, or a start, is too long for the task's deadline
@@ -300,6 +301,14 @@ class Overloaded(FlowError):
 
 class QueueFull(Overloaded):
     """The queue of the first step is full: try later, add workers, or raise ``Flow(queue_size=...)``."""
+
+
+class TenantOverShare(Overloaded):
+    """The tenant has as many tasks in the queue as it may: try later, or raise ``FairShare(queue_share=...)``.
+
+    Tasks of other tenants are accepted, so the response is 429 and not 503. The message does not name the tenant, which
+    may be a secret.
+    """
 
 
 class ArenaFull(Overloaded):

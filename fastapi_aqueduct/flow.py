@@ -40,6 +40,7 @@ from .engine.system.process_memory import default_memory_limit
 from .engine.timing import DEFAULT_TIMING, Timing
 from .engine.trial import ShadowControl, TrialControl
 from .exceptions import InvalidArgument
+from .fair_share import FairShare
 from .handler import BaseTaskHandler
 from .metrics.collect import Collector
 from .metrics.export import Exporter
@@ -72,6 +73,8 @@ class Flow:
             is full, the steps before it get no tasks; while that of the first step is full, `process` waits and
             HTTP requests are refused.
         queue_priorities: Number of priority levels; see `BaseTask.priority`. A waiting task rises by one each second.
+        fair: How tenants share the flow, as a `FairShare`: whose tasks go next when many wait, and how many of one
+            tenant may wait. It counts for the first step: later steps work in the order in which tasks pass it.
         mp_start_method: ``"spawn"`` or ``"forkserver"``. ``"fork"`` is refused: a server has threads and an event
             loop, and a fork copies them in an unusable state.
         memory_limit: Bytes of shared memory of the flow; default: half of the memory of the machine or container.
@@ -107,6 +110,7 @@ class Flow:
         *steps: Part,
         queue_size: int | None = None,
         queue_priorities: int = 1,
+        fair: FairShare | None = None,
         mp_start_method: Literal["spawn", "forkserver", "fork"] = "spawn",
         memory_limit: int | None = None,
         start_timeout: float = DEFAULT_START_TIMEOUT,
@@ -142,6 +146,7 @@ class Flow:
             *(template, stop_timeout),
             shape=self._shape,
             recording=self._recording,
+            fair=fair,
         )
         self._configuration = Configuration(options, self._steps)
         self._lifecycle = Lifecycle(self._configuration, LocalEngine.build)
@@ -192,6 +197,11 @@ class Flow:
         """
         is_stopped = self._lifecycle.state is FlowState.STOPPED
         return self._configuration.preview() if is_stopped else self._configuration.settings
+
+    @property
+    def fair(self) -> FairShare | None:
+        """How tenants share the flow; None if they do not."""
+        return self._configuration.options.fair
 
     @property
     def steps(self) -> Steps:
@@ -425,7 +435,9 @@ class Flow:
         """Give a step another number of workers; see `Step.scale`."""
         await self._lifecycle.running_engine(counts=False).resize(position, size)
 
-    def check_entry(self, priority: int = 0, timeout_sec: float = 5.0) -> None:
+    def check_entry(
+        self, priority: int = 0, timeout_sec: float = 5.0, task: BaseTask | None = None
+    ) -> None:
         """Refuse a task that would have to wait for a place now, or would miss its deadline.
 
         A server calls this before it reads the body of a request. `process` waits where this refuses.
@@ -433,15 +445,18 @@ class Flow:
         Args:
             priority: Priority of the task.
             timeout_sec: Seconds in which its answer must come.
+            task: The task, or another one of its class with the fields that are known already: a flow with ``fair``
+                reads the tenant from it, if it can.
 
         Raises:
             NotRunningError: The flow is not running.
             StepUnavailable: A step has no ready worker.
             QueueFull: The queue of the first step is full.
+            TenantOverShare: The tenant has as many tasks in the queue as it may; see `FairShare`.
             DeadlineUnreachable: At the measured rate, or because a step is asleep and has to start, the task would take
                 longer than ``timeout_sec``. The step is woken.
         """
-        self._lifecycle.running_engine().check_entry(priority, timeout_sec)
+        self._lifecycle.running_engine().check_entry(priority, timeout_sec, task)
 
     @property
     def memory_limit(self) -> int:

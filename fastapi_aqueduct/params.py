@@ -64,6 +64,26 @@ class UploadInfo(NamedTuple):
     sha256: str | None = None
 
 
+class TaskField:
+    """Marks a parameter whose value is a field of the task: ``tenant: Annotated[str, Depends(key), TaskField()]``.
+
+    For what the server knows of a request and a client must not choose, above all the tenant and the ``priority``. In a
+    function with `flow_endpoint` the field has the name of the parameter, and is set before the task is admitted and
+    before the body is read. A parameter of this name in the constructor of the task gets the value too, and is none of
+    the request.
+
+        @app.post("/ocr")
+        @flow_endpoint(flow)
+        async def ocr(task: Scan, tenant: Annotated[str, Depends(tenant_of), TaskField()]) -> Lines: ...
+
+    In the constructor of a task it marks a parameter that the task keeps under this name, so that ``priority`` counts
+    before the body is read as well.
+    """
+
+    def __repr__(self) -> str:
+        return "TaskField()"
+
+
 class ParameterOptions(TypedDict, total=False):
     """What a value of a request must be, and how it is described in OpenAPI.
 

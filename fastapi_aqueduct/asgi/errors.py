@@ -26,6 +26,7 @@ from ..exceptions import (
     StoreFull,
     TaskTimeout,
     TaskTooLarge,
+    TenantOverShare,
     WorkerDied,
     reason_of,
 )
@@ -90,6 +91,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     # Only logs show this one; the status is that of nginx for it.
     ClientDisconnect: Answer(499, "The client closed the connection."),
     TaskTooLarge: Answer(413, "The request is larger than the service can process."),
+    TenantOverShare: Answer(429, "Too many of your requests are waiting; try again later.", retry_after=True),
     Overloaded: Answer(503, BUSY, retry_after=True),
     NotRunningError: Answer(503, BUSY, retry_after=True),
     WorkerDied: Answer(503, "The process that worked on the request has ended."),

@@ -19,6 +19,8 @@ from ..flow import Flow
 from ..logger import log
 from ..params import no_parameter
 from ..task import BaseTask
+from .binding.parameters import typed_signature
+from .binding.task_fields import task_fields_in
 from .binding.uploads import BodyBinding, body_bindings
 from .dependencies import GivenFlow
 from .endpoints.stream_endpoint import StreamEndpoint
@@ -65,6 +67,8 @@ class RouteCheck:
                 f"{name} at {path}: an endpoint of a websocket cannot get a task of its request; use FlowDep: take "
                 "`flow: FlowDep` and call `await flow.process(task)`, or iterate over `flow.stream(task)`"
             )
+        if not is_ours and function is getattr(route, "endpoint", None):
+            _check_no_task_field(path, name, function)
         endpoint, _ = getattr(function, "__flow_endpoint__", (None, None))
         if isinstance(endpoint, StreamEndpoint) and not hasattr(route, "dependant"):
             raise ConfigurationError(
@@ -141,6 +145,20 @@ def _check_body(route: BaseRoute, path: str) -> None:
             f"the endpoint at {path} has a parameter with UploadTo, which gets the whole body, so "
             f"{' and '.join(others)} cannot come from the body too; several uploads, and fields beside them, are "
             "parameters of a task: use flow_endpoint"
+        )
+
+
+def _check_no_task_field(path: str, name: str, function: Any) -> None:
+    """Refuse a mark that nothing reads."""
+    try:
+        found = task_fields_in(typed_signature(function))
+    except (TypeError, ValueError):  # an ASGI application, or another object without a signature
+        return
+    if found:
+        raise ConfigurationError(
+            f"{name} at {path}: {found[0]} has TaskField(), which sets a field of the task of a function with "
+            "@flow_endpoint, and this function has none; with FlowTask() put the parameter into the constructor of the "
+            "task, or set the field before the task is processed"
         )
 
 

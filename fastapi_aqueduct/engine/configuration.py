@@ -160,6 +160,8 @@ def _numbers_of_flow(options: EngineOptions) -> dict[str, Number]:
     """List the numbers of a flow under the names of its arguments."""
     numbers = {_ARGUMENTS.get(name, name): number for name, number in numbers_of(EngineOptions).items()}
     timeout = numbers.pop("timeout_sec")
+    if options.fair is None:
+        del numbers["fair.queue_share"]  # a share alone does not say whose it is
     if options.timeout_sec is not None:
         numbers["timeout_sec"] = replace(timeout, words=(), default=DEFAULT_CALL_TIMEOUT)
     return numbers

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple, SupportsFloat
 
 from ..exceptions import ConfigurationError, InvalidArgument, MPStartMethodValueError, got
+from ..fair_share import FairShare
 from ..step import FlowStep, Part
 from .marks import make_markers
 from .options import EngineOptions, StartMethod
@@ -161,6 +162,15 @@ def check_options(options: EngineOptions) -> None:
         raise ConfigurationError(f"timeout_sec must not be negative, got {options.timeout_sec}")
     _check_context(options.name, options.context)
     _check_init(options.name, options.worker_init)
+    if options.fair is not None and not isinstance(options.fair, FairShare):
+        raise InvalidArgument(
+            f'fair of flow {options.name} must be a FairShare, such as FairShare("tenant"), {got(options.fair)}'
+        )
+    if options.fair is not None and options.shape and not isinstance(options.shape[0], str):
+        raise ConfigurationError(
+            f"fair of flow {options.name} is for the queue of its first step, and the flow begins with a group of "
+            "steps: put a step before the group"
+        )
     if options.template is not None:
         _check_template(options.name, options.template, options)
 

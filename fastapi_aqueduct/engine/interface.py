@@ -75,7 +75,7 @@ class Engine(Protocol):
             guard: Makes a context for the call, given a function that cancels it in any thread.
         """
 
-    def check_entry(self, priority: int, timeout: float) -> None:
+    def check_entry(self, priority: int, timeout: float, task: BaseTask | None) -> None:
         """Refuse a task that would have to wait for a place or would miss its deadline; see `Flow.check_entry`."""
 
     def expect(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap) -> Arrival:

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..fair_share import FairShare
 from ..reports import Subscriber
 from ..step import FlowStep
 from .recorder import Recording
@@ -57,6 +58,7 @@ class EngineOptions:
         timeout_sec: Seconds in which the call of the function behind the flow must be answered; None: it has none.
         shape: Which steps run one after the other, and which side by side; empty: all one after the other.
         recording: Has the recorder of tasks that fail, if there is one.
+        fair: How tenants share it; None: they do not.
     """
 
     name: str
@@ -80,3 +82,4 @@ class EngineOptions:
     timeout_sec: float | None = None
     shape: Shape = ()
     recording: Recording = field(default_factory=Recording)
+    fair: FairShare | None = None

@@ -8,6 +8,7 @@ from typing import Any
 from ..task import BaseTask
 from .marks import NO_MARKS, Marker, Marks
 from .shape import Branch, Group, Shape, compile_shape, indices, is_flat
+from .tenants import TenantReader
 
 START = -1
 """The step before the first."""
@@ -26,19 +27,27 @@ class Route:
     Args:
         conditions: ``handle_condition`` of every step, in the order of the steps.
         markers: What reads the marks of the tasks of each step, None for a step without; empty: no step has any.
+        tenants: Reads the tenants of the tasks that visit the first step; None where they do not matter.
 
     Attributes:
         has_marks: Whether `marks` is to be asked.
         first: The steps that a task may visit first if it meets all conditions.
         before: For each step those that a task has left behind when it gets there.
         behind: For each step those that a task may visit later.
+        tenants: As given.
     """
 
-    def __init__(self, conditions: Sequence[Condition], markers: Sequence[Marker | None] = ()) -> None:
+    def __init__(
+        self,
+        conditions: Sequence[Condition],
+        markers: Sequence[Marker | None] = (),
+        tenants: TenantReader | None = None,
+    ) -> None:
         self._conditions = conditions
         self._count = len(conditions)
         self._markers = markers
-        self.has_marks = bool(markers)
+        self.has_marks = bool(markers) or tenants is not None
+        self.tenants = tenants
         steps = range(self._count)
         self.first: Sequence[int] = steps[:1]
         self.before: Sequence[Sequence[int]] = [steps[:index] for index in steps]
@@ -74,14 +83,15 @@ class Route:
             task: The task.
 
         Raises:
-            ConfigurationError: A value of the task is none that can be a key or a cost.
+            ConfigurationError: A value of the task is none that can be a key, a cost or a tenant.
             Exception: Raised by a function of the user.
         """
         return self._marks_at(step, task).pack() if self.has_marks and step != FINISHED else b""
 
     def _marks_at(self, step: int, task: BaseTask) -> Marks:
-        marker = self._markers[step]
-        return NO_MARKS if marker is None else marker.read(task)
+        marker = self._markers[step] if self._markers else None
+        marks = NO_MARKS if marker is None else marker.read(task)
+        return self.tenants.mark(marks, task) if self.tenants is not None and step == 0 else marks
 
     def leads(self, step: int, following: int) -> bool:
         """Tell whether a task may go from one step to another.
@@ -127,13 +137,20 @@ class BranchedRoute(Route):
         conditions: As for `Route`.
         markers: As for `Route`.
         shape: The shape of the flow.
+        tenants: As for `Route`.
 
     Attributes:
         whole: The whole flow.
     """
 
-    def __init__(self, conditions: Sequence[Condition], markers: Sequence[Marker | None], shape: Shape) -> None:
-        super().__init__(conditions, markers)
+    def __init__(
+        self,
+        conditions: Sequence[Condition],
+        markers: Sequence[Marker | None],
+        shape: Shape,
+        tenants: TenantReader | None = None,
+    ) -> None:
+        super().__init__(conditions, markers, tenants)
         self.whole = compile_shape(shape)
         self._following: dict[int | Group, tuple[int | Group, ...]] = {}
         self._inside = 0
@@ -258,18 +275,24 @@ class BranchedRoute(Route):
             following |= element.steps
 
 
-def make_route(conditions: Sequence[Condition], markers: Sequence[Marker | None] = (), shape: Shape = ()) -> Route:
+def make_route(
+    conditions: Sequence[Condition],
+    markers: Sequence[Marker | None] = (),
+    shape: Shape = (),
+    tenants: TenantReader | None = None,
+) -> Route:
     """Return the route of a flow.
 
     Args:
         conditions: As for `Route`.
         markers: As for `Route`.
         shape: The shape of the flow; empty if all steps run one after the other.
+        tenants: As for `Route`.
     """
     steps = range(len(conditions))
     if is_flat(shape) and not any(shares_runs(markers, step) for step in steps):
-        return Route(conditions, markers)
-    return BranchedRoute(conditions, markers, shape or tuple([str(step) for step in steps]))
+        return Route(conditions, markers, tenants)
+    return BranchedRoute(conditions, markers, shape or tuple([str(step) for step in steps]), tenants)
 
 
 def shares_runs(markers: Sequence[Marker | None], step: int) -> bool:

@@ -90,9 +90,9 @@ class InlineEngine(LocalEngine):
         """Send a task through the steps from a thread without an event loop."""
         super().process_blocking(task, self._limit(timeout), guard)
 
-    def check_entry(self, priority: int, timeout: float) -> None:
+    def check_entry(self, priority: int, timeout: float, task: BaseTask | None) -> None:
         """Refuse a task that would have to wait for a place or would miss its deadline."""
-        super().check_entry(priority, self._limit(timeout))
+        super().check_entry(priority, self._limit(timeout), task)
 
     def _limit(self, timeout: float) -> float:
         return timeout if self.has_time_limits else LONGEST_TIMEOUT

@@ -45,6 +45,11 @@ class FormFields:
     def __bool__(self) -> bool:
         return bool(self._fields)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the parameters."""
+        return [field.name for field in self._fields]
+
     async def read(self, form: FormData) -> tuple[dict[str, Any], list[Any]]:
         """Read and validate the values of a form.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, get_origin
 
 from fastapi.exceptions import RequestValidationError
@@ -11,15 +12,19 @@ from starlette.requests import Request
 
 from ...exceptions import ConfigurationError
 from ...flow import Flow
-from ...task import BaseTask
+from ...task import BaseTask, checked_priority
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules
 from ..body.parts import Received, UploadPart
 from .form import FormFields
 from .parameters import constructor_parameters, is_info, takes_list, upload_part, wants_sha256
+from .task_fields import PRIORITY, is_task_field, set_field
 from .uploads import BodyBinding, Uploads, check_entry
 
 T = TypeVar("T", bound=BaseTask)
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""No fields."""
 
 
 class TaskFactory(Generic[T]):
@@ -29,6 +34,7 @@ class TaskFactory(Generic[T]):
         task_type: The class of the tasks; a generic one with its arguments.
         rules: Rules for the body.
         timeout: Seconds that the flow has for a task; None for one that may wait, whatever waits before it.
+        given: Fields of the task that the endpoint sets. Parameters of these names are none of the request.
 
     Attributes:
         task_type: The class of the tasks.
@@ -40,10 +46,14 @@ class TaskFactory(Generic[T]):
         ConfigurationError: A request cannot provide a parameter of the constructor.
     """
 
-    def __init__(self, task_type: type[T], rules: BodyRules, timeout: float | None) -> None:
+    def __init__(
+        self, task_type: type[T], rules: BodyRules, timeout: float | None, given: Collection[str] = ()
+    ) -> None:
         self.task_type: type[T] = get_origin(task_type) or task_type
         self._timeout = timeout
         parameters = constructor_parameters(task_type)
+        self._has_priority = PRIORITY in parameters and is_task_field(parameters[PRIORITY])
+        self._into_constructor = frozenset(name for name in given if parameters.pop(name, None) is not None)
         parts = {name: part for name, item in parameters.items() if (part := upload_part(item)) is not None}
         infos = {name: item for name, item in parameters.items() if is_info(item)}
         rest = [item for name, item in parameters.items() if name not in parts and name not in infos]
@@ -94,13 +104,19 @@ class TaskFactory(Generic[T]):
         task, _ = await self.make_with(request, flow, arguments, None)
         return task
 
-    def make_at_once(self, flow: Flow, arguments: dict[str, Any]) -> T:
-        """Make a task without an upload, as `make` does."""
-        check_entry(flow, self.task_type.priority, self._timeout)
-        return self.task_type(**arguments)
+    def make_at_once(self, flow: Flow, arguments: dict[str, Any], given: Mapping[str, Any] = NOTHING) -> T:
+        """Make a task without an upload, as `make_with` does."""
+        draft = self._draft(flow, arguments, given)
+        check_entry(flow, self._priority(arguments, given), self._timeout, draft)
+        return self._construct(arguments, given) if given else self.task_type(**arguments)
 
     async def make_with(
-        self, request: Request, flow: Flow, arguments: dict[str, Any], fields: FormFields | None
+        self,
+        request: Request,
+        flow: Flow,
+        arguments: dict[str, Any],
+        fields: FormFields | None,
+        given: Mapping[str, Any] = NOTHING,
     ) -> tuple[T, dict[str, Any]]:
         """Make a task, as `make` does, with values that the endpoint needs beside it.
 
@@ -109,17 +125,42 @@ class TaskFactory(Generic[T]):
             flow: The flow of the task.
             arguments: The parameters that are not in the body.
             fields: Fields of the form that the endpoint itself needs.
+            given: Fields of the task that the endpoint sets.
 
         Returns:
             The task, and the values of ``fields``.
         """
         if not self.uploads.parts:
-            return self.make_at_once(flow, arguments), {}
-        received = await self.uploads.receive(request, flow, self.task_type.priority, self._timeout)
-        return await self._build(received, arguments, fields)
+            return self.make_at_once(flow, arguments, given), {}
+        priority, draft = self._priority(arguments, given), self._draft(flow, arguments, given)
+        received = await self.uploads.receive(request, flow, priority, self._timeout, draft)
+        return await self._build(received, arguments, fields, given)
+
+    def _priority(self, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> int:
+        if PRIORITY in given:
+            return checked_priority(given[PRIORITY])
+        return checked_priority(arguments[PRIORITY]) if self._has_priority else self.task_type.priority
+
+    def _draft(self, flow: Flow, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> T | None:
+        """Return a task with the fields that are known before the body is read; None where they do not matter."""
+        if flow.fair is None:
+            return None
+        tenant = flow.fair.tenant
+        if self.fields and (not isinstance(tenant, str) or tenant in self.fields.names):
+            return None  # it would have the default of a field that comes with the body
+        draft: T = object.__new__(self.task_type)
+        draft.__dict__.update(arguments)
+        draft.__dict__.update(given)
+        return draft
+
+    def _construct(self, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> T:
+        task = self.task_type(**arguments, **{name: given[name] for name in self._into_constructor})
+        for name in given.keys() - self._into_constructor:
+            set_field(task, name, given[name])
+        return task
 
     async def _build(
-        self, received: Received, arguments: dict[str, Any], fields: FormFields | None
+        self, received: Received, arguments: dict[str, Any], fields: FormFields | None, given: Mapping[str, Any]
     ) -> tuple[T, dict[str, Any]]:
         errors = self.uploads.errors(received)
         groups: list[dict[str, Any]] = []
@@ -131,7 +172,7 @@ class TaskFactory(Generic[T]):
             raise RequestValidationError(errors)
         files = {name: self.uploads.given(name, views) for name, views in received.uploads.items()}
         infos = {name: self.uploads.given(of, received.infos[of]) for name, of in self._infos.items() if of in files}
-        return self.task_type(**arguments, **groups[0], **files, **infos), groups[1]
+        return self._construct({**arguments, **groups[0], **files, **infos}, given), groups[1]
 
     def _check_infos(self, parameters: dict[str, inspect.Parameter], parts: dict[str, UploadPart]) -> None:
         owner = self.task_type.__qualname__

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 
 from ...exceptions import ConfigurationError, ForkedError, NotRunningError, UsageError
 from ...flow import Flow, FlowState
+from ...task import BaseTask
 from ..body.head import judge_head
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules
@@ -56,7 +57,9 @@ class Uploads:
                 "it; use Upload for the parts of a form"
             )
 
-    async def receive(self, request: Request, flow: Flow, priority: int, timeout: float | None) -> Received:
+    async def receive(
+        self, request: Request, flow: Flow, priority: int, timeout: float | None, task: BaseTask | None = None
+    ) -> Received:
         """Refuse a request early, else read its body into shared memory.
 
         Args:
@@ -64,6 +67,7 @@ class Uploads:
             flow: Whose shared memory to use.
             priority: Priority of the task that the uploads are for.
             timeout: As for `check_entry`.
+            task: As for `check_entry`.
 
         Raises:
             UsageError: The flow was never started, or not by this process.
@@ -73,7 +77,7 @@ class Uploads:
         # First the headers: they are cheap to check, and an error in them is more precise than a busy flow.
         try:
             head = judge_head(request, self.parts, self.rules)
-            check_entry(flow, priority, timeout)
+            check_entry(flow, priority, timeout, task)
             with flow.tracing.upload(head.announced):
                 return await UploadReader(request, head, self.parts, self.rules).receive(flow)
         except BodyError as exc:
@@ -141,13 +145,14 @@ def body_bindings(route: BaseRoute) -> Iterator[BodyBinding]:
             yield found.named(dependant.name or "")
 
 
-def check_entry(flow: Flow, priority: int, timeout: float | None) -> None:
+def check_entry(flow: Flow, priority: int, timeout: float | None, task: BaseTask | None) -> None:
     """Refuse a task that would have to wait for a place, as `Flow.check_entry` does.
 
     Args:
         flow: The flow of the task.
         priority: Its priority.
         timeout: Seconds that the flow has for it; None for a task that may wait, whatever waits before it.
+        task: What is known of it before the body is read; None: nothing.
 
     Raises:
         UsageError: The flow was never started, or not by this process.
@@ -155,7 +160,7 @@ def check_entry(flow: Flow, priority: int, timeout: float | None) -> None:
     if timeout is None and flow.is_running:
         return
     try:
-        flow.check_entry(priority, timeout or 0.0)
+        flow.check_entry(priority, timeout or 0.0, task)
     except ForkedError as exc:
         raise UsageError(str(exc)) from None
     except NotRunningError:

@@ -39,7 +39,8 @@ class CollectingEndpoint(FlowEndpoint):
     async def _collect(
         self, request: Request, flow: Flow, arguments: dict[str, Any], others: dict[str, Any]
     ) -> tuple[Any, BaseTask, float]:
-        task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+        given = self.given_to_task(others)
+        task, fields = await self._factory.make_with(request, flow, arguments, self._fields, given)
         received_at = time.monotonic()
         async with (
             aclosing(flow.stream(task, self._limits.first, self._limits.item)) as stream,

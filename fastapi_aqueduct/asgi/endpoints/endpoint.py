@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ForwardRef
 
 from fastapi.exception_handlers import request_validation_exception_handler
@@ -26,7 +26,8 @@ from ..binding.arguments import ArgumentReader, no_field
 from ..binding.form import FormFields
 from ..binding.injection import Injected, Injection
 from ..binding.parameters import streams_in, task_type_of
-from ..binding.task_factory import TaskFactory
+from ..binding.task_factory import NOTHING, TaskFactory
+from ..binding.task_fields import check_task_fields, task_fields_in
 from ..binding.uploads import BodyBinding
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules, content_length
@@ -75,6 +76,7 @@ class FlowEndpoint:
         self._timeout = limits.first
         self._server_timing = server_timing
         self._task_name, task_type = _find_task(function, signature)
+        self._task_fields = task_fields_in(signature)
         self._factory = self._make_factory(task_type, rules)
         self.guard = HeapGuard(rules, flow)
         self.task_names = tuple(self._factory.signature.parameters)
@@ -88,6 +90,7 @@ class FlowEndpoint:
         if self._has_uploads:
             self._fields = FormFields(function.__qualname__, self._signature, self._factory.uploads.raw)
             self._signature = self._fields.rest
+        check_task_fields(function.__qualname__, self._task_fields, self._fields.names if self._fields else ())
 
     def wrapper(self) -> Callable[..., Any]:
         """Return the endpoint, for FastAPI and for Starlette."""
@@ -108,7 +111,15 @@ class FlowEndpoint:
         return endpoint
 
     def _make_factory(self, task_type: Any, rules: BodyRules) -> TaskFactory[Any]:
-        return TaskFactory(task_type, rules, self._timeout)
+        return TaskFactory(task_type, rules, self._timeout, self._task_fields)
+
+    def given_to_task(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the fields of the task that the endpoint sets.
+
+        Args:
+            values: The values of the function's parameters.
+        """
+        return {name: values[name] for name in self._task_fields} if self._task_fields else NOTHING
 
     async def answer(self, injected: Injected, flow: Flow) -> Any:
         """Make the task, process it and call the function.
@@ -126,7 +137,7 @@ class FlowEndpoint:
         request, headers, arguments, others = injected
         started_at = time.monotonic()
         try:
-            task, fields, received_at = await self._process(request, flow, arguments)
+            task, fields, received_at = await self._process(request, flow, arguments, self.given_to_task(others))
         except Exception as exc:
             raise_http_error(request.scope, exc)
         others |= fields
@@ -164,14 +175,14 @@ class FlowEndpoint:
         return ours, others
 
     async def _process(
-        self, request: Request, flow: Flow, arguments: dict[str, Any]
+        self, request: Request, flow: Flow, arguments: dict[str, Any], given: Mapping[str, Any]
     ) -> tuple[BaseTask, dict[str, Any], float]:
         # A frame of its own, to which the response to an error does not refer: hypercorn keeps the response after the
         # client of an HTTP/2 connection has disconnected, and would keep the task and its blocks too.
         if self._has_uploads:
-            task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+            task, fields = await self._factory.make_with(request, flow, arguments, self._fields, given)
         else:
-            task, fields = self._factory.make_at_once(flow, arguments), {}
+            task, fields = self._factory.make_at_once(flow, arguments, given), {}
         received_at = time.monotonic()
         try:
             with DisconnectWatch(request.receive):

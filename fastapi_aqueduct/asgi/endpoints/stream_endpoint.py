@@ -74,7 +74,9 @@ class StreamEndpoint(FlowEndpoint):
         request, headers, arguments, others = injected
         started_at = time.monotonic()
         try:
-            task, fields = await self._factory.make_with(request, flow, arguments, self._fields)
+            task, fields = await self._factory.make_with(
+                request, flow, arguments, self._fields, self.given_to_task(others)
+            )
             received_at = time.monotonic()
             stream = flow.stream(task, self._limits.first, self._limits.item)
         except Exception as exc:

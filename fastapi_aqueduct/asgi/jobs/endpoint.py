@@ -83,7 +83,8 @@ class JobEndpoint(FlowEndpoint):
         self.name = f"{function.__module__}.{function.__qualname__}"
         self._queue = queue
         self._route_name = route_name
-        self._inputs = frozenset(constructor_parameters(self._factory.task_type))
+        # Not what the endpoint sets: that may be another priority when a request is sent again.
+        self._inputs = frozenset(constructor_parameters(self._factory.task_type)) - set(self._task_fields)
         key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=MAX_KEY)]
         self._signature = self._signature.replace(
             parameters=[
@@ -94,7 +95,7 @@ class JobEndpoint(FlowEndpoint):
         )
 
     def _make_factory(self, task_type: Any, rules: BodyRules) -> TaskFactory[Any]:
-        return TaskFactory(task_type, rules, None)
+        return TaskFactory(task_type, rules, None, self._task_fields)
 
     def wrapper(self) -> Callable[..., Any]:
         """Return the endpoint for FastAPI."""
@@ -143,7 +144,10 @@ class JobEndpoint(FlowEndpoint):
         # A frame of its own, to which the response does not refer; see `FlowEndpoint._process`.
         if key is None:  # else the job may be there already
             await self._queue.check_place()
-        task, fields = await self._factory.make_with(injected.request, flow, injected.arguments, self._fields)
+        given = self.given_to_task(injected.others)
+        task, fields = await self._factory.make_with(
+            injected.request, flow, injected.arguments, self._fields, given
+        )
         fingerprint = None
         if key is not None:
             fingerprint = await asyncio.to_thread(fingerprint_of, task, self._inputs, injected.arguments)

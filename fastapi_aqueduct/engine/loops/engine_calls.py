@@ -99,11 +99,11 @@ class EngineCalls(ABC):
         """Send a task through the steps from a thread without an event loop; see `Owner.process_blocking`."""
         self.owner.process_blocking(task, timeout, guard)
 
-    def check_entry(self, priority: int, timeout: float) -> None:
+    def check_entry(self, priority: int, timeout: float, task: BaseTask | None) -> None:
         """Refuse a task that would have to wait for a place or would miss its deadline."""
         if self.loop is not asyncio.get_running_loop():
             self.owner.claim()
-        self.caller.check_entry(priority, timeout)
+        self.caller.check_entry(priority, timeout, task)
 
     def expect(self, size: int | None, most: int, wait_timeout: float, cap: ArrivalCap) -> Arrival:
         """Expect a body; see `Arrivals.expect`.

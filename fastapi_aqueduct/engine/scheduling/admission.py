@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 from ...task import BaseTask
 from ..refusals import Refusals
+from ..tenants import Tenant
+from .fair_queue import FairQueue
 from .stage import Stage
+from .ticket import Ticket
 from .verdicts import Absence, Verdicts, concerns
 
 
@@ -68,7 +71,7 @@ class Admission:
         if self._stages[index].pool.is_asleep:
             self.wake(index)
 
-    def check(self, priority: int, timeout: float, is_idle: bool) -> None:
+    def check(self, priority: int, timeout: float, is_idle: bool, tenant: Tenant | None) -> None:
         """Refuse a task that would have to wait for a place, or would miss its deadline.
 
         Args:
@@ -76,10 +79,12 @@ class Admission:
             timeout: Seconds it has.
             is_idle: Whether no task is in flight. Then one is admitted whatever was measured, or a slow first call
                 would have every later task refused.
+            tenant: Whose it is; None where that does not matter, or is not known yet.
 
         Raises:
             StepUnavailable: A step has lost its workers.
             QueueFull: The queue of the first step is full.
+            TenantOverShare: So is the share of the tenant.
             DeadlineUnreachable: At the measured rate it would take longer, or a step that sleeps needs longer to start.
         """
         if self.unavailable:
@@ -89,10 +94,21 @@ class Admission:
         expected = 0.0
         for stage in self._stages:
             expected += stage.expected_time()
+        if tenant is not None and self._stages[0].fair is not None:
+            expected = self._check_share(priority, tenant, expected, self._stages[0].fair)
         if self._stages[0].queue.count >= self._queue_size:  # of all levels: rarely full enough for a closer look
             self._check_queue(priority, expected)
         if expected > timeout:
             raise self._verdicts.late(expected, timeout)
+
+    def _check_share(self, priority: int, tenant: Tenant, expected: float, queue: FairQueue[Ticket]) -> float:
+        """Refuse a task of a tenant that has its share; return the seconds that a task of this tenant should take."""
+        first, level = self._stages[0], queue.level(priority)
+        expected += first.expected_time(queue.calls_before(level, *tenant)) - first.expected_time()
+        waiting = queue.waiting_of(level, tenant.name)
+        if waiting >= queue.limit:
+            raise self._verdicts.over_share(first.name, waiting, expected)
+        return expected
 
     def _check_queue(self, priority: int, expected: float) -> None:
         first = self._stages[0]

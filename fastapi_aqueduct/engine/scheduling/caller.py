@@ -102,9 +102,19 @@ class Caller:
         self._codec = owner.codec
         self._context = CallerContext(context) if context else None
 
-    def check_entry(self, priority: int, timeout: float) -> None:
-        """Refuse a task that would have to wait for a place, or would miss its deadline; see `Entry.check`."""
-        self._entry.check(priority, timeout)
+    def check_entry(self, priority: int, timeout: float, task: BaseTask | None) -> None:
+        """Refuse a task that would have to wait for a place, or would miss its deadline.
+
+        Args:
+            priority: Its priority.
+            timeout: Seconds in which its answer must come.
+            task: What is known of it; None: nothing.
+
+        Raises:
+            Exception: As for `Entry.check`, and as for `TenantReader.guess`.
+        """
+        tenants = self._route.tenants
+        self._entry.check(priority, timeout, None if tenants is None or task is None else tenants.guess(task))
 
     async def process(self, task: BaseTask, timeout: float) -> None:
         """Take a task through the flow and fill it in.
@@ -128,9 +138,9 @@ class Caller:
         if step == FINISHED:
             return
         marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
-        content = self._encode_now(task, step, timeout, marks.coalesce_key)
+        content = self._encode_now(task, step, timeout, marks, marks.coalesce_key)
         if content is None:
-            content = await awaited(self._encode_later(task, step, started_at + timeout))
+            content = await awaited(self._encode_later(task, step, started_at + timeout, marks))
         if extras:
             content = content._replace(extras=extras)
         future = asyncio.get_running_loop().create_future()
@@ -167,9 +177,9 @@ class Caller:
         if step == FINISHED:
             return 0
         marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
-        content = self._encode_now(task, step, timeout, marks.coalesce_key)
+        content = self._encode_now(task, step, timeout, marks, marks.coalesce_key)
         if content is None:
-            content = yield from self._encode_later(task, step, started_at + timeout)
+            content = yield from self._encode_later(task, step, started_at + timeout, marks)
         if extras:
             content = content._replace(extras=extras)
         ticket = Ticket(0, task, receiver, content, 0, started_at + timeout, started_at, marks, is_handed=True)
@@ -201,9 +211,9 @@ class Caller:
             outlet.set_result(None)
             return 0
         marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
-        content = self._encode_now(task, step, timeout, b"")
+        content = self._encode_now(task, step, timeout, marks, b"")
         if content is None:
-            content = await awaited(self._encode_later(task, step, started_at + timeout))
+            content = await awaited(self._encode_later(task, step, started_at + timeout, marks))
         if extras:
             content = content._replace(extras=extras)
         number = self._owner.submit(
@@ -220,9 +230,10 @@ class Caller:
     def _read_marks(self, step: int, task: BaseTask) -> Marks:
         return Marks.unpack(self._route.marks(step, task))
 
-    def _encode_now(self, task: BaseTask, step: int, timeout: float, key: bytes) -> Encoded | None:
+    def _encode_now(self, task: BaseTask, step: int, timeout: float, marks: Marks, key: bytes) -> Encoded | None:
         """Encode a task, unless there is no place in the queue or no memory for it now."""
-        if not self._entry.has_place(step, task.priority, timeout, task) and not self._entry.follows(step, key):
+        has_place = self._entry.has_place(step, task.priority, timeout, task, marks)
+        if not has_place and not self._entry.follows(step, key):
             return None
         if self._owner.loop is None:
             raise self._memory.refusals.count(NotRunningError(f"flow {self._owner.name} was stopped"))
@@ -233,17 +244,17 @@ class Caller:
         except ArenaFull:
             return None
 
-    def _encode_later(self, task: BaseTask, step: int, deadline: float) -> Wait[Encoded]:
+    def _encode_later(self, task: BaseTask, step: int, deadline: float, marks: Marks) -> Wait[Encoded]:
         """Wait for a place in the queue and for memory, and encode a task."""
         started_at = time.monotonic()
         try:
-            return (yield from self._encode_in_time(task, step, deadline))
+            return (yield from self._encode_in_time(task, step, deadline, marks))
         except BaseException as exc:
             self._owner.spans.note_refusal(step, started_at, exc)
             raise
 
-    def _encode_in_time(self, task: BaseTask, step: int, deadline: float) -> Wait[Encoded]:
-        yield from self._entry.wait(step, task.priority, deadline)
+    def _encode_in_time(self, task: BaseTask, step: int, deadline: float, marks: Marks) -> Wait[Encoded]:
+        yield from self._entry.wait(step, task.priority, deadline, marks)
         while True:
             try:
                 return self._codec.encode(task)

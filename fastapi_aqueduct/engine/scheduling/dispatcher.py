@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 from ...exceptions import NotRunningError, TaskTimeout, WorkerDied
+from ...fair_share import FairShare
 from ...reports import Subscriber
 from ..marks import NO_MARKS, Marks, make_markers
 from ..memory.flow_memory import FlowMemory
@@ -24,6 +25,7 @@ from ..memory.layout import Ref
 from ..recorder import Recording, add_note
 from ..route import FINISHED, BranchedRoute, make_route
 from ..statistics import IncidentKind
+from ..tenants import TenantReader
 from ..timing import DEFAULT_TIMING, Timing
 from ..tracer import BeginSpans
 from ..wire.codec import Codec, Encoded
@@ -37,8 +39,8 @@ from .coalescing import Coalescing, RunTicket
 from .deadlines import Deadlines
 from .echoes import Echoes
 from .failures import Failures, LocalSink
+from .fair_stage import make_stages
 from .idle import Idle
-from .lane_stage import make_stage
 from .meter import Meter
 from .publishing import publish
 from .reclaim import Reclaimer, Tenancy
@@ -66,6 +68,7 @@ class Dispatcher:
         subscribers: Get the record of each task that ends.
         begin_spans: Returns the spans of a task; None if no task is traced.
         recording: Has the recorder of tasks that fail.
+        fair: How tenants share the flow; None: they do not.
 
     Attributes:
         name: Name of the flow.
@@ -93,17 +96,18 @@ class Dispatcher:
         subscribers: Collection[Subscriber] = (),
         begin_spans: BeginSpans | None = None,
         recording: Recording | None = None,
+        fair: FairShare | None = None,
     ) -> None:
         self.name = name
         meters = meter.steps if meter is not None else [None] * len(pools)
-        self.stages = [
-            make_stage(pool, queue_size, priorities, part, timing) for pool, part in zip(pools, meters, strict=True)
-        ]
+        limit = None if fair is None else fair.limit(queue_size)
+        self.stages = make_stages(pools, queue_size, priorities, meters, timing, limit)
         self.meter = meter
         self._subscribers = subscribers
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         markers = make_markers((pool.name, pool.step) for pool in pools)
-        self.route = make_route([pool.step.handle_condition for pool in pools], markers)
+        tenants = None if fair is None else TenantReader(name, fair)
+        self.route = make_route([pool.step.handle_condition for pool in pools], markers, (), tenants)
         for index, stage in enumerate(self.stages):
             stage.sends_patches = self.route.sends_patches(index)
         self._memory = memory

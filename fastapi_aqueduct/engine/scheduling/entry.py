@@ -6,7 +6,9 @@ from typing import Protocol
 
 from ...exceptions import NotRunningError, TaskTimeout
 from ...task import BaseTask
+from ..marks import Marks
 from ..refusals import Refusals
+from ..tenants import Tenant
 from ..wait import Wait
 from .dispatcher import Dispatcher
 from .stage import Stage
@@ -16,21 +18,23 @@ from .whereabouts import outside
 class Entry(Protocol):
     """Refuses tasks, lets them in, or has them wait."""
 
-    def check(self, priority: int, timeout: float) -> None:
+    def check(self, priority: int, timeout: float, tenant: Tenant | None) -> None:
         """Refuse a task that would have to wait for a place, or would miss its deadline.
 
         Args:
             priority: Its priority.
             timeout: Seconds in which its answer must come.
+            tenant: Whose it is; None where that does not matter, or is not known yet.
 
         Raises:
             NotRunningError: Nothing runs the tasks of the flow now.
             StepUnavailable: A step has no ready worker.
             QueueFull: The queue of the first step is full.
+            TenantOverShare: So is the share of the tenant.
             DeadlineUnreachable: At the measured rate it would take longer than ``timeout`` seconds.
         """
 
-    def has_place(self, step: int, priority: int, timeout: float, task: BaseTask | None) -> bool:
+    def has_place(self, step: int, priority: int, timeout: float, task: BaseTask | None, marks: Marks) -> bool:
         """Tell whether a task may enter now; this runs for every task.
 
         Args:
@@ -38,6 +42,7 @@ class Entry(Protocol):
             priority: Its priority.
             timeout: Seconds in which its answer must come.
             task: The task, for conditions that are evaluated with it; None where it cannot be read.
+            marks: Its marks.
 
         Raises:
             StepUnavailable, DeadlineUnreachable: A step will have no ready worker in time.
@@ -51,13 +56,14 @@ class Entry(Protocol):
             key: Its key there; empty if it shares no run.
         """
 
-    def wait(self, step: int, priority: int, deadline: float) -> Wait[None]:
+    def wait(self, step: int, priority: int, deadline: float, marks: Marks) -> Wait[None]:
         """Wait for a place, which the task must take before anything else runs. A cancellation gives it up.
 
         Args:
             step: The step that the task visits first.
             priority: Its priority.
             deadline: On the clock of ``time.monotonic``.
+            marks: Its marks.
 
         Raises:
             TaskTimeout: There was none in time.
@@ -78,21 +84,22 @@ class QueueEntry:
         self._dispatcher = dispatcher
         self._admission = dispatcher.admission
         self._stages = dispatcher.stages
-        self._queue_size = queue_size
+        # With fewer tasks in a queue there is a place for every tenant.
+        self._fewest = min([queue_size, *(stage.fair.limit for stage in self._stages if stage.fair is not None)])
         self._refusals = refusals
 
-    def check(self, priority: int, timeout: float) -> None:
+    def check(self, priority: int, timeout: float, tenant: Tenant | None) -> None:
         """Refuse a task that would have to wait for a place, or would miss its deadline; see `Entry.check`."""
-        self._admission.check(priority, timeout, is_idle=not self._dispatcher.in_flight)
+        self._admission.check(priority, timeout, not self._dispatcher.in_flight, tenant)
 
-    def has_place(self, step: int, priority: int, timeout: float, task: BaseTask | None) -> bool:
+    def has_place(self, step: int, priority: int, timeout: float, task: BaseTask | None, marks: Marks) -> bool:
         """Tell whether a task may enter now; see `Entry.has_place`."""
         if self._admission.unavailable:
             self._admission.check_workers(timeout, timeout, task)
         stage = self._stages[step]
         # The first two questions are cheap, and nearly always enough.
-        if stage.waiters.contenders or stage.queue.count >= self._queue_size:
-            return _has_place(stage, priority)
+        if stage.waiters.contenders or stage.queue.count >= self._fewest:
+            return _has_place(stage, priority, marks)
         return True
 
     def follows(self, step: int, key: bytes) -> bool:
@@ -100,12 +107,12 @@ class QueueEntry:
         runs = self._stages[step].runs
         return runs is not None and key in runs
 
-    def wait(self, step: int, priority: int, deadline: float) -> Wait[None]:
+    def wait(self, step: int, priority: int, deadline: float, marks: Marks) -> Wait[None]:
         """Wait for a place; see `Entry.wait`."""
         stage = self._stages[step]
-        if _has_place(stage, priority):  # the task waits for memory only
+        if _has_place(stage, priority, marks):  # the task waits for memory only
             return
-        has_place = yield from stage.waiters.wait(stage.queue.level(priority), deadline)
+        has_place = yield from stage.waiters.wait(stage.queue.level(priority), marks.tenant, deadline)
         name = self._dispatcher.name
         if has_place is None:
             raise self._refusals.count(
@@ -116,5 +123,5 @@ class QueueEntry:
             raise TaskTimeout(f"timeout of a task in flow {name}: it was {outside(stage)}")
 
 
-def _has_place(stage: Stage, priority: int) -> bool:
-    return stage.waiters.has_place(stage.queue.level(priority))
+def _has_place(stage: Stage, priority: int, marks: Marks) -> bool:
+    return stage.waiters.has_place(stage.queue.level(priority), marks.tenant)

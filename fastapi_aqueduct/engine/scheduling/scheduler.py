@@ -197,6 +197,8 @@ class Scheduler:
         """Count the free places in the fullest queue after a step."""
         if index == self._last:
             return sys.maxsize
+        if index == 0 and self._stages[0].fair is not None:
+            return min([stage.supply - stage.queue.count for stage in self._stages[1:]])
         # A step pauses while one after it has all it may hold; the first queue then fills up and callers wait.
         return self._queue_size - max(stage.queue.count for stage in self._stages[index + 1 :])
 

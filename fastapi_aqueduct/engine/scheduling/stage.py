@@ -14,6 +14,7 @@ from ..workers.in_flight import MAX_PREFETCH, Outgoing
 from ..workers.pool import Pool
 from .batch_delay import BatchDelay
 from .comparison import Comparison
+from .fair_queue import FairQueue
 from .load import Load
 from .meter import StepMeter
 from .queue import BatchQueue
@@ -53,6 +54,7 @@ class Stage:
         pool: Its workers.
         workers: Its workers, of any state: the pool's own list.
         queue: The tasks that wait for it.
+        fair: The same, if tenants share it; else None.
         batch_delay: Decides how long a batch waits; None when a fixed time does.
         waiters: Where callers wait for a place in the queue.
         takes_at_once: Whether a task gains nothing by waiting for others: batches have one task and no timeout.
@@ -69,6 +71,8 @@ class Stage:
         runs: The runs that tasks share; None when they share none.
         sends_patches: Whether workers answer with what they have changed of a task.
     """
+
+    fair: FairQueue[Ticket] | None = None
 
     def __init__(
         self,
@@ -109,11 +113,15 @@ class Stage:
         size = self.pool.step.call_size
         return BatchQueue(size, timeout, priorities), BatchDelay(size) if is_patient else None
 
-    def expected_time(self) -> float:
-        """Return the seconds that a task arriving now should take here at the measured rate."""
+    def expected_time(self, calls: int | None = None) -> float:
+        """Return the seconds that a task arriving now should take here at the measured rate.
+
+        Args:
+            calls: The calls of the handler until the one that has the task; None: those for all tasks that wait.
+        """
+        waiting = self.queue.calls(1) if calls is None else calls
         if self.places:
-            return self._expected_time_of_concurrent_calls()
-        waiting = self.queue.calls(1)
+            return self._expected_time_of_concurrent_calls(waiting)
         workers = self.workers[:]  # a copy: another thread may call this
         if len(workers) == 1:
             worker = workers[0]
@@ -126,14 +134,18 @@ class Stage:
         batches = waiting + sum(worker.in_flight.calls for worker in ready)
         return pace * max(1.0, batches / len(ready))
 
-    def _expected_time_of_concurrent_calls(self) -> float:
+    def _expected_time_of_concurrent_calls(self, waiting: int) -> float:
         ready = self.pool.ready_workers()
-        waiting = self.queue.calls(1)
         ahead = waiting - sum(worker.in_flight.prefetch - worker.in_flight.calls for worker in ready)
         if ahead <= 0 or not ready:
             return 0.0
         pace = sum(worker.in_flight.pace for worker in ready) / len(ready)
         return pace * ahead / (self.places * len(ready))
+
+    @property
+    def supply(self) -> int:
+        """Tasks in the queue that keep its workers busy: a batch for each, and the one after that."""
+        return 2 * self.queue.batch_size * max(1, self.places) * max(1, len(self.workers))
 
     def idle_worker(self) -> WorkerHandle | None:
         """Return a ready worker without a task; None when there is none.

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from ...exceptions import DeadlineUnreachable, QueueFull, StepUnavailable
+from ...exceptions import DeadlineUnreachable, QueueFull, StepUnavailable, TenantOverShare
 from ...task import BaseTask
 from ..refusals import Refusals
 
@@ -79,6 +79,22 @@ class Verdicts:
         return self._refusals.count(
             QueueFull(
                 f"{waiting} tasks wait for step {step} of flow {self._flow}; its queue is full",
+                retry_after=max(1.0, expected),
+            )
+        )
+
+    def over_share(self, step: str, waiting: int, expected: float) -> TenantOverShare:
+        """Return the error for a task whose tenant has as many tasks in the queue as it may.
+
+        Args:
+            step: Name of the step.
+            waiting: Tasks of the tenant that wait at the level of the task.
+            expected: Seconds that a task of the tenant should take.
+        """
+        # Without the tenant: its name may be a secret, such as an API key.
+        return self._refusals.count(
+            TenantOverShare(
+                f"{waiting} tasks of one tenant wait for step {step} of flow {self._flow}, its share of the queue",
                 retry_after=max(1.0, expected),
             )
         )

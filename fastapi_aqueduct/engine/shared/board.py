@@ -3,7 +3,7 @@
 It has what decides whether a task that arrives now has a chance. An endpoint asks for that before it reads the body of
 a request, and cannot wait for a call.
 
-    version │ checksum │ heartbeat │ in flight │ content: written at, expected time, waiting by level, steps
+    version │ checksum │ heartbeat │ in flight │ content: written at, expected time, waiting by level, steps, tenants
 
 The version is odd while the content changes; a reader whose copy was taken meanwhile takes another one. Python has no
 memory barriers, so the checksum finds what a processor has reordered. Heartbeat and in flight are words of their own,
@@ -12,9 +12,13 @@ which change more often.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import struct
+from collections.abc import Mapping
+from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..memory.mapping import create_memory
@@ -22,6 +26,9 @@ from ..wire.frames import ProtocolError
 
 VERSION, CHECKSUM, HEARTBEAT, IN_FLIGHT = range(4)
 """The words at the beginning of the board."""
+
+MOST_TENANTS = 32
+"""Tenants on the board: those with the most tasks. Only few can have a share of the queue each."""
 
 _WORD = 8
 _START = 64
@@ -42,6 +49,20 @@ class StepOutlook(NamedTuple):
     flags: int
 
 
+class TenantOutlook(NamedTuple):
+    """What a task has to expect of a tenant at a level of priority.
+
+    Attributes:
+        digest: See `digest_of`; 0 for a tenant without tasks.
+        waiting: Tasks of the tenant that wait at the level.
+        expected_time: Seconds until the answer to another one, as expected.
+    """
+
+    digest: int
+    waiting: int
+    expected_time: float
+
+
 class Outlook(NamedTuple):
     """What a task has to expect that arrives now.
 
@@ -50,12 +71,21 @@ class Outlook(NamedTuple):
         expected_time: Seconds until the answer, as expected.
         waiting: Tasks that wait for the first step, by level of priority.
         steps: The steps.
+        newcomers: The expected time of a tenant without tasks, by level; empty if no tenants share the flow.
+        tenants: The tenants that have the most tasks at a level, by digest.
     """
 
     written_at: float
     expected_time: float
     waiting: tuple[int, ...]
     steps: tuple[StepOutlook, ...]
+    newcomers: tuple[float, ...] = ()
+    tenants: Mapping[int, TenantOutlook] = MappingProxyType({})
+
+
+def digest_of(level: int, tenant: bytes) -> int:
+    """Return what stands for a tenant at a level of priority on a board: a name may be long, or a secret."""
+    return int.from_bytes(hashlib.blake2b(tenant, digest_size=8, salt=level.to_bytes(16, "little")).digest(), "little")
 
 
 class BoardFormat:
@@ -64,14 +94,20 @@ class BoardFormat:
     Args:
         steps: Number of steps of the flow.
         levels: Number of priority levels.
+        is_fair: Whether tenants share it.
 
     Attributes:
         size: Bytes of the content.
     """
 
-    def __init__(self, steps: int, levels: int) -> None:
+    def __init__(self, steps: int, levels: int, is_fair: bool = False) -> None:
         self._levels = levels
-        self._content = struct.Struct(f"<dd{levels}Q" + "dQ" * steps)
+        self._steps = steps
+        self._newcomers = levels if is_fair else 0
+        self._tenants = MOST_TENANTS if is_fair else 0
+        self._content = struct.Struct(
+            f"<dd{levels}Q" + "dQ" * steps + f"{self._newcomers}d" + "QQd" * self._tenants
+        )
         self.size = self._content.size
 
     @property
@@ -82,14 +118,24 @@ class BoardFormat:
     def pack(self, outlook: Outlook) -> bytes:
         """Return the content of a board."""
         flat = [value for step in outlook.steps for value in step]
-        return self._content.pack(outlook.written_at, outlook.expected_time, *outlook.waiting, *flat)
+        tenants = [value for tenant in outlook.tenants.values() for value in tenant]
+        tenants += _NO_TENANT * (self._tenants - len(outlook.tenants))
+        times = outlook.written_at, outlook.expected_time
+        return self._content.pack(*times, *outlook.waiting, *flat, *outlook.newcomers, *tenants)
 
     def unpack(self, content: bytes) -> Outlook:
         """Read the content of a board."""
-        written_at, expected_time, *rest = self._content.unpack(content)
-        numbers, flat = rest[: self._levels], iter(rest[self._levels :])
-        steps = tuple([StepOutlook(wait, flags) for wait, flags in zip(flat, flat, strict=True)])
-        return Outlook(written_at, expected_time, tuple(numbers), steps)
+        values = iter(self._content.unpack(content))
+        written_at, expected_time = next(values), next(values)
+        waiting = tuple(islice(values, self._levels))
+        steps = tuple([StepOutlook(next(values), next(values)) for _ in range(self._steps)])
+        newcomers = tuple(islice(values, self._newcomers))
+        tenants = [TenantOutlook(next(values), next(values), next(values)) for _ in range(self._tenants)]
+        by_digest = {tenant.digest: tenant for tenant in tenants}
+        return Outlook(written_at, expected_time, waiting, steps, newcomers, by_digest)
+
+
+_NO_TENANT: list[int | float] = [0, 0, 0.0]
 
 
 def create_board(flow: str, layout: BoardFormat) -> int:

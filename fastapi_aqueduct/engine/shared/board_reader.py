@@ -11,8 +11,21 @@ from ...task import BaseTask
 from ..refusals import Refusals
 from ..scheduling.queue import level_of
 from ..scheduling.verdicts import Absence, Verdicts, concerns
+from ..tenants import Tenant
 from ..timing import DEFAULT_TIMING
-from .board import ABSENT, CHECKSUM, IN_FLIGHT, IS_ASLEEP, VERSION, WAS_ASLEEP, Board, BoardFormat, Outlook, StepOutlook
+from .board import (
+    ABSENT,
+    CHECKSUM,
+    IN_FLIGHT,
+    IS_ASLEEP,
+    VERSION,
+    WAS_ASLEEP,
+    Board,
+    BoardFormat,
+    Outlook,
+    StepOutlook,
+    digest_of,
+)
 
 ATTEMPTS = 100
 """Copies taken of a board that changes. The writer may be held up in the middle; what was read last counts then."""
@@ -30,6 +43,7 @@ class BoardReader:
         refusals: Counts the tasks that are refused.
         wake: Called with the index of a step that sleeps and has a task.
         silence: Seconds without a heartbeat after which the pipeline process hangs.
+        limit: The most tasks of one tenant that may wait for the first step, in each level; None: no tenants share it.
 
     Raises:
         ProtocolError: The board is of another flow.
@@ -46,30 +60,34 @@ class BoardReader:
         refusals: Refusals,
         wake: Callable[[int], None],
         silence: float = DEFAULT_TIMING.silence,
+        limit: int | None = None,
     ) -> None:
-        self._format = BoardFormat(len(steps), levels)
+        self._format = BoardFormat(len(steps), levels, limit is not None)
         self._board = Board(fd, self._format)
         self._words = self._board.words
         self._steps = steps
         self._levels = levels
         self._queue_size = queue_size
+        self._limit = limit
         self._verdicts = Verdicts(flow, refusals)
         self._wake = wake
         self._silence = silence
         self._version = -1
-        self._outlook = Outlook(0.0, 0.0, (0,) * levels, (StepOutlook(0.0, 0),) * len(steps))
+        self._outlook = Outlook(0.0, 0.0, (0,) * levels, (StepOutlook(0.0, 0),) * len(steps), (0.0,) * levels)
         self._absent: tuple[int, ...] = ()
 
-    def check(self, priority: int, timeout: float) -> None:
+    def check(self, priority: int, timeout: float, tenant: Tenant | None = None) -> None:
         """Refuse a task that would have to wait for a place, or would miss its deadline; see `Admission.check`.
 
         Args:
             priority: Its priority.
             timeout: Seconds it has.
+            tenant: Whose it is; None where that does not matter, or is not known yet.
 
         Raises:
             StepUnavailable: A step has lost its workers.
             QueueFull: The queue of the first step is full.
+            TenantOverShare: So is the share of the tenant.
             DeadlineUnreachable: At the measured rate it would take longer, or a step that sleeps needs longer to start.
         """
         self._read()
@@ -78,12 +96,15 @@ class BoardReader:
         if not self._words[IN_FLIGHT]:
             return
         outlook = self._outlook
+        expected_time = outlook.expected_time
+        if tenant is not None and self._limit is not None:
+            expected_time = self._check_share(level_of(priority, self._levels), tenant, self._limit)
         if max(outlook.waiting) >= self._queue_size:
             waiting = outlook.waiting[level_of(priority, self._levels)]
             if waiting >= self._queue_size:
-                raise self._verdicts.full(self._steps[0][0], waiting, outlook.expected_time)
-        if outlook.expected_time > timeout:
-            raise self._verdicts.late(outlook.expected_time, timeout)
+                raise self._verdicts.full(self._steps[0][0], waiting, expected_time)
+        if expected_time > timeout:
+            raise self._verdicts.late(expected_time, timeout)
 
     def check_workers(self, timeout: float, task: BaseTask) -> None:
         """Refuse a task that is about to be sent if a step will have no ready worker in time.
@@ -110,6 +131,15 @@ class BoardReader:
     def close(self) -> None:
         """Release the board."""
         self._board.close()
+
+    def _check_share(self, level: int, tenant: Tenant, limit: int) -> float:
+        """Refuse a task of a tenant that has its share; return the seconds that a task of this tenant should take."""
+        found = self._outlook.tenants.get(digest_of(level, tenant.name))
+        if found is None:
+            return self._outlook.newcomers[level]
+        if found.waiting >= limit:
+            raise self._verdicts.over_share(self._steps[0][0], found.waiting, found.expected_time)
+        return found.expected_time
 
     def _check_absent(self, timeout: float, patience: float, task: BaseTask | None) -> None:
         elapsed = time.monotonic() - self._outlook.written_at

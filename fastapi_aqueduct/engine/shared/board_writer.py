@@ -7,19 +7,24 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 
+from ..scheduling.fair_queue import FairQueue
 from ..scheduling.stage import Stage
+from ..scheduling.ticket import Ticket
 from .board import (
     ABSENT,
     CHECKSUM,
     IN_FLIGHT,
     IS_ASLEEP,
+    MOST_TENANTS,
     VERSION,
     WAS_ASLEEP,
     Board,
     BoardFormat,
     Outlook,
     StepOutlook,
+    TenantOutlook,
     create_board,
+    digest_of,
 )
 
 HEARTBEAT_PERIOD = 1.0
@@ -48,7 +53,7 @@ class BoardWriter:
         self._stages = stages
         self._levels = range(stages[0].queue.levels)
         self._in_flight = in_flight
-        self._format = BoardFormat(len(stages), len(self._levels))
+        self._format = BoardFormat(len(stages), len(self._levels), stages[0].fair is not None)
         self.fd = create_board(flow, self._format)
         self._board = Board(self.fd, self._format, is_writable=True)
         self._words = self._board.words
@@ -116,13 +121,25 @@ class BoardWriter:
         self._board.heartbeat[0] = now
 
     def _outlook(self, now: float) -> Outlook:
-        queue = self._stages[0].queue
-        return Outlook(
+        first = self._stages[0]
+        expected_time = sum([stage.expected_time() for stage in self._stages])
+        outlook = Outlook(
             now,
-            sum([stage.expected_time() for stage in self._stages]),
-            tuple([queue.waiting(level) for level in self._levels]),
+            expected_time,
+            tuple([first.queue.waiting(level) for level in self._levels]),
             tuple([_outlook_of(stage, now) for stage in self._stages]),
         )
+        return outlook if first.fair is None else self._with_tenants(outlook, first, first.fair)
+
+    def _with_tenants(self, outlook: Outlook, first: Stage, queue: FairQueue[Ticket]) -> Outlook:
+        later = outlook.expected_time - first.expected_time()
+        newcomers = [later + first.expected_time(queue.calls_before(level, b"", 1.0)) for level in self._levels]
+        tenants = {}
+        for level, name, weight, waiting in queue.busiest(MOST_TENANTS):
+            digest = digest_of(level, name)
+            expected_time = later + first.expected_time(queue.calls_before(level, name, weight))
+            tenants[digest] = TenantOutlook(digest, waiting, expected_time)
+        return outlook._replace(newcomers=tuple(newcomers), tenants=tenants)
 
 
 def _outlook_of(stage: Stage, now: float) -> StepOutlook:

@@ -11,9 +11,11 @@ from typing import Protocol
 from ...exceptions import NotRunningError, StartError
 from ...logger import log
 from ...task import BaseTask, shared_memories
+from ..marks import Marks
 from ..memory.mapping import Mapping
 from ..options import EngineOptions
 from ..scheduling.caller import Caller
+from ..tenants import Tenant
 from ..wait import Wait
 from ..wire.frames import Kind, ProtocolError, pack, unpack_pairs
 from .board_reader import BoardReader
@@ -48,12 +50,12 @@ class BoardEntry:
         self._name = name
         self._board = board
 
-    def check(self, priority: int, timeout: float) -> None:
+    def check(self, priority: int, timeout: float, tenant: Tenant | None) -> None:
         """Refuse a task that would have to wait for a place, or would miss its deadline; see `Entry.check`."""
         self._check_life()
-        self._board.check(priority, timeout)
+        self._board.check(priority, timeout, tenant)
 
-    def has_place(self, step: int, priority: int, timeout: float, task: BaseTask | None) -> bool:
+    def has_place(self, step: int, priority: int, timeout: float, task: BaseTask | None, marks: Marks) -> bool:
         """Send the task, unless a step will have no worker in time; see `Entry.has_place`."""
         self._check_life()
         if task is not None:
@@ -64,7 +66,7 @@ class BoardEntry:
         """Leave that to the pipeline process; see `Entry.follows`."""
         return False
 
-    def wait(self, step: int, priority: int, deadline: float) -> Wait[None]:
+    def wait(self, step: int, priority: int, deadline: float, marks: Marks) -> Wait[None]:
         """Send the task: it waits in the pipeline process."""
         yield from ()
 
@@ -120,9 +122,10 @@ class Connection:
         self._on_end = on_end
         try:
             mapping = Mapping(end.memory_fd, welcome.layout.size)
+            limit = None if options.fair is None else options.fair.limit(options.queue_size)
             self.board = BoardReader(
                 *(end.board_fd, options.name, options.steps, options.priorities, options.queue_size),
-                *(options.refusals, self._wake, options.timing.silence),
+                *(options.refusals, self._wake, options.timing.silence, limit),
             )
         except BaseException:
             self.link.close()

@@ -16,6 +16,7 @@ from typing import Protocol
 from ...exceptions import AqueductError
 from ...logger import log
 from ...reports import RawStep
+from ..marks import NO_MARKS, Marks
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
 from ..route import FINISHED
@@ -299,26 +300,27 @@ class Guest:
             self._requests.handle(self, kind, payload)
 
     def _accept(self, envelope: Envelope, level: int, started_at: float, now: float) -> None:
-        task, deadline, step, status, content, _ = envelope
+        task, deadline, step, status, content, packed = envelope
         if not (0 <= step < len(self._indices) and level < self._levels and status in _STATUSES):
             raise ProtocolError(f"there is no step {step}, no level {level} or no status {status}")
         if task > MOST or not math.isfinite(deadline):
             raise ProtocolError(f"no task has the number {task} and the deadline {deadline}")
         if task in self._receivers or task in self._waiting:
             raise ProtocolError(f"there is a task {task} already")
+        marks = unpack_marks(packed) if packed else NO_MARKS
         if content.blocks:
             self._note_sent(content.blocks)
         try:
-            has_place = self._entry.has_place(step, level, deadline - now, None)
+            has_place = self._entry.has_place(step, level, deadline - now, None, marks)
         except AqueductError as exc:
             self._refuse(task, content, exc)
             return
-        key = unpack_marks(envelope.marks).coalesce_key if envelope.marks and status != Status.STREAM else b""
+        key = marks.coalesce_key if status != Status.STREAM else b""
         if has_place or self._entry.follows(step, key):
-            self._submit(envelope, level, started_at)
+            self._submit(envelope, level, started_at, marks)
             return
         self._ledger.hold(content.blocks)
-        wait = DetachedWait(self._wait(envelope, level, started_at), _ignore, partial(self.fail, task))
+        wait = DetachedWait(self._wait(envelope, level, started_at, marks), _ignore, partial(self.fail, task))
         self._waiting[task] = wait
         wait.advance()
 
@@ -335,17 +337,17 @@ class Guest:
         self._ledger.drop(content.blocks)
         self.fail(task, error)
 
-    def _wait(self, envelope: Envelope, level: int, started_at: float) -> Wait[None]:
+    def _wait(self, envelope: Envelope, level: int, started_at: float, marks: Marks) -> Wait[None]:
         task, blocks = envelope.id, envelope.content.blocks
         try:
-            yield from self._entry.wait(envelope.step, level, envelope.deadline)
-            self._submit(envelope, level, started_at)
+            yield from self._entry.wait(envelope.step, level, envelope.deadline, marks)
+            self._submit(envelope, level, started_at, marks)
         finally:
             self._waiting.pop(task, None)
             self._ledger.drop(blocks)
 
-    def _submit(self, envelope: Envelope, level: int, started_at: float) -> None:
-        task, deadline, step, status, content, marks = envelope
+    def _submit(self, envelope: Envelope, level: int, started_at: float, marks: Marks) -> None:
+        task, deadline, step, status, content, _ = envelope
         number = number_of(self.number, task)
         ticket: GuestTicket | GuestStreamTicket
         if status == Status.STREAM:
@@ -356,8 +358,7 @@ class Guest:
             receiver = GuestReceiver(self, task)
             self._receivers[task] = number, receiver
             ticket = receiver.ticket = GuestTicket(number, None, receiver, content, level, deadline, started_at)
-        if marks:
-            ticket.marks = unpack_marks(marks)
+        ticket.marks = marks
         self._dispatcher.own(ticket, step)
 
     def _withdraw(self, task: int) -> None:

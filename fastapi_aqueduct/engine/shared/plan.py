@@ -137,6 +137,7 @@ def make_plan(options: EngineOptions) -> Plan:
         begin_spans=None,
         template=None,
         recording=Recording(),
+        fair=None if options.fair is None else replace(options.fair, tenant=ask_elsewhere, weight=None),
     )
     return Plan(
         options=bare,

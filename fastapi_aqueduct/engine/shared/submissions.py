@@ -19,6 +19,7 @@ from ..scheduling.deadlines import Deadlines
 from ..scheduling.idle import Idle
 from ..scheduling.publishing import publish
 from ..scheduling.ticket import Ticket
+from ..tenants import TenantReader
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, unreadable
 from ..wire.frames import Envelope, Kind, ProtocolError, pack, pack_batches, pack_offsets, unpack_batches
@@ -63,8 +64,9 @@ class Submissions:
     ) -> None:
         self.name = options.name
         self.loop: asyncio.AbstractEventLoop | None = None
+        tenants = None if options.fair is None else TenantReader(options.name, options.fair)
         conditions = [step.handle_condition for _, step in options.steps]
-        self.route = make_route(conditions, make_markers(options.steps), options.shape)
+        self.route = make_route(conditions, make_markers(options.steps), options.shape, tenants)
         self.codec = Codec(memory.arena)
         self.spans = ClientSpans(options.begin_spans, steps)
         self.failures = ClientFailures(self.name, options.recording, memory, self.codec)

@@ -1,0 +1,251 @@
+"""The queue of the first step of a flow that tenants share: its tasks go by priority, then by tenant, then by key."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from heapq import nlargest
+from operator import itemgetter
+from typing import Protocol, TypeVar
+
+from .queue import AGING, BatchQueue, Waiting
+from .turns import Owned, Turns
+
+
+class Sharing(Waiting, Owned, Protocol):
+    """What can wait in a queue that tenants share."""
+
+
+T = TypeVar("T", bound=Sharing)
+
+
+class FairQueue(BatchQueue[T]):
+    """The tasks that wait for a step, by tenant; see `Turns`.
+
+    Waiting raises a priority as in any queue. What counts is for how long the tenant of a task was not served at its
+    level: a tenant that has many tasks wait does not overtake others by that.
+
+    The first task of a batch chooses its key, and the tenants take turns for the other places.
+
+    Args:
+        batch_size: The most tasks in a batch.
+        batch_timeout: Seconds from the arrival of the oldest task of a key until a batch goes that is not full.
+        priorities: Number of priority levels.
+        limit: The most tasks of one tenant that may wait in each level. Callers observe it; the queue does not.
+        is_keyed: Whether only tasks of one batch key share a batch.
+        most_cost: What the tasks of a batch may cost together; one that costs more goes alone.
+
+    Attributes:
+        limit: As given.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        batch_timeout: float,
+        priorities: int,
+        limit: int,
+        is_keyed: bool = False,
+        most_cost: float = math.inf,
+    ) -> None:
+        super().__init__(batch_size, batch_timeout, priorities)
+        self.limit = limit
+        self._is_keyed = is_keyed
+        self._most_cost = most_cost
+        self._turns: list[Turns[T]] = [Turns(is_keyed) for _ in range(priorities)]
+        self._arrivals: dict[bytes, OrderedDict[T, None]] = {}  # by key
+        self._costs: Counter[bytes] = Counter()
+        self._calls = 0
+
+    @property
+    def tenants(self) -> int:
+        """How many tenants have tasks in the queue; one that has some in several levels counts for each."""
+        return sum([turns.tenants for turns in self._turns])
+
+    def waiting_of(self, level: int, tenant: bytes) -> int:
+        """Count the tasks of a tenant that wait in one level."""
+        return self._turns[level].waiting(tenant)
+
+    def calls(self, more: int = 0) -> int:
+        """Count the calls of the handler that the tasks take; further ones join them if they need no key."""
+        if self._is_keyed or self._most_cost < math.inf:
+            return self._calls + len(self._alone) + more
+        return super().calls(more)
+
+    def calls_before(self, level: int, tenant: bytes, weight: float) -> int:
+        """Estimate the calls of the handler until the one that has the next task that a tenant adds.
+
+        Args:
+            level: The level of its priority.
+            tenant: The tenant.
+            weight: Its weight.
+        """
+        ahead = self.ahead(level, tenant, weight)
+        if self._is_keyed or self._most_cost < math.inf:
+            return 1 + -(-ahead * self.calls() // max(1, self.count))
+        return -(-(ahead + 1) // self.batch_size)
+
+    def head(self, now: float) -> T:
+        """Return the first task of the next batch. The queue must not be empty."""
+        found = self._alone[0] if self.has_alone else self._next(now, self._due_key(now))
+        assert found is not None
+        return found
+
+    def is_next_full(self, now: float) -> bool:
+        """Tell whether no task could join the next batch any more."""
+        if not self._arrivals or self.has_alone:
+            return self.count >= self.batch_size and not self._is_keyed
+        return self._is_full(self._key(self.head(now)))
+
+    def next_size(self, now: float) -> int:
+        """Count the tasks of the next batch; what they cost is taken for that of all tasks of their key."""
+        if not self._arrivals or self.has_alone:
+            return min(self.count, 1)
+        key = self._key(self.head(now))
+        count, cost = len(self._arrivals[key]), self._costs[key]
+        affordable = count if cost <= self._most_cost else int(count * self._most_cost / cost)
+        return max(1, min(affordable, self.batch_size))
+
+    def ahead(self, level: int, tenant: bytes, weight: float) -> int:
+        """Estimate how many tasks go before the next one that a tenant adds.
+
+        Args:
+            level: The level of its priority.
+            tenant: The tenant.
+            weight: Its weight.
+        """
+        higher = sum([turns.count for turns in self._turns[level + 1 :]])
+        return min(self.count, len(self._alone) + higher + self._turns[level].ahead(tenant, weight))
+
+    def busiest(self, most: int) -> list[tuple[int, bytes, float, int]]:
+        """List the tenants that have the most tasks at a level: the level, the name, the weight, and the number.
+
+        Args:
+            most: The most entries.
+        """
+        entries = [(level, *entry) for level, turns in enumerate(self._turns) for entry in turns.entries()]
+        return nlargest(most, entries, key=itemgetter(3))
+
+    def push(self, item: T) -> None:
+        """Add a task behind those of its tenant at its priority, which must be a level."""
+        self._turns[item.priority].push(item)
+        self._note_come(item)
+        self._count(item, 1)
+
+    def push_front(self, item: T) -> None:
+        """Put a task back in front of all others at its priority: its worker has died and had not begun it."""
+        self._turns[item.priority].push_front(item)
+        self._note_come(item)
+        self._arrivals[self._key(item)].move_to_end(item, last=False)
+        self._count(item, 1)
+
+    def discard(self, item: T) -> None:
+        """Remove a task that is settled."""
+        if self._turns[item.priority].remove(item):
+            self._note_gone(item)
+        # Otherwise it is one that goes alone, and is skipped when it comes to the front.
+        self._count(item, -1)
+        if not self.count:
+            self._alone.clear()
+
+    def oldest_at(self) -> float:
+        """Return when the task arrived that has waited longest. The queue must not be empty."""
+        times = [next(iter(tasks)).arrived_at for tasks in self._arrivals.values()]
+        return min(times + [self._alone[0].arrived_at] if self.has_alone else times)
+
+    def due_at(self) -> float:
+        """Return when the next batch should go; a time in the past means now. The queue must not be empty."""
+        if self.has_alone:
+            return self._alone[0].arrived_at
+        return min(map(self._due_at, self._arrivals))
+
+    def pop_batches(self, now: float, calls: int) -> list[T]:
+        """Remove and return the next batches, for ``calls`` calls of the handler; only the last may be short."""
+        batch = self.pop_batch(now)
+        if self._is_keyed or self._most_cost < math.inf:
+            return batch
+        for _ in range(calls - 1):
+            if len(batch) % self.batch_size or not self.count or self._alone:
+                break
+            batch += self.pop_batch(now)
+        return batch
+
+    def pop_batch(self, now: float) -> list[T]:
+        """Remove and return the next batch: by priority, which waiting raises, then by the turns of the tenants."""
+        if self.has_alone:
+            item = self._alone.popleft()
+            self._count(item, -1)
+            return [item]
+        batch: list[T] = []
+        key, cost = self._due_key(now), 0
+        while len(batch) < self.batch_size and (found := self._next(now, key)) is not None:
+            cost += found.marks.cost
+            if batch and cost > self._most_cost:
+                break
+            self._turns[found.priority].take(found, now)
+            self._note_gone(found)
+            self._count(found, -1)
+            batch.append(found)
+            if self._is_keyed:
+                key = found.marks.batch_key
+        return batch
+
+    def _next(self, now: float, key: bytes | None) -> T | None:
+        """Return the next task; with a key, the next one that has it.
+
+        A lower level goes before a higher one only for the tenant that was not served for so long.
+        """
+        levels = [level for level, turns in enumerate(self._turns) if turns.has(key)]
+        if not levels:
+            return None
+        highest = levels[-1]
+        if len(levels) == 1 or key is not None:
+            return self._turns[highest].peek(key)
+        urgent = max(levels, key=lambda level: (level + (now - self._turns[level].since) / AGING, level))
+        turns = self._turns[urgent]
+        return turns.peek() if urgent == highest else turns.peek_starving()
+
+    def _due_key(self, now: float) -> bytes | None:
+        """Return the key of the next batch; None if the next task may choose it."""
+        if not self._is_keyed or not self.batch_timeout:
+            return None
+        first = self._next(now, None)
+        if first is None or self._due_at(first.marks.batch_key) <= now:
+            return None
+        return min(self._arrivals, key=self._due_at)
+
+    def _due_at(self, key: bytes) -> float:
+        oldest = next(iter(self._arrivals[key])).arrived_at
+        return oldest if self._is_full(key) else oldest + self.batch_timeout
+
+    def _is_full(self, key: bytes) -> bool:
+        return len(self._arrivals[key]) >= self.batch_size or self._costs[key] >= self._most_cost
+
+    def _key(self, item: T) -> bytes:
+        return item.marks.batch_key if self._is_keyed else b""
+
+    def _note_come(self, item: T) -> None:
+        key = self._key(item)
+        self._calls -= self._calls_of(key)
+        self._arrivals.setdefault(key, OrderedDict())[item] = None
+        self._costs[key] += item.marks.cost
+        self._calls += self._calls_of(key)
+
+    def _note_gone(self, item: T) -> None:
+        key = self._key(item)
+        self._calls -= self._calls_of(key)
+        del self._arrivals[key][item]
+        self._costs[key] -= item.marks.cost
+        self._calls += self._calls_of(key)
+        if not self._arrivals[key]:
+            del self._arrivals[key], self._costs[key]
+
+    def _calls_of(self, key: bytes) -> int:
+        tasks = self._arrivals.get(key)
+        if not tasks:
+            return 0
+        return max(-(-len(tasks) // self.batch_size), math.ceil(self._costs[key] / self._most_cost))
+
+    def _count(self, item: T, tasks: int) -> None:
+        self._counts[item.priority] += tasks
+        self.count += tasks

@@ -1,0 +1,356 @@
+"""Which waiting task goes next where tenants share a flow: the queue alone, with a clock of our own."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_aqueduct.engine.marks import Marks
+from fastapi_aqueduct.engine.scheduling.fair_queue import FairQueue
+from fastapi_aqueduct.engine.scheduling.queue import AGING, BatchQueue
+from fastapi_aqueduct.engine.scheduling.turns import BURST, Turns
+
+
+@dataclass(eq=False)
+class Item:
+    tenant: str = ""
+    priority: int = 0
+    arrived_at: float = 0.0
+    weight: float = 1.0
+    cost: int = 0
+    key: str = ""
+    is_settled: bool = False
+    marks: Marks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.marks = Marks(self.key.encode(), self.cost, b"", self.tenant.encode(), self.weight)
+
+
+def tenants(items: Iterable[Item]) -> str:
+    return "".join(item.tenant for item in items)
+
+
+def queue(*items: Item, batch_size: int = 1, batch_timeout: float = 0.0, priorities: int = 1) -> FairQueue[Item]:
+    return filled(FairQueue(batch_size, batch_timeout, priorities, 100), items)
+
+
+def filled(made: FairQueue[Item], items: Iterable[Item]) -> FairQueue[Item]:
+    for item in items:
+        made.push(item)
+    return made
+
+
+def drain(waiting: FairQueue[Item], now: float = 0.0) -> list[Item]:
+    found: list[Item] = []
+    while waiting.count:
+        found += waiting.pop_batch(now)
+    return found
+
+
+def settle(waiting: FairQueue[Item], item: Item) -> None:
+    item.is_settled = True
+    waiting.discard(item)
+
+
+class TestTurns:
+    def test_tenants_take_turns_and_each_keeps_the_order_of_its_tasks(self) -> None:
+        items = [Item(tenant) for tenant in "aaaaabbc"]
+        order = drain(queue(*items))
+        assert tenants(order) == "abcabaaa"
+        for tenant in "abc":
+            assert [item for item in order if item.tenant == tenant] == [i for i in items if i.tenant == tenant]
+
+    def test_a_batch_has_tasks_of_several_tenants(self) -> None:
+        waiting = queue(*[Item(tenant) for tenant in "aaaaaabb"], batch_size=4)
+        assert tenants(waiting.pop_batch(0.0)) == "abab"
+        assert tenants(waiting.pop_batches(0.0, 2)) == "aaaa"
+
+    def test_a_weight_is_a_share(self) -> None:
+        items = [Item("a", weight=3.0) for _ in range(300)] + [Item("b") for _ in range(300)]
+        assert Counter(item.tenant for item in drain(queue(*items))[:200]) == {"a": 150, "b": 50}
+
+    def test_weights_that_are_no_whole_multiples_are_shares_too(self) -> None:
+        items = [Item("a", weight=0.5) for _ in range(300)] + [Item("b", weight=0.2) for _ in range(300)]
+        assert Counter(item.tenant for item in drain(queue(*items))[:140]) == {"a": 100, "b": 40}
+
+    def test_the_share_is_one_of_costs(self) -> None:
+        items = [Item("large", cost=50) for _ in range(50)] + [Item("small", cost=5) for _ in range(500)]
+        found = Counter[str]()
+        for item in drain(queue(*items))[:220]:
+            found[item.tenant] += item.cost
+        assert abs(found["large"] - found["small"]) <= 50
+
+    def test_a_tenant_that_had_no_tasks_for_some_turns_may_send_as_many_at_once_and_no_more(self) -> None:
+        waiting = queue(*[Item("a") for _ in range(50)])
+        assert tenants(itertools.chain(*(waiting.pop_batch(0.0) for _ in range(5)))) == "aaaaa"
+        filled(waiting, [Item("b") for _ in range(20)])
+        assert tenants(drain(waiting)).startswith("bbbbb" + "ab" * 15)
+        waiting = queue(*[Item("a") for _ in range(100)])
+        for _ in range(10 * BURST // 2):
+            waiting.pop_batch(0.0)
+        filled(waiting, [Item("b") for _ in range(20)])
+        assert tenants(drain(waiting)).startswith("b" * BURST + "abab")
+
+    def test_coming_and_going_gains_a_tenant_nothing(self) -> None:
+        """One that has a task in the queue only now and then gets no more than one that always has some."""
+        waiting = queue(*[Item("always") for _ in range(3000)])
+        served = Counter[str]()
+        for _ in range(1000):
+            if not waiting.waiting_of(0, b"often"):
+                filled(waiting, [Item("often") for _ in range(3)])
+            served[waiting.pop_batch(0.0)[0].tenant] += 1
+        assert served["often"] <= served["always"] + BURST + 3
+
+    def test_a_returned_task_is_next_and_is_paid_once(self) -> None:
+        waiting = queue(*[Item(tenant) for tenant in "aabb"])
+        (first,) = waiting.pop_batch(0.0)
+        waiting.push_front(first)
+        assert waiting.pop_batch(0.0) == [first]
+        assert tenants(drain(waiting)) == "bab"
+
+    def test_tenants_without_tasks_are_forgotten(self) -> None:
+        turns: Turns[Item] = Turns(is_keyed=False)
+        for _ in range(1000):
+            turns.push(Item("always"))
+        for number in range(900):
+            turns.push(Item(f"once{number}"))
+            for _ in range(2):
+                turns.take(turns.peek(), 0.0)
+            assert turns.known <= 2 * BURST + 2
+        while turns.count:
+            turns.take(turns.peek(), 0.0)
+        assert turns.known == 0
+
+
+class TestPriorities:
+    def test_a_priority_goes_before_all_turns(self) -> None:
+        assert tenants(drain(queue(*[Item(t) for t in "aab"], Item("c", 1), Item("a", 1), priorities=2))) == "caaba"
+
+    def test_waiting_raises_the_tenant_that_was_not_served(self) -> None:
+        def winner(waited: float) -> str:
+            return tenants(queue(Item("a"), Item("b", 2, waited), priorities=3).pop_batch(waited))
+
+        assert winner(1.9 * AGING) == winner(2.0 * AGING) == "b"
+        assert winner(2.1 * AGING) == "a"
+
+    def test_a_long_queue_of_one_tenant_does_not_overtake_the_priority_of_another(self) -> None:
+        """In a queue without tenants its oldest task has waited for long, and so goes before all priorities."""
+        flood = [Item("flood", 0, 0.0) for _ in range(1000)]
+        plain: BatchQueue[Item] = BatchQueue(1, 0.0, 2)
+        fair = queue(*flood, priorities=2)
+        for item in flood:
+            plain.push(item)
+        now = 0.0
+        for waiting in (plain, fair):
+            for _ in range(100):
+                now += 0.1
+                waiting.pop_batch(now)
+            waiting.push(Item("other", 1, now))
+        assert tenants(plain.pop_batch(now + 0.1)) == "flood"
+        assert tenants(fair.pop_batch(now + 0.1)) == "other"
+
+    def test_steady_load_of_a_high_level_starves_no_tenant_of_a_low_one(self) -> None:
+        low = [Item(f"low{number}", 0, 0.0) for number in range(5)]
+        waiting = queue(*low, priorities=2)
+        now = 0.0
+        while any(item in low for item in waiting.pop_batch(now)) or waiting.waiting(0):
+            waiting.push(Item("high", 1, now))
+            waiting.push(Item("high", 1, now))
+            now += 0.01
+            assert now < 2.2 * AGING
+        assert waiting.waiting(1) > 50
+
+
+class TestKeys:
+    def test_the_next_tenant_chooses_the_key_and_others_fill_the_batch_in_turns(self) -> None:
+        waiting = filled(FairQueue(3, 0.0, 1, 100, is_keyed=True), [])
+        filled(waiting, [Item("a", key="x") for _ in range(6)] + [Item("b", key="y"), Item("c", key="x")])
+        batches = [waiting.pop_batch(0.0) for _ in range(4)]
+        assert [{item.key for item in batch} for batch in batches] == [{"x"}, {"y"}, {"x"}, {"x"}]
+        assert [tenants(batch) for batch in batches] == ["aca", "b", "aaa", "a"]
+
+    def test_many_keys_gain_a_tenant_nothing(self) -> None:
+        waiting: FairQueue[Item] = FairQueue(1, 0.0, 1, 1000, is_keyed=True)
+        filled(waiting, [Item("flood", key=str(number % 50)) for number in range(500)])
+        filled(waiting, [Item("other", key="own") for _ in range(50)])
+        served = Counter(waiting.pop_batch(0.0)[0].tenant for _ in range(100))
+        assert served == {"flood": 50, "other": 50}
+
+    def test_a_key_is_due_when_its_own_oldest_task_has_waited(self) -> None:
+        waiting: FairQueue[Item] = FairQueue(2, 1.0, 1, 100, is_keyed=True)
+        filled(waiting, [Item("a", arrived_at=0.0, key="x"), Item("b", arrived_at=0.5, key="y")])
+        assert waiting.due_at() == 1.0
+        filled(waiting, [Item("b", arrived_at=0.6, key="y")])
+        assert waiting.due_at() == 0.5  # it is full
+        assert tenants(waiting.pop_batch(0.7)) == "bb"
+        assert waiting.due_at() == 1.0
+
+    def test_a_batch_costs_no_more_than_it_may_and_a_larger_task_goes_alone(self) -> None:
+        waiting: FairQueue[Item] = FairQueue(8, 0.0, 1, 100, most_cost=10)
+        filled(waiting, [Item("a", cost=4), Item("b", cost=4), Item("a", cost=40), Item("b", cost=1)])
+        assert [sorted(item.cost for item in batch) for batch in iter(lambda: waiting.pop_batch(0.0), [])] in (
+            [[4, 4], [40], [1]],
+            [[1, 4, 4], [40]],
+        )
+
+
+@pytest.mark.parametrize("is_keyed", [False, True])
+@given(
+    course=st.lists(
+        st.tuples(
+            st.sampled_from(["push", "push", "settle", "take", "return", "alone"]), st.integers(0, 2), st.integers(0, 9)
+        ),
+        max_size=60,
+    ),
+    batch_size=st.integers(1, 4),
+)
+def test_nothing_is_lost_doubled_or_reordered(
+    is_keyed: bool, course: list[tuple[str, int, int]], batch_size: int
+) -> None:
+    waiting: FairQueue[Item] = FairQueue(batch_size, 0.0, 3, 100, is_keyed)
+    there: list[Item] = []
+    alone: list[Item] = []
+    for now, (action, priority, choice) in enumerate(course):
+        if action in ("push", "alone"):
+            item = Item("abc"[choice % 3], priority, now / 100, [1.0, 2.5][choice % 2], choice, "xy"[choice % 2])
+            (there if action == "push" else alone).append(item)
+            waiting.push(item) if action == "push" else waiting.push_alone(item)
+        elif action == "settle" and there + alone:
+            item = (there + alone)[choice % len(there + alone)]
+            settle(waiting, item)
+            (there if item in there else alone).remove(item)
+        elif waiting.count:
+            batch = waiting.pop_batch(now / 100)
+            if alone:
+                assert batch == [alone.pop(0)]
+                continue
+            assert len(batch) == min(batch_size, len(there)) or (is_keyed and batch)
+            assert not is_keyed or len({item.key for item in batch}) == 1
+            for item in batch:
+                before = there[: there.index(item)]
+                same = [o for o in before if (o.priority, o.tenant) == (item.priority, item.tenant)]
+                assert not [other for other in same if not is_keyed or other.key == item.key]
+                there.remove(item)
+            if action == "return":
+                for item in reversed(batch):
+                    waiting.push_front(item)
+                there[:0] = batch
+        assert waiting.count == len(there) + len(alone)
+        assert [waiting.waiting(level) for level in range(3)] == [
+            sum(item.priority == level for item in there + alone) for level in range(3)
+        ]
+        for level, tenant in itertools.product(range(3), "abc"):
+            count = sum((item.priority, item.tenant) == (level, tenant) for item in there)
+            assert waiting.waiting_of(level, tenant.encode()) == count
+            assert 0 <= waiting.ahead(level, tenant.encode(), 1.0) <= waiting.count
+        if waiting.count and "return" not in [action for action, *_ in course]:  # then the oldest may not be in front
+            assert waiting.oldest_at() == min(item.arrived_at for item in there + alone)
+    assert len(drain(waiting)) == len(there) + len(alone)
+    assert waiting.tenants == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.1, 10.0), st.lists(st.integers(1, 20), min_size=1, max_size=3)), min_size=2, max_size=5
+    )
+)
+def test_tenants_that_always_have_tasks_get_their_shares(declared: list[tuple[float, list[int]]]) -> None:
+    """At any time the costs that two of them have sent, divided by their weights, differ by little: by two quanta."""
+    turns: Turns[Item] = Turns(is_keyed=False)
+    costs = [itertools.cycle(costs) for _, costs in declared]
+    for number, (weight, _) in enumerate(declared):
+        for _ in range(2):
+            turns.push(Item(str(number), weight=weight, cost=next(costs[number])))
+    least = min(weight for weight, _ in declared)
+    sent = [0.0] * len(declared)
+    for _ in range(300):
+        item = turns.peek()
+        turns.take(item, 0.0)
+        number = int(item.tenant)
+        sent[number] += item.cost / item.weight
+        turns.push(Item(item.tenant, weight=item.weight, cost=next(costs[number])))
+        assert max(sent) - min(sent) <= (2 * 20 + 2 * 20) / least
+
+
+class Simulation:
+    """Servers of one step with a queue, tenants that send at random times, and a clock.
+
+    Args:
+        waiting: The queue.
+        servers: Calls at the same time.
+        rates: Tasks per second of each tenant. A call takes a second.
+        seed: Of the random times.
+    """
+
+    def __init__(self, waiting: FairQueue[Item], servers: int, rates: list[float], seed: int) -> None:
+        self._waiting = waiting
+        self._free = servers
+        self._random = random.Random(seed)
+        self._rates = rates
+        self._events: list[tuple[float, int, int, list[Item]]] = []
+        self._numbers = itertools.count()
+        self.latencies: defaultdict[int, list[float]] = defaultdict(list)
+        self.refused: Counter[int] = Counter()
+
+    def run(self, seconds: float) -> Simulation:
+        for tenant in range(len(self._rates)):
+            self._expect(tenant, 0.0)
+        while self._events:
+            now, _, tenant, done = heapq.heappop(self._events)
+            if tenant >= 0:
+                self._arrive(tenant, now)
+                if now < seconds:
+                    self._expect(tenant, now)
+            else:
+                self._free += 1
+                for item in done:
+                    self.latencies[int(item.tenant)].append(now - item.arrived_at)
+            while self._free and self._waiting.count:
+                self._free -= 1
+                batch = self._waiting.pop_batch(now)
+                heapq.heappush(self._events, (now + 1.0, next(self._numbers), -1, batch))
+        return self
+
+    def _expect(self, tenant: int, now: float) -> None:
+        at = now + self._random.expovariate(self._rates[tenant])
+        heapq.heappush(self._events, (at, next(self._numbers), tenant, []))
+
+    def _arrive(self, tenant: int, now: float) -> None:
+        if self._waiting.waiting_of(0, str(tenant).encode()) < self._waiting.limit:
+            self._waiting.push(Item(str(tenant), arrived_at=now))
+        else:
+            self.refused[tenant] += 1
+
+    def p95(self, of: Iterable[int]) -> float:
+        """The 95th percentile of the seconds from the arrival of a task to its end."""
+        times = sorted(itertools.chain(*(self.latencies[tenant] for tenant in of)))
+        return times[int(0.95 * len(times))]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "count, servers, batch_size, load", [(4, 1, 1, 0.8), (5, 4, 1, 0.8), (10, 1, 8, 0.8), (10, 2, 8, 0.9)]
+)
+def test_one_that_sends_ten_times_its_share_raises_the_p95_of_others_little(
+    count: int, servers: int, batch_size: int, load: float, seed: int
+) -> None:
+    """Tenants that together use ``load`` of what the servers can do; then the first of them sends ten times as much."""
+
+    def simulate(factor: float) -> Simulation:
+        share = load * servers * batch_size / count
+        waiting: FairQueue[Item] = FairQueue(batch_size, 0.0, 1, 300)
+        return Simulation(waiting, servers, [factor * share, *[share] * (count - 1)], seed).run(5000 / batch_size)
+
+    before, flooded, others = simulate(1), simulate(10), range(1, count)
+    assert flooded.p95(others) <= 1.3 * before.p95(others)
+    assert flooded.refused.keys() == {0}
+    assert flooded.p95([0]) > 10 * flooded.p95(others)
+    assert not before.refused
