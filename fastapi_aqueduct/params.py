@@ -67,7 +67,7 @@ class UploadInfo(NamedTuple):
 class TaskField:
     """Marks a parameter whose value is a field of the task: ``tenant: Annotated[str, Depends(key), TaskField()]``.
 
-    For what the server knows of a request and a client must not choose, above all the tenant and the ``priority``. In a
+    For values that come from the server and that a client must not choose, such as a tenant or a ``priority``. In a
     function with `flow_endpoint` the field has the name of the parameter, and is set before the task is admitted and
     before the body is read. A parameter of this name in the constructor of the task gets the value too, and is none of
     the request.

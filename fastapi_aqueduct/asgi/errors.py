@@ -221,7 +221,7 @@ def _is_handled_by_application(scope: Scope, exc: Exception) -> bool:
     return any(cls in handlers for cls in type(exc).__mro__)
 
 
-_WARNED = {408, 413, 499, 503, 504, 507}
+_WARNED = {408, 413, 429, 499, 503, 504, 507}
 """Statuses that are logged as warnings, which an operator sees also without a configuration of logging."""
 
 

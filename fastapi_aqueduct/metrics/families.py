@@ -16,7 +16,7 @@ from ..engine.system.process_usage import process_usage
 REASONS = (
     *("arena_full", "deadline_unreachable", "forked", "not_running", "overloaded", "queue_full", "step_unavailable"),
     *("body_length_mismatch", "body_too_large", "body_too_slow", "malformed_body", "unsupported_body"),
-    "task_too_large",
+    *("task_too_large", "tenant_over_share"),
 )
 """Reasons of refusals. They are shown from the start, with 0: a rate needs the value before the first refusal."""
 

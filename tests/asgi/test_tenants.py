@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException
@@ -28,6 +28,7 @@ from fastapi_aqueduct import (
     Jobs,
     JobStatus,
     TaskField,
+    Upload,
     flow_endpoint,
 )
 from fastapi_aqueduct.testing import client, inline
@@ -90,6 +91,13 @@ def application(flow: Flow, items: Flow | None = None) -> FastAPI:
             return [name async for name in names]
 
     return app
+
+
+class Scan(Sheet):
+    """A task that takes its tenant from a dependency of its own."""
+
+    def __init__(self, image: Upload, tenant: Tenant, gate: str = "") -> None:
+        super().__init__(image, tenant, gate)
 
 
 KEY = {"x-key": "k1"}
@@ -188,11 +196,6 @@ async def test_a_field_of_the_task_itself_counts_before_the_body_too(tmp_path: P
     """Also with `FlowTask`, and for a function of the task that reads such a field."""
     flow = forked(Tell(), fair=FairShare(lambda task: task.tenant[-2:], queue_share=0.5), queue_size=2)
 
-    class Scan(Sheet):
-        def __init__(self, image: Any, tenant: Annotated[str, Depends(api_key), TaskField()], gate: str = "") -> None:
-            super().__init__(image, tenant, gate)
-
-    Scan.__init__.__annotations__["image"] = Sheet.__init__.__annotations__["image"]
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.post("/endpoint")

@@ -64,7 +64,7 @@ class Turns(Generic[T]):
     each turn sends a task, and the next one is found in constant time (with few different weights).
 
     A tenant without tasks misses its turns, and has the credit of `BURST` of them at most when it comes back. It is
-    forgotten after so many: one that is not known has missed all turns since the queue was empty.
+    forgotten after `BURST` turns: one that is not known has missed all turns since the queue was empty.
 
     Args:
         is_keyed: Whether tasks of one batch key can be asked for.
