@@ -65,6 +65,10 @@ async def sleep(waits: str) -> None:
 
 def fail(task: Scan) -> None:
     secret = "in the frame"
+    if task.fault == "hang" or "HANG" in os.environ:
+        open("hanging", "w").close()
+        while True:
+            time.sleep(0.01)
     if task.fault == "raise":
         raise ValueError("no [text]")
     if task.fault == "fail":
@@ -75,10 +79,6 @@ def fail(task: Scan) -> None:
         task.seen = lambda: None
     if task.fault == "crash":
         ctypes.string_at(0)
-    if task.fault == "hang" or "HANG" in os.environ:
-        open("hanging", "w").close()
-        while True:
-            time.sleep(0.01)
 
 
 def is_streamed(task: Scan) -> bool:

@@ -150,6 +150,7 @@ async def test_a_hang_is_recorded_with_its_stack_also_when_the_caller_has_gone(r
         await eventually(lambda: flow.statistics().recordings == RecordingStatistics(1, {}))
         (file,) = await files_of(recorder)
         assert "longer than handle_timeout=1 s" in file.metadata["worker"]["reason"]
+        assert file.metadata["worker"]["cause"] == "hang"
         assert "in handle" in error_of(file)["traceback"]
         del call
 
