@@ -34,8 +34,9 @@ def codes(report: Report, step: str = "") -> list[str]:
 
 
 def only(report: Report, code: str) -> Finding:
-    (found,) = (finding for finding in report.findings if finding.code == code)
-    return found
+    found = [finding for finding in report.findings if finding.code == code]
+    assert len(found) == 1, report.findings
+    return found[0]
 
 
 def fields_of(fields: Any) -> dict[str, Field]:
