@@ -38,6 +38,7 @@
         ├── NotShareable (ValueError)       a field cannot be moved into shared memory
         ├── LengthMismatch (ValueError)     content is not as long as was announced
         ├── TaskNotPicklable                the task cannot be sent to or from a worker
+        ├── FieldConflict                   two branches of a group have set the same field
         ├── HandlerError                    stands in for an exception that cannot be sent itself
         ├── WorkerDied                      the worker that held the task died
         └── Overloaded                      refused now; a later try may succeed
@@ -246,6 +247,23 @@ class TaskNotPicklable(FlowError):
 
     Put what can be pickled into fields. Create models, locks, files and connections in ``on_start`` of the handler.
     """
+
+
+class FieldConflict(FlowError):
+    """Two branches of a group have set or deleted the same field of a task; the message names all three.
+
+    Branches run side by side, so none of them can win: have one of them set it, or a step behind the group. What a
+    handler changes in place, such as a list, counts as set.
+
+    Attributes:
+        field: Name of the field.
+        branches: The two branches, each as the names of its steps.
+    """
+
+    def __init__(self, message: str, *, field: str = "", branches: tuple[str, str] = ("", "")) -> None:
+        super().__init__(message)
+        self.field = field
+        self.branches = branches
 
 
 class HandlerError(FlowError):

@@ -47,8 +47,6 @@ def declared(parts: tuple[Part, ...]) -> Declared:
     names = iter([name for name, _ in named])
     shape = _with_names(structure, names)
     _check_route(named, shape)
-    if not is_flat(shape):
-        raise ConfigurationError("the dispatcher of this version cannot run groups")
     return Declared(named, shape)
 
 

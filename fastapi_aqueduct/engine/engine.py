@@ -120,7 +120,7 @@ class LocalEngine(EngineCalls):
         meter = Meter([step for _, step in options.steps]) if options.metrics_enabled else None
         dispatcher = Dispatcher(
             *(name, pools, memory, options.queue_size, options.priorities, timing),
-            *(meter, options.subscribers, options.begin_spans, options.recording, options.fair),
+            *(meter, options.subscribers, options.begin_spans, options.recording, options.fair, options.shape),
         )
         for pool in pools:
             pool.observer = dispatcher

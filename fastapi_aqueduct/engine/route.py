@@ -102,6 +102,45 @@ class Route:
         """
         return step < following < self._count
 
+    def after(self, place: int | Group) -> Sequence[int | Group]:
+        """Return what comes after a step, or after a group, in its sequence.
+
+        Args:
+            place: Index of the step, or `START`; or the group.
+        """
+        assert isinstance(place, int)
+        return range(place + 1, self._count)
+
+    def begin(self, sequence: Sequence[int | Group]) -> int:
+        """Return where a task begins a sequence if no condition is evaluated; as `next` does."""
+        if not sequence:
+            return FINISHED
+        first = sequence[0]
+        if isinstance(first, int):
+            return first
+        return ~sum([_entries(self.begin(branch.sequence)) for branch in first.branches])
+
+    def split(self, sequence: Sequence[int | Group], following: int) -> tuple[Group, list[tuple[Branch, int]]] | None:
+        """Return the group that a task visits next.
+
+        Args:
+            sequence: What comes next.
+            following: From `next` or `begin`.
+
+        Returns:
+            The group, and its branches that the task visits with where it begins each, as `next` does; None if the
+            sequence has no such group.
+        """
+        return None
+
+    def may_begin(self, following: int) -> bool:
+        """Tell whether a task may begin so.
+
+        Args:
+            following: From `next`, perhaps of another process.
+        """
+        return self.leads(START, following) or self.split(self.after(START), following) is not None
+
     def sends_patches(self, step: int) -> bool:
         """Tell whether the workers of a step answer with patches: the step is in a group."""
         return False
@@ -181,34 +220,12 @@ class BranchedRoute(Route):
         """
         return bool(self._closed >> step & 1)
 
-    def after(self, place: int | Group) -> tuple[int | Group, ...]:
-        """Return what comes after a step, or after a group, in its sequence.
-
-        Args:
-            place: Index of the step, or `START`; or the group.
-        """
+    def after(self, place: int | Group) -> Sequence[int | Group]:
+        """Return what comes after a step, or after a group, in its sequence."""
         return self.whole.sequence if place == START else self._following[place]
 
-    def begin(self, sequence: tuple[int | Group, ...]) -> int:
-        """Return where a task begins a sequence if no condition is evaluated; as `next` does."""
-        if not sequence:
-            return FINISHED
-        first = sequence[0]
-        if isinstance(first, int):
-            return first
-        return ~sum([_entries(self.begin(branch.sequence)) for branch in first.branches])
-
-    def split(self, sequence: tuple[int | Group, ...], following: int) -> tuple[Group, list[tuple[Branch, int]]] | None:
-        """Return the group that a task visits next.
-
-        Args:
-            sequence: What comes next.
-            following: From `next` or `begin`.
-
-        Returns:
-            The group, and its branches that the task visits with where it begins each, as `next` does; None if the
-            sequence has no such group.
-        """
+    def split(self, sequence: Sequence[int | Group], following: int) -> tuple[Group, list[tuple[Branch, int]]] | None:
+        """Return the group that a task visits next; see `Route.split`."""
         entries = ~following
         for element in sequence:
             if not isinstance(element, int) and element.steps & entries:
@@ -228,7 +245,7 @@ class BranchedRoute(Route):
         found = [(first, super(BranchedRoute, self)._marks_at(first, task)) for first in indices(~step)]
         return Marks(branches=tuple([(first, marks) for first, marks in found if marks != NO_MARKS]))
 
-    def _choose(self, sequence: tuple[int | Group, ...], task: BaseTask) -> int:
+    def _choose(self, sequence: Sequence[int | Group], task: BaseTask) -> int:
         for element in sequence:
             if isinstance(element, int):
                 if self._conditions[element](task):

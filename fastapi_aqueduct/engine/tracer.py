@@ -48,6 +48,13 @@ class TaskSpans(Protocol):
     def lose(self, error: Exception) -> None:
         """End the span of a step whose worker has died; the task waits in the queue again."""
 
+    def branch(self, name: str) -> TaskSpans:
+        """Return the spans of a branch, while the task is in a group: the same ones each time.
+
+        Args:
+            name: The names of its steps.
+        """
+
     def note_item(self) -> None:
         """Note an item of a stream."""
 

@@ -122,6 +122,7 @@ class RecordedSpans:
         self._deaths = 0
         self._items = 0
         self._first_item_at = 0
+        self._branches: dict[str, RecordedSpans] = {}
 
     @property
     def parent(self) -> bytes:
@@ -136,6 +137,7 @@ class RecordedSpans:
     def send(self, task: int, step: str, pid: int, waiting_since: float, now: float, first: Any) -> bytes:
         """End the wait in a queue, and begin the span of a step."""
         sent_at = self._wall_time(now)
+        self._end_branches()
         self._end_step(next_at=sent_at)
         self._queue(step, waiting_since).end(sent_at)
         attributes = {_STEP: step, _TASK: task, _WORKER: pid}
@@ -161,6 +163,13 @@ class RecordedSpans:
             note_error(self._span, error)
             self._end_step(self._lost_at)
 
+    def branch(self, name: str) -> RecordedSpans:
+        """Return the spans of a branch; that of the step before the group ends."""
+        self._end_step()
+        if name not in self._branches:
+            self._branches[name] = RecordedSpans(self._maker, self._context)
+        return self._branches[name]
+
     def note_item(self) -> None:
         """Note an item of a stream. The step that it is of may have no span yet; see `ClientSpans`."""
         self._items += 1
@@ -168,7 +177,11 @@ class RecordedSpans:
             self._first_item_at = self._wall_time(time.monotonic())
 
     def end(self, step: str, waiting_since: float | None, outcome: str, error: BaseException | None) -> None:
-        """End the span that is open."""
+        """End the spans that are open."""
+        if error is None:
+            for branch in self._branches.values():
+                branch.end(step, None, outcome, None)
+        self._end_branches()
         if waiting_since is not None:
             self._end_step()
             self._span = self._queue(step, waiting_since)
@@ -177,6 +190,13 @@ class RecordedSpans:
             if error is not None:
                 note_error(self._span, error)
             self._end_step()
+
+    def _end_branches(self) -> None:
+        """End the spans of branches that have been joined."""
+        for branch in self._branches.values():
+            branch._end_branches()
+            branch._end_step()
+        self._branches.clear()
 
     def _queue(self, step: str, waiting_since: float) -> Span:
         """Start the span of a wait in a queue, which has ended."""
@@ -225,6 +245,10 @@ class PassedContext:
 
     def lose(self, error: Exception) -> None:
         """Do nothing."""
+
+    def branch(self, name: str) -> PassedContext:
+        """Return the same."""
+        return self
 
     def note_item(self) -> None:
         """Do nothing."""

@@ -16,6 +16,7 @@ import pytest
 
 from fastapi_aqueduct import Cost, FlowStep
 from fastapi_aqueduct.engine.marks import Marks
+from fastapi_aqueduct.engine.route import Route
 from fastapi_aqueduct.engine.scheduling.lane_delay import MOST_GONE, LaneDelay
 from fastapi_aqueduct.engine.scheduling.lane_stage import LaneStage, make_stage
 from fastapi_aqueduct.engine.scheduling.scheduler import Assignments, Scheduler
@@ -85,7 +86,7 @@ class Traffic:
         for pid in range(1, 1 + step.nprocs):
             cast(Any, pool.workers).append(Worker(0, InFlight(step.call_size, step.places), pid))
         self.stage = make_stage(pool, 100_000, 1)
-        self.scheduler = Scheduler([self.stage], [], 100_000)
+        self.scheduler = Scheduler([self.stage], [], 100_000, Route([bool]))
         self.now = 0.0
         self._ids = itertools.count(1)
         self._events: list[tuple[float, int, Any]] = []

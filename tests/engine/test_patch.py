@@ -17,7 +17,7 @@ from fastapi_aqueduct.engine.memory.arena import THRESHOLD, Arena
 from fastapi_aqueduct.engine.memory.layout import Layout
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
 from fastapi_aqueduct.engine.wire.codec import Codec, Encoded
-from fastapi_aqueduct.engine.wire.joined import split_parts
+from fastapi_aqueduct.engine.wire.joined import MalformedTask, split_parts
 from fastapi_aqueduct.engine.wire.patch import Changes, fields_of, join
 from fastapi_aqueduct.runtime import drop_runtime
 from fastapi_aqueduct.task import shared_memories
@@ -248,10 +248,10 @@ def test_the_patches_of_one_branch_apply_in_their_order(arena: Arena) -> None:
 def test_malformed_bytes_are_an_error(arena: Arena, size: int) -> None:
     content = Codec(arena).encode(Job(number=1))
     patch = work(arena, content, lambda task: setattr(task, "number", 2))
-    with pytest.raises(ValueError, match="cut off"):
+    with pytest.raises(MalformedTask, match="cut off"):
         fields_of(patch._replace(body=patch.body[:size]))
     joined = join(content, [patch]).body
     for end in range(2, len(joined)):
         if end != 1 + 8 + len(content.body):
-            with pytest.raises(ValueError, match="malformed|cut off"):
+            with pytest.raises(MalformedTask, match="malformed|cut off"):
                 split_parts(joined[:end], ())

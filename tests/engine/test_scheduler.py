@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from fastapi_aqueduct import FlowStep
+from fastapi_aqueduct.engine.route import Route
 from fastapi_aqueduct.engine.scheduling.echoes import ECHO, Echoes
 from fastapi_aqueduct.engine.scheduling.meter import Meter
 from fastapi_aqueduct.engine.scheduling.scheduler import Assignments, Scheduler
@@ -53,7 +54,7 @@ class Case:
     arrivals: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.scheduler = Scheduler(self.stages, self.arrivals, QUEUE_SIZE)
+        self.scheduler = Scheduler(self.stages, self.arrivals, QUEUE_SIZE, Route([bool] * len(self.stages)))
         self._ids = itertools.count(1)
 
     def ticket(self, step: int = 0, now: float = NOW) -> Ticket:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from fastapi_aqueduct import FlowStep
+from fastapi_aqueduct.engine.route import Route
 from fastapi_aqueduct.engine.scheduling.scheduler import Assignments, Scheduler
 from fastapi_aqueduct.engine.scheduling.split import Split
 from fastapi_aqueduct.engine.scheduling.stage import Stage
@@ -71,7 +72,7 @@ class Simulation:
         cast(list[Any], pool.workers).extend(self.workers[1:])
         self.stage.split = Split(self.share)
         self.stage.split.canary = cast(WorkerHandle, self.canary)
-        self.scheduler = Scheduler([self.stage], [], 1024)
+        self.scheduler = Scheduler([self.stage], [], 1024, Route([bool]))
         self.answers: list[tuple[float, int, Worker, Outgoing[Ticket], float]] = []
         self._ids = itertools.count()
 

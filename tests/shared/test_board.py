@@ -37,7 +37,7 @@ class Ends:
     def __init__(self, flow: Flow, levels: int, queue_size: int, silence: float) -> None:
         engine = engine_of(flow)
         dispatcher = engine.dispatcher
-        self.writer = BoardWriter(flow.name, dispatcher.stages, lambda: dispatcher.in_flight)
+        self.writer = BoardWriter(flow.name, dispatcher.stages, dispatcher.route, lambda: dispatcher.in_flight)
         self.writer.attach(asyncio.get_running_loop())
         dispatcher.admission.on_change = self.writer.note_workers
         self.woken: list[int] = []

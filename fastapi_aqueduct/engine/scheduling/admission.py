@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ...task import BaseTask
 from ..refusals import Refusals
+from ..route import Route
 from ..tenants import Tenant
 from .fair_queue import FairQueue
 from .stage import Stage
@@ -22,6 +23,7 @@ class Admission:
         stages: Its steps.
         queue_size: Tasks that may wait for a step, in each level.
         refusals: Counts the tasks that are refused.
+        route: The route of tasks through the steps.
 
     Attributes:
         unavailable: Indices of the steps that have no ready worker.
@@ -29,11 +31,13 @@ class Admission:
         on_change: Called after a change in the workers of a step.
     """
 
-    def __init__(self, name: str, stages: list[Stage], queue_size: int, refusals: Refusals) -> None:
+    def __init__(self, name: str, stages: list[Stage], queue_size: int, refusals: Refusals, route: Route) -> None:
         self.unavailable: set[int] = set()
         self.wake: Callable[[int], None] = lambda index: None
         self.on_change: Callable[[], None] = lambda: None
         self._stages = stages
+        self._route = route
+        self._first = [stages[step] for step in route.first]
         self._queue_size = queue_size
         self._verdicts = Verdicts(name, refusals)
 
@@ -91,13 +95,12 @@ class Admission:
             self.check_workers(timeout, patience=0.0)
         if is_idle:
             return
-        expected = 0.0
-        for stage in self._stages:
-            expected += stage.expected_time()
+        expected = self._route.expected_time([stage.expected_time() for stage in self._stages])
         if tenant is not None and self._stages[0].fair is not None:
             expected = self._check_share(priority, tenant, expected, self._stages[0].fair)
-        if self._stages[0].queue.count >= self._queue_size:  # of all levels: rarely full enough for a closer look
-            self._check_queue(priority, expected)
+        for stage in self._first:
+            if stage.queue.count >= self._queue_size:  # of all levels: rarely full enough for a closer look
+                self._check_queue(stage, priority, expected)
         if expected > timeout:
             raise self._verdicts.late(expected, timeout)
 
@@ -110,8 +113,7 @@ class Admission:
             raise self._verdicts.over_share(first.name, waiting, expected)
         return expected
 
-    def _check_queue(self, priority: int, expected: float) -> None:
-        first = self._stages[0]
+    def _check_queue(self, first: Stage, priority: int, expected: float) -> None:
         waiting = first.queue.waiting(first.queue.level(priority))
         if waiting >= self._queue_size:
             raise self._verdicts.full(first.name, waiting, expected)

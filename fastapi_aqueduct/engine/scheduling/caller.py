@@ -16,7 +16,7 @@ from ..marks import NO_MARKS, Marks
 from ..memory.arena import Arena
 from ..memory.memory_waiters import MemoryWaiters
 from ..refusals import Refusals
-from ..route import FINISHED, START, Route
+from ..route import FINISHED, START, Route, first_of
 from ..wait import Wait, awaited
 from ..wire.codec import Codec, Encoded
 from .caller_context import CallerContext
@@ -250,7 +250,7 @@ class Caller:
         try:
             return (yield from self._encode_in_time(task, step, deadline, marks))
         except BaseException as exc:
-            self._owner.spans.note_refusal(step, started_at, exc)
+            self._owner.spans.note_refusal(first_of(step), started_at, exc)
             raise
 
     def _encode_in_time(self, task: BaseTask, step: int, deadline: float, marks: Marks) -> Wait[Encoded]:

@@ -18,28 +18,42 @@ from functools import partial
 
 from ...exceptions import NotRunningError, TaskTimeout, WorkerDied
 from ...fair_share import FairShare
-from ...reports import Subscriber
+from ...reports import RawStep, Subscriber
 from ..marks import NO_MARKS, Marks, make_markers
 from ..memory.flow_memory import FlowMemory
 from ..memory.layout import Ref
 from ..recorder import Recording, add_note
-from ..route import FINISHED, BranchedRoute, make_route
+from ..route import FINISHED, START, make_route
+from ..shape import Shape
 from ..statistics import IncidentKind
 from ..tenants import TenantReader
 from ..timing import DEFAULT_TIMING, Timing
 from ..tracer import BeginSpans
 from ..wire.codec import Codec, Encoded
 from ..wire.failures import decode_error, error_summary, unreadable
-from ..wire.frames import Batch, Envelope, Kind, ProtocolError, Status, unpack_batches, unpack_marks, unpack_offsets
+from ..wire.frames import (
+    UNTOUCHED,
+    Batch,
+    Envelope,
+    Kind,
+    ProtocolError,
+    Status,
+    unpack_batches,
+    unpack_marks,
+    unpack_offsets,
+)
+from ..wire.joined import MalformedTask
 from ..wire.patch import fields_of, join
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .admission import Admission
+from .branches import BranchTicket
 from .coalescing import Coalescing, RunTicket
 from .deadlines import Deadlines
 from .echoes import Echoes
 from .failures import Failures, LocalSink
 from .fair_stage import make_stages
+from .groups import Groups
 from .idle import Idle
 from .meter import Meter
 from .publishing import publish
@@ -69,6 +83,7 @@ class Dispatcher:
         begin_spans: Returns the spans of a task; None if no task is traced.
         recording: Has the recorder of tasks that fail.
         fair: How tenants share the flow; None: they do not.
+        shape: Which steps run one after the other, and which side by side; empty: all one after the other.
 
     Attributes:
         name: Name of the flow.
@@ -97,6 +112,7 @@ class Dispatcher:
         begin_spans: BeginSpans | None = None,
         recording: Recording | None = None,
         fair: FairShare | None = None,
+        shape: Shape = (),
     ) -> None:
         self.name = name
         meters = meter.steps if meter is not None else [None] * len(pools)
@@ -107,7 +123,7 @@ class Dispatcher:
         self.outcomes = dict.fromkeys(("completed", "failed", "timed_out", "cancelled"), 0)
         markers = make_markers((pool.name, pool.step) for pool in pools)
         tenants = None if fair is None else TenantReader(name, fair)
-        self.route = make_route([pool.step.handle_condition for pool in pools], markers, (), tenants)
+        self.route = make_route([pool.step.handle_condition for pool in pools], markers, shape, tenants)
         for index, stage in enumerate(self.stages):
             stage.sends_patches = self.route.sends_patches(index)
         self._memory = memory
@@ -119,9 +135,9 @@ class Dispatcher:
         self._deadlines = Deadlines(self._time_out)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.spans = Spans(begin_spans, [stage.name for stage in self.stages])
-        self._scheduler = Scheduler(self.stages, memory.arrivals, queue_size)
+        self._scheduler = Scheduler(self.stages, memory.arrivals, queue_size, self.route)
         self._sender = Sender(self._scheduler, self.stages, memory, self.spans)
-        self.admission = Admission(name, self.stages, queue_size, memory.refusals)
+        self.admission = Admission(name, self.stages, queue_size, memory.refusals, self.route)
         self._reclaimer = Reclaimer(self.stages, memory)
         self._idle = Idle(self._tickets, self._reclaimer.return_to_system, timing.idle_time)
         memory.waiters.on_shortage = self._reclaimer.reclaim
@@ -132,6 +148,9 @@ class Dispatcher:
             name, self.stages, memory, self._tickets, self._deadlines, self._settle, self.spans, meter
         )
         self._retention = Retention(memory.ledger)
+        self._groups = Groups(
+            *(name, self.route, memory.ledger, self._enqueue, self._finish, self._settle, self._retract)
+        )
 
     @property
     def in_flight(self) -> int:
@@ -161,7 +180,7 @@ class Dispatcher:
 
         Args:
             ticket: Its ticket, which gets a number and the level of the task's priority.
-            step: The step that it visits first.
+            step: The step that it visits first; see `Route.next`.
 
         Returns:
             Its number, for `withdraw`.
@@ -172,7 +191,7 @@ class Dispatcher:
         task = ticket.task
         assert task is not None
         if task.priority != 0:
-            ticket.priority = self.stages[step].queue.level(task.priority)
+            ticket.priority = self.stages[0].queue.level(task.priority)
         number = ticket.id = next(self._ids)
         self.own(ticket, step)
         return number
@@ -182,7 +201,7 @@ class Dispatcher:
 
         Args:
             ticket: The ticket; no other one may have its number.
-            step: The step that the task visits first.
+            step: The step that the task visits first; see `Route.next`.
         """
         assert self.loop is not None
         if ticket.content.blocks:
@@ -191,7 +210,10 @@ class Dispatcher:
         self._deadlines.add(ticket, self.loop)
         if self.spans.begin is not None:
             self.spans.add(ticket.id)
-        self._enqueue(ticket, step, ticket.started_at)
+        if step >= 0:
+            self._enqueue(ticket, step, ticket.started_at)
+        else:
+            self._groups.move(ticket, START, step, ticket.marks, ticket.started_at)
 
     def withdraw(self, number: int) -> None:
         """End a task whose caller does not wait any more."""
@@ -323,7 +345,7 @@ class Dispatcher:
         now = time.monotonic()
         in_flight, name, pid, version = worker.in_flight, worker.name, worker.pid, worker.version
         last_at = in_flight.head_since
-        has_run = not (envelopes and envelopes[0].status) or any(item.status != Status.EXPIRED for item in envelopes)
+        has_run = not (envelopes and envelopes[0].status) or any(item.status not in UNTOUCHED for item in envelopes)
         tickets, duration, size, calls = in_flight.complete(number, envelopes, work, now, has_run)
         try:
             stage = self.stages[worker.step]
@@ -344,6 +366,12 @@ class Dispatcher:
                     if content.blocks != ticket.content.blocks:
                         self._replace_blocks(worker, ticket, content.blocks)
                     ticket.content = content
+                elif status >= Status.PATCH:
+                    times = ticket.arrived_at, ticket.sent_at, now
+                    self._complete_part(
+                        worker, ticket, envelope, (name, pid, *times, duration, size, sent, version)
+                    )
+                    continue
                 ticket.holder = 0
                 ticket.metrics += ((name, pid, ticket.arrived_at, ticket.sent_at, now, duration, size, sent, version),)
                 if ticket.is_settled:
@@ -351,62 +379,62 @@ class Dispatcher:
                 elif now >= ticket.deadline and not self._deadlines.forgive(now) and ticket.is_late(now):
                     self._end_late(ticket, late_answer(worker, ticket, status, duration, now), now)
                 elif status:
-                    self._handle(worker, ticket, envelope, now)
+                    self._fail(worker, ticket, envelope)
                 elif step == FINISHED:
                     self._finish(ticket, now)
                 elif self.route.leads(worker.step, step):
                     ticket.marks = unpack_marks(marks) if marks else NO_MARKS
                     self._enqueue(ticket, step, now)
                 else:
-                    ticket.holder = worker.pid
-                    raise ProtocolError(f"a task cannot go from step {worker.step} to step {step}")
+                    self._move(worker, ticket, step, unpack_marks(marks), now)
         except Exception:
             # The worker is killed for it, and its death decides on the tasks that have no answer.
             worker.in_flight.restore([ticket for ticket in tickets if ticket.holder])
             raise
 
-    def _handle(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope, now: float) -> None:
-        """Handle an answer that is no whole task."""
-        if envelope.status not in (Status.PATCH, Status.PASSED):
-            self._fail(worker, ticket, envelope)
-            return
+    def _complete_part(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope, record: RawStep) -> None:
+        """Handle an answer that is no whole task: a patch, or nothing, since the task does not visit the step."""
+        now = record[4]
+        patch = envelope.content
+        is_patch = envelope.status == Status.PATCH
+        fields = self._read_patch(worker, patch) if is_patch else []
+        marks = unpack_marks(envelope.marks)
+        ticket.holder = 0
+        self._ledger.hold(patch.blocks)  # whatever becomes of the task, the worker has to learn when they are free
         try:
-            following = self._following(worker, envelope)
-            if envelope.status == Status.PATCH:
-                self._check_patch(worker, envelope.content)
-        except ProtocolError:
-            ticket.holder = worker.pid
-            raise
-        if isinstance(ticket, RunTicket):
-            self._share(worker, ticket, envelope, now)
-            return
-        if envelope.status == Status.PATCH:
-            self._join(ticket, envelope.content)
-        self._proceed(ticket, *following, now)
+            if is_patch:
+                ticket.metrics += (record,)
+            if ticket.is_settled:
+                self._ledger.drop(ticket.content.blocks)
+            elif now >= ticket.deadline and not self._deadlines.forgive(now) and ticket.is_late(now):
+                self._end_late(ticket, late_answer(worker, ticket, envelope.status, record[5], now), now)
+            elif isinstance(ticket, RunTicket):
+                self._share(worker, ticket, envelope, fields, now)
+            else:
+                if is_patch:
+                    self._join(ticket, patch, fields, envelope.step)
+                self._move(worker, ticket, envelope.step, marks, now)
+        finally:
+            self._ledger.drop(patch.blocks)
 
-    def _following(self, worker: WorkerHandle, envelope: Envelope) -> tuple[int, Marks]:
-        """Return the step that a task visits next, with its marks.
+    def _read_patch(self, worker: WorkerHandle, patch: Encoded) -> list[str]:
+        """Return the names of the fields in a patch.
 
         Raises:
-            ProtocolError: There is no such way.
+            ProtocolError: It makes no sense.
         """
-        step = envelope.step
-        if step != FINISHED and not self.route.leads(worker.step, step):
-            raise ProtocolError(f"a task cannot go from step {worker.step} to step {step}")
-        return step, unpack_marks(envelope.marks)
-
-    def _check_patch(self, worker: WorkerHandle, patch: Encoded) -> None:
         self._check_blocks(worker, patch.blocks)
         try:
-            fields_of(patch)
-        except ValueError as exc:
+            return fields_of(patch)
+        except MalformedTask as exc:
             raise ProtocolError(str(exc)) from None
 
-    def _share(self, worker: WorkerHandle, shared: RunTicket, envelope: Envelope, now: float) -> None:
+    def _share(
+        self, worker: WorkerHandle, shared: RunTicket, envelope: Envelope, fields: list[str], now: float
+    ) -> None:
         """Give what the step has set to each of the tasks that have shared a run."""
         patch = envelope.content
         members = self._coalescing.end(shared)
-        self._ledger.hold(patch.blocks)  # until all have them; some may be blocks of the task that has run
         self._ledger.drop(shared.content.blocks)
         if any(ref.shared for ref in patch.blocks):
             members, others = members[:1], members[1:]  # each would change what the others have
@@ -414,31 +442,35 @@ class Dispatcher:
                 member.marks = member.marks._replace(coalesce_key=b"")
                 self._enqueue(member, worker.step, now)
         self._coalescing.note_times(shared, members)
-        route = self.route
-        assert isinstance(route, BranchedRoute)
-        following = route.begin(route.after(worker.step))
+        following = self.route.begin(self.route.after(worker.step))
         for member in members:
             if now >= member.deadline and not self._deadlines.forgive(now) and member.is_late(now):
                 duration = member.metrics[-1][5]
                 self._end_late(member, late_answer(worker, member, envelope.status, duration, now), now)
                 continue
-            self._join(member, patch)
             # What follows was evaluated for the task that has run; the workers of the next step do so for the others.
-            self._proceed(member, envelope.step if member.id == shared.id else following, NO_MARKS, now)
-        self._ledger.drop(patch.blocks)
+            step = envelope.step if member.id == shared.id else following
+            self._join(member, patch, fields, step)
+            self._move(worker, member, step, NO_MARKS, now)
 
-    def _join(self, ticket: Ticket, patch: Encoded) -> None:
+    def _join(self, ticket: Ticket, patch: Encoded, fields: list[str], following: int) -> None:
+        if isinstance(ticket, BranchTicket):
+            self._groups.add_patch(ticket, patch, fields, following)
+            return
         content = join(ticket.content, [patch])
         self._ledger.hold(content.blocks)
         self._ledger.drop(ticket.content.blocks)
         ticket.content = content
 
-    def _proceed(self, ticket: Ticket, step: int, marks: Marks, now: float) -> None:
-        if step == FINISHED:
-            self._finish(ticket, now)
-        else:
-            ticket.marks = marks
-            self._enqueue(ticket, step, now)
+    def _move(self, worker: WorkerHandle, ticket: Ticket, following: int, marks: Marks, now: float) -> None:
+        """Move a task from a step to where a worker says that it goes.
+
+        Raises:
+            ProtocolError: There is no such way.
+        """
+        if not self._groups.move(ticket, worker.step, following, marks, now):
+            ticket.holder = worker.pid
+            raise ProtocolError(f"a task cannot go from step {worker.step} to step {following}")
 
     def _fail(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope) -> None:
         if envelope.status == Status.EXPIRED:  # for the worker; the deadline has moved since, because of a pause
@@ -482,6 +514,10 @@ class Dispatcher:
             raise ProtocolError(f"there is no block of {unknown.size} bytes at {unknown.offset}")
 
     def _finish(self, ticket: Ticket, now: float) -> None:
+        if ticket.is_branch:
+            assert isinstance(ticket, BranchTicket)
+            self._groups.end(ticket, now)
+            return
         total_time = now - ticket.started_at
         try:
             ticket.fill_in(self.codec, total_time)
@@ -495,8 +531,15 @@ class Dispatcher:
 
     def _settle(self, ticket: Ticket, outcome: str, error: Exception | None) -> None:
         """End a task: the one place where its receiver gets its end and its blocks are dropped."""
+        cause = ticket
+        if ticket.is_branch:
+            ticket = ticket.root
         if ticket.is_settled:
             return
+        if ticket.group is not None:
+            if self.spans.open:
+                self.spans.end_branches(ticket.group.open(), cause, outcome, error)
+            self._groups.abandon(ticket)
         if self.spans.open:
             self.spans.end(ticket, outcome, error)
         ticket.is_settled = True
@@ -506,12 +549,8 @@ class Dispatcher:
         self.outcomes[outcome] += 1
         del self._tickets[ticket.id]
         self._deadlines.remove(ticket)
-        if ticket.is_waiting:
-            self._leave_queue(ticket)
-        if ticket.holder:
-            self._cancel(ticket)
-        elif ticket.content.blocks:
-            self._ledger.drop(ticket.content.blocks)
+        if ticket.is_waiting or ticket.holder or ticket.content.blocks:
+            self._retract(ticket)
         receiver, ticket.receiver = ticket.receiver, None
         if receiver is not None and not receiver.done():
             if error is None:
@@ -520,6 +559,15 @@ class Dispatcher:
                 receiver.set_exception(error)
         if not self._tickets:
             self._idle.begin(self.loop)
+
+    def _retract(self, ticket: Ticket) -> None:
+        """Take a settled ticket out of its queue, drop its blocks, and cancel it in the hands of a worker."""
+        if ticket.is_waiting:
+            self._leave_queue(ticket)
+        if ticket.holder:
+            self._cancel(ticket)
+        elif ticket.content.blocks:
+            self._ledger.drop(ticket.content.blocks)
 
     def _leave_queue(self, ticket: Ticket) -> None:
         ticket.is_waiting = False
@@ -558,6 +606,8 @@ class Dispatcher:
         self._end_late(ticket, self._whereabouts(ticket, now), now)
 
     def _whereabouts(self, ticket: Ticket, now: float) -> str:
+        if ticket.group is not None:
+            return ", and ".join([self._whereabouts(branch, now) for branch in ticket.group.open()])
         stage, status_page = self.stages[ticket.step], self._arena.status
         if ticket.holder != IN_RUN:
             return whereabouts(stage, ticket, status_page, now)

@@ -8,6 +8,7 @@ from ...exceptions import NotRunningError, TaskTimeout
 from ...task import BaseTask
 from ..marks import Marks
 from ..refusals import Refusals
+from ..shape import indices
 from ..tenants import Tenant
 from ..wait import Wait
 from .dispatcher import Dispatcher
@@ -38,7 +39,7 @@ class Entry(Protocol):
         """Tell whether a task may enter now; this runs for every task.
 
         Args:
-            step: The step that it visits first.
+            step: The step that it visits first, or those of a group; see `Route.next`.
             priority: Its priority.
             timeout: Seconds in which its answer must come.
             task: The task, for conditions that are evaluated with it; None where it cannot be read.
@@ -60,7 +61,7 @@ class Entry(Protocol):
         """Wait for a place, which the task must take before anything else runs. A cancellation gives it up.
 
         Args:
-            step: The step that the task visits first.
+            step: The step that the task visits first, or those of a group.
             priority: Its priority.
             deadline: On the clock of ``time.monotonic``.
             marks: Its marks.
@@ -96,6 +97,8 @@ class QueueEntry:
         """Tell whether a task may enter now; see `Entry.has_place`."""
         if self._admission.unavailable:
             self._admission.check_workers(timeout, timeout, task)
+        if step < 0:
+            return all(_has_place(self._stages[first], priority, marks) for first in indices(~step))
         stage = self._stages[step]
         # The first two questions are cheap, and nearly always enough.
         if stage.waiters.contenders or stage.queue.count >= self._fewest:
@@ -104,14 +107,21 @@ class QueueEntry:
 
     def follows(self, step: int, key: bytes) -> bool:
         """Tell whether a task would share a run that is under way; see `Entry.follows`."""
-        runs = self._stages[step].runs
+        runs = self._stages[step].runs if step >= 0 else None
         return runs is not None and key in runs
 
     def wait(self, step: int, priority: int, deadline: float, marks: Marks) -> Wait[None]:
-        """Wait for a place; see `Entry.wait`."""
-        stage = self._stages[step]
-        if _has_place(stage, priority, marks):  # the task waits for memory only
-            return
+        """Wait for a place; see `Entry.wait`. For a group, in the queue of the first step of each branch."""
+        stages = [self._stages[step]] if step >= 0 else [self._stages[first] for first in indices(~step)]
+        full = [stage for stage in stages if not _has_place(stage, priority, marks)]
+        while full:  # else the task waits for memory only
+            got = full[0]
+            yield from self._wait_at(got, priority, deadline, marks)
+            # It has a place there for now. In the other queues it passes callers that wait: they wait for this one,
+            # too, and if each let the others go first, none would enter.
+            full = [other for other in stages if other is not got and not _has_room(other, priority)]
+
+    def _wait_at(self, stage: Stage, priority: int, deadline: float, marks: Marks) -> Wait[None]:
         has_place = yield from stage.waiters.wait(stage.queue.level(priority), marks.tenant, deadline)
         name = self._dispatcher.name
         if has_place is None:
@@ -125,3 +135,7 @@ class QueueEntry:
 
 def _has_place(stage: Stage, priority: int, marks: Marks) -> bool:
     return stage.waiters.has_place(stage.queue.level(priority), marks.tenant)
+
+
+def _has_room(stage: Stage, priority: int) -> bool:
+    return stage.waiters.has_room(stage.queue.level(priority))

@@ -27,7 +27,7 @@ class FairWaiters(Waiters):
 
     def has_place(self, level: int, tenant: bytes) -> bool:
         """Tell whether a task may enter now, without passing a caller of its tenant that waits."""
-        return tenant not in self._lines[level] and self._has_room(level) and self._has_share(level, tenant)
+        return tenant not in self._lines[level] and self.has_room(level) and self._has_share(level, tenant)
 
     def close(self) -> None:
         """Wake every caller without a place: the flow has stopped, or works in another event loop."""
@@ -57,7 +57,7 @@ class FairWaiters(Waiters):
             del lines[caller.tenant]
 
     def _next(self, level: int) -> WaitingCaller | None:
-        if not self._has_room(level):
+        if not self.has_room(level):
             return None
         lines = self._lines[level]
         for tenant, line in lines.items():

@@ -147,7 +147,7 @@ class StreamTicket(Ticket):
 
     def postpone(self, seconds: float) -> None:
         """Move the deadline by a pause of the process, and that of the next item, which may be another one by now."""
-        self.deadline += seconds
+        super().postpone(seconds)
         outlet = self.outlet
         if outlet is not None:
             outlet.last_at += seconds

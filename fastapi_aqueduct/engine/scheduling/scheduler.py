@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Sized
 
+from ..route import Route
 from ..workers.handle import WorkerHandle
 from ..workers.in_flight import PREFETCH, Outgoing
 from .batch_delay import BatchDelay
@@ -28,17 +29,20 @@ class Scheduler:
         stages: The steps.
         arrivals: The bodies of requests that arrive: tasks that are to be expected.
         queue_size: Tasks that may wait for a step, in each level.
+        route: The route of tasks through the steps.
 
     Attributes:
         echoes: Tells whether tasks of other API processes are expected; None while this process serves none.
     """
 
-    def __init__(self, stages: list[Stage], arrivals: Sized, queue_size: int) -> None:
+    def __init__(self, stages: list[Stage], arrivals: Sized, queue_size: int, route: Route) -> None:
         self.echoes: Echoes | None = None
         self._stages = stages
         self._arrivals = arrivals
         self._queue_size = queue_size
         self._last = len(stages) - 1
+        self._before = [[stages[step] for step in steps] for steps in route.before]
+        self._behind = [[stages[step] for step in steps] for steps in route.behind]
 
     def assign(self, now: float) -> Assignments:
         """Form batches for the workers of all steps, as far as they should get more now.
@@ -104,7 +108,7 @@ class Scheduler:
         if delay is not None and not delay.is_worthwhile:
             delay = None
         free = places = self._free_after(index)
-        if index != self._last:
+        if self._behind[index]:
             # When all that they have in hand has come.
             places -= sum(len(worker.in_flight) for worker in stage.tasked_workers())
         while queue.count and free > 0:
@@ -117,7 +121,7 @@ class Scheduler:
                 if delay is not None:
                     delay.note_busy(queue.count, now)
                 return
-            if self.echoes is not None and index == 0 and delay is None:
+            if self.echoes is not None and not self._before[index] and delay is None:
                 due_at = self._echo(stage, self.echoes, worker, now)
                 if due_at:
                     stage.due_at = due_at
@@ -175,8 +179,8 @@ class Scheduler:
         stage = self._stages[index]
         if stage.queue.has_alone:
             return now
-        if index:
-            earlier = self._stages[:index]
+        earlier = self._before[index]
+        if earlier:
             is_expected = any(
                 before.queue.count or any(w.in_flight for w in before.tasked_workers()) for before in earlier
             )
@@ -195,12 +199,13 @@ class Scheduler:
 
     def _free_after(self, index: int) -> int:
         """Count the free places in the fullest queue after a step."""
-        if index == self._last:
+        behind = self._behind[index]
+        if not behind:
             return sys.maxsize
         if index == 0 and self._stages[0].fair is not None:
             return min([stage.supply - stage.queue.count for stage in self._stages[1:]])
         # A step pauses while one after it has all it may hold; the first queue then fills up and callers wait.
-        return self._queue_size - max(stage.queue.count for stage in self._stages[index + 1 :])
+        return self._queue_size - max(stage.queue.count for stage in behind)
 
 
 def _note_delay(stage: Stage, oldest: Ticket, now: float) -> None:

@@ -12,6 +12,7 @@ from ..tracer import BeginSpans, TaskSpans
 from ..wire.extras import pack_extras, unpack_extras
 from ..workers.handle import WorkerHandle
 from ..workers.in_flight import Outgoing
+from .branches import BranchTicket
 from .ticket import Ticket
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Spans:
             for start in range(0, len(tickets), size):
                 first: TaskSpans | None = None
                 for ticket in tickets[start : start + size]:
-                    spans = self.open.get(ticket.id)
+                    spans = self._find(ticket)
                     if spans is not None:
                         self._send(worker, ticket, spans, first)
                         first = first or (spans if spans.is_recorded else None)
@@ -79,14 +80,14 @@ class Spans:
     def note_answers(self, tickets: Iterable[Ticket], size: int, duration: float, now: float) -> None:
         """Note the answers of a worker; see `TaskSpans.answer`."""
         for ticket in tickets:
-            spans = self.open.get(ticket.id)
+            spans = self._find(ticket)
             if spans is not None:
                 self._report(ticket.id, spans.answer, size, duration, now)
 
     def note_death(self, tickets: Iterable[Ticket], error: WorkerDied) -> None:
         """Note the death of a worker, for those of its tasks that it has not ended."""
         for ticket in tickets:
-            spans = self.open.get(ticket.id)
+            spans = self._find(ticket)
             if spans is not None:
                 self._report(ticket.id, spans.lose, error)
 
@@ -109,8 +110,8 @@ class Spans:
                 self._report(member.id, spans.answer, size, handle_time, answered_at)
 
     def note_item(self, ticket: Ticket) -> None:
-        """Note an item of a stream."""
-        spans = self.open.get(ticket.id)
+        """Note an item of a stream, which a task or a branch of it has sent."""
+        spans = self._find(ticket)
         if spans is not None:
             self._report(ticket.id, spans.note_item)
 
@@ -120,6 +121,29 @@ class Spans:
         if spans is not None:
             waiting_since = ticket.arrived_at if ticket.is_waiting or self.is_in_run(ticket) else None
             self._report(ticket.id, spans.end, self._steps[ticket.step], waiting_since, outcome, error)
+
+    def end_branches(self, branches: Iterable[Ticket], cause: Ticket, outcome: str, error: Exception | None) -> None:
+        """End the spans of the branches of a task, before `end`.
+
+        Args:
+            branches: Those that have not ended.
+            cause: The branch whose end is that of the task, or the task.
+            outcome: How the task has ended.
+            error: Its error, if it has one.
+        """
+        for branch in branches:
+            spans = self._find(branch)
+            if spans is not None:
+                waiting_since = branch.arrived_at if branch.is_waiting else None
+                end = (outcome, error) if cause is branch or not cause.is_branch else ("cancelled", None)
+                self._report(branch.id, spans.end, self._steps[branch.step], waiting_since, *end)
+
+    def _find(self, ticket: Ticket) -> TaskSpans | None:
+        """Return the spans of a task, or of a branch; None if it is not traced."""
+        spans = self.open.get(ticket.id)
+        if spans is not None and isinstance(ticket, BranchTicket):
+            return self._report(ticket.id, spans.branch, ticket.branch.name)
+        return spans
 
     def _begin(self) -> TaskSpans | None:
         return None if self.begin is None else self._report(0, self.begin)

@@ -19,6 +19,7 @@ from ..wire.failures import unreadable
 from ..wire.frames import ProtocolError, unpack_batches
 from ..wire.window import GRANT, item_weight
 from ..workers.handle import WorkerHandle
+from .branches import BranchTicket
 from .deadlines import Deadlines
 from .meter import Meter
 from .outlet import Outlet, StreamTicket
@@ -45,7 +46,7 @@ class ItemSpans(Protocol):
         """As above."""
 
     def note_item(self, ticket: Ticket) -> None:
-        """Note an item of a stream."""
+        """Note an item of a stream, which a task or a branch of it has sent."""
 
 
 class Streams(ABC):
@@ -183,7 +184,16 @@ class Streams(ABC):
     def _end_error(self) -> NotRunningError:
         return NotRunningError(f"flow {self._name} has ended its streams: its server stops")
 
-    def _deliver(self, sender: str, ticket: StreamTicket, item: Encoded, now: float) -> None:
+    def _deliver(self, step: str, ticket: StreamTicket, sender: Ticket, item: Encoded, now: float) -> None:
+        """Give an item to its consumer.
+
+        Args:
+            step: Name of the step that has sent it.
+            ticket: The task.
+            sender: The same; in a group, the branch that has sent it.
+            item: The item.
+            now: The time on the clock of ``time.monotonic``.
+        """
         outlet = ticket.receiver
         assert isinstance(outlet, Outlet)
         if self._meter is not None:
@@ -191,12 +201,15 @@ class Streams(ABC):
         if not outlet.has_items:
             self._deadlines.move(ticket, now + outlet.item_timeout)
         if self._spans.open:
-            self._spans.note_item(ticket)
-        outlet.put(item, item_weight(item, ticket.content), now)
+            self._spans.note_item(sender)
+        weight = item_weight(item, sender.content)
+        if isinstance(sender, BranchTicket):
+            sender.unconsumed += weight
+        outlet.put(item, weight, now)
         if outlet.is_over:
             waiting = len(outlet)
             self._discard(outlet)
-            self._settle(ticket, "failed", SlowConsumer(_too_slow(self._name, sender, waiting)))
+            self._settle(ticket, "failed", SlowConsumer(_too_slow(self._name, step, waiting)))
 
     @abstractmethod
     def grant(self, number: int, outlet: Outlet) -> None:
@@ -254,8 +267,10 @@ class WorkerStreams(Streams):
                 ticket = self._tickets.get(envelope.id)
                 if ticket is None:  # it has ended while the item was on its way
                     self._ledger.drop(item.blocks)
-                elif isinstance(ticket, StreamTicket) and ticket.holder == worker.pid and item.body:
-                    self._deliver(worker.name, ticket, item, now)
+                    continue
+                sender = ticket.in_hands_of(worker.pid, worker.step)
+                if isinstance(ticket, StreamTicket) and sender is not None and item.body:
+                    self._deliver(worker.name, ticket, sender, item, now)
                 else:
                     self._ledger.drop(item.blocks)
                     raise ProtocolError(f"an item of task {envelope.id}, which has none or is not there")
@@ -267,11 +282,15 @@ class WorkerStreams(Streams):
         """Let the worker of a stream send more; see `Streams.grant`."""
         weight, outlet.consumed = outlet.consumed, 0
         ticket = self._tickets.get(number)
-        if ticket is None or not ticket.holder:  # its next worker begins with a whole window
+        if ticket is None:
             return
-        for worker in self._stages[ticket.step].pool.all_workers():
-            if worker.pid == ticket.holder:
-                worker.grant(number, weight, self._pop_released(worker))
+        shares = [(ticket, weight)] if ticket.group is None else ticket.group.share(weight)
+        for sender, part in shares:
+            if not sender.holder:  # its next worker begins with a whole window
+                continue
+            for worker in self._stages[sender.step].pool.all_workers():
+                if worker.pid == sender.holder:
+                    worker.grant(number, part, self._pop_released(worker))
 
     def _pop_released(self, worker: WorkerHandle) -> list[int]:
         if self._arena.mapping.dropped:

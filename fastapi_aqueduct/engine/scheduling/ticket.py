@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ...reports import RawStep
 from ...runtime import set_runtime
@@ -32,6 +33,22 @@ class Receiver(Protocol):
         """Receive why the task has failed."""
 
 
+class Branches(Protocol):
+    """The branches of a task that is in a group."""
+
+    def open(self) -> Iterator[Any]:
+        """Yield the tickets that wait for a step or are in a worker's hands, also of groups in the branches."""
+
+    def postpone(self, seconds: float) -> None:
+        """Move the deadlines by a pause of the process."""
+
+    def share(self, weight: int) -> list[tuple[Ticket, int]]:
+        """Divide what the consumer of a stream has taken among the branches that have sent it."""
+
+    def records(self) -> tuple[RawStep, ...]:
+        """Return the times of the steps that have answered, in the order of their answers."""
+
+
 # Slots: a full queue holds thousands of these, and each is read and written dozens of times.
 @dataclass(slots=True, eq=False)
 class Ticket:
@@ -58,6 +75,8 @@ class Ticket:
         metrics: The times of the steps so far, as for `StepRecord`.
         is_waiting: Whether it is in the queue of its step.
         is_settled: Whether the caller has its answer; a worker may still hold the task then.
+        group: Its branches while it is in a group.
+        is_branch: Whether it is a branch of another one.
     """
 
     id: int
@@ -78,8 +97,10 @@ class Ticket:
     metrics: tuple[RawStep, ...] = ()
     is_waiting: bool = False
     is_settled: bool = False
+    group: Branches | None = None
     period: dict[int, Ticket] = field(init=False)
     status: ClassVar[int] = int(Status.OK)
+    is_branch: ClassVar[bool] = False
 
     def fill_in(self, codec: Codec, total_time: float) -> None:
         """Give the caller the result, before the receiver gets the end.
@@ -96,6 +117,22 @@ class Ticket:
         set_runtime(self.task, "metrics", (self.metrics, total_time))
 
     @property
+    def root(self) -> Ticket:
+        """The ticket of the whole task: this one, unless it is a branch."""
+        return self
+
+    def in_hands_of(self, pid: int, step: int) -> Ticket | None:
+        """Return what of the task a worker has in hand: the ticket itself or a branch; None if that is nothing.
+
+        Args:
+            pid: Process id of the worker.
+            step: Index of its step.
+        """
+        if self.group is None:
+            return self if self.holder == pid else None
+        return next((branch for branch in self.group.open() if branch.holder == pid and branch.step == step), None)
+
+    @property
     def has_items(self) -> bool:
         """Whether its caller has received a part of its result, so it must not run again."""
         return False
@@ -107,6 +144,8 @@ class Ticket:
     def postpone(self, seconds: float) -> None:
         """Move the deadline by a pause of the process."""
         self.deadline += seconds
+        if self.group is not None:
+            self.group.postpone(seconds)
 
     def is_late(self, now: float) -> bool:
         """Tell whether its deadline has passed."""

@@ -69,7 +69,7 @@ class Waiters:
             level: Level of the queue.
             tenant: Whose task it is.
         """
-        return not self._callers[level] and self._has_room(level)
+        return not self._callers[level] and self.has_room(level)
 
     def wait(self, level: int, tenant: bytes, deadline: float) -> Wait[bool | None]:
         """Wait for a place, which the caller must take before anything else runs.
@@ -147,7 +147,7 @@ class Waiters:
             self._leave(caller)
             caller.turn.set_result(False)
 
-    def _has_room(self, level: int) -> bool:
+    def has_room(self, level: int) -> bool:
         return self._queue.waiting(level) + self._promised[level] < self._size
 
     def _note_promise(self, caller: WaitingCaller, places: int) -> None:
@@ -168,7 +168,7 @@ class Waiters:
     def _next(self, level: int) -> WaitingCaller | None:
         """Return the caller that should get a place in a level; None if no caller should."""
         callers = self._callers[level]
-        return callers[0] if callers and self._has_room(level) else None
+        return callers[0] if callers and self.has_room(level) else None
 
     def _clear(self) -> list[WaitingCaller]:
         """Remove and return all callers."""

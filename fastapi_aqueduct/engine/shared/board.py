@@ -69,7 +69,7 @@ class Outlook(NamedTuple):
     Attributes:
         written_at: When this was so, on the clock of ``time.monotonic``, which is the machine's.
         expected_time: Seconds until the answer, as expected.
-        waiting: Tasks that wait for the first step, by level of priority.
+        waiting: Tasks that wait for the first step, by level of priority; of a group, for the one with the most.
         steps: The steps.
         newcomers: The expected time of a tenant without tasks, by level; empty if no tenants share the flow.
         tenants: The tenants that have the most tasks at a level, by digest.

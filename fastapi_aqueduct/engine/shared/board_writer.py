@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 
+from ..route import Route
 from ..scheduling.fair_queue import FairQueue
 from ..scheduling.stage import Stage
 from ..scheduling.ticket import Ticket
@@ -40,6 +41,7 @@ class BoardWriter:
     Args:
         flow: Name of the flow.
         stages: Its steps.
+        route: The route of tasks through them.
         in_flight: Returns the number of tasks that are not settled.
 
     Attributes:
@@ -49,8 +51,9 @@ class BoardWriter:
         OSError: No memory or no descriptor is left.
     """
 
-    def __init__(self, flow: str, stages: Sequence[Stage], in_flight: Callable[[], int]) -> None:
+    def __init__(self, flow: str, stages: Sequence[Stage], route: Route, in_flight: Callable[[], int]) -> None:
         self._stages = stages
+        self._route = route
         self._levels = range(stages[0].queue.levels)
         self._in_flight = in_flight
         self._format = BoardFormat(len(stages), len(self._levels), stages[0].fair is not None)
@@ -122,11 +125,12 @@ class BoardWriter:
 
     def _outlook(self, now: float) -> Outlook:
         first = self._stages[0]
-        expected_time = sum([stage.expected_time() for stage in self._stages])
+        queues = [self._stages[step].queue for step in self._route.first]
+        expected_time = self._route.expected_time([stage.expected_time() for stage in self._stages])
         outlook = Outlook(
             now,
             expected_time,
-            tuple([first.queue.waiting(level) for level in self._levels]),
+            tuple([max([queue.waiting(level) for queue in queues]) for level in self._levels]),
             tuple([_outlook_of(stage, now) for stage in self._stages]),
         )
         return outlook if first.fair is None else self._with_tenants(outlook, first, first.fair)

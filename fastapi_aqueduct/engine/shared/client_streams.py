@@ -55,7 +55,7 @@ class ClientStreams(Streams):
                 if ticket is None:  # it has ended while the item was on its way
                     self._memory.drop(item.blocks)
                 elif isinstance(ticket, StreamTicket) and item.body:
-                    self._deliver("of another process", ticket, item, now)
+                    self._deliver("of another process", ticket, ticket, item, now)
                 else:
                     raise ProtocolError(f"an item of task {envelope.id}, which has none")
 

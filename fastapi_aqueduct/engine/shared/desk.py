@@ -32,7 +32,9 @@ class PipelineDesk:
     def __init__(self, engine: LocalEngine) -> None:
         dispatcher = self._dispatcher = engine.dispatcher
         self._admission = dispatcher.admission
-        self._board = BoardWriter(engine.name, dispatcher.stages, lambda: dispatcher.in_flight)
+        self._board = BoardWriter(
+            engine.name, dispatcher.stages, dispatcher.route, lambda: dispatcher.in_flight
+        )
         self.board_fd = self._board.fd
         self._requests = RequestDesk(engine)
         self._logs = LogDesk(engine.supervisor.logs)

@@ -301,7 +301,7 @@ class Guest:
 
     def _accept(self, envelope: Envelope, level: int, started_at: float, now: float) -> None:
         task, deadline, step, status, content, packed = envelope
-        if not (0 <= step < len(self._indices) and level < self._levels and status in _STATUSES):
+        if not (self._dispatcher.route.may_begin(step) and level < self._levels and status in _STATUSES):
             raise ProtocolError(f"there is no step {step}, no level {level} or no status {status}")
         if task > MOST or not math.isfinite(deadline):
             raise ProtocolError(f"no task has the number {task} and the deadline {deadline}")

@@ -90,6 +90,10 @@ class Status(IntEnum):
     PASSED = 5  # not worked on: the task does not meet the condition of the step, and is as it came
 
 
+UNTOUCHED = frozenset({Status.EXPIRED, Status.PASSED})
+"""The outcomes of tasks that the handler was not called for."""
+
+
 class ProtocolError(AqueductError):
     """The bytes on a channel are no valid frames, so nothing that follows them can be trusted."""
 

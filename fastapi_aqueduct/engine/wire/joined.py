@@ -11,12 +11,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 
+from ...exceptions import AqueductError
 from ..memory.layout import Ref
 
 JOINED = 0x40
 """The first byte. A body that is not joined begins with flags, which are less, or with the opcode of a pickle."""
 
 _PART = struct.Struct("<II")
+
+
+
+class MalformedTask(AqueductError):
+    """The bytes of a task with patches, or of a patch, make no sense."""
+
 
 Part = tuple[bytes, Sequence[Ref]]
 """A body and its blocks."""
@@ -50,7 +57,7 @@ def split_parts(body: bytes, blocks: Sequence[Ref]) -> list[Part]:
     """Return the parts of a joined body.
 
     Raises:
-        ValueError: It is malformed.
+        MalformedTask: It is malformed.
     """
     parts: list[Part] = []
     at = 1
@@ -61,11 +68,11 @@ def split_parts(body: bytes, blocks: Sequence[Ref]) -> list[Part]:
             positions = struct.unpack_from(f"<{count}I", body, at)
             at += 4 * count
             if len(body) - at < size:
-                raise ValueError(f"a joined task is cut off: {size - len(body) + at} bytes are missing")
+                raise MalformedTask(f"a joined task is cut off: {size - len(body) + at} bytes are missing")
             parts.append((body[at : at + size], [blocks[position] for position in positions]))
             at += size
     except (struct.error, IndexError) as exc:
-        raise ValueError(f"a malformed joined task: {exc}") from exc
+        raise MalformedTask(f"a malformed joined task: {exc}") from exc
     return parts
 
 

@@ -29,7 +29,7 @@ from ..memory.layout import Ref
 from .arrays import array_type, make_reducers, reduce_array
 from .codec import Codec, Encoded, new_tuple
 from .encoder import DELETED, PLAIN, STATE
-from .joined import join_parts
+from .joined import MalformedTask, join_parts
 from .task_state import get_state, has_state, own_fields
 
 _FIXED = PLAIN | {bytes, complex}
@@ -62,12 +62,15 @@ def fields_of(patch: Encoded) -> list[str]:
     """Return the names of the fields that a patch sets or deletes, without reading their values.
 
     Raises:
-        ValueError: The patch is malformed.
+        MalformedTask: The patch is malformed.
     """
     end = _SIZE + _names_size(patch)
     if len(patch.body) <= end:
-        raise ValueError("a patch is cut off")
-    names = patch.body[_SIZE:end].decode("utf-8", "surrogatepass")
+        raise MalformedTask("a patch is cut off")
+    try:
+        names = patch.body[_SIZE:end].decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as exc:
+        raise MalformedTask(f"the names in a patch are malformed: {exc}") from exc
     return names.split("\0") if names else []
 
 

@@ -1,0 +1,185 @@
+"""Groups: has the branches of tasks run side by side, and joins what they have changed.
+
+    ticket ─▶ begin ─┬─▶ branch ticket ─▶ steps of the branch ─┬─▶ end ─▶ ticket, with all patches joined
+                     └─▶ branch ticket ─▶ steps of the branch ─┘
+
+While its branches are open, the ticket of a task keeps its receiver, its deadline and its hold on the blocks of the
+task. The first failure ends the task, and with it all branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ...exceptions import FieldConflict
+from ..marks import NO_MARKS, Marks
+from ..memory.ledger import Ledger
+from ..route import FINISHED, Route, first_of
+from ..shape import Group
+from ..wire.codec import Encoded
+from ..wire.patch import join
+from .branches import BranchTicket, OpenBranches, StreamBranchTicket
+from .outlet import StreamTicket
+from .ticket import Ticket
+
+
+class Groups:
+    """Opens and closes the branches of tasks.
+
+    Args:
+        flow: Name of the flow.
+        route: The route of tasks.
+        ledger: The holds on blocks.
+        enqueue: Moves a ticket to a step, at a time.
+        finish: Ends a task whose last step has answered, or a branch.
+        settle: Ends a task with an outcome and an error.
+        retract: Takes a ticket out of its queue, or cancels it in a worker's hands; else drops the holds on its blocks.
+    """
+
+    def __init__(
+        self,
+        flow: str,
+        route: Route,
+        ledger: Ledger,
+        enqueue: Callable[[Ticket, int, float], None],
+        finish: Callable[[Ticket, float], None],
+        settle: Callable[[Ticket, str, Exception | None], None],
+        retract: Callable[[Ticket], None],
+    ) -> None:
+        self._flow = flow
+        self._route = route
+        self._ledger = ledger
+        self._enqueue = enqueue
+        self._finish = finish
+        self._settle = settle
+        self._retract = retract
+
+    def move(self, ticket: Ticket, step: int | Group, following: int, marks: Marks, now: float) -> bool:
+        """Move a ticket on from a step or a group.
+
+        Args:
+            ticket: The ticket.
+            step: Index of the step, `route.START`, or the group.
+            following: Where it goes; see `Route.next`.
+            marks: What is to be known of it there.
+            now: The time on the clock of ``time.monotonic``.
+
+        Returns:
+            Whether it can go there.
+        """
+        return self._move(ticket, self._route.after(step), following, marks, now)
+
+    def add_patch(self, ticket: BranchTicket, patch: Encoded, fields: Sequence[str], following: int) -> None:
+        """Note what a step of a branch has changed.
+
+        Args:
+            ticket: The branch.
+            patch: The patch.
+            fields: The names of the fields in it.
+            following: Where the branch goes next.
+        """
+        ticket.unconsumed = 0  # the next worker begins with a whole window
+        if fields:
+            self._ledger.hold(patch.blocks)
+            ticket.fields.update(fields)
+            ticket.patches.append(patch)
+            if following != FINISHED:
+                self._join(ticket, [patch])
+
+    def end(self, ticket: BranchTicket, now: float) -> None:
+        """End a branch; when it is the last one of its group, the task goes on with what all have changed."""
+        parent, branches = ticket.parent, ticket.parent.group
+        assert isinstance(branches, OpenBranches)
+        ticket.has_ended = True
+        conflict = branches.conflict_of(ticket)
+        if conflict is not None:
+            self._settle(ticket, "failed", self._conflict_error(ticket, *conflict))
+        elif branches.have_ended:
+            self._close(parent, branches, now)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """End the branches of a task that ends."""
+        branches, ticket.group = ticket.group, None
+        assert isinstance(branches, OpenBranches)
+        ticket.metrics += branches.records()
+        for branch in branches.tickets:
+            branch.is_settled = True
+            if branch.group is not None:
+                self.abandon(branch)
+            for patch in branch.patches:
+                self._ledger.drop(patch.blocks)
+            branch.patches.clear()
+            self._retract(branch)
+
+    def _move(
+        self, ticket: Ticket, sequence: Sequence[int | Group], following: int, marks: Marks, now: float
+    ) -> bool:
+        if following == FINISHED:
+            self._finish(ticket, now)
+        elif following >= 0:
+            if following not in sequence:
+                return False
+            ticket.marks = marks
+            self._enqueue(ticket, following, now)
+        else:
+            return self._begin(ticket, sequence, following, marks, now)
+        return True
+
+    def _begin(
+        self, ticket: Ticket, sequence: Sequence[int | Group], following: int, marks: Marks, now: float
+    ) -> bool:
+        """Open the branches of the group that a ticket visits next."""
+        found = self._route.split(sequence, following)
+        if found is None:
+            return False
+        group, starts = found
+        is_stream = isinstance(ticket, StreamTicket | StreamBranchTicket)
+        make = StreamBranchTicket if is_stream else BranchTicket
+        tickets = [make(ticket, branch) for branch, _ in starts]
+        ticket.step = first_of(following)
+        ticket.arrived_at = now
+        ticket.group = OpenBranches(group, tickets)
+        for branch in tickets:
+            self._ledger.hold(branch.content.blocks)
+        for branch, (_, start) in zip(tickets, starts, strict=True):
+            if not branch.is_settled:
+                own = marks.of_branch(start) if start >= 0 else marks
+                self._move(branch, branch.branch.sequence, start, own, now)
+        return True
+
+    def _close(self, ticket: Ticket, branches: OpenBranches, now: float) -> None:
+        """Join what the branches of a group have changed, and move the task on."""
+        following = self._route.begin(self._route.after(branches.group))
+        patches = [patch for branch in branches.tickets for patch in branch.patches]
+        ticket.group = None
+        ticket.metrics += branches.records()
+        if isinstance(ticket, BranchTicket):
+            ticket.patches += patches
+            for branch in branches.tickets:
+                ticket.fields |= branch.fields
+        if following != FINISHED or not ticket.is_branch:
+            self._join(ticket, patches)
+        for branch in branches.tickets:
+            self._ledger.drop(branch.content.blocks)
+        if not ticket.is_branch:
+            for patch in patches:
+                self._ledger.drop(patch.blocks)
+        self.move(ticket, branches.group, following, NO_MARKS, now)
+
+    def _join(self, ticket: Ticket, patches: list[Encoded]) -> None:
+        content = join(ticket.content, patches)
+        # In this order: a block that is in both must not become free between the two.
+        self._ledger.hold(content.blocks)
+        self._ledger.drop(ticket.content.blocks)
+        ticket.content = content
+
+    def _conflict_error(self, ticket: BranchTicket, field: str, other: BranchTicket) -> FieldConflict:
+        group = ticket.parent.group
+        assert isinstance(group, OpenBranches)
+        first, second = (branch.branch.name for branch in group.tickets if branch in (ticket, other))
+        return FieldConflict(
+            f"field {field!r} of a task of flow {self._flow} was set or deleted in two branches of a group, {first} "
+            f"and {second}: have one of them set it, or a step behind the group",
+            field=field,
+            branches=(first, second),
+        )
