@@ -108,6 +108,9 @@ def test_loaded(page: Watched) -> None:
     page.browser.wait_for(f"{page.cell('caption', 'Batch')}.endsWith('of 8')")
     page.browser.wait_for(f"/^[\\d.]+ (µs|ms|s) · /.test({page.cell('caption', 'Call p50 · p95 · p99')})")
     page.wait_for_text("p99", ".figures")
+    for number in (1, 2):
+        page.http.post(f"/load?count=1&size={65 << 20}")  # more than all memory of the flow
+        page.wait_for_text(f"larger than shared memory\n{number}", ".tally")
 
 
 def test_errors_are_shown_as_text(page: Watched) -> None:

@@ -157,6 +157,7 @@ async def test_every_answer_has_the_headers() -> None:
             "": "text/html; charset=utf-8",
             "status.css": "text/css; charset=utf-8",
             "status.js": "text/javascript; charset=utf-8",
+            "numbers.js": "text/javascript; charset=utf-8",
             "snapshot": "application/json",
             "events": "text/event-stream; charset=utf-8",
         }.items():
@@ -170,6 +171,13 @@ async def test_every_answer_has_the_headers() -> None:
             assert not any("unsafe" in part or "*" in part for part in policy)
         assert (await client.get("/ops")).headers["location"] == f"{BASE}/ops/"
         assert "/ops" not in str((await client.get("/openapi.json")).json())
+
+
+async def test_no_other_file_is_sent() -> None:
+    aqueduct = Aqueduct(Flow(Each(add_one)))
+    async with bare_client(guarded(aqueduct)) as client:
+        for path in ("other.js", ".js", "..%2Fpage.py%00.js", "..%2Fstatic%2Fstatus.js", "static/status.js", "page.py"):
+            assert (await client.get(f"/ops/{path}")).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 POLICY = "; ".join(
@@ -32,10 +33,21 @@ HEADERS = {
 
 
 def respond_with(name: str, media_type: str) -> Response:
-    """Respond with a file of the page."""
-    return Response(_read(name), 200, HEADERS, media_type)
+    """Respond with a file of the page.
+
+    Args:
+        name: Its name, which may be any text of a request.
+        media_type: Its type.
+
+    Raises:
+        HTTPException: There is no such file.
+    """
+    content = _contents().get(name)
+    if content is None:
+        raise HTTPException(404)
+    return Response(content, 200, HEADERS, media_type)
 
 
 @cache
-def _read(name: str) -> bytes:
-    return (files(__package__) / "static" / name).read_bytes()
+def _contents() -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (files(__package__) / "static").iterdir() if file.is_file()}

@@ -91,7 +91,7 @@ class StatusPage:
 
         add("/", self.page)
         add("/status.css", self.style)
-        add("/status.js", self.script)
+        add("/{name}.js", self.script)
         add("/snapshot", self.snapshot)
         add("/events", self.events)
         for endpoint in (self.restart, self.scale, self.replace):
@@ -132,10 +132,10 @@ class StatusPage:
         self._exposure.check_request(request)
         return respond_with("status.css", "text/css")
 
-    async def script(self, request: Request) -> Response:
-        """Respond with the script of the page."""
+    async def script(self, request: Request, name: str) -> Response:
+        """Respond with a script of the page."""
         self._exposure.check_request(request)
-        return respond_with("status.js", "text/javascript")
+        return respond_with(f"{name}.js", "text/javascript")
 
     async def snapshot(self, request: Request) -> Response:
         """Respond with all that the page shows, as JSON."""
