@@ -38,9 +38,19 @@ others = Flow(
     timing=QUICK,
     mp_start_method="forkserver",
 )
+branches = Flow(
+    FlowStep(Faces(), name="light"),
+    [FlowStep(Decode(), name="find"), (FlowStep(Faces(), name="crop"), FlowStep(Decode(), name="read"))],
+    FlowStep(Caption(), name="join"),
+    name="branches",
+    memory_limit=64 << 20,
+    timing=QUICK,
+    mp_start_method="forkserver",
+)
 aqueduct = Aqueduct(
     captions,
     others,
+    branches,
     drain_delay=3.0,
     replacements={captions.steps["caption"]: {"large": Caption("large"), "missing": Caption("missing")}},
 )
@@ -64,6 +74,12 @@ async def refuse(request: Request, error: ValueError) -> JSONResponse:
 @app.get("/caption")
 @flow_endpoint(captions, timeout_sec=30)
 async def caption(task: Picture) -> str:
+    return task.caption
+
+
+@app.get("/branches")
+@flow_endpoint(branches, timeout_sec=30)
+async def branch(task: Picture) -> str:
     return task.caption
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -56,6 +57,16 @@ NAMELESS = """
 """Finds what a screen reader could not name."""
 
 
+BOXES = """
+    const picture = [...document.querySelectorAll('.picture')].at(-1);
+    return Object.fromEntries([...picture.querySelectorAll('g')].map((group) => [
+        group.querySelector('.name').textContent,
+        ['x', 'y', 'width', 'height'].map((name) => Number(group.querySelector('.box').getAttribute(name))),
+    ]));
+"""
+"""Where the boxes of the last flow are."""
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> None:
     """Not asked in this module: a browser starts and ends processes as it likes; the last test takes all away."""
@@ -80,10 +91,9 @@ def page(window: Watched) -> Iterator[Watched]:
 def test_idle(page: Watched) -> None:
     """All steps of all flows are there, in words and as a picture."""
     texts = page.browser.run("return [...document.querySelectorAll('.steps tbody th')].map((n) => n.textContent)")
-    assert [text for text in texts if text in ("decode", "faces", "caption", "fragile", "nap")] == [
-        *("decode", "faces", "caption", "fragile", "nap")
-    ]
-    assert page.browser.run("return document.querySelectorAll('.picture .box:not(.trial)').length") == 5
+    names = ["decode", "faces", "caption", "fragile", "nap", "light", "find", "crop", "read", "join"]
+    assert [text for text in texts if text in names] == names
+    assert page.browser.run("return document.querySelectorAll('.picture .box:not(.trial)').length") == len(names)
     label = page.browser.run("return document.querySelector('.picture').ariaLabel")
     assert "decode: ready, 2 workers, 0 tasks waiting" in label
     assert page.browser.run("return document.getElementById('health').textContent") == "ready"
@@ -205,6 +215,26 @@ def test_a_canary_and_a_shadow(page: Watched) -> None:
         page.http.delete("/trials")
     page.browser.wait_for("!document.querySelector('.box.trial')")
     page.browser.wait_for("!document.body.innerText.includes('Canary of caption')")
+
+
+def test_branches(page: Watched) -> None:
+    """They stand beside each other, or one below the other on a phone; all of them work on one task."""
+    with page.held(1, "branches", "/branches"):
+        for step, state in (("find", "busy"), ("read", "busy"), ("join", "ready")):
+            page.wait_for_text(state, page.details(step))
+    wide = page.browser.run(BOXES)
+    assert wide["light"][0] < wide["find"][0] < wide["join"][0]
+    assert wide["crop"][0] < wide["read"][0] < wide["join"][0]
+    assert wide["find"][1] + wide["find"][3] < wide["crop"][1] == wide["read"][1]
+    assert wide["find"][1] < wide["light"][1] == wide["join"][1] < wide["crop"][1]
+    arrows = "return [...document.querySelectorAll('.picture')].at(-1).querySelectorAll('.tip').length"
+    assert page.browser.run(arrows) == 5
+    page.open(360, 780)
+    boxes = page.browser.run(BOXES)
+    narrow = [boxes[name] for name in ("light", "find", "crop", "read", "join")]
+    assert all(upper[1] + upper[3] < lower[1] for upper, lower in itertools.pairwise(narrow))
+    assert all(0 < x and x + width < 340 for x, _, width, _ in narrow)
+    assert page.browser.run("return document.documentElement.scrollWidth") <= 360
 
 
 def test_buttons(page: Watched) -> None:

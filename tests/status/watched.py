@@ -97,9 +97,9 @@ class Watched:
         return text
 
     @contextmanager
-    def held(self, count: int, gate: str) -> Iterator[None]:
-        """Hold pictures in the first step."""
-        path = f"/caption?fate=hold&gate={gate}"
+    def held(self, count: int, gate: str, path: str = "/caption") -> Iterator[None]:
+        """Hold pictures in each step that decodes."""
+        path += f"?fate=hold&gate={gate}"
         threads = [threading.Thread(target=self.http.get, args=[path]) for _ in range(count)]
         for thread in threads:
             thread.start()
