@@ -19,9 +19,10 @@ export function makeControls(flowName, stepName) {
   input.addEventListener('input', () => { isTouched = true; });
 
   async function change(path, body, title, text, verb) {
+    setClass(answer, 'answer');
+    setText(answer, ''); // that of the change before
     if (!await ask(title, text, verb)) return;
     for (const button of buttons) button.disabled = true;
-    setClass(answer, 'answer');
     setText(answer, '…');
     const found = await post(path, { ...target, ...body });
     setClass(answer, `answer ${found.isGood ? 'good' : 'bad'}`);
