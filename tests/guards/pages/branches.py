@@ -1,6 +1,7 @@
 import asyncio
 
-from branches import Photograph, app, flow
+from main import app
+from photographs import Photograph, flow
 from starlette.testclient import TestClient
 
 from fastapi_aqueduct import FieldConflict
