@@ -409,7 +409,7 @@ class Dispatcher:
             elif now >= ticket.deadline and not self._deadlines.forgive(now) and ticket.is_late(now):
                 self._end_late(ticket, late_answer(worker, ticket, envelope.status, record[5], now), now)
             elif isinstance(ticket, RunTicket):
-                self._share(worker, ticket, envelope, fields, now)
+                self._share(worker, ticket, envelope, fields, marks, now)
             else:
                 if is_patch:
                     self._join(ticket, patch, fields, envelope.step)
@@ -430,7 +430,7 @@ class Dispatcher:
             raise ProtocolError(str(exc)) from None
 
     def _share(
-        self, worker: WorkerHandle, shared: RunTicket, envelope: Envelope, fields: list[str], now: float
+        self, worker: WorkerHandle, shared: RunTicket, envelope: Envelope, fields: list[str], marks: Marks, now: float
     ) -> None:
         """Give what the step has set to each of the tasks that have shared a run."""
         patch = envelope.content
@@ -449,9 +449,9 @@ class Dispatcher:
                 self._end_late(member, late_answer(worker, member, envelope.status, duration, now), now)
                 continue
             # What follows was evaluated for the task that has run; the workers of the next step do so for the others.
-            step = envelope.step if member.id == shared.id else following
+            step, known = (envelope.step, marks) if member.id == shared.id else (following, NO_MARKS)
             self._join(member, patch, fields, step)
-            self._move(worker, member, step, NO_MARKS, now)
+            self._move(worker, member, step, known, now)
 
     def _join(self, ticket: Ticket, patch: Encoded, fields: list[str], following: int) -> None:
         if isinstance(ticket, BranchTicket):
