@@ -22,6 +22,8 @@ from .coalesced import LARGE, SMALL, Letter, Ocr, Page, is_long, ocr, owned, sta
 
 Caller = asyncio.Task[Any]
 
+MIB = 1 << 20
+
 
 class Pages:
     """Callers of a flow with pages, whose handler they hold at a gate.
@@ -39,10 +41,10 @@ class Pages:
         self.gate = Gate(directory)
 
     def send(
-        self, user: str, digest: Any = "d", timeout: float = 60.0, kind: type[Page] = Page, **fields: Any
+        self, user: str, digest: Any = "d", timeout: float = 60.0, cls: type[Page] = Page, **fields: Any
     ) -> Caller:
         """Process a page."""
-        task = kind(digest, user, self.directory, self.size, **fields)
+        task = cls(digest, user, self.directory, self.size, **fields)
         return asyncio.create_task(self._process(task, timeout))
 
     async def hold(self, *users: str, **fields: Any) -> list[Caller]:
@@ -111,7 +113,7 @@ async def test_the_fields_of_a_user_never_reach_another_one(tmp_path: Path) -> N
         callers = [
             pages.send(user, secret=f"of {user}", own=np.full(LARGE, index)) for user in users for index in (1, 2)
         ]
-        await eventually(lambda: len(pages.runs) == 3 and pages.coalesced == 3)
+        await eventually(lambda: pages.coalesced == 3)
         pages.gate.open()
         await asyncio.wait(callers)
         for number, (user, index) in enumerate(itertools.product(users, (1, 2))):
@@ -146,6 +148,17 @@ async def test_a_condition_behind_is_that_of_each_task(tmp_path: Path) -> None:
         assert len(short.metrics.steps) >= 2
 
 
+async def test_a_task_that_passes_a_step_keeps_its_key_for_the_next_one(tmp_path: Path) -> None:
+    """The task that has begun a run, too: of it the worker of the run knows where it goes."""
+    last = FlowStep(handlers.Each(handlers.pass_on), batch_size=2, batch_timeout=0.2, batch_key="digest")
+    async with running(forked(ocr(), stamp(handle_condition=is_long), last)) as flow:
+        pages = Pages(flow, tmp_path)
+        callers = [pages.send("a", digest=digest) for digest in ("x", "y")]
+        pages.gate.open()
+        tasks = await asyncio.gather(*callers)
+        assert [task.metrics.steps[-1].batch_size for task in tasks] == [1, 1]
+
+
 async def test_what_is_set_for_writing_is_shared_with_none(tmp_path: Path) -> None:
     """The task that has begun the run gets it; the others run by themselves."""
     async with running(forked(ocr(), stamp())) as flow:
@@ -172,7 +185,7 @@ async def test_what_shares_no_run(tmp_path: Path) -> None:
     async with running(forked(ocr(nprocs=1))) as flow:
         pages = Pages(flow, tmp_path, LARGE)
         callers = await pages.hold("first")
-        callers += [pages.send("class", kind=Letter), pages.send("none", digest=None), pages.send("none", digest=None)]
+        callers += [pages.send("class", cls=Letter), pages.send("none", digest=None), pages.send("none", digest=None)]
         shared = Page("d", "written", tmp_path, LARGE)
         shared.share_value("image")
         callers.append(asyncio.create_task(outcome(flow.process(shared, 60))))
@@ -193,6 +206,7 @@ async def read(flow: Flow, task: Page) -> list[Any]:
     return items
 
 
+@pytest.mark.processes
 def test_what_cannot_be_declared() -> None:
     for steps, words in (
         ((FlowStep, {"coalesce_key": "digest", "max_retries": 0}), "has max_retries=0"),
@@ -231,19 +245,28 @@ async def test_each_task_has_its_own_deadline(tmp_path: Path) -> None:
     """The first one's passes, in the worker and in the queue, and the run goes on for the other."""
     async with running(forked(ocr())) as flow:
         pages = Pages(flow, tmp_path)
-        leader = pages.send("a", timeout=0.3)
-        await eventually(pages.gate.is_entered)
-        follower = pages.send("b")
-        waiting, behind = pages.send("c", digest="e", timeout=0.3), pages.send("d", digest="e")
+        first, waiting = pages.send("a", timeout=1.5), pages.send("c", digest="e", timeout=1.5)
+        callers = [pages.send("b"), pages.send("d", digest="e")]
+        errors = [await outcome(caller) for caller in (first, waiting)]
+        assert [type(error) for error in errors] == [TaskTimeout] * 2
+        pages.gate.open()
+        tasks = await asyncio.gather(*callers)
+        assert [task.text for task in tasks] == ["d read for a", "e read for c"]
+        assert pages.runs == ["a/d", "c/e"]
+
+
+@pytest.mark.own
+async def test_a_timeout_tells_where_the_run_was(tmp_path: Path) -> None:
+    async with running(forked(ocr())) as flow:
+        pages = Pages(flow, tmp_path)
+        leader, follower = pages.send("a", timeout=0.5), pages.send("b")
+        waiting, behind = pages.send("c", digest="e", timeout=0.5), pages.send("d", digest="e")
         error = await outcome(leader)
-        assert isinstance(error, TaskTimeout)
         assert "it was sharing a run with 1 other tasks, which was in the hands of step ocr (pid" in str(error)
         assert "which was waiting for step ocr" in str(await outcome(waiting))
         pages.gate.open()
-        assert (await follower).text == "d read for a"
-        assert (await behind).text == "e read for c"
-        assert pages.runs == ["a/d", "c/e"]
-        alone = await outcome(Pages(flow, tmp_path).send("z", acts=("read",) * 2 + ("wait",), timeout=0.2))
+        await asyncio.gather(follower, behind)
+        alone = await outcome(pages.send("z", acts=("read",) * 2 + ("wait",), timeout=0.2))
         assert isinstance(alone, TaskTimeout) and "sharing" not in str(alone)
 
 
@@ -258,7 +281,7 @@ async def test_the_run_ends_when_all_have_left(tmp_path: Path) -> None:
         for caller in (*callers[:2], *queued):
             caller.cancel()
         await asyncio.wait([*callers[:2], *queued])
-        assert flow.statistics().steps[0].queued == 0
+        await eventually(lambda: flow.statistics().steps[0].queued == 0)
         assert not notes(tmp_path / "cancelled")
         callers[2].cancel()
         await asyncio.wait(callers)
@@ -267,6 +290,24 @@ async def test_the_run_ends_when_all_have_left(tmp_path: Path) -> None:
         assert pages.runs == ["a/d", "f/d"]
         del callers, queued
         await is_empty(flow)
+
+
+@pytest.mark.parametrize("digest", ["d", None], ids=["shared", "alone"])
+async def test_the_result_for_tasks_that_have_left_is_released(digest: str | None, tmp_path: Path) -> None:
+    """The worker may use that memory again, also if it has not seen that they left."""
+    async with running(forked(ocr())) as flow:
+        for number in range(12):
+            directory = tmp_path / str(number)
+            directory.mkdir()
+            pages = Pages(flow, directory, MIB)
+            caller = pages.send("a", digest)
+            await eventually(pages.gate.is_entered)
+            caller.cancel()
+            await asyncio.wait([caller])
+            del caller
+            pages.gate.open()
+        assert (await pages.send("b", digest)).text == f"{digest} read for b"
+        assert flow.statistics().arena.touched <= 6 * MIB
 
 
 # Failures
@@ -285,6 +326,26 @@ async def test_a_failure_fails_all(tmp_path: Path) -> None:
         assert flow.statistics().failed == 3
 
 
+async def test_runs_share_batches_of_their_key_and_fail_by_themselves(tmp_path: Path) -> None:
+    """The handler runs again for each run of a batch that fails, and a run that moves up keeps its key."""
+    async with running(forked(ocr(batch_key="kind", batch_size=4), queue_priorities=2)) as flow:
+        pages = Pages(flow, tmp_path)
+        callers = await pages.hold("first", digest="w", kind=0)
+        callers += [pages.send("a", digest="x", kind=1, acts=("raise",) * 9) for _ in range(2)]
+        callers += [pages.send("b", digest="y", kind=1, priority=priority) for priority in (0, 1)]
+        callers += [pages.send("c", digest="z", kind=2) for _ in range(2)]
+        await eventually(lambda: pages.coalesced == 3 and flow.statistics().steps[0].queued_by_priority == (2, 1))
+        pages.gate.open()
+        _, *failed, third, fourth, fifth, sixth = [await outcome(caller) for caller in callers]
+        assert [str(error) for error in failed] == ["page x of a"] * 2
+        assert [task.text for task in (third, fourth)] == ["y read for b"] * 2
+        assert [task.text for task in (fifth, sixth)] == ["z read for c"] * 2
+        sizes = [task.metrics.steps[0].batch_size for task in (third, fourth, fifth, sixth)]
+        assert sizes == [2, 2, 1, 1]
+        await is_empty(flow)
+
+
+@pytest.mark.processes
 async def test_a_death_is_tried_again_once_for_all(tmp_path: Path) -> None:
     async with running(forked(ocr())) as flow:
         pages = Pages(flow, tmp_path)
@@ -295,6 +356,7 @@ async def test_a_death_is_tried_again_once_for_all(tmp_path: Path) -> None:
         assert flow.statistics().steps[0].retries == 1
 
 
+@pytest.mark.processes
 async def test_a_run_that_kills_two_workers_fails_all(tmp_path: Path) -> None:
     async with running(forked(ocr())) as flow:
         pages = Pages(flow, tmp_path)
@@ -345,6 +407,7 @@ async def test_a_task_that_follows_takes_no_place_in_the_queue(tmp_path: Path) -
         assert pages.runs == ["first/x", "a/d", "waits/z"]
 
 
+@pytest.mark.processes
 async def test_the_times_of_a_task_that_follows_are_its_own(tmp_path: Path) -> None:
     records: list[TaskRecord] = []
     flow = forked(ocr(), name="shared")
@@ -369,6 +432,7 @@ async def test_the_times_of_a_task_that_follows_are_its_own(tmp_path: Path) -> N
         assert [step.sent_size > 0 for step in steps] == [True, False, False]
 
 
+@pytest.mark.processes
 async def test_a_canary_and_a_shadow_get_runs(tmp_path: Path) -> None:
     """A shadow gets one copy of a run, and a comparison counts the run once."""
     async with running(forked(ocr())) as flow:
@@ -398,6 +462,7 @@ async def test_a_canary_and_a_shadow_get_runs(tmp_path: Path) -> None:
         await is_empty(flow)
 
 
+@pytest.mark.processes
 async def test_tasks_of_several_api_processes_share_runs(tmp_path: Path) -> None:
     """Each gets its own answer, also when the process with the first task goes."""
     flows = [forked(ocr(owned), name="pages", queue_size=1) for _ in range(2)]
@@ -433,6 +498,7 @@ ENDINGS = (
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.processes
 async def test_no_block_is_left(size: int, tmp_path: Path) -> None:
     """However a run ends; one flow for all endings, as each must leave nothing."""
     flow = forked(ocr(), stamp())
