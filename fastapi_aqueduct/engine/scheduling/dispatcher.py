@@ -448,7 +448,7 @@ class Dispatcher:
                 duration = member.metrics[-1][5]
                 self._end_late(member, late_answer(worker, member, envelope.status, duration, now), now)
                 continue
-            # What follows was evaluated for the task that has run; the workers of the next step do so for the others.
+            # The worker knows what follows, and the marks, of the task that has run; of the others the next one will.
             step, known = (envelope.step, marks) if member.id == shared.id else (following, NO_MARKS)
             self._join(member, patch, fields, step)
             self._move(worker, member, step, known, now)
