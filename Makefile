@@ -15,7 +15,7 @@ ONCE ?=
 ONLY ?=
 SECONDS ?= 600
 RENEW ?=
-JOBS ?= 2
+JOBS ?= 3
 CONSTRAINTS ?= .ci/constraints.txt
 
 VENV := $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, TypedDict
 
 from .autoscale import Autoscale
+from .engine.recorder import TaskRecorder
 from .engine.timing import Timing
 from .exceptions import InvalidArgument
 from .metrics.collect import Collector
@@ -49,6 +50,7 @@ class FlowOptions(TypedDict, total=False):
     metrics_enabled: bool
     metrics_collector: Collector | None
     metrics_exporter: Exporter | None
+    recorder: TaskRecorder | None
 
 
 class FunctionOptions(StepOptions, FlowOptions, total=False):

@@ -25,7 +25,7 @@ async def pieces(content: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
 def report(content: bytes, filename: str | None = None, media_type: str | None = "image/png") -> dict[str, Any]:
     """Say what the application should say."""
     size = len(content)
-    return {"size": size, "checksum": zlib.crc32(content), "factor": 2, "info": [filename, media_type, size]}
+    return {"size": size, "checksum": zlib.crc32(content), "factor": 2, "info": [filename, media_type, size, None]}
 
 
 @every_way

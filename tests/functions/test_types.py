@@ -22,9 +22,10 @@ def test_mypy_infers_results_and_refuses_wrong_arguments() -> None:
 def test_a_function_has_the_options_of_steps_and_flows() -> None:
     """Under the same names, with the same types; those that make no sense for one function are left out."""
     step = {*inspect.signature(FlowStep).parameters} - {
-        "handler", "handle_condition", "on_start_wait", "continuous", "batch_size", "name", "check_timeout"
+        "handler", "handle_condition", "on_start_wait", "continuous", "batch_size", "name", "check_timeout",
+        "batch_key", "batch_cost", "coalesce_key",
     }  # fmt: skip
-    flow = {*inspect.signature(Flow).parameters} - {"steps", "name"}
+    flow = {*inspect.signature(Flow).parameters} - {"steps", "name", "fair"}
     for options, names, function in ((StepOptions, step, FlowStep.__init__), (FlowOptions, flow, Flow.__init__)):
         assert set(options.__annotations__) == names, "a new option of Flow or FlowStep is one of a function, too"
         hints = typing.get_type_hints(options)

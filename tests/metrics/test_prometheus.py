@@ -28,6 +28,7 @@ from fastapi_aqueduct.exceptions import (
     QueueFull,
     StepUnavailable,
     TaskTooLarge,
+    TenantOverShare,
     reason_of,
 )
 from fastapi_aqueduct.metrics.families import REASONS
@@ -152,7 +153,7 @@ def test_the_reasons_of_refusals() -> None:
     bodies = [kind for name, kind in vars(errors).items() if name != "BodyError" and isinstance(kind, type)]
     refused: list[type[Exception]] = [kind for kind in bodies if issubclass(kind, errors.BodyError)]
     refused += [ArenaFull, DeadlineUnreachable, ForkedError, NotRunningError, Overloaded, QueueFull, StepUnavailable]
-    refused.append(TaskTooLarge)
+    refused += [TaskTooLarge, TenantOverShare]
     assert {reason_of(kind.__new__(kind)) for kind in refused} == set(REASONS)
 
 

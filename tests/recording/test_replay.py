@@ -140,7 +140,9 @@ def test_what_happened_is_shown_and_nothing_is_opened(directory: Path, tmp_path:
     assert "ModuleNotFoundError" not in refused.stderr
 
 
-@pytest.mark.parametrize("fault", ["raise", "crash", "call"])
+@pytest.mark.parametrize(
+    "fault", ["raise", pytest.param("crash", marks=pytest.mark.long), pytest.param("call", marks=pytest.mark.long)]
+)
 def test_a_test_fails_until_the_code_is_mended(directory: Path, fault: str, tmp_path: Path) -> None:
     """A crash runs in a worker process, and does not end the tests."""
     tests = directory / f"tests_{fault}"

@@ -135,6 +135,7 @@ def test_the_report_is_one_file_that_loads_nothing(tuned: tuple[Path, dict[str, 
         assert f"Step {name}" in text
 
 
+@pytest.mark.long
 def test_a_function_in_workers_with_all_options_from_the_environment(tmp_path: Path) -> None:
     options = {"SAMPLE": "make_text", "SLO": "p95=1s", "RATE": "20", "REPORT": "other.html", "BUDGET": "6"}
     ended = run(tmp_path, f"{MODULE}:lengths", **{f"AQUEDUCT_TUNE_{name}": text for name, text in options.items()})
