@@ -8,9 +8,9 @@ import pytest
 
 from ..support import WORKERS
 
-SHORT = ("test_batches", "test_cancellation", "test_fair_share", "test_groups", "test_values")
+SHORT = ("test_batches", "test_cancellation", "test_fair_share", "test_values")
 LONG = (
-    *("test_async_handlers", "test_coalescing", "test_errors", "test_scheduling", "test_shared_memory"),
+    *("test_async_handlers", "test_coalescing", "test_errors", "test_groups", "test_scheduling", "test_shared_memory"),
     "test_streams",
 )
 """Modules with tests of what a flow promises with any kind of workers, except tests with the marker `processes`. With

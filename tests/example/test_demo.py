@@ -63,6 +63,7 @@ def test_it_reads_every_sample_and_stops() -> None:
         assert text in finished.stdout
 
 
+@pytest.mark.long
 def test_it_fails_when_an_expected_word_is_not_read(copy: Path) -> None:
     index = keep_samples(copy, "tiny.png")
     index["tiny.png"]["words"].append("Pears")

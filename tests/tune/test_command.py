@@ -52,6 +52,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return directory, json.loads(ended.stdout)
 
 
+@pytest.mark.long
 def test_each_step_is_measured_with_the_tasks_that_enter_it(tuned: tuple[Path, dict[str, Any]]) -> None:
     steps = tuned[1]["steps"]
     visits = {name: step["visits"] for name, step in steps.items()}
@@ -61,6 +62,7 @@ def test_each_step_is_measured_with_the_tasks_that_enter_it(tuned: tuple[Path, d
     assert {step["size_option"] for step in steps.values()} == {"batch_size", "concurrency"}
 
 
+@pytest.mark.long
 def test_the_cost_of_a_call_is_found_up_to_the_size_that_fails(tuned: tuple[Path, dict[str, Any]]) -> None:
     device = tuned[1]["steps"]["device"]
     (curve,) = device["curves"].values()
@@ -74,6 +76,7 @@ def test_the_cost_of_a_call_is_found_up_to_the_size_that_fails(tuned: tuple[Path
         assert point["memory"] > 2**20
 
 
+@pytest.mark.long
 def test_the_flow_runs_with_its_own_settings_and_with_those_recommended(tuned: tuple[Path, dict[str, Any]]) -> None:
     found = tuned[1]
     settings = found["recommendation"]["settings"]
@@ -88,6 +91,7 @@ def test_the_flow_runs_with_its_own_settings_and_with_those_recommended(tuned: t
     assert any("bottleneck is" in sentence for sentence in found["verdict"])
 
 
+@pytest.mark.long
 def test_the_variables_are_those_of_the_flow_and_the_shell_reads_them(tuned: tuple[Path, dict[str, Any]]) -> None:
     directory, found = tuned
     command = "set -a; . ./tune.env; env -0"
@@ -121,6 +125,7 @@ class Addresses(HTMLParser):
         self.loaded += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value]
 
 
+@pytest.mark.long
 def test_the_report_is_one_file_that_loads_nothing(tuned: tuple[Path, dict[str, Any]]) -> None:
     text = (tuned[0] / "tune.html").read_text()
     page = Addresses()
