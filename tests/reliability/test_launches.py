@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -219,11 +219,18 @@ async def test_a_forkserver_that_is_stopped_holds_up_no_event_loop() -> None:
     assert max(pauses) < STATUS_TIME
 
 
-async def test_an_event_loop_that_ends_during_a_launch_leaves_a_slot_for_the_next() -> None:
+@pytest.mark.parametrize(
+    "leave",
+    [lambda flow: kill_and_leave(flow), lambda flow: kill_and_cancel(flow)],
+    ids=["at once", "before its first step"],
+)
+async def test_an_event_loop_that_ends_during_a_launch_leaves_a_slot_for_the_next(
+    leave: Callable[[Flow], Coroutine[Any, Any, None]],
+) -> None:
     flow = Flow(FlowStep(Each(tell_pid), nprocs=2), timing=HASTY)
     await asyncio.to_thread(flow.start)
     try:
-        await asyncio.to_thread(asyncio.run, kill_and_leave(flow))
+        await asyncio.to_thread(asyncio.run, leave(flow))
         assert (await flow.process(Job(), DEADLINE)).pid
         await complete(flow, 2)
     finally:
@@ -237,3 +244,13 @@ async def kill_and_leave(flow: Flow) -> None:
     os.kill(victim, signal.SIGKILL)
     while victim in [worker.pid for worker in flow.statistics().steps[0].workers]:
         await asyncio.sleep(0)
+
+
+async def kill_and_cancel(flow: Flow) -> None:
+    """Kill a worker and end, as `asyncio.run` does, before the first step of the launch of its replacement."""
+    await flow.process(Job())
+    os.kill(pids(flow)[0], signal.SIGKILL)
+    while all(worker.pid for worker in flow.statistics().steps[0].workers):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()

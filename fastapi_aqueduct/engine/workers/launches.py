@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from .handle import WorkerHandle
@@ -56,7 +57,8 @@ class Launches:
             worker: The worker.
             theirs: Its end of the channel.
         """
-        self._run(self._start(pool, slot, worker, theirs))
+        task = self._run(self._start(pool, slot, worker, theirs))
+        task.add_done_callback(partial(self._undo, pool, slot, worker, theirs))
 
     def load(self, on_loaded: Callable[[], None], on_failure: Callable[[BaseException], None]) -> None:
         """Load the template, if there is one, before the first launch.
@@ -78,11 +80,20 @@ class Launches:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._loop is not None
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _undo(
+        self, pool: Pool, slot: Slot, worker: WorkerHandle, theirs: socket.socket, task: asyncio.Task[None]
+    ) -> None:
+        """Empty the slot of a launch whose task was cancelled before its first step: none of its code has run."""
+        if theirs.fileno() >= 0 and task.cancelled():
+            theirs.close()
+            self._on_failure(pool, slot, asyncio.CancelledError())
 
     async def _load(
         self, template: Template, on_loaded: Callable[[], None], on_failure: Callable[[BaseException], None]
