@@ -303,10 +303,9 @@ class Worker:
         try:
             if self._route.meets_condition(self.setup.step, task):
                 return None
-            step = self._route.next(self.setup.step, task)
-            marks = self._route.marks(step, task)
         finally:
             reset(tokens)
+        step, marks = self._ask_route(envelope, task)
         return Envelope(envelope.id, envelope.deadline, step, Status.PASSED, _NOTHING, marks)
 
     def _ask_route(self, envelope: Envelope, task: BaseTask) -> tuple[int, bytes]:

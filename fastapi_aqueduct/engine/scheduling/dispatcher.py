@@ -43,7 +43,7 @@ from ..wire.frames import (
     unpack_offsets,
 )
 from ..wire.joined import MalformedTask
-from ..wire.patch import fields_of, join
+from ..wire.patch import fields_of
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .admission import Admission
@@ -456,11 +456,8 @@ class Dispatcher:
     def _join(self, ticket: Ticket, patch: Encoded, fields: list[str], following: int) -> None:
         if isinstance(ticket, BranchTicket):
             self._groups.add_patch(ticket, patch, fields, following)
-            return
-        content = join(ticket.content, [patch])
-        self._ledger.hold(content.blocks)
-        self._ledger.drop(ticket.content.blocks)
-        ticket.content = content
+        else:
+            self._groups.join(ticket, [patch])
 
     def _move(self, worker: WorkerHandle, ticket: Ticket, following: int, marks: Marks, now: float) -> None:
         """Move a task from a step to where a worker says that it goes.
@@ -588,12 +585,7 @@ class Dispatcher:
     def _let_go(self, ticket: Ticket) -> None:
         """Take the ticket of a run for which no task waits out of the queue, or cancel it in a worker's hands."""
         ticket.is_settled = True
-        if ticket.is_waiting:
-            self._leave_queue(ticket)
-        if ticket.holder:
-            self._cancel(ticket)
-        else:
-            self._ledger.drop(ticket.content.blocks)
+        self._retract(ticket)
 
     def _time_out(self, ticket: Ticket) -> None:
         if ticket.is_settled:

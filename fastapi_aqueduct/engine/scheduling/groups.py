@@ -84,7 +84,20 @@ class Groups:
             ticket.fields.update(fields)
             ticket.patches.append(patch)
             if following != FINISHED:
-                self._join(ticket, [patch])
+                self.join(ticket, [patch])
+
+    def join(self, ticket: Ticket, patches: list[Encoded]) -> None:
+        """Put patches behind the content of a ticket.
+
+        Args:
+            ticket: The ticket.
+            patches: The patches, in their order.
+        """
+        content = join(ticket.content, patches)
+        # In this order: a block that is in both must not become free between the two.
+        self._ledger.hold(content.blocks)
+        self._ledger.drop(ticket.content.blocks)
+        ticket.content = content
 
     def end(self, ticket: BranchTicket, now: float) -> None:
         """End a branch; when it is the last one of its group, the task goes on with what all have changed."""
@@ -158,20 +171,13 @@ class Groups:
             for branch in branches.tickets:
                 ticket.fields |= branch.fields
         if following != FINISHED or not ticket.is_branch:
-            self._join(ticket, patches)
+            self.join(ticket, patches)
         for branch in branches.tickets:
             self._ledger.drop(branch.content.blocks)
         if not ticket.is_branch:
             for patch in patches:
                 self._ledger.drop(patch.blocks)
         self.move(ticket, branches.group, following, NO_MARKS, now)
-
-    def _join(self, ticket: Ticket, patches: list[Encoded]) -> None:
-        content = join(ticket.content, patches)
-        # In this order: a block that is in both must not become free between the two.
-        self._ledger.hold(content.blocks)
-        self._ledger.drop(ticket.content.blocks)
-        ticket.content = content
 
     def _conflict_error(self, ticket: BranchTicket, field: str, other: BranchTicket) -> FieldConflict:
         group = ticket.parent.group

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from ..memory.layout import Ref
 from ..recorder import Failure
 from ..scheduling.ticket import Ticket
 from ..wire.codec import Encoded
@@ -13,6 +11,7 @@ from ..wire.failures import encode_error
 from ..wire.frames import Kind
 from .messages import pack_message
 from .numbers import split
+from .request_desk import Requester
 
 
 class SentFailure(NamedTuple):
@@ -29,22 +28,8 @@ class SentFailure(NamedTuple):
     content: Encoded
 
 
-class Owner(Protocol):
-    """An API process that is connected.
-
-    Attributes:
-        number: Its number.
-    """
-
-    @property
-    def number(self) -> int:
-        """As above."""
-
-    def post(self, kind: Kind, payload: bytes) -> None:
-        """Send it a frame."""
-
-    def lend(self, blocks: Iterable[Ref]) -> None:
-        """Hold blocks for it until it returns them."""
+class Owner(Requester, Protocol):
+    """An API process that is connected, and may want the tasks that have failed."""
 
     def is_swamped(self) -> bool:
         """Tell whether so much waits for it that nothing more should be sent."""
