@@ -85,7 +85,7 @@ class Marks(NamedTuple):
         Args:
             step: Index of that step.
         """
-        return dict(self.branches).get(step, NO_MARKS)
+        return dict(self.branches).get(step, NO_MARKS) if self.branches else NO_MARKS
 
 
 NO_MARKS = Marks()

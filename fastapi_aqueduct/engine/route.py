@@ -16,7 +16,13 @@ START = -1
 FINISHED = -1
 """The next step of a task that has no further step to visit; in a branch, none of this branch."""
 
+MOST_SPLITS = 256
+"""Ways of beginning groups that a route remembers: nearly all tasks take the same few, but there may be many."""
+
 Condition = Callable[[Any], Any]
+
+Split = tuple[Group, list[tuple[Branch, int]]]
+"""A group, and its branches that a task visits with where it begins each, as `Route.next` does."""
 
 
 class Route:
@@ -120,7 +126,15 @@ class Route:
             return first
         return ~sum([_entries(self.begin(branch.sequence)) for branch in first.branches])
 
-    def split(self, sequence: Sequence[int | Group], following: int) -> tuple[Group, list[tuple[Branch, int]]] | None:
+    def onward(self, place: int | Group) -> int:
+        """Return where a task goes from a step or a group if no condition is evaluated; as `next` does.
+
+        Args:
+            place: Index of the step, or the group.
+        """
+        return self.begin(self.after(place))
+
+    def split(self, sequence: Sequence[int | Group], following: int) -> Split | None:
         """Return the group that a task visits next.
 
         Args:
@@ -192,6 +206,8 @@ class BranchedRoute(Route):
         super().__init__(conditions, markers, tenants)
         self.whole = compile_shape(shape)
         self._following: dict[int | Group, tuple[int | Group, ...]] = {}
+        self._onward: dict[int | Group, int] = {}
+        self._splits: dict[tuple[Sequence[int | Group], int], Split] = {}
         self._inside = 0
         self._closed = 0
         later = [0] * self._count
@@ -224,8 +240,20 @@ class BranchedRoute(Route):
         """Return what comes after a step, or after a group, in its sequence."""
         return self.whole.sequence if place == START else self._following[place]
 
-    def split(self, sequence: Sequence[int | Group], following: int) -> tuple[Group, list[tuple[Branch, int]]] | None:
+    def onward(self, place: int | Group) -> int:
+        """Return where a task goes from a step or a group if no condition is evaluated; see `Route.onward`."""
+        return self._onward[place]
+
+    def split(self, sequence: Sequence[int | Group], following: int) -> Split | None:
         """Return the group that a task visits next; see `Route.split`."""
+        found = self._splits.get((sequence, following))
+        if found is None:
+            found = self._split(sequence, following)
+            if found is not None and len(self._splits) < MOST_SPLITS:
+                self._splits[sequence, following] = found
+        return found
+
+    def _split(self, sequence: Sequence[int | Group], following: int) -> Split | None:
         entries = ~following
         for element in sequence:
             if not isinstance(element, int) and element.steps & entries:
@@ -278,15 +306,16 @@ class BranchedRoute(Route):
         for position in range(len(branch.sequence) - 1, -1, -1):
             element = branch.sequence[position]
             after = self._following[element] = branch.sequence[position + 1 :]
+            onward = self._onward[element] = self.begin(after)
             if isinstance(element, int):
                 later[element] = following
                 following |= 1 << element
                 if shares_runs(self._markers, element):
                     self._inside |= 1 << element
-                    self._closed |= _entries(self.begin(after))
+                    self._closed |= _entries(onward)
                 continue
             self._inside |= element.steps
-            self._closed |= _entries(self.begin(after))
+            self._closed |= _entries(onward)
             for inner in element.branches:
                 self._walk(inner, following, later)
             following |= element.steps

@@ -81,16 +81,13 @@ class OpenBranches:
     Attributes:
         group: As given.
         tickets: As given.
+        left: How many of them have not ended.
     """
 
     def __init__(self, group: Group, tickets: list[BranchTicket]) -> None:
         self.group = group
         self.tickets = tickets
-
-    @property
-    def have_ended(self) -> bool:
-        """Whether the last steps of all have answered."""
-        return all(ticket.has_ended for ticket in self.tickets)
+        self.left = len(tickets)
 
     def open(self) -> Iterator[BranchTicket]:
         """Yield the tickets that wait for a step or are in a worker's hands, also of groups in the branches."""
@@ -138,6 +135,8 @@ class OpenBranches:
         Args:
             ticket: The branch; the other ones are those that have ended.
         """
+        if not ticket.fields:
+            return None
         for other in self.tickets:
             if other is not ticket and other.has_ended:
                 both = other.fields & ticket.fields

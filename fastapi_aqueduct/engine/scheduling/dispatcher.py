@@ -14,40 +14,31 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 
 from ...exceptions import NotRunningError, TaskTimeout, WorkerDied
 from ...fair_share import FairShare
-from ...reports import RawStep, Subscriber
-from ..marks import NO_MARKS, Marks, make_markers
+from ...reports import Subscriber
+from ..marks import make_markers
 from ..memory.flow_memory import FlowMemory
-from ..memory.layout import Ref
 from ..recorder import Recording, add_note
-from ..route import FINISHED, START, make_route
+from ..route import START, make_route
 from ..shape import Shape
 from ..statistics import IncidentKind
 from ..tenants import TenantReader
 from ..timing import DEFAULT_TIMING, Timing
 from ..tracer import BeginSpans
-from ..wire.codec import Codec, Encoded
-from ..wire.failures import decode_error, error_summary, unreadable
+from ..wire.codec import Codec
+from ..wire.failures import unreadable
 from ..wire.frames import (
-    UNTOUCHED,
-    Batch,
-    Envelope,
     Kind,
     ProtocolError,
-    Status,
     unpack_batches,
-    unpack_marks,
     unpack_offsets,
 )
-from ..wire.joined import MalformedTask
-from ..wire.patch import fields_of
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .admission import Admission
-from .branches import BranchTicket
+from .answers import Answers
 from .coalescing import Coalescing, RunTicket
 from .deadlines import Deadlines
 from .echoes import Echoes
@@ -65,7 +56,7 @@ from .sender import Sender
 from .spans import Spans
 from .streams import WorkerStreams
 from .ticket import IN_RUN, Ticket
-from .whereabouts import late_answer, whereabouts
+from .whereabouts import whereabouts
 
 
 class Dispatcher:
@@ -142,14 +133,16 @@ class Dispatcher:
         self._idle = Idle(self._tickets, self._reclaimer.return_to_system, timing.idle_time)
         memory.waiters.on_shortage = self._reclaimer.reclaim
         self.failures = Failures(LocalSink(name, recording or Recording(), self.codec))
-        self._retries = Retries(memory.ledger, memory.arena.status, self._end_failed, self.spans, self.failures)
+        self._retries = Retries(memory.ledger, memory.arena.status, self.end_failed, self.spans, self.failures)
         self._coalescing = Coalescing(self.stages, memory.ledger, self._let_go, self.spans)
         self.streams = WorkerStreams(
-            name, self.stages, memory, self._tickets, self._deadlines, self._settle, self.spans, meter
+            name, self.stages, memory, self._tickets, self._deadlines, self.settle, self.spans, meter
         )
         self._retention = Retention(memory.ledger)
-        self._groups = Groups(
-            *(name, self.route, memory.ledger, self._enqueue, self._finish, self._settle, self._retract)
+        self._groups = Groups(name, self.route, memory.ledger, self)
+        self._answers = Answers(
+            *(name, self.stages, self.route, memory.ledger, self, self._groups, self._coalescing),
+            *(self.spans, self.failures),
         )
 
     @property
@@ -211,7 +204,7 @@ class Dispatcher:
         if self.spans.begin is not None:
             self.spans.add(ticket.id)
         if step >= 0:
-            self._enqueue(ticket, step, ticket.started_at)
+            self.enqueue(ticket, step, ticket.started_at)
         else:
             self._groups.move(ticket, START, step, ticket.marks, ticket.started_at)
 
@@ -219,7 +212,7 @@ class Dispatcher:
         """End a task whose caller does not wait any more."""
         ticket = self._tickets.get(number)
         if ticket is not None:
-            self._settle(ticket, "cancelled", None)
+            self.settle(ticket, "cancelled", None)
 
     def count(self, outcome: str) -> None:
         """Count the end of a task that was not submitted."""
@@ -238,7 +231,7 @@ class Dispatcher:
         """
         if kind is Kind.ANSWERS:
             for batch in unpack_batches(payload):
-                self._complete(worker, batch)
+                self._answers.complete(worker, batch)
             if self.stages[worker.step].queue.count:
                 self._sender.refill(worker)
             for stage in self.stages:
@@ -318,12 +311,13 @@ class Dispatcher:
             if not handed and ticket.is_handed and receiver is not None and not receiver.done():
                 continue
             with contextlib.suppress(RuntimeError):  # the event loop of its caller is closed
-                self._settle(ticket, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
+                self.settle(ticket, "cancelled", NotRunningError(f"the task ended with flow {self.name}: {reason}"))
         self._idle.cancel()
         for stage in self.stages:
             stage.waiters.close()
 
-    def _enqueue(self, ticket: Ticket, step: int, now: float) -> None:
+    def enqueue(self, ticket: Ticket, step: int, now: float) -> None:
+        """Queue a task for a step; see `TaskOwner`."""
         ticket.step = step
         ticket.arrived_at = now
         stage = self.stages[step]
@@ -340,156 +334,12 @@ class Dispatcher:
                 self.admission.wake_at(step)
             self._sender.schedule()
 
-    def _complete(self, worker: WorkerHandle, batch: Batch) -> None:
-        envelopes, work, _, number = batch
-        now = time.monotonic()
-        in_flight, name, pid, version = worker.in_flight, worker.name, worker.pid, worker.version
-        last_at = in_flight.head_since
-        has_run = not (envelopes and envelopes[0].status) or any(item.status not in UNTOUCHED for item in envelopes)
-        tickets, duration, size, calls = in_flight.complete(number, envelopes, work, now, has_run)
-        try:
-            stage = self.stages[worker.step]
-            if has_run:
-                if stage.meter is not None:
-                    stage.meter.note_answer(number, tickets[0].sent_at, last_at, work, calls, duration, now)
-                # The first call of a worker may be slower by far. An early answer is a part of a call that goes on.
-                if stage.batch_delay is not None and calls and in_flight.handled > max(size, len(tickets)):
-                    stage.batch_delay.note_call(size, duration)
-            if stage.comparison is not None:
-                stage.comparison.note_answers(worker, envelopes, calls, duration)
-            if self.spans.open:
-                self.spans.note_answers(tickets, size, duration, now)
-            for ticket, envelope in zip(tickets, envelopes, strict=True):
-                _, _, step, status, content, marks = envelope
-                sent = len(ticket.content.body)
-                if not status:
-                    if content.blocks != ticket.content.blocks:
-                        self._replace_blocks(worker, ticket, content.blocks)
-                    ticket.content = content
-                elif status >= Status.PATCH:
-                    times = ticket.arrived_at, ticket.sent_at, now
-                    self._complete_part(
-                        worker, ticket, envelope, (name, pid, *times, duration, size, sent, version)
-                    )
-                    continue
-                ticket.holder = 0
-                ticket.metrics += ((name, pid, ticket.arrived_at, ticket.sent_at, now, duration, size, sent, version),)
-                if ticket.is_settled:
-                    self._ledger.drop(ticket.content.blocks)
-                elif now >= ticket.deadline and not self._deadlines.forgive(now) and ticket.is_late(now):
-                    self._end_late(ticket, late_answer(worker, ticket, status, duration, now), now)
-                elif status:
-                    self._fail(worker, ticket, envelope)
-                elif step == FINISHED:
-                    self._finish(ticket, now)
-                elif self.route.leads(worker.step, step):
-                    ticket.marks = unpack_marks(marks) if marks else NO_MARKS
-                    self._enqueue(ticket, step, now)
-                else:
-                    self._move(worker, ticket, step, unpack_marks(marks), now)
-        except Exception:
-            # The worker is killed for it, and its death decides on the tasks that have no answer.
-            worker.in_flight.restore([ticket for ticket in tickets if ticket.holder])
-            raise
-
-    def _complete_part(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope, record: RawStep) -> None:
-        """Handle an answer that is no whole task: a patch, or nothing, since the task does not visit the step."""
-        now = record[4]
-        patch = envelope.content
-        is_patch = envelope.status == Status.PATCH
-        fields = self._read_patch(worker, patch) if is_patch else []
-        marks = unpack_marks(envelope.marks)
-        ticket.holder = 0
-        self._ledger.hold(patch.blocks)  # whatever becomes of the task, the worker has to learn when they are free
-        try:
-            if is_patch:
-                ticket.metrics += (record,)
-            if ticket.is_settled:
-                self._ledger.drop(ticket.content.blocks)
-            elif now >= ticket.deadline and not self._deadlines.forgive(now) and ticket.is_late(now):
-                self._end_late(ticket, late_answer(worker, ticket, envelope.status, record[5], now), now)
-            elif isinstance(ticket, RunTicket):
-                self._share(worker, ticket, envelope, fields, marks, now)
-            else:
-                if is_patch:
-                    self._join(ticket, patch, fields, envelope.step)
-                self._move(worker, ticket, envelope.step, marks, now)
-        finally:
-            self._ledger.drop(patch.blocks)
-
-    def _read_patch(self, worker: WorkerHandle, patch: Encoded) -> list[str]:
-        """Return the names of the fields in a patch.
-
-        Raises:
-            ProtocolError: It makes no sense.
-        """
-        self._check_blocks(worker, patch.blocks)
-        try:
-            return fields_of(patch)
-        except MalformedTask as exc:
-            raise ProtocolError(str(exc)) from None
-
-    def _share(
-        self, worker: WorkerHandle, shared: RunTicket, envelope: Envelope, fields: list[str], marks: Marks, now: float
-    ) -> None:
-        """Give what the step has set to each of the tasks that have shared a run."""
-        patch = envelope.content
-        members = self._coalescing.end(shared)
-        self._ledger.drop(shared.content.blocks)
-        if any(ref.shared for ref in patch.blocks):
-            members, others = members[:1], members[1:]  # each would change what the others have
-            for member in others:
-                member.marks = member.marks._replace(coalesce_key=b"")
-                self._enqueue(member, worker.step, now)
-        self._coalescing.note_times(shared, members)
-        following = self.route.begin(self.route.after(worker.step))
-        for member in members:
-            if now >= member.deadline and not self._deadlines.forgive(now) and member.is_late(now):
-                duration = member.metrics[-1][5]
-                self._end_late(member, late_answer(worker, member, envelope.status, duration, now), now)
-                continue
-            # The worker knows what follows, and the marks, of the task that has run; of the others the next one will.
-            step, known = (envelope.step, marks) if member.id == shared.id else (following, NO_MARKS)
-            self._join(member, patch, fields, step)
-            self._move(worker, member, step, known, now)
-
-    def _join(self, ticket: Ticket, patch: Encoded, fields: list[str], following: int) -> None:
-        if isinstance(ticket, BranchTicket):
-            self._groups.add_patch(ticket, patch, fields, following)
-        else:
-            self._groups.join(ticket, [patch])
-
-    def _move(self, worker: WorkerHandle, ticket: Ticket, following: int, marks: Marks, now: float) -> None:
-        """Move a task from a step to where a worker says that it goes.
-
-        Raises:
-            ProtocolError: There is no such way.
-        """
-        if not self._groups.move(ticket, worker.step, following, marks, now):
-            ticket.holder = worker.pid
-            raise ProtocolError(f"a task cannot go from step {worker.step} to step {following}")
-
-    def _fail(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope) -> None:
-        if envelope.status == Status.EXPIRED:  # for the worker; the deadline has moved since, because of a pause
-            self._enqueue(ticket, ticket.step, time.monotonic())
-            return
-        where = f"step {worker.name} of flow {self.name} (pid {worker.pid})"
-        make_error = partial(decode_error, envelope.content.body, where)
-        try:
-            self.failures.note_error(ticket, worker, envelope.content.body, make_error)
-            self._end_failed(ticket, make_error)
-        except ProtocolError:
-            ticket.holder = worker.pid
-            raise
-        incidents = self.stages[worker.step].pool.incidents
-        incidents.note(IncidentKind.ERROR, *error_summary(envelope.content.body))
-
-    def _end_failed(self, ticket: Ticket, make_error: Callable[[], Exception]) -> None:
+    def end_failed(self, ticket: Ticket, make_error: Callable[[], Exception]) -> None:
         """End a task with an error, or each of those that share a run with an error of its own."""
         error, path = make_error(), self.failures.pop(ticket)
         add_note(error, path)
         if not isinstance(ticket, RunTicket):
-            self._settle(ticket, "failed", error)
+            self.settle(ticket, "failed", error)
             return
         members = self._coalescing.end(ticket)
         self._coalescing.note_times(ticket, members)
@@ -497,36 +347,35 @@ class Dispatcher:
         for member in members:
             error = make_error()
             add_note(error, path)
-            self._settle(member, "failed", error)
+            self.settle(member, "failed", error)
 
-    def _replace_blocks(self, worker: WorkerHandle, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
-        self._check_blocks(worker, blocks)
-        # In this order: a block that is in both must not become free between the two.
-        self._ledger.hold(blocks)
-        self._ledger.drop(ticket.content.blocks)
+    def is_over(self, ticket: Ticket, now: float) -> bool:
+        """Tell whether the deadline of a task has passed."""
+        return not self._deadlines.forgive(now) and ticket.is_late(now)
 
-    def _check_blocks(self, worker: WorkerHandle, blocks: tuple[Ref, ...]) -> None:
-        unknown = self._ledger.find_unknown(blocks, worker.region)
-        if unknown is not None:
-            raise ProtocolError(f"there is no block of {unknown.size} bytes at {unknown.offset}")
+    def end_late(self, ticket: Ticket, where: str, now: float) -> None:
+        """End a task whose deadline has passed."""
+        message = f"timeout of a task after {now - ticket.started_at:.3f} s in flow {self.name}: it was {where}"
+        item_age = ticket.item_age(now)
+        if item_age is not None:
+            message += f"; no item has come for {item_age:.3f} s"
+        self.stages[ticket.step].pool.incidents.note(IncidentKind.TIMEOUT, "TaskTimeout", message)
+        self.settle(ticket, "timed_out", TaskTimeout(message))
 
-    def _finish(self, ticket: Ticket, now: float) -> None:
-        if ticket.is_branch:
-            assert isinstance(ticket, BranchTicket)
-            self._groups.end(ticket, now)
-            return
+    def finish(self, ticket: Ticket, now: float) -> None:
+        """End a task whose last step has answered; see `TaskOwner`, also for the following."""
         total_time = now - ticket.started_at
         try:
             ticket.fill_in(self.codec, total_time)
         except Exception as exc:
             # No local name for the error: its cause refers to this frame, and as a cycle they would keep the blocks.
-            self._settle(ticket, "failed", unreadable(self.name, exc))
+            self.settle(ticket, "failed", unreadable(self.name, exc))
             return
         if self.meter is not None:
             self.meter.total_time.values.append(total_time)
-        self._settle(ticket, "completed", None)
+        self.settle(ticket, "completed", None)
 
-    def _settle(self, ticket: Ticket, outcome: str, error: Exception | None) -> None:
+    def settle(self, ticket: Ticket, outcome: str, error: Exception | None) -> None:
         """End a task: the one place where its receiver gets its end and its blocks are dropped."""
         cause = ticket
         if ticket.is_branch:
@@ -547,7 +396,7 @@ class Dispatcher:
         del self._tickets[ticket.id]
         self._deadlines.remove(ticket)
         if ticket.is_waiting or ticket.holder or ticket.content.blocks:
-            self._retract(ticket)
+            self.retract(ticket)
         receiver, ticket.receiver = ticket.receiver, None
         if receiver is not None and not receiver.done():
             if error is None:
@@ -557,7 +406,7 @@ class Dispatcher:
         if not self._tickets:
             self._idle.begin(self.loop)
 
-    def _retract(self, ticket: Ticket) -> None:
+    def retract(self, ticket: Ticket) -> None:
         """Take a settled ticket out of its queue, drop its blocks, and cancel it in the hands of a worker."""
         if ticket.is_waiting:
             self._leave_queue(ticket)
@@ -585,7 +434,7 @@ class Dispatcher:
     def _let_go(self, ticket: Ticket) -> None:
         """Take the ticket of a run for which no task waits out of the queue, or cancel it in a worker's hands."""
         ticket.is_settled = True
-        self._retract(ticket)
+        self.retract(ticket)
 
     def _time_out(self, ticket: Ticket) -> None:
         if ticket.is_settled:
@@ -595,7 +444,7 @@ class Dispatcher:
             assert self.loop is not None
             self._deadlines.add(ticket, self.loop)
             return
-        self._end_late(ticket, self._whereabouts(ticket, now), now)
+        self.end_late(ticket, self._whereabouts(ticket, now), now)
 
     def _whereabouts(self, ticket: Ticket, now: float) -> str:
         if ticket.group is not None:
@@ -606,11 +455,3 @@ class Dispatcher:
         shared, others = self._coalescing.ticket_of(ticket)
         where = whereabouts(stage, shared, status_page, now)
         return f"sharing a run with {others} other tasks, which was {where}" if others else where
-
-    def _end_late(self, ticket: Ticket, where: str, now: float) -> None:
-        message = f"timeout of a task after {now - ticket.started_at:.3f} s in flow {self.name}: it was {where}"
-        item_age = ticket.item_age(now)
-        if item_age is not None:
-            message += f"; no item has come for {item_age:.3f} s"
-        self.stages[ticket.step].pool.incidents.note(IncidentKind.TIMEOUT, "TaskTimeout", message)
-        self._settle(ticket, "timed_out", TaskTimeout(message))

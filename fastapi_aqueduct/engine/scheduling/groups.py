@@ -9,7 +9,7 @@ task. The first failure ends the task, and with it all branches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ...exceptions import FieldConflict
 from ..marks import NO_MARKS, Marks
@@ -17,9 +17,10 @@ from ..memory.ledger import Ledger
 from ..route import FINISHED, Route, first_of
 from ..shape import Group
 from ..wire.codec import Encoded
+from ..wire.frames import Status
 from ..wire.patch import join
 from .branches import BranchTicket, OpenBranches, StreamBranchTicket
-from .outlet import StreamTicket
+from .task_owner import TaskOwner
 from .ticket import Ticket
 
 
@@ -30,29 +31,14 @@ class Groups:
         flow: Name of the flow.
         route: The route of tasks.
         ledger: The holds on blocks.
-        enqueue: Moves a ticket to a step, at a time.
-        finish: Ends a task whose last step has answered, or a branch.
-        settle: Ends a task with an outcome and an error.
-        retract: Takes a ticket out of its queue, or cancels it in a worker's hands; else drops the holds on its blocks.
+        owner: Queues tasks and ends them.
     """
 
-    def __init__(
-        self,
-        flow: str,
-        route: Route,
-        ledger: Ledger,
-        enqueue: Callable[[Ticket, int, float], None],
-        finish: Callable[[Ticket, float], None],
-        settle: Callable[[Ticket, str, Exception | None], None],
-        retract: Callable[[Ticket], None],
-    ) -> None:
+    def __init__(self, flow: str, route: Route, ledger: Ledger, owner: TaskOwner) -> None:
         self._flow = flow
         self._route = route
         self._ledger = ledger
-        self._enqueue = enqueue
-        self._finish = finish
-        self._settle = settle
-        self._retract = retract
+        self._owner = owner
 
     def move(self, ticket: Ticket, step: int | Group, following: int, marks: Marks, now: float) -> bool:
         """Move a ticket on from a step or a group.
@@ -94,9 +80,10 @@ class Groups:
             patches: The patches, in their order.
         """
         content = join(ticket.content, patches)
-        # In this order: a block that is in both must not become free between the two.
-        self._ledger.hold(content.blocks)
-        self._ledger.drop(ticket.content.blocks)
+        if content.blocks:
+            # In this order: a block that is in both must not become free between the two.
+            self._ledger.hold(content.blocks)
+            self._ledger.drop(ticket.content.blocks)
         ticket.content = content
 
     def end(self, ticket: BranchTicket, now: float) -> None:
@@ -104,10 +91,11 @@ class Groups:
         parent, branches = ticket.parent, ticket.parent.group
         assert isinstance(branches, OpenBranches)
         ticket.has_ended = True
+        branches.left -= 1
         conflict = branches.conflict_of(ticket)
         if conflict is not None:
-            self._settle(ticket, "failed", self._conflict_error(ticket, *conflict))
-        elif branches.have_ended:
+            self._owner.settle(ticket, "failed", self._conflict_error(ticket, *conflict))
+        elif not branches.left:
             self._close(parent, branches, now)
 
     def abandon(self, ticket: Ticket) -> None:
@@ -122,18 +110,21 @@ class Groups:
             for patch in branch.patches:
                 self._ledger.drop(patch.blocks)
             branch.patches.clear()
-            self._retract(branch)
+            self._owner.retract(branch)
 
     def _move(
         self, ticket: Ticket, sequence: Sequence[int | Group], following: int, marks: Marks, now: float
     ) -> bool:
         if following == FINISHED:
-            self._finish(ticket, now)
+            if isinstance(ticket, BranchTicket):
+                self.end(ticket, now)
+            else:
+                self._owner.finish(ticket, now)
         elif following >= 0:
             if following not in sequence:
                 return False
             ticket.marks = marks
-            self._enqueue(ticket, following, now)
+            self._owner.enqueue(ticket, following, now)
         else:
             return self._begin(ticket, sequence, following, marks, now)
         return True
@@ -146,23 +137,28 @@ class Groups:
         if found is None:
             return False
         group, starts = found
-        is_stream = isinstance(ticket, StreamTicket | StreamBranchTicket)
-        make = StreamBranchTicket if is_stream else BranchTicket
+        make = StreamBranchTicket if ticket.status == Status.STREAM else BranchTicket
         tickets = [make(ticket, branch) for branch, _ in starts]
         ticket.step = first_of(following)
         ticket.arrived_at = now
         ticket.group = OpenBranches(group, tickets)
-        for branch in tickets:
-            self._ledger.hold(branch.content.blocks)
+        blocks = ticket.content.blocks
+        if blocks:
+            for _ in tickets:
+                self._ledger.hold(blocks)
         for branch, (_, start) in zip(tickets, starts, strict=True):
-            if not branch.is_settled:
-                own = marks.of_branch(start) if start >= 0 else marks
-                self._move(branch, branch.branch.sequence, start, own, now)
+            if branch.is_settled:
+                continue
+            if start >= 0:
+                branch.marks = marks.of_branch(start)
+                self._owner.enqueue(branch, start, now)
+            else:
+                self._begin(branch, branch.branch.sequence, start, marks, now)
         return True
 
     def _close(self, ticket: Ticket, branches: OpenBranches, now: float) -> None:
         """Join what the branches of a group have changed, and move the task on."""
-        following = self._route.begin(self._route.after(branches.group))
+        following = self._route.onward(branches.group)
         patches = [patch for branch in branches.tickets for patch in branch.patches]
         ticket.group = None
         ticket.metrics += branches.records()

@@ -77,4 +77,5 @@ def split_parts(body: bytes, blocks: Sequence[Ref]) -> list[Part]:
 
 
 def _pack(body: bytes, positions: Sequence[int]) -> list[bytes]:
-    return [_PART.pack(len(body), len(positions)), struct.pack(f"<{len(positions)}I", *positions), body]
+    head = _PART.pack(len(body), len(positions))
+    return [head, struct.pack(f"<{len(positions)}I", *positions), body] if positions else [head, body]
