@@ -15,6 +15,7 @@ SLEEP = 0.02
 TASKS = 50
 CALLERS = 32
 ROUNDS = 40
+BUSY_ROUNDS = 8
 LARGE = 1 << 20
 
 
@@ -58,17 +59,17 @@ async def time_of(flow: Flow) -> float:
     return median(times)
 
 
-async def processor_time_of(flow: Flow, size: int) -> float:
+async def processor_time_of(flow: Flow, size: int, rounds: int = ROUNDS) -> float:
     """Return the processor time of this process for a task among others, in seconds."""
 
     async def call(count: int) -> None:
         for _ in range(count):
             await flow.process(Picture(size), 60)
 
-    await asyncio.gather(*[call(ROUNDS // 4) for _ in range(CALLERS)])
+    await asyncio.gather(*[call(rounds // 4) for _ in range(CALLERS)])
     begun = time.process_time()
-    await asyncio.gather(*[call(ROUNDS) for _ in range(CALLERS)])
-    return (time.process_time() - begun) / (ROUNDS * CALLERS)
+    await asyncio.gather(*[call(rounds) for _ in range(CALLERS)])
+    return (time.process_time() - begun) / (rounds * CALLERS)
 
 
 async def main() -> None:
@@ -76,10 +77,11 @@ async def main() -> None:
     async with make_flow(is_grouped, SLEEP) as flow:
         await time_of(flow)
         latency = await time_of(flow)
+        busy = await processor_time_of(flow, 100, BUSY_ROUNDS)
     async with make_flow(is_grouped, 0.0) as flow:
         small = await processor_time_of(flow, 100)
         large = await processor_time_of(flow, LARGE)
-    say({"latency": latency * 1000, "small": small * 1e6, "large": large * 1e6})
+    say({"latency": latency * 1000, "busy": busy * 1e6, "small": small * 1e6, "large": large * 1e6})
     wait_for_end()
 
 
