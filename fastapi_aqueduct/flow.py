@@ -25,6 +25,7 @@ from .engine.memory.block_writer import BlockWriter as BlockWriter
 from .engine.options import DEFAULT_QUEUE_SIZE, DEFAULT_START_TIMEOUT, DEFAULT_STOP_TIMEOUT, EngineOptions
 from .engine.recorder import Recording
 from .engine.recorder import TaskRecorder as TaskRecorder
+from .engine.recorder import checked_recorder as checked_recorder
 from .engine.refusals import Refusals
 from .engine.scheduling.stream import FlowStream as FlowStream
 from .engine.shape import Shape, describe
@@ -138,7 +139,7 @@ class Flow:
         )
         self._measures_tasks = metrics_enabled and all(reporter.collects_tasks for reporter in reporters)
         self._recording = Recording(partial(find_flow_name, weakref.ref(self)))
-        self._recording.recorder = recorder
+        self._recording.recorder = checked_recorder(recorder)
         options = EngineOptions(
             *(name, self._steps, checked_method(mp_start_method), size, queue_priorities, memory_limit),
             *(start_timeout, timing, self.subscribers, metrics_enabled, context),
@@ -186,7 +187,7 @@ class Flow:
 
     @recorder.setter
     def recorder(self, recorder: TaskRecorder | None) -> None:
-        self._recording.recorder = recorder
+        self._recording.recorder = checked_recorder(recorder)
 
     @property
     def settings(self) -> tuple[Setting, ...]:

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from ..exceptions import ConfigurationError
-from ..flow import Flow, TaskRecorder, check_asyncio
+from ..flow import Flow, TaskRecorder, check_asyncio, checked_recorder
 from ..handler import BaseTaskHandler
 from ..logger import log
 from ..pipeline import PipelinePlace
@@ -134,7 +134,7 @@ class Aqueduct:
         self.refusal_log = RefusalLog()
         self._has_functions = given != flows
         self.jobs = jobs
-        self.recorder = recorder
+        self.recorder = checked_recorder(recorder)
         self._recorders: tuple[TaskRecorder | None, ...] = ()
         if jobs is not None:
             self._all_jobs.add(jobs)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Hashable
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from ..exceptions import InvalidArgument, got
 from ..logger import log
 from ..task import BaseTask
 from .statistics import RecordingStatistics
+
+Key = TypeVar("Key", bound=Hashable)
+AnyRecorder = TypeVar("AnyRecorder", bound="TaskRecorder")
 
 
 class Failure(NamedTuple):
@@ -86,6 +90,17 @@ class TaskRecorder(Protocol):
         """Block until all is recorded; tell whether that was within ``timeout`` seconds."""
 
 
+def checked_recorder(recorder: AnyRecorder | None) -> AnyRecorder | None:
+    """Return a recorder.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if recorder is not None and not callable(getattr(recorder, "record", None)):
+        raise InvalidArgument(f'recorder must be a Recorder, such as Recorder("failures/"), {got(recorder)}')
+    return recorder
+
+
 class Recording:
     """What a flow has for the record of its failures. The recorder may come and go while the flow runs.
 
@@ -123,34 +138,38 @@ class Recording:
         return RecordingStatistics(self.recorded, dict(self.dropped))
 
 
-class RecordedTasks:
-    """Where tasks are recorded of which the callers have no answer yet."""
+class RecordedTasks(Generic[Key]):
+    """Where tasks are recorded of which the callers have no answer yet.
+
+    A key is the number of a task, or that and a step: a worker may die with a task in one step, and the task be done
+    there in the end, and fail in another one.
+    """
 
     def __init__(self) -> None:
-        self._paths: dict[int, str | None] = {}
+        self._paths: dict[Key, str | None] = {}
 
-    def __contains__(self, task: int) -> bool:
-        """Tell whether a task was handed to the recorder, by its number."""
-        return task in self._paths
+    def __contains__(self, key: Key) -> bool:
+        """Tell whether a task was handed to the recorder."""
+        return key in self._paths
 
-    def add(self, task: int, path: str | None) -> None:
+    def add(self, key: Key, path: str | None) -> None:
         """Add a task.
 
         Args:
-            task: Its number.
+            key: Its key.
             path: Its file; None if it is not recorded.
         """
         if len(self._paths) >= _MOST_TASKS:  # some are answered without an error, as when they are tried again
             del self._paths[next(iter(self._paths))]
-        self._paths[task] = path
+        self._paths[key] = path
 
-    def pop(self, task: int) -> str | None:
+    def pop(self, key: Key) -> str | None:
         """Remove a task, and return its file; None if it is not recorded.
 
         Args:
-            task: Its number.
+            key: Its key.
         """
-        return self._paths.pop(task, None)
+        return self._paths.pop(key, None)
 
 
 def add_note(error: BaseException, path: str | None) -> None:

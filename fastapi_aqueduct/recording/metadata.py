@@ -79,7 +79,10 @@ def _packages() -> Mapping[str, str]:
 def _describe(value: object) -> str:
     kind = type(value)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if isinstance(shape, tuple) and dtype is not None:
-        return f"{name} {dtype} {shape}"
-    return f"{name}, {len(value)} long" if isinstance(value, str | bytes | bytearray | list | dict) else name
+    try:
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        if isinstance(shape, tuple) and dtype is not None:
+            return f"{name} {dtype} {shape}"
+        return f"{name}, {len(value)} long" if isinstance(value, str | bytes | bytearray | list | dict) else name
+    except Exception:  # of an attribute that a user's object makes when it is read
+        return name

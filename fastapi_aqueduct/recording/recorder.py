@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import traceback
 from collections.abc import Callable, Collection
@@ -19,7 +20,7 @@ from .budget import Budget
 from .directory import Directory, file_name
 from .metadata import Entry, metadata_of
 from .options import RecorderOptions
-from .task_file import write_task_file
+from .task_file import Parts, task_file_parts
 
 _BACKLOG = 8
 """Tasks that may wait to be written. Each keeps its shared memory."""
@@ -46,9 +47,9 @@ class Recorder:
         keep: The most files. The oldest of the step and exception that has the most files goes first.
         max_size: The most bytes of all files together; a larger task is not recorded.
         per_minute: The most tasks of one step and class of exception that this process records in a minute.
-        redact: Changes a copy of the task before it is written, such as to remove private data; its return value is
-            ignored. Large fields are read-only, so it replaces them. It runs in a thread of the API process. If it
-            raises, nothing is written. The text of the exception and the traceback are written as they are.
+        redact: Changes a copy of the task before it is written, such as to remove private data. Large fields are
+            read-only, so it replaces them. It runs in a thread of the API process. If it raises, or returns another
+            task, nothing is written. The text of the exception and the traceback are written as they are.
         ignore: Classes of exceptions that are not recorded, such as those that an endpoint answers with 4xx.
 
     Attributes:
@@ -71,6 +72,8 @@ class Recorder:
     ) -> None:
         if redact is not None and not callable(redact):
             raise InvalidArgument(f"redact of Recorder must be a function of the task, {got(redact)}")
+        if inspect.iscoroutinefunction(redact):
+            raise InvalidArgument(f"redact of Recorder runs in a thread, so it is declared with def, {got(redact)}")
         self._ignored = tuple(ignore)
         for kind in self._ignored:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
@@ -138,25 +141,15 @@ class Recorder:
 
     def _write(self, item: tuple[Entry, BaseTask]) -> None:
         entry, task = item
-        reason = "unwritable"
         try:
-            packed = pack(task)
-            size = sum(map(len, packed.buffers)) + len(packed.head)
-            if size > self.options.max_size:
-                self._fail(entry, "too_large", f"it has {size} bytes, and max_size is {self.options.max_size}")
-                return
-            if self._redact is not None:
-                reason = "redact"
-                task = copy_of(packed)
-                self._redact(task)
-                reason = "unwritable"
-                packed = pack(task)
-            metadata = metadata_of(entry, task, is_redacted=self._redact is not None)
-            self._files.add(entry.path.name, lambda file: write_task_file(file, metadata, packed))
+            parts = self._parts(entry, task)
+            self._files.add(entry.path.name, lambda file: file.writelines(parts))
+        except _NotWritten as exc:
+            self._fail(entry, exc.reason, exc.why)
+            return
         except Exception as exc:
             # As text: log handlers keep records, and the frames of an exception the task.
-            where = "".join(traceback.format_exception(exc)) if reason == "redact" else ""
-            self._fail(entry, reason, f"{type(exc).__name__}: {exc}\n{where}".strip())
+            self._fail(entry, "unwritable", f"{type(exc).__name__}: {exc}")
             return
         entry.recording.recorded += 1
         self._log(entry)
@@ -164,6 +157,20 @@ class Recorder:
             self._files.prune(self.options.keep, self.options.max_size)
         except Exception as exc:
             log.error("old files of failed tasks in %s cannot be removed: %s", self.directory, exc)
+
+    def _parts(self, entry: Entry, task: BaseTask) -> Parts:
+        packed = pack(task)
+        self._check_size(len(packed.head) + sum(map(len, packed.buffers)))  # before it is copied
+        if self._redact is not None:
+            task = _redacted(copy_of(packed), self._redact)
+            packed = pack(task)
+        parts = task_file_parts(metadata_of(entry, task, is_redacted=self._redact is not None), packed)
+        self._check_size(sum(map(len, parts)))
+        return parts
+
+    def _check_size(self, size: int) -> None:
+        if size > self.options.max_size:
+            raise _NotWritten("too_large", f"it has {size} bytes, and max_size is {self.options.max_size}")
 
     def _log(self, entry: Entry) -> None:
         failure = entry.failure
@@ -184,3 +191,35 @@ class Recorder:
             "task %s of flow %s, which has failed in step %s, is not recorded in %s: %s: %s",
             *(entry.task_id, entry.flow, entry.failure.step, entry.path, what, why),
         )
+
+
+class _NotWritten(Exception):
+    """A task must not be written.
+
+    Args:
+        reason: The reason under which it is counted.
+        why: The same in words.
+    """
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__(reason, why)
+        self.reason = reason
+        self.why = why
+
+
+def _redacted(task: BaseTask, redact: Callable[[Any], object]) -> BaseTask:
+    """Have a function change a task; return the task.
+
+    Raises:
+        _NotWritten: The function has raised, or has done something else than to change the task.
+    """
+    try:
+        value = redact(task)
+    except BaseException as exc:  # also SystemExit
+        why = f"{type(exc).__name__}: {exc}\n{''.join(traceback.format_exception(exc))}"
+        raise _NotWritten("redact", why.strip()) from None
+    if inspect.isawaitable(value) or (isinstance(value, BaseTask) and value is not task):
+        # Not the value: its text may have what was to be removed.
+        why = f"it must change the task that it gets, and has returned a {type(value).__qualname__}"
+        raise _NotWritten("redact", why)
+    return task

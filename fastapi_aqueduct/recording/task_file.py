@@ -9,6 +9,7 @@ The first two lines can be read without the code of the flow, and nothing is unp
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -18,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..engine.wire.packing import Packed, positions, unpack
-from ..exceptions import RecordingError
+from ..engine.wire.arrays import array_type
+from ..engine.wire.packing import THRESHOLD, Packed, positions, unpack
+from ..exceptions import NotShareable, RecordingError
 from ..task import BaseTask
 from .private import check_owner
 
@@ -27,23 +29,27 @@ MAGIC = b"fastapi-aqueduct task "
 VERSION = b"1"
 
 _LONGEST_LINE = 16 << 20
+_PARTS = ("exception", "worker", "fields", "packages")
 
 
-def write_task_file(file: BinaryIO, metadata: Mapping[str, Any], packed: Packed) -> None:
-    """Write a file.
+Parts = Sequence[bytes | memoryview]
+"""What a file consists of, one after the other."""
+
+
+def task_file_parts(metadata: Mapping[str, Any], packed: Packed) -> Parts:
+    """Return what is written to a file.
 
     Args:
-        file: The file.
         metadata: What happened.
         packed: The task.
     """
     line = json.dumps({**metadata, "head": len(packed.head)})
-    file.write(MAGIC + VERSION + b"\n" + line.encode() + b"\n" + packed.head)
+    parts: list[bytes | memoryview] = [MAGIC + VERSION + b"\n", line.encode() + b"\n", packed.head]
     end = 0
     for place, buffer in zip(positions([len(buffer) for buffer in packed.buffers]), packed.buffers, strict=True):
-        file.write(bytes(place - end))
-        file.write(buffer)
+        parts += [bytes(place - end), buffer]
         end = place + len(buffer)
+    return parts
 
 
 class TaskFile:
@@ -95,7 +101,9 @@ class TaskFile:
             raise RecordingError(f"{path} cannot be read: {exc.strerror}") from exc
 
     def make_task(self) -> BaseTask:
-        """Unpickle the task, a new one with each call. Its large fields are read-only, as in a worker.
+        """Unpickle the task, a new one with each call. It has no deadline.
+
+        Its large fields are read-only, as in a worker; those that were shared for writing are so again.
 
         Raises:
             RecordingError: The file is cut off, or the task cannot be restored here; the cause says why.
@@ -103,11 +111,14 @@ class TaskFile:
         head = self.metadata["head"]
         content = memoryview(self._body[head:])  # a copy: a handler may write what was shared for writing
         try:
-            return unpack(bytes(self._body[:head]), content, self._load)
+            task = unpack(bytes(self._body[:head]), content, self._load)
         except Exception as exc:
             raise RecordingError(
                 f"the {self.metadata.get('task')} in {self.path} cannot be restored: {type(exc).__name__}: {exc}"
             ) from exc
+        task.__dict__.pop("expiration_time", None)  # on the clock of another machine
+        _share_again(task)
+        return task
 
     def copy_to(self, file: BinaryIO) -> None:
         """Write the same to another file."""
@@ -134,6 +145,15 @@ class _TaskUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         return super().find_class(self._main if module == "__main__" else module, name)
+
+
+def _share_again(task: BaseTask) -> None:
+    kind: Any = array_type()
+    for name, value in list(vars(task).items()):
+        # Any other array of this size is read-only in a worker.
+        if type(value) is kind and value.flags.writeable and value.nbytes >= THRESHOLD:
+            with contextlib.suppress(NotShareable):  # an array of objects, which workers may write as well
+                task.share_value(name)
 
 
 def _open(path: Path, is_trusted: bool) -> BinaryIO:
@@ -164,6 +184,10 @@ def _read_metadata(path: Path, file: BinaryIO) -> dict[str, Any]:
         metadata = json.loads(file.readline(_LONGEST_LINE))
     except ValueError:
         metadata = None
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("head"), int):
+    if not isinstance(metadata, dict) or type(metadata.get("head")) is not int or not _has_parts(metadata):
         raise RecordingError(f"{path} is damaged: its second line is not what was recorded")
     return metadata
+
+
+def _has_parts(metadata: Mapping[str, Any]) -> bool:
+    return all(isinstance(metadata.get(name, {}), dict) for name in _PARTS)

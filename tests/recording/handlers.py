@@ -46,6 +46,15 @@ class Prepare(BaseTaskHandler):
             task.pixels = task.pixels + 1
 
 
+class Hold(BaseTaskHandler):
+    """Waits at the gate of a task."""
+
+    def handle(self, *tasks: Scan) -> None:
+        for task in tasks:
+            if task.gate is not None:
+                task.gate.enter()
+
+
 class Read(BaseTaskHandler):
     """Changes a task, and fails then."""
 
@@ -57,6 +66,16 @@ class Read(BaseTaskHandler):
                 task.gate.enter()
             fail(task)
             task.text = "read"
+
+
+class ReadAlone(BaseTaskHandler):
+    """Has memory for one task only."""
+
+    def handle(self, *tasks: Scan) -> None:
+        for task in tasks:
+            task.words.append("changed")
+        if len(tasks) > 1 or tasks[0].fault == "memory":
+            raise MemoryError(f"no memory for {len(tasks)} tasks")
 
 
 class ReadSlowly(BaseTaskHandler):

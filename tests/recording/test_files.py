@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from fastapi_aqueduct import Flow, Recorder, RecordingError
 from fastapi_aqueduct.engine.wire.packing import pack
 from fastapi_aqueduct.recording.budget import WINDOW, Budget
 from fastapi_aqueduct.recording.directory import Directory, file_name, surplus
-from fastapi_aqueduct.recording.task_file import TaskFile, write_task_file
+from fastapi_aqueduct.recording.task_file import TaskFile, task_file_parts
 
 from ..support import DEADLINE, script_environment
 from .handlers import Read, Scan
@@ -29,13 +30,16 @@ from .support import names
 START = datetime(2026, 11, 30, 8, tzinfo=UTC)
 
 
-def write(directory: Path, step: str = "read", seconds: float = 0.0, size: int = 100) -> Path:
+def write(
+    directory: Path, step: str = "read", seconds: float = 0.0, size: int = 100, pixels: Any = None
+) -> Path:
     """Write a file as a recorder does."""
     name = file_name("ocr", step, "pkg.Unreadable", START + timedelta(seconds=seconds))
-    packed = pack(Scan(np.zeros(size, np.uint8), "raise"))
+    packed = pack(Scan(np.zeros(size, np.uint8) if pixels is None else pixels, "raise"))
     folder = Directory(directory)
     folder.make()
-    folder.add(name, lambda file: write_task_file(file, {"flow": "ocr", "target": None, "task": "Scan"}, packed))
+    parts = task_file_parts({"flow": "ocr", "target": None, "task": "Scan"}, packed)
+    folder.add(name, lambda file: file.writelines(parts))
     return directory / name
 
 
@@ -187,6 +191,16 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(RecordingError, match=words):
             TaskFile.read(path.parent / name).make_task()
+
+
+@pytest.mark.parametrize("missing", [1, 50_000, 100_000])
+def test_a_file_of_which_the_end_is_missing_is_refused_also_if_its_fields_are_bytes(
+    missing: int, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "failures", pixels=b"x" * 100_000)
+    os.truncate(path, path.stat().st_size - missing)
+    with pytest.raises(RecordingError, match=f"its end is missing, at least {missing} bytes"):
+        TaskFile.read(path).make_task()
 
 
 def test_a_class_of_the_program_that_was_run_is_found_in_its_module(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,10 @@ from fastapi_aqueduct.engine.statistics import RecordingStatistics
 from fastapi_aqueduct.testing import inline
 
 from ..handlers import Gate
+from ..metrics.test_families import Page
 from ..shared.pipeline import sharing
 from ..support import DEADLINE, blocks, eventually, forked, outcome, pids, running
-from .handlers import Prepare, Read, ReadSlowly, Scan, Unreadable
+from .handlers import Hold, Prepare, Read, ReadAlone, ReadSlowly, Scan, Unreadable
 from .support import error_of, files_of, names
 
 Run = Callable[[Flow], AbstractAsyncContextManager[object]]
@@ -108,6 +111,20 @@ async def test_a_task_that_is_failed_in_a_batch_is_recorded_alone(run: Run, tmp_
         assert entered(file).fault == "fail" and error_of(file)["message"] == "not this one"
 
 
+async def test_a_batch_that_runs_out_of_memory_is_not_recorded_but_a_task_that_does_alone_is(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    steps = FlowStep(Prepare(), name="prepare"), FlowStep(ReadAlone(), name="read", batch_size=4, batch_timeout=1.0)
+    flow = Flow(*steps, name="ocr", recorder=recorder)
+    async with inline(flow):
+        faults = ("", "memory", "", "")
+        answers = await asyncio.gather(*[outcome(flow.process(Scan(pixels(), fault), DEADLINE)) for fault in faults])
+        assert [type(answer) for answer in answers] == [Scan, MemoryError, Scan, Scan]
+        (file,) = await files_of(recorder)
+        assert entered(file).fault == "memory" and error_of(file)["message"] == "no memory for 1 tasks"
+        assert error_of(file)["type"] == "MemoryError" and file.metadata["worker"]["died"] is False
+        assert flow.statistics().recordings == RecordingStatistics(1, {})
+
+
 async def test_a_killer_is_recorded_once(run: Run, tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "failures")
     flow = make_flow(recorder, batch_size=4, batch_timeout=1.0)
@@ -137,6 +154,27 @@ async def test_a_task_with_which_a_worker_was_killed_is_recorded_although_it_is_
         (file,) = await files_of(recorder)
         assert file.metadata["worker"]["exit_code"] == -signal.SIGKILL
         del call
+
+
+async def test_a_task_that_fails_in_a_later_step_than_a_worker_was_killed_in_is_recorded_twice(
+    run: Run, tmp_path: Path
+) -> None:
+    """The exception names the file of the step that has failed."""
+    recorder = Recorder(tmp_path / "failures")
+    gate = Gate(tmp_path)
+    steps = FlowStep(Hold(), name="hold"), FlowStep(Prepare(), name="prepare"), FlowStep(Read(), name="read")
+    flow = forked(*steps, name="ocr", recorder=recorder)
+    async with run(flow):
+        call = asyncio.create_task(outcome(flow.process(Scan(pixels(), "raise", gate), DEADLINE)))
+        await eventually(gate.is_entered)
+        os.kill(pids(flow, 0)[0], signal.SIGKILL)
+        gate.open()
+        error = await call
+        killed, failed = await files_of(recorder)
+        assert (killed.metadata["step"], killed.metadata["worker"]["died"]) == ("hold", True)
+        assert failed.metadata["step"] == "read" and entered(failed).fault == "raise"
+        assert isinstance(error, Unreadable) and str(failed.path) in error.__notes__[0]
+        del call, error
 
 
 async def test_a_hang_is_recorded_with_its_stack_also_when_the_caller_has_gone(run: Run, tmp_path: Path) -> None:
@@ -183,12 +221,20 @@ async def test_tasks_that_are_cancelled_or_late_or_stopped_with_the_flow_are_not
 async def test_a_storm_writes_few_files(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "failures", per_minute=3)
     flow = make_flow(recorder)
+    page = Page(flow)
+    reasons = ("backlog", "redact", "too_large", "too_many", "unwritable")
     async with inline(flow):
+        before = page.read()
+        assert before["aqueduct_failures_recorded_total"] == 0
+        assert {before[f"aqueduct_failures_dropped_total {reason}"] for reason in reasons} == {0}
         calls = [outcome(flow.process(Scan(pixels(), "raise"), DEADLINE)) for _ in range(20)]
         await asyncio.gather(*calls, outcome(flow.process(Scan(pixels(), "fail"), DEADLINE)))
         files = await files_of(recorder)
         assert len(files) == 3
         assert flow.statistics().recordings == RecordingStatistics(3, {"too_many": 18})
+        after = page.read()
+        assert after["aqueduct_failures_recorded_total"] == 3
+        assert [after[f"aqueduct_failures_dropped_total {reason}"] for reason in reasons] == [0, 0, 0, 18, 0]
 
 
 async def test_redact_changes_a_copy(tmp_path: Path) -> None:
@@ -211,18 +257,64 @@ async def test_redact_changes_a_copy(tmp_path: Path) -> None:
         del scan
 
 
-async def test_nothing_is_written_when_redact_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def redact(task: Scan) -> None:
-        task.pixels[0] = 0
+def write_pixels(task: Scan) -> None:
+    task.pixels[0] = 0
 
-    recorder = Recorder(tmp_path / "failures", redact=redact)
+
+def redact_copy(task: Scan) -> Scan:
+    return replace(task, customer="")
+
+
+def leave(task: Scan) -> None:
+    sys.exit("no access")
+
+
+async def test_nothing_is_written_when_redact_does_not_do_its_work(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = {
+        write_pixels: "redact has failed: ValueError: assignment destination is read-only",
+        redact_copy: "redact has failed: it must change the task that it gets, and has returned a Scan",
+        leave: "redact has failed: SystemExit: no access",
+    }
+    flow = make_flow(Recorder(tmp_path / "failures"))
+    async with inline(flow):
+        for count, redact in enumerate(words, 1):
+            flow.recorder = recorder = Recorder(tmp_path / "failures", redact=redact)
+            await outcome(flow.process(Scan(pixels(), "raise"), DEADLINE))
+            assert await files_of(recorder) == [] and names(recorder.directory) == []
+            assert flow.statistics().recordings == RecordingStatistics(0, {"redact": count})
+        await eventually(lambda: blocks(flow) == 0)
+    for text in words.values():
+        assert text in caplog.text
+    assert "Ann" not in caplog.text
+
+
+async def test_a_file_has_no_more_than_max_size_with_what_is_beside_the_task(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures", max_size=2000)
     flow = make_flow(recorder)
     async with inline(flow):
-        await outcome(flow.process(Scan(pixels(), "raise"), DEADLINE))
-        assert await files_of(recorder) == [] and names(recorder.directory) == []
-        assert flow.statistics().recordings == RecordingStatistics(0, {"redact": 1})
-        await eventually(lambda: blocks(flow) == 0)
-    assert "redact has failed: ValueError: assignment destination is read-only" in caplog.text
+        await outcome(flow.process(Scan(None, "raise"), DEADLINE))
+        assert await files_of(recorder) == []
+        assert flow.statistics().recordings == RecordingStatistics(0, {"too_large": 1})
+
+
+class Lazy:
+    """Loads its attributes from elsewhere, which is not there."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ConnectionError("no database")
+
+
+async def test_a_value_that_cannot_be_described_is_recorded_nevertheless(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = Flow(Read(), recorder=recorder)
+    async with inline(flow):
+        await outcome(flow.process(Scan(Lazy(), "raise"), DEADLINE))
+        (file,) = await files_of(recorder)
+        assert file.metadata["fields"]["pixels"] == f"{__name__}.Lazy"
 
 
 async def test_what_is_shared_for_writing_is_recorded_as_it_is(tmp_path: Path) -> None:
@@ -308,6 +400,11 @@ async def test_a_directory_that_is_open_to_others_is_refused_at_the_start(tmp_pa
         assert flow.state == "stopped"
 
 
+def test_there_is_no_recorder_by_default() -> None:
+    flow = Flow(Read())
+    assert flow.recorder is None and Aqueduct(flow).recorder is None
+
+
 @pytest.mark.parametrize("number", ["keep", "max_size", "per_minute"])
 def test_numbers_that_cannot_work_are_refused(number: str, tmp_path: Path) -> None:
     numbers: Any = {number: 0}
@@ -319,5 +416,13 @@ def test_other_arguments_that_cannot_work_are_refused(tmp_path: Path) -> None:
     wrong: Any = "customer"
     with pytest.raises(InvalidArgument, match="redact of Recorder must be a function"):
         Recorder(tmp_path, redact=wrong)
+
+    async def redact(task: Scan) -> None: ...
+
+    with pytest.raises(InvalidArgument, match="redact of Recorder runs in a thread, so it is declared with def"):
+        Recorder(tmp_path, redact=redact)
+    for declare in (lambda: Flow(Read(), recorder=wrong), lambda: Aqueduct(Flow(Read()), recorder=wrong)):
+        with pytest.raises(InvalidArgument, match="recorder must be a Recorder, such as"):
+            declare()
     with pytest.raises(InvalidArgument, match="classes of exceptions"):
         Recorder(tmp_path, ignore=[wrong])

@@ -17,6 +17,7 @@ from .ticket import Ticket
 
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 
+
 class FailureSink(Protocol):
     """Gets each task that has failed, while its content is still the one that entered the step."""
 
@@ -63,7 +64,7 @@ class LocalSink:
 
 
 class Failures:
-    """Decides which tasks have failed in a way that is worth a record, each once.
+    """Decides which tasks have failed in a way that is worth a record, each once in a step.
 
     Args:
         sink: Gets them.
@@ -74,7 +75,7 @@ class Failures:
 
     def __init__(self, sink: FailureSink) -> None:
         self.sink = sink
-        self._recorded = RecordedTasks()
+        self._recorded = RecordedTasks[tuple[int, int]]()
 
     def note_error(
         self, ticket: Ticket, worker: WorkerHandle, body: bytes, make_error: Callable[[], Exception]
@@ -87,11 +88,11 @@ class Failures:
             body: The exception as it was packed.
             make_error: Returns the same.
         """
-        if not self.sink.is_open or ticket.id in self._recorded:
+        if not self.sink.is_open or _key(ticket) in self._recorded:
             return
         error = make_error()
         if not isinstance(error, Overloaded):  # a step that has no memory now is no failure of the task
-            self._recorded.add(ticket.id, self.sink.put(ticket, self._failure(ticket, worker, body), error))
+            self._recorded.add(_key(ticket), self.sink.put(ticket, self._failure(ticket, worker, body), error))
 
     def _failure(self, ticket: Ticket, worker: WorkerHandle, body: bytes) -> Failure:
         text = describe_error(body)
@@ -112,7 +113,7 @@ class Failures:
         if not self.sink.is_open:
             return
         for ticket in tickets:
-            if ticket.id in self._recorded or (ticket.is_settled and not _is_to_blame(worker, error)):
+            if _key(ticket) in self._recorded or (ticket.is_settled and not _is_to_blame(worker, error)):
                 continue
             failure = Failure(
                 *(worker.name, ticket.id, worker.version, worker.index, worker.pid),
@@ -123,11 +124,15 @@ class Failures:
                 reason=error.reason,
                 in_hand=in_hand,
             )
-            self._recorded.add(ticket.id, self.sink.put(ticket, failure, error))
+            self._recorded.add(_key(ticket), self.sink.put(ticket, failure, error))
 
     def pop(self, ticket: Ticket) -> str | None:
-        """Return where a task is recorded that ends now; None if it is not."""
-        return self._recorded.pop(ticket.id)
+        """Return where a task is recorded that ends now because it has failed in its step; None if it is not."""
+        return self._recorded.pop(_key(ticket))
+
+
+def _key(ticket: Ticket) -> tuple[int, int]:
+    return ticket.id, ticket.step
 
 
 def _is_to_blame(worker: WorkerHandle, error: WorkerDied) -> bool:

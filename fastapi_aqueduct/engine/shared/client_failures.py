@@ -22,11 +22,11 @@ class ClientFailures:
         codec: Decodes tasks.
 
     Attributes:
-        recorded: Where the tasks are recorded of which the end has not come.
+        recorded: Where the tasks are recorded of which the end has not come, by their numbers.
     """
 
     def __init__(self, flow: str, recording: Recording, memory: ClientMemory, codec: Codec) -> None:
-        self.recorded = RecordedTasks()
+        self.recorded = RecordedTasks[int]()
         self._flow = flow
         self._recording = recording
         self._memory = memory

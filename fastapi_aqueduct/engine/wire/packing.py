@@ -69,10 +69,13 @@ def unpack(
         load: Unpickles.
 
     Raises:
-        Exception: Its class, or a value, cannot be restored; for example, the class has gone since.
+        Exception: Its class, or a value, cannot be restored; for example, the class has gone since. Or the buffers are
+            cut off.
     """
     sizes, start = _sizes(head)
     buffers = [content[place : place + size] for place, size in zip(positions(sizes), sizes, strict=True)]
+    if missing := sum(sizes) - sum(map(len, buffers)):  # what is cut off would be shorter bytes, without an error
+        raise pickle.UnpicklingError(f"its end is missing, at least {missing} bytes")
     task = load(memoryview(head)[start:], buffers)
     if not isinstance(task, BaseTask):
         raise pickle.UnpicklingError(f"{type(task).__qualname__} is no task")
