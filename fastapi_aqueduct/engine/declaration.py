@@ -46,7 +46,7 @@ def declared(parts: tuple[Part, ...]) -> Declared:
     named = _named(steps)
     names = iter([name for name, _ in named])
     shape = _with_names(structure, names)
-    _check_route(named, shape)
+    check_route(named, shape)
     return Declared(named, shape)
 
 
@@ -93,7 +93,16 @@ _OF_OPEN_TASKS = ("batch_key", "batch_cost", "coalesce_key")
 """Options that are evaluated with the task before it waits for the step."""
 
 
-def _check_route(steps: list[tuple[str, FlowStep]], shape: Shape) -> None:
+def check_route(steps: Sequence[tuple[str, FlowStep]], shape: Shape) -> None:
+    """Check that steps can follow each other.
+
+    Args:
+        steps: The steps, each with its name.
+        shape: Which of them run one after the other, and which side by side.
+
+    Raises:
+        ConfigurationError: They cannot.
+    """
     if len(steps) > MAX_STEPS and not is_flat(shape):
         raise ConfigurationError(f"a flow with a group can have at most {MAX_STEPS} steps, got {len(steps)}")
     route = make_route([step.handle_condition for _, step in steps], make_markers(steps), shape)

@@ -8,7 +8,7 @@ is a sequence. So the shape of ``Flow(Decode(), [Faces(), (Plates(), Read())], M
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,3 +93,41 @@ def indices(steps: int) -> list[int]:
 def is_flat(shape: Sequence[object]) -> bool:
     """Tell whether all steps run one after the other."""
     return all(isinstance(element, str) for element in shape)
+
+
+def rest_of(shape: Shape, name: str) -> Shape:
+    """Return a shape from a step on; empty if it has no such step.
+
+    Of a step in a branch that is the rest of its branch, beside it the other branches of its group as a whole, and what
+    is behind the group. The branch with the step comes first in its group.
+
+    Args:
+        shape: The shape.
+        name: Name of the step.
+    """
+    for index, element in enumerate(shape):
+        if element == name:
+            return shape[index:]
+        if not isinstance(element, str):
+            for branch in element:
+                if rest := rest_of(branch, name):
+                    others = [other for other in element if other is not branch]
+                    return (rest, *others), *shape[index + 1 :]
+    return ()
+
+
+def restrict(shape: Shape, names: Collection[str]) -> Shape:
+    """Return a shape without the steps that are not named; of a group with one branch left, its steps.
+
+    Args:
+        shape: The shape.
+        names: The names of the steps that stay.
+    """
+    left: list[Any] = []
+    for element in shape:
+        if isinstance(element, str):
+            left += [element] if element in names else []
+        else:
+            branches = [branch for branch in [restrict(branch, names) for branch in element] if branch]
+            left += [tuple(branches)] if len(branches) > 1 else branches[0] if branches else ()
+    return tuple(left)

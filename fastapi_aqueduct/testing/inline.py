@@ -47,8 +47,8 @@ def inline(
         flow: The flow, the function of `in_worker`, or the pool; it must not run yet.
         time_limits: Whether ``timeout_sec`` and ``item_timeout`` of calls and endpoints count. Without them a test may
             stop at a breakpoint for as long as it takes.
-        steps: Names of the steps that tasks visit, one after the other; None: all. For a recorded task (`read_task`),
-            which is as it entered one of them.
+        steps: Names of the steps that tasks visit, in groups as they are declared; None: all. For a recorded task
+            (`read_task`), which is as it entered one of them.
 
     Returns:
         A context manager, for ``with`` and ``async with``; its value is the flow.

@@ -18,7 +18,7 @@ def in_processes(flow: Flow | InWorkers, *, steps: Collection[str]) -> Substitut
 
     Args:
         flow: The flow, the function of `in_worker`, or the pool; it must not run yet.
-        steps: Names of the steps that tasks visit.
+        steps: Names of the steps that tasks visit, in groups as they are declared.
 
     Returns:
         A context manager, for ``with`` and ``async with``; its value is the flow.

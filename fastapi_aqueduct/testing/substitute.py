@@ -8,9 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
+from ..engine.declaration import check_route
 from ..engine.interface import Engine
 from ..engine.loops.event_loop import in_event_loop
 from ..engine.options import EngineOptions
+from ..engine.shape import restrict
 from ..flow import Flow
 
 
@@ -74,7 +76,7 @@ class Substitute:
 
 
 def step_choice(flow: Flow, steps: Collection[str] | None) -> Callable[[EngineOptions], EngineOptions]:
-    """Return a function that leaves some steps out of what a flow declares; the others run one after the other.
+    """Return a function that leaves some steps out of what a flow declares; groups stay groups.
 
     Args:
         flow: The flow.
@@ -82,13 +84,20 @@ def step_choice(flow: Flow, steps: Collection[str] | None) -> Callable[[EngineOp
 
     Raises:
         UnknownStep: The flow has no such step.
+        ConfigurationError: These steps cannot follow each other.
     """
     if steps is None:
         return lambda options: options
     positions = {flow.steps[name].position for name in steps}
-    return lambda options: replace(
-        options, steps=[step for position, step in enumerate(options.steps) if position in positions], shape=()
-    )
+    names = [name for position, name in enumerate(flow.steps) if position in positions]
+    shape = restrict(flow.shape, names)
+
+    def choose(options: EngineOptions) -> EngineOptions:
+        chosen = [(name, step) for name, step in options.steps if name in names]
+        check_route(chosen, shape)
+        return replace(options, steps=chosen, shape=shape)
+
+    return choose
 
 
 @contextmanager

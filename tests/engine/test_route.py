@@ -10,7 +10,7 @@ import pytest
 from fastapi_aqueduct import Cost, FlowStep
 from fastapi_aqueduct.engine.marks import NO_MARKS, Marker, Marks, canonical, make_markers
 from fastapi_aqueduct.engine.route import FINISHED, START, BranchedRoute, Route, make_route
-from fastapi_aqueduct.engine.shape import describe, names_of
+from fastapi_aqueduct.engine.shape import describe, names_of, rest_of, restrict
 
 from ..handlers import Each, Job
 
@@ -58,6 +58,37 @@ def fork(*steps: int) -> int:
 def route_of(**conditions: Callable[[Any], Any]) -> BranchedRoute:
     names = list(names_of(SHAPE))
     return BranchedRoute([conditions.get(name, always) for name in names], (), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [
+        ("a", "a > [b | c > [d | e > f] > g] > [h | k] > m"),
+        ("b", "[b | c > [d | e > f] > g] > [h | k] > m"),
+        ("c", "[c > [d | e > f] > g | b] > [h | k] > m"),
+        ("f", "[[f | d] > g | b] > [h | k] > m"),
+        ("g", "[g | b] > [h | k] > m"),
+        ("k", "[k | h] > m"),
+        ("m", "m"),
+        ("n", ""),
+    ],
+)
+def test_the_rest_of_a_shape_has_the_other_branches_as_a_whole(name: str, rest: str) -> None:
+    assert describe(rest_of(SHAPE, name)) == rest
+
+
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        ("abcdefghkm", "a > [b | c > [d | e > f] > g] > [h | k] > m"),
+        ("bdfm", "[b | [d | f]] > m"),
+        ("cefk", "c > e > f > k"),
+        ("bg", "[b | g]"),
+        ("", ""),
+    ],
+)
+def test_a_shape_with_some_of_its_steps(names: str, left: str) -> None:
+    assert describe(restrict(SHAPE, names)) == left
 
 
 def test_a_shape_in_words() -> None:

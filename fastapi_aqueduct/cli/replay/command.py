@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ...recording.task_file import TaskFile
+from ..arguments import FlowName, Target
 from ..terminal import make_console
 from .replay import Replay
 from .report import Report
@@ -21,20 +23,9 @@ INTERRUPTED = 130
 
 
 def replay(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A file of a recorder.", envvar="AQUEDUCT_REPLAY_FILE")
-    ],
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODULE:NAME",
-            help="A flow, a function of in_worker, a pool, an Aqueduct or an application; default: as recorded.",
-            envvar="AQUEDUCT_REPLAY_TARGET",
-        ),
-    ] = None,
-    flow: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name of the flow; default: as recorded.")
-    ] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of a recorder.")],
+    target: Target[str | None] = None,
+    flow: FlowName = None,
     step_only: Annotated[
         bool, typer.Option("--step-only", help="End after the step that has failed.")
     ] = False,
@@ -51,8 +42,8 @@ def replay(
 ) -> None:
     """Run a task that has failed, in this process, from the step in which it failed.
 
-    The status is 0 if it is done now, and 1 if it still fails. A file is a pickle: one of another user, or that others
-    may write, is refused.
+    Target and flow are those of the record, unless they are given. The status is 0 if it is done now, and 1 if it still
+    fails. A file is a pickle: one of another user, or that others may write, is refused.
     """
     report = Report(make_console())
     if show:
@@ -63,6 +54,7 @@ def replay(
         report.note_test(write_test(found, as_test, step_only))
         return
     report.begin(found.file.metadata)
+    faulthandler.enable()  # a crash of a library shows where it was
     try:
         error = found.run(report, step_only)
     except KeyboardInterrupt as exc:

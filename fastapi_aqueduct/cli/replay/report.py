@@ -77,7 +77,7 @@ class Report:
         self._print("interrupted")
         self._debug(interrupt, has_debugger)
 
-    def end(self, metadata: Mapping[str, Any], error: Exception | None, has_debugger: bool) -> None:
+    def end(self, metadata: Mapping[str, Any], error: BaseException | None, has_debugger: bool) -> None:
         """Say whether it still fails.
 
         Args:

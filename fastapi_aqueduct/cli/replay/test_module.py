@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
+from ...engine.shape import names_of
 from ...exceptions import ConfigurationError
 from ...flow import Flow
 from ...recording.flow_name import find_flow_name
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from fastapi_aqueduct.testing import {function}, read_task
 
-TASK = Path(__file__).with_name("{file}")
+TASK = Path(__file__).with_name({file})
 
 
 def test_{name}() -> None:
@@ -71,16 +72,16 @@ def write_test(replay: Replay, path: Path, step_only: bool) -> Path:
         raise ConfigurationError(f"there is no directory {path.parent} for the test")
     module, _, attribute = _importable(replay).partition(":")
     text = _TEST.format(
-        flow=replay.flow.name,
-        step=metadata["step"],
+        flow=_escaped(replay.flow.name),
+        step=_escaped(metadata["step"]),
         time=metadata["time"],
         error=_quoted(f"{metadata['exception']['type']}: {metadata['exception']['message']}"),
         imports=f"from {module} import {attribute.partition('.')[0]}",
         function="in_processes" if metadata["worker"]["died"] else "inline",
-        file=task.name,
+        file=json.dumps(task.name, ensure_ascii=False),
         name=name,
         flow_expression=_expression(attribute, find_object(f"{module}:{attribute}", ""), replay.flow),
-        steps=json.dumps(replay.steps(step_only), ensure_ascii=False),
+        steps=json.dumps(list(names_of(replay.shape(step_only))), ensure_ascii=False),
     )
     with _new(task, 0o600) as file:
         replay.file.copy_to(file)
@@ -111,8 +112,13 @@ def _expression(attribute: str, found: object, flow: Flow) -> str:
 def _quoted(text: str) -> str:
     """Return a text as lines of a docstring."""
     shortened = text if len(text) <= 1000 else f"{text[:1000]}..."
-    plain = "".join(char if char.isprintable() or char == "\n" else "?" for char in shortened)
-    return "    " + plain.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\n    ")
+    return "    " + _escaped(shortened).replace("\n", "\n    ")
+
+
+def _escaped(text: str) -> str:
+    """Return a text as it stands in a docstring."""
+    plain = "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _new(path: Path, mode: int) -> BinaryIO:

@@ -179,9 +179,21 @@ class Groups:
         group = ticket.parent.group
         assert isinstance(group, OpenBranches)
         first, second = (branch.branch.name for branch in group.tickets if branch in (ticket, other))
-        return FieldConflict(
-            f"field {field!r} of a task of flow {self._flow} was set or deleted in two branches of a group, {first} "
-            f"and {second}: have one of them set it, or a step behind the group",
-            field=field,
-            branches=(first, second),
-        )
+        return conflict_error(self._flow, field, first, second)
+
+
+def conflict_error(flow: str, field: str, first: str, second: str) -> FieldConflict:
+    """Return the error of a task of which two branches have set or deleted the same field.
+
+    Args:
+        flow: Name of the flow.
+        field: Name of the field.
+        first: The one branch, in words.
+        second: The other one.
+    """
+    return FieldConflict(
+        f"field {field!r} of a task of flow {flow} was set or deleted in two branches of a group, {first} and "
+        f"{second}: have one of them set it, or a step behind the group",
+        field=field,
+        branches=(first, second),
+    )
