@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep
+from fastapi_aqueduct import Flow
 from fastapi_aqueduct.engine.engine import LocalEngine
 from fastapi_aqueduct.engine.memory.mapping import MEMORY_PREFIX
 from fastapi_aqueduct.engine.shared.client import RemoteEngine
 from fastapi_aqueduct.engine.statistics import FlowStatistics
+from fastapi_aqueduct.step import Part
 from fastapi_aqueduct.testing import inline
 
 from .handlers import Gate, Job, nothing
@@ -33,7 +34,7 @@ DEADLINE = 60.0
 """Seconds after which something that should happen at once has not happened, on the slowest machine."""
 
 
-def forked(*steps: FlowStep | BaseTaskHandler, **options: Any) -> Flow:
+def forked(*steps: Part, **options: Any) -> Flow:
     """Make a flow whose workers come from the forkserver, for tests in which the start method does not matter.
 
     A worker takes a quarter of the processor time of a spawned one, which is what a flow has by default.

@@ -19,7 +19,7 @@ COMMANDS = {
 """The help of each command. Its function has its name, in ``cli/NAME/command.py``; typer reads its signature.
 
 It raises ``typer.Exit`` with the exit status: 0; 1 for errors that it has found; an `AqueductError` becomes 2. Every
-option can be given in the environment, as ``AQUEDUCT_NAME_OPTION``; the variable of an argument is in its signature.
+option and argument can be given in the environment, as ``AQUEDUCT_NAME_OPTION``.
 """
 
 _REQUIRED = ("rich", "typer")
@@ -54,10 +54,15 @@ def make_app(name: str) -> Any:
     """
     import typer
 
+    prefix = f"AQUEDUCT_{name.upper()}"
     app = typer.Typer(
         add_completion=False,
         rich_markup_mode="rich" if sys.stdout.isatty() else None,
-        context_settings={"auto_envvar_prefix": f"AQUEDUCT_{name.upper()}", "help_option_names": ["-h", "--help"]},
+        context_settings={"auto_envvar_prefix": prefix, "help_option_names": ["-h", "--help"]},
     )
     app.command(name)(getattr(import_module(f"{__package__}.{name}.command"), name))
-    return typer.main.get_command(app)
+    command = typer.main.get_command(app)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":  # the prefix is for options only
+            parameter.envvar = f"{prefix}_{parameter.name.upper()}"
+    return command

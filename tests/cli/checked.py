@@ -24,7 +24,7 @@ from fastapi_aqueduct import (
     worker_info,
 )
 
-from ..support import forked
+from ..support import DEADLINE, forked
 
 CALL = 0.02
 """Seconds of a call whose time is looked at."""
@@ -203,6 +203,47 @@ class RaisesTogether(BaseTaskHandler):
 
 
 together = forked(FlowStep(RaisesTogether(), name="together", batch_size=4, max_retries=0))
+
+
+class Name(BaseTaskHandler):
+    def handle(self, *tasks: Scan) -> None:
+        for task in tasks:
+            task.names.append("c")
+
+
+class Words(BaseTaskHandler):
+    def handle(self, *tasks: Scan) -> None:
+        for task in tasks:
+            task.words = [name.upper() for name in task.names]
+
+
+class Total(BaseTaskHandler):
+    """The time of a call does not depend on the number of its tasks."""
+
+    def handle(self, *tasks: Scan) -> None:
+        time.sleep(CALL)
+        for task in tasks:
+            task.total = float(task.pixels.sum())
+
+
+branched = forked(
+    FlowStep(Decode(), name="decode"),
+    [FlowStep(Total(), batch_size=4, name="total"), (FlowStep(Name(), name="name"), FlowStep(Words(), name="words"))],
+    FlowStep(Idle(), name="last"),
+    name="branched",
+)
+
+
+class Waits(BaseTaskHandler):
+    """Ends when the task does."""
+
+    def handle(self, task: Scan) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while not task.is_cancelled and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+
+raises_beside = forked([FlowStep(Raises(), name="read"), FlowStep(Waits(), name="waits")])
 
 
 class Opaque:

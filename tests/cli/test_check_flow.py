@@ -14,8 +14,10 @@ import pytest
 from fastapi_aqueduct import ConfigurationError
 from fastapi_aqueduct.cli.check.check import CheckOptions, make_report
 from fastapi_aqueduct.cli.check.finding import Finding, Severity
+from fastapi_aqueduct.cli.check.rendering import show
 from fastapi_aqueduct.cli.check.report import Field, Report, Step, Travel
 from fastapi_aqueduct.cli.main import main
+from fastapi_aqueduct.cli.terminal import make_console
 
 from ..support import DEADLINE, ROOT
 from . import checked, web
@@ -186,6 +188,14 @@ def test_a_handler_that_cannot_be_pickled_is_named_by_its_part() -> None:
     assert "Locked.clients['a'][0] of type lock" in found.text and "on_start" in found.text
 
 
+def test_the_status_is_1_if_there_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["check", f"{MODULE}:locked", "--json"])
+    assert ended.value.code == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["ok"], [finding["severity"] for finding in report["findings"]]) == (False, ["error"])
+
+
 def test_a_field_that_cannot_be_pickled_is_named_by_its_part() -> None:
     report = check("good", "make_lambda")
     found = only(report, "unpicklable-field")
@@ -206,6 +216,36 @@ def test_a_sample_that_fails_shows_the_traceback_of_the_worker() -> None:
     assert found.step == "read" and "KeyError: 'no such word'" in found.text
     assert "in _read" in found.detail and "runners.py" not in found.detail
     assert codes(report, "first") == [] and steps_of(report)["first"].fields_in
+
+
+def test_the_branch_that_fails_is_named_and_not_one_that_waits() -> None:
+    assert only(check("raises_beside"), "sample").step == "read"
+
+
+def test_a_flow_with_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each branch is shown with what it sees and sets, and measured with tasks that go through the whole flow."""
+    report = check("branched")
+    assert not report.has_errors
+    decode, total, name, words, last = report.steps
+    found = json.loads(report.as_json())
+    assert found["shape"] == ["decode", [["total"], ["name", "words"]], "last"]
+    assert [step["name"] for step in found["steps"]] == ["decode", "total", "name", "words", "last"]
+    assert fields_of(decode.fields_out)["pixels"].travel is Travel.SHARED
+    for step in (total, name, words, last):
+        assert fields_of(step.fields_in)["pixels"].travel is Travel.REFERENCE
+    names = [fields_of(step.fields_out)["names"].type for step in report.steps]
+    assert names == ["list (2)", "list (2)", "list (3)", "list (3)", "list (3)"]
+    seen = [fields_of(step.fields_in)["words"].type for step in report.steps]
+    assert seen == ["list (0)", "list (0)", "list (0)", "list (0)", "list (3)"]
+    for step in report.steps:
+        assert step.workers and step.times is not None and step.times.warm_call is not None
+    assert total.times is not None and total.times.batch_size == 4
+    assert total.times.single_time is not None and total.times.single_time >= checked.CALL
+    show(report, make_console())
+    shown = capsys.readouterr().out
+    assert f"{report.cores} cores, decode > [total | name > words] > last" in shown.partition("\nstep")[0]
+    for step in report.steps:
+        assert f"\nstep {step.name}: " in shown
 
 
 def test_a_worker_that_dies_is_named() -> None:

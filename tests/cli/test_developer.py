@@ -68,6 +68,10 @@ def test_options_come_from_the_environment_too(
     assert capsys.readouterr().out.startswith("1 files read, 0 findings")
     assert status_of("check", "--from-aqueduct", str(tmp_path / "missing")) == 2
     assert "there is no Python file" in capsys.readouterr().err
+    monkeypatch.delenv("AQUEDUCT_CHECK_FROM_AQUEDUCT")
+    monkeypatch.setenv("AQUEDUCT_CHECK_TARGET", "nothing_there:flow")
+    assert status_of("check") == 2
+    assert "there is no module nothing_there" in capsys.readouterr().err
 
 
 def test_wrong_arguments_are_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..arguments import FlowName, Target
 from ..migration.report import report as report_project
 from ..terminal import make_console, stdout_to_stderr
 from .check import CheckOptions, make_report
@@ -20,23 +21,14 @@ FAILED = 1
 
 
 def check(
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODULE:NAME",
-            envvar="AQUEDUCT_CHECK_TARGET",
-            help="A flow, a function of in_worker, a pool, an Aqueduct or an application.",
-        ),
-    ] = None,
+    target: Target[str | None] = None,
     sample: Annotated[
         str | None,
         typer.Option(
             metavar="FUNCTION", help="Makes the task that is run through the flow: a name there, or MODULE:FUNCTION."
         ),
     ] = None,
-    flow: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name of the flow, if there are several behind the target.")
-    ] = None,
+    flow: FlowName = None,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="How long the sample, and each measurement, may take.")
     ] = TIMEOUT,

@@ -11,7 +11,7 @@ _ANONYMOUS = re.compile(r"^Pss_Anon:\s+(\d+) kB", re.MULTILINE)
 
 
 def own_part(pid: int) -> int | None:
-    """Return the bytes of private memory of a process, and its part of what it has in common with its parent.
+    """Return the bytes of memory that a process has for itself, and its share of what it has in common with its parent.
 
     A worker that is forked from a template has the memory of the template until one of the two writes to it.
 

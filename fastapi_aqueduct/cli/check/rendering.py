@@ -75,7 +75,7 @@ def _show_step(step: Step, console: Console) -> None:
 
 
 def _workers(step: Step) -> Table:
-    table = _table("worker", "pid", "imports", "ready after", "private", "model", "threads", "computing", "told")
+    table = _table("worker", "pid", "imports", "ready after", "private", "model", "threads", "computing", "limit")
     for worker in step.workers:
         device = "" if worker.device is None else f" on {worker.device}"
         table.add_row(

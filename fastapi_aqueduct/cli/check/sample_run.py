@@ -127,9 +127,11 @@ class SampleRun:
     def _failed_step(self, exc: Exception) -> str:
         if isinstance(exc, WorkerDied):
             return exc.step
-        watched = zip(self._steps, self._watches, strict=True)
-        failed = [name for (name, _), watch in watched if watch.has_failed or watch.is_waiting]
-        return failed[-1] if failed else ""
+        watched = [(name, watch) for (name, _), watch in zip(self._steps, self._watches, strict=True)]
+        failed = [name for name, watch in watched if watch.has_failed]
+        # In a group other branches may wait when one has failed.
+        waiting = [name for name, watch in watched if watch.is_waiting]
+        return (failed or waiting or [""])[-1]
 
 
 def _may_stream(task: BaseTask) -> bool:

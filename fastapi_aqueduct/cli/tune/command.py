@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from ...exceptions import ConfigurationError
+from ..arguments import FlowName, Target
 from ..sample import find_sample
 from ..target import find_flow
 from ..terminal import make_console
@@ -30,21 +31,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def tune(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODULE:NAME",
-            envvar="AQUEDUCT_TUNE_TARGET",
-            help="A flow, a function of in_worker, a pool, an Aqueduct or an application.",
-        ),
-    ],
+    target: Target[str],
     sample: Annotated[
         str,
         typer.Option(metavar="FUNCTION", help="Returns a task, or several as an iterable; also MODULE:FUNCTION."),
     ],
-    flow: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name of the flow, if there are several behind the target.")
-    ] = None,
+    flow: FlowName = None,
     rate: Annotated[float | None, typer.Option(metavar="N", help="Tasks per second that it has to bear.")] = None,
     slo: Annotated[
         str | None, typer.Option(metavar="p95=200ms", help="Within what time a part of the tasks has to be answered.")
