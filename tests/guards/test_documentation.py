@@ -28,6 +28,39 @@ from ..asgi.service import Service, launched
 from ..support import DEADLINE, ROOT, check_types, script_environment, wait_until, write_script
 
 MODELS = {
+    "README.md": """
+        from dataclasses import dataclass, field
+
+        from fastapi_aqueduct import BaseTask, BaseTaskHandler
+
+        @dataclass
+        class Photo(BaseTask):
+            image: bytes
+            faces: list[str] = field(default_factory=list)
+            plates: list[str] = field(default_factory=list)
+            caption: str = ""
+
+        class Decode(BaseTaskHandler):
+            def handle(self, task: Photo) -> None:
+                task.image = task.image.upper()
+
+        class Faces(BaseTaskHandler):
+            def handle(self, *tasks: Photo) -> None:
+                for task in tasks:
+                    task.faces.append(f"a face in {task.image!r} with {task.plates}")
+
+        class Plates(BaseTaskHandler):
+            def handle(self, task: Photo) -> None:
+                task.plates = [f"a plate beside {task.faces}"]
+
+        class Read(BaseTaskHandler):
+            def handle(self, task: Photo) -> None:
+                task.plates.append("read")
+
+        class Caption(BaseTaskHandler):
+            def handle(self, task: Photo) -> None:
+                task.caption = ", ".join(task.faces + task.plates)
+    """,
     "docs/pipelines.md": """
         from collections.abc import Callable
 
@@ -75,10 +108,11 @@ def write_modules(page: str, directory: Path) -> None:
 
 def test_the_readme_is_short_and_passes_mypy_strict_as_printed(tmp_path: Path) -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 100
-    (source,) = modules_of("README.md").values()
+    source = modules_of("README.md")["main.py"]
     assert len(source.splitlines()) <= 20
     write_modules("README.md", tmp_path)
-    assert check_types(tmp_path / "main.py") == ""
+    write_script(tmp_path, MODELS["README.md"], "steps.py")
+    assert check_types(tmp_path) == ""
     (tmp_path / "main.py").write_text(source.replace("stars(text) ", "stars(1) "))
     assert 'has incompatible type "int"; expected "str"' in check_types(tmp_path / "main.py")
 
@@ -126,6 +160,25 @@ def test_the_service_of_the_readme(tmp_path: Path) -> None:
                 os.kill(min(service.workers()), signal.SIGKILL)
             assert list(answers) == [length % 5 + 1 for length in range(64)]
             assert kills or time.monotonic() - begun_at < 1.6
+
+
+def test_the_branches_of_the_readme(tmp_path: Path) -> None:
+    write_modules("README.md", tmp_path)
+    write_script(tmp_path, MODELS["README.md"], "steps.py")
+    source = """
+        import asyncio
+
+        from fastapi_aqueduct.testing import inline
+        from photos import flow
+        from steps import Photo
+
+        async def main():
+            async with inline(flow):
+                print((await flow.process(Photo(b"photo"))).caption)
+
+        asyncio.run(main())
+    """
+    assert run(tmp_path, "-c", textwrap.dedent(source)) == "a face in b'PHOTO' with [], a plate beside [], read\n"
 
 
 def test_the_service_of_the_overview(tmp_path: Path) -> None:
