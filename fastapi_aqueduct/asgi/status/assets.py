@@ -1,4 +1,4 @@
-"""The files of the status page, and the headers of all that it answers."""
+"""The files of the status page, and the headers of all its responses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLICY = "; ".join(
         "trusted-types 'none'",
     )
 )
-"""Text of tasks and errors that was taken for HTML could do nothing: no script of the page writes HTML either."""
+"""If the text of an error were inserted as HTML, it could run no script. No script of the page inserts HTML."""
 
 HEADERS = {
     "Cache-Control": "no-store",

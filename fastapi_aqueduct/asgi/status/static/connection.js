@@ -28,7 +28,7 @@ function connect() {
     show(JSON.parse(event.data));
   });
   source.addEventListener('end', () => {
-    say('ended', 'The server is stopping; this is the last that it has told');
+    say('ended', 'The server is stopping; this is its last state');
     source.close();
     connectLater();
   });
