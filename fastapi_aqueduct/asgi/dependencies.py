@@ -26,7 +26,7 @@ from ..flow import Flow
 from ..task import BaseTask
 from .binding.parameters import task_type_of
 from .binding.task_factory import TaskFactory
-from .binding.uploads import HOW_TO_START
+from .binding.uploads import HOW_TO_START, refusals_of
 from .body.heap import HeapGuard
 from .body.limits import BodyRules, checked_media_types
 from .disconnect import watch_caller
@@ -224,7 +224,10 @@ class FlowTask(BodyDependency):
             return task
 
         make_task.__signature__ = hidden_parameters(source, factory)  # type: ignore[attr-defined]
-        make_task.__aqueduct__ = factory.binding(HeapGuard(rules, self.flow))  # type: ignore[attr-defined]
+        binding = factory.binding(HeapGuard(rules, self.flow))
+        if self.flow is not None:
+            binding = binding._replace(refusals=refusals_of(self.flow))
+        make_task.__aqueduct__ = binding  # type: ignore[attr-defined]
         return make_task
 
 

@@ -25,6 +25,11 @@ _BODY_RESPONSES = {
     "408": "The body arrived too slowly",
     "413": "The body is too large",
 }
+_REFUSALS = {
+    409: "Another request has used the Idempotency-Key, for something else",
+    429: "Too many tasks of the tenant are waiting; the header Retry-After says when to try again",
+    507: "There is no space for more jobs; the header Retry-After says when to try again",
+}
 _UPLOAD_RESPONSES = {
     "415": "The type or the coding of the body is not supported",
     "422": "The body is missing or empty, or a parameter is invalid",
@@ -36,9 +41,8 @@ _DETAIL = {
     "required": ["detail"],
 }
 _INVALID = {"$ref": "#/components/schemas/HTTPValidationError"}
-_HEADERS = {
-    "503": {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}},
-}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
+_HEADERS = dict.fromkeys(("429", "503", "507"), _RETRY_AFTER)
 
 
 def document(app: Starlette) -> None:
@@ -73,7 +77,7 @@ class _Description:
 
 
 def _describe(operation: dict[str, Any], binding: BodyBinding, schema: dict[str, Any]) -> None:
-    wanted = dict(_RESPONSES)
+    wanted = _RESPONSES | {str(status): _REFUSALS[status] for status in binding.refusals}
     if binding.uploads.parts:
         wanted |= _BODY_RESPONSES | _UPLOAD_RESPONSES
         operation.setdefault("requestBody", _request_body(binding, schema))

@@ -121,6 +121,29 @@ async def test_each_kind_of_endpoint_sets_the_fields() -> None:
             assert (await http.post("/own")).status_code == 422
 
 
+async def test_openapi_shows_the_refusal_of_tenants_over_their_share() -> None:
+    fair, plain = forked(Tell(), fair=FairShare("tenant")), forked(Tell(), name="plain")
+    app = application(fair)
+
+    async def made(task: Plain) -> str:
+        return task.told
+
+    made.__annotations__["task"] = Annotated[Plain, FlowTask(fair)]  # a text could not name a local variable
+    app.post("/made")(made)
+
+    @app.post("/without")
+    @flow_endpoint(plain)
+    async def without(task: Plain, tenant: Tenant) -> str:
+        return task.told
+
+    with inline(fair), inline(plain):
+        async with Aqueduct(fair, plain).lifespan(app):
+            paths = app.openapi()["paths"]
+    for path in ("/plain", "/sheet", "/made"):
+        assert paths[path]["post"]["responses"]["429"]["headers"].keys() == {"Retry-After"}, path
+    assert "429" not in paths["/without"]["post"]["responses"]
+
+
 async def test_openapi_shows_what_the_dependency_takes_and_not_the_field() -> None:
     paths = application(forked(Tell())).openapi()["paths"]
     for path in ("/plain", "/own", "/sheet"):

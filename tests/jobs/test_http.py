@@ -90,7 +90,10 @@ async def test_the_schema(tmp_path: Path) -> None:
             "x-user",
         }
         assert "application/octet-stream" in paths["/scans"]["post"]["requestBody"]["content"]
+        usual = {"200", "400", "408", "413", "415", "422", "503", "504"}
+        assert set(paths["/scans"]["post"]["responses"]) == usual - {"200"} | {"202", "409", "507"}
         assert set(paths["/jobs/{job_id}"]) == {"get", "delete"}
+        assert set(paths["/jobs/{job_id}"]["get"]["responses"]) == {"200", "404", "422", "503"}
         assert {item["name"] for item in paths["/jobs/{job_id}"]["get"]["parameters"]} == {
             "job_id",
             "wait",

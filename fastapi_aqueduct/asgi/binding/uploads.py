@@ -118,12 +118,14 @@ class BodyBinding(NamedTuple):
         fields: Fields of the form beside the uploads.
         is_whole_body: Whether there is one upload, which is named after the parameter that gets it, and nothing else in
             the body.
+        refusals: Status codes of refusals that only such an endpoint has.
     """
 
     uploads: Uploads
     guard: HeapGuard
     fields: tuple[FormFields, ...] = ()
     is_whole_body: bool = False
+    refusals: frozenset[int] = frozenset()
 
     def named(self, name: str) -> BodyBinding:
         """Return the same with the name of the parameter, if the upload has none yet."""
@@ -143,6 +145,11 @@ def body_bindings(route: BaseRoute) -> Iterator[BodyBinding]:
         found = getattr(dependant.call, "__aqueduct__", None)
         if isinstance(found, BodyBinding):
             yield found.named(dependant.name or "")
+
+
+def refusals_of(flow: Flow) -> frozenset[int]:
+    """Return the status codes with which only tasks of this flow are refused: those of tenants over their share."""
+    return frozenset() if flow.fair is None else frozenset({429})
 
 
 def check_entry(flow: Flow, priority: int, timeout: float | None, task: BaseTask | None) -> None:

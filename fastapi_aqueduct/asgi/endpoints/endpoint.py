@@ -28,7 +28,7 @@ from ..binding.injection import Injected, Injection
 from ..binding.parameters import streams_in, task_type_of
 from ..binding.task_factory import NOTHING, TaskFactory
 from ..binding.task_fields import check_task_fields, task_fields_in
-from ..binding.uploads import BodyBinding
+from ..binding.uploads import BodyBinding, refusals_of
 from ..body.heap import HeapGuard
 from ..body.limits import BodyRules, content_length
 from ..dependencies import GivenFlow, solve, watch_stream
@@ -200,7 +200,12 @@ class FlowEndpoint:
 
     @property
     def _binding(self) -> BodyBinding:
-        return self._factory.binding(self.guard, self._fields)
+        return self._factory.binding(self.guard, self._fields)._replace(refusals=self._refusals)
+
+    @property
+    def _refusals(self) -> frozenset[int]:
+        """The status codes of refusals that other endpoints do not have."""
+        return refusals_of(self.flow)
 
     def _dress(self, function: Callable[..., Any], signature: inspect.Signature) -> None:
         """Give a function the name, the docstring and the module of the user's one, and a signature for FastAPI."""

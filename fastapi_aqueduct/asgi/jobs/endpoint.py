@@ -97,6 +97,10 @@ class JobEndpoint(FlowEndpoint):
     def _make_factory(self, task_type: Any, rules: BodyRules) -> TaskFactory[Any]:
         return TaskFactory(task_type, rules, None, self._task_fields)
 
+    @property
+    def _refusals(self) -> frozenset[int]:
+        return frozenset({409, 507})
+
     def wrapper(self) -> Callable[..., Any]:
         """Return the endpoint for FastAPI."""
         injection = Injection(self._signature, self._factory)

@@ -48,7 +48,10 @@ class JobRoutes:
     def router(self) -> APIRouter:
         """Return a router with the routes, which FastAPI can include with a prefix and dependencies."""
         router = APIRouter()
-        missing: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such job"}}
+        missing: dict[int | str, dict[str, Any]] = {
+            404: {"description": "There is no such job"},
+            503: {"description": "The store of jobs cannot be used, or the server stops"},
+        }
         events: dict[str, Any] = {"description": "What becomes of the job", "content": {"text/event-stream": {}}}
         router.add_api_route(
             "/{job_id}",
