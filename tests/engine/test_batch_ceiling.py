@@ -86,6 +86,15 @@ def test_a_ceiling_goes_when_the_memory_is_back() -> None:
     assert ceiling.most == 0 and run(ceiling, 32, 32) == [32]
 
 
+def test_a_shortage_after_the_ceiling_has_gone_halves_the_batch_again() -> None:
+    """What was proven on the way up is not remembered: the memory may be taken by something else now."""
+    ceiling = BatchCeiling()
+    run(ceiling, 32, 16)
+    while ceiling.most:
+        run(ceiling, 32, 32)
+    assert run(ceiling, 32, 16) == [-32, 16, 16]
+
+
 def test_smaller_batches_say_nothing_about_larger_ones() -> None:
     ceiling = BatchCeiling()
     run(ceiling, 16, 8)
@@ -111,6 +120,11 @@ def caused_by(error: BaseException) -> BaseException:
     return outer
 
 
+def caused_by_itself(error: BaseException) -> BaseException:
+    error.__cause__ = error  # as after `raise error from error`
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -122,6 +136,8 @@ def caused_by(error: BaseException) -> BaseException:
         (RuntimeError("CUDA out of memory, says another library"), False),
         (caused_by(MemoryError()), True),
         (caused_by(ValueError()), False),
+        (caused_by_itself(ValueError()), False),
+        (caused_by(caused_by_itself(MemoryError())), True),
         (ValueError("Failed to allocate memory"), False),
     ],
 )

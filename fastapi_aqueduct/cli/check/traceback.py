@@ -6,6 +6,7 @@ import importlib
 import traceback
 from pathlib import Path
 
+from ...engine.wire.exception_pickle import chain_of
 from ...exceptions import WorkerTraceback
 
 _OWN = tuple(f'  File "{place}' for place in (Path(__file__).parents[2], Path(importlib.__file__).parent, "<frozen "))
@@ -17,11 +18,9 @@ def traceback_text(exc: BaseException) -> str:
 
     Empty if it has frames of the package only: then its text says all.
     """
-    found: BaseException | None = exc
-    while found is not None:
+    for found in chain_of(exc):
         if isinstance(found, WorkerTraceback):
             return _without_package(found.text.strip())
-        found = found.__cause__
     return _without_package("".join(traceback.format_exception(exc)).strip())
 
 

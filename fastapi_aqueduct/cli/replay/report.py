@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ...engine.wire.exception_pickle import name_of
+from ...engine.wire.exception_pickle import chain_of, name_of
 from ...exceptions import HandlerTimeout
 
 _MOST_PACKAGES = 20
@@ -103,8 +103,10 @@ class Report:
         self._print("".join(traceback.format_exception(error)).rstrip())
 
     def _debug(self, error: BaseException, has_debugger: bool) -> None:
-        while isinstance(error, HandlerTimeout | TimeoutError) and (error.__cause__ or error.__context__) is not None:
-            error = error.__cause__ or error.__context__ or error  # where a coroutine was
+        for found in chain_of(error):
+            error = found
+            if not isinstance(found, HandlerTimeout | TimeoutError):  # else its cause tells where a coroutine was
+                break
         if has_debugger and error.__traceback__ is not None:
             pdb.post_mortem(error.__traceback__)
 

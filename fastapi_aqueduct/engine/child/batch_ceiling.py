@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..wire.exception_pickle import chain_of
+
 FIRST_PROBE = 64
 """Calls with as many tasks as the ceiling allows, after which a larger one is tried."""
 
@@ -55,27 +57,28 @@ class BatchCeiling:
         if self._proven:
             self._proven = 0
             self._needed = FIRST_PROBE
+            if self.most == self._failed:
+                self.most = self._failed = 0
+                return
         self._calls += 1
         if self._calls < self._needed:
             return
         self._calls = 0
         self._proven = self.most
-        self.most += max(1, self.most // STEP)
-        if self.most >= self._failed:
-            self.most = 0
+        self.most = min(self.most + max(1, self.most // STEP), self._failed)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception says that memory was short: Python's own, PyTorch's or ONNX Runtime's, or its cause.
+    """Tell whether an exception says that memory was short: Python's own, PyTorch's or ONNX Runtime's.
 
-    Those of libraries are found by their names, so that none is imported.
+    So does one that was raised because of such an exception. Those of libraries are found by their names, so that none
+    is imported.
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, MemoryError) or any(_is_of_library(kind, cause) for kind in type(cause).__mro__):
-            return True
-        cause = cause.__cause__
-    return False
+    return any(_says_so(found) for found in chain_of(error))
+
+
+def _says_so(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(_is_of_library(kind, error) for kind in type(error).__mro__)
 
 
 def _is_of_library(kind: type, error: BaseException) -> bool:
