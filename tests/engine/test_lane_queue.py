@@ -121,16 +121,14 @@ def test_keys_that_are_gone_leave_nothing() -> None:
     assert not queue.lanes and not queue.changed and queue.calls() == 0
     queue.push(Item("z", b"z"))
     queue.pop_batch(0.0)
-    assert not any(entry[-1] is not queue.popped for entry in (*queue._due, *queue._held))
+    assert not queue.lanes and not queue.changed and not queue.unnoted and not queue._due and not queue._held
 
 
-def test_entries_that_are_out_of_date_do_not_pile_up() -> None:
-    queue = lanes(batch_timeout=1e9, batch_size=1000)
-    for number in range(5000):
-        queue.push(Item("", b"%d" % (number % 7), arrived_at=float(number)))
-        if number % 3 == 0:
-            settle(queue, queue.head(0.0))
-    assert len(queue._due) + len(queue._held) < 100
+def test_the_size_of_the_next_batch_is_that_of_the_batch_that_comes() -> None:
+    """Also behind a task that was put back in front of older ones."""
+    queue = lanes(*costly(8, 2), limit=LIMIT)
+    queue.push_front(Item("3", cost=3, arrived_at=9.0))
+    assert queue.next_size(10.0) == 1 and names(queue.pop_batch(10.0)) == ["3"]
 
 
 def test_a_task_that_goes_alone_is_first_and_others_do_not_join_it() -> None:

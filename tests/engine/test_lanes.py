@@ -17,8 +17,10 @@ import pytest
 from fastapi_aqueduct import Cost, FlowStep
 from fastapi_aqueduct.engine.marks import Marks
 from fastapi_aqueduct.engine.route import Route
+from fastapi_aqueduct.engine.scheduling.batch_delay import BatchDelay
 from fastapi_aqueduct.engine.scheduling.lane_delay import MOST_GONE, LaneDelay
-from fastapi_aqueduct.engine.scheduling.lane_stage import LaneStage, make_stage
+from fastapi_aqueduct.engine.scheduling.lane_queue import LaneQueue
+from fastapi_aqueduct.engine.scheduling.lane_stage import make_stage
 from fastapi_aqueduct.engine.scheduling.scheduler import Assignments, Scheduler
 from fastapi_aqueduct.engine.scheduling.split import Split
 from fastapi_aqueduct.engine.scheduling.ticket import Ticket
@@ -219,8 +221,7 @@ def test_callers_of_one_key_who_come_back_together_are_waited_for(callers: int) 
 def test_new_keys_learn_from_others_whether_a_second_task_comes(every: int) -> None:
     """Each key has one batch, and of every six such batches one gets a second task in time."""
     traffic = Traffic(keyed(batch_timeout="auto"))
-    stage, lanes = cast(LaneStage, traffic.stage), cast(LaneStage, traffic.stage).lanes
-    delay = cast(LaneDelay, stage.batch_delay)
+    lanes, delay = cast(LaneQueue[Ticket], traffic.stage.queue), cast(LaneDelay, traffic.stage.batch_delay)
     for _ in range(40):
         delay.note_call(1, FIXED)
     for number in range(200):
@@ -251,11 +252,22 @@ def test_keys_that_never_come_again_leave_a_few_traces_and_no_lane() -> None:
     arrivals = (Arrival(number / 80, str(number)) for number in itertools.count())
     traffic = Traffic(keyed(batch_timeout="auto"), each=0.0).run(arrivals, 30)
     assert len(traffic.batches) > 2000
-    stage = cast(LaneStage, traffic.stage)
-    delay = cast(LaneDelay, stage.batch_delay)
-    assert len(stage.lanes.lanes) == stage.queue.count <= 1
+    lanes, delay = cast(LaneQueue[Ticket], traffic.stage.queue), cast(LaneDelay, traffic.stage.batch_delay)
+    assert len(lanes.lanes) == lanes.count <= 1
     assert len(delay._gone) <= MOST_GONE
     assert all(gap == math.inf for gaps in delay._gaps.values() for gap in gaps)
+
+
+def test_what_arrives_while_no_worker_is_idle_is_noted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for all keys of which tasks wait, each time that one more arrives."""
+    traffic = Traffic(keyed(batch_timeout="auto"))
+    delay = cast(LaneDelay, traffic.stage.batch_delay)
+    noted: list[int] = []
+    monkeypatch.setattr(BatchDelay, "note_busy", lambda _, count, now: noted.append(count))
+    for number in range(100):
+        traffic.push(str(number % 50))
+        delay.note_busy(number, 0.0)
+    assert noted == [1] * 50 + [2] * 50
 
 
 def test_the_cost_of_a_batch_stays_within_the_limit() -> None:

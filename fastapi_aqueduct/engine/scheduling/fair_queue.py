@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from heapq import nlargest
 from operator import itemgetter
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from .queue import AGING, BatchQueue, Waiting
+from .marked_queue import Marked, MarkedQueue
+from .queue import AGING, BatchQueue
+from .ranking import Ranking
 from .turns import Owned, Turns
 
 
-class Sharing(Waiting, Owned, Protocol):
+class Sharing(Marked, Owned, Protocol):
     """What can wait in a queue that tenants share."""
 
 
 T = TypeVar("T", bound=Sharing)
 
 
-class FairQueue(BatchQueue[T]):
+class Line(Generic[T]):
+    """The tasks of one key, of all tenants. It exists while there are any.
+
+    Attributes:
+        tasks: The tasks in the order of their arrival.
+        cost: What they cost together.
+        calls: For how many calls of the handler they are.
+    """
+
+    __slots__ = ("calls", "cost", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: OrderedDict[T, None] = OrderedDict()
+        self.cost = 0
+        self.calls = 0
+
+
+class FairQueue(MarkedQueue[T]):
     """The tasks that wait for a step, by tenant; see `Turns`.
 
     Waiting raises a priority as in any queue. What counts is for how long the tenant of a task was not served at its
@@ -48,14 +67,13 @@ class FairQueue(BatchQueue[T]):
         is_keyed: bool = False,
         most_cost: float = math.inf,
     ) -> None:
-        super().__init__(batch_size, batch_timeout, priorities)
+        super().__init__(batch_size, batch_timeout, priorities, most_cost)
         self.limit = limit
         self._is_keyed = is_keyed
-        self._most_cost = most_cost
+        self._is_plain = not is_keyed and most_cost == math.inf
         self._turns: list[Turns[T]] = [Turns(is_keyed) for _ in range(priorities)]
-        self._arrivals: dict[bytes, OrderedDict[T, None]] = {}  # by key
-        self._costs: Counter[bytes] = Counter()
-        self._calls = 0
+        self._lines: dict[bytes, Line[T]] = {}  # by key
+        self._due: Ranking[float, bytes] = Ranking()  # the keys by when a batch of each goes
 
     @property
     def tenants(self) -> int:
@@ -68,9 +86,7 @@ class FairQueue(BatchQueue[T]):
 
     def calls(self, more: int = 0) -> int:
         """Count the calls of the handler that the tasks take; further ones join them if they need no key."""
-        if self._is_keyed or self._most_cost < math.inf:
-            return self._calls + len(self._alone) + more
-        return super().calls(more)
+        return BatchQueue.calls(self, more) if self._is_plain else super().calls(more)
 
     def calls_before(self, level: int, tenant: bytes, weight: float) -> int:
         """Estimate the calls of the handler until the one that has the next task that a tenant adds.
@@ -81,7 +97,7 @@ class FairQueue(BatchQueue[T]):
             weight: Its weight.
         """
         ahead = self.ahead(level, tenant, weight)
-        if self._is_keyed or self._most_cost < math.inf:
+        if not self._is_plain:
             return 1 + -(-ahead * self.calls() // max(1, self.count))
         return -(-(ahead + 1) // self.batch_size)
 
@@ -93,17 +109,17 @@ class FairQueue(BatchQueue[T]):
 
     def is_next_full(self, now: float) -> bool:
         """Tell whether no task could join the next batch any more."""
-        if not self._arrivals or self.has_alone:
+        if not self._lines or self.has_alone:
             return self.count >= self.batch_size and not self._is_keyed
-        return self._is_full(self._key(self.head(now)))
+        return self._is_full(self._line(self.head(now)))
 
     def next_size(self, now: float) -> int:
         """Count the tasks of the next batch; what they cost is taken for that of all tasks of their key."""
-        if not self._arrivals or self.has_alone:
+        if not self._lines or self.has_alone:
             return min(self.count, 1)
-        key = self._key(self.head(now))
-        count, cost = len(self._arrivals[key]), self._costs[key]
-        affordable = count if cost <= self._most_cost else int(count * self._most_cost / cost)
+        line = self._line(self.head(now))
+        count = len(line.tasks)
+        affordable = count if line.cost <= self._most_cost else int(count * self._most_cost / line.cost)
         return max(1, min(affordable, self.batch_size))
 
     def ahead(self, level: int, tenant: bytes, weight: float) -> int:
@@ -136,7 +152,9 @@ class FairQueue(BatchQueue[T]):
         """Put a task back in front of all others at its priority: its worker has died and had not begun it."""
         self._turns[item.priority].push_front(item)
         self._note_come(item)
-        self._arrivals[self._key(item)].move_to_end(item, last=False)
+        line = self._line(item)
+        line.tasks.move_to_end(item, last=False)
+        self._due.put(self._key(item), self._due_at(line))
         self._count(item, 1)
 
     def discard(self, item: T) -> None:
@@ -150,21 +168,19 @@ class FairQueue(BatchQueue[T]):
 
     def oldest_at(self) -> float:
         """Return when the task arrived that has waited longest. The queue must not be empty."""
-        times = [next(iter(tasks)).arrived_at for tasks in self._arrivals.values()]
+        times = [next(iter(line.tasks)).arrived_at for line in self._lines.values()]
         return min(times + [self._alone[0].arrived_at] if self.has_alone else times)
 
     def due_at(self) -> float:
         """Return when the next batch should go; a time in the past means now. The queue must not be empty."""
         if self.has_alone:
             return self._alone[0].arrived_at
-        return min(map(self._due_at, self._arrivals))
+        return self._due.least
 
     def pop_batches(self, now: float, calls: int) -> list[T]:
         """Remove and return the next batches, for ``calls`` calls of the handler; only the last may be short."""
         batch = self.pop_batch(now)
-        if self._is_keyed or self._most_cost < math.inf:
-            return batch
-        for _ in range(calls - 1):
+        for _ in range(calls - 1 if self._is_plain else 0):
             if len(batch) % self.batch_size or not self.count or self._alone:
                 break
             batch += self.pop_batch(now)
@@ -210,41 +226,48 @@ class FairQueue(BatchQueue[T]):
         if not self._is_keyed or not self.batch_timeout:
             return None
         first = self._next(now, None)
-        if first is None or self._due_at(first.marks.batch_key) <= now:
+        if first is None or self._due_at(self._line(first)) <= now:
             return None
-        return min(self._arrivals, key=self._due_at)
+        return self._due.first
 
-    def _due_at(self, key: bytes) -> float:
-        oldest = next(iter(self._arrivals[key])).arrived_at
-        return oldest if self._is_full(key) else oldest + self.batch_timeout
+    def _due_at(self, line: Line[T]) -> float:
+        oldest = next(iter(line.tasks)).arrived_at
+        return oldest if self._is_full(line) else oldest + self.batch_timeout
 
-    def _is_full(self, key: bytes) -> bool:
-        return len(self._arrivals[key]) >= self.batch_size or self._costs[key] >= self._most_cost
+    def _is_full(self, line: Line[T]) -> bool:
+        return self._fills_batch(len(line.tasks), line.cost)
 
     def _key(self, item: T) -> bytes:
         return item.marks.batch_key if self._is_keyed else b""
 
+    def _line(self, item: T) -> Line[T]:
+        return self._lines[self._key(item)]
+
     def _note_come(self, item: T) -> None:
         key = self._key(item)
-        self._calls -= self._calls_of(key)
-        self._arrivals.setdefault(key, OrderedDict())[item] = None
-        self._costs[key] += item.marks.cost
-        self._calls += self._calls_of(key)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = Line()
+        line.tasks[item] = None
+        line.cost += item.marks.cost
+        self._note_change(key, line)
 
     def _note_gone(self, item: T) -> None:
         key = self._key(item)
-        self._calls -= self._calls_of(key)
-        del self._arrivals[key][item]
-        self._costs[key] -= item.marks.cost
-        self._calls += self._calls_of(key)
-        if not self._arrivals[key]:
-            del self._arrivals[key], self._costs[key]
+        line = self._lines[key]
+        del line.tasks[item]
+        line.cost -= item.marks.cost
+        self._note_change(key, line)
 
-    def _calls_of(self, key: bytes) -> int:
-        tasks = self._arrivals.get(key)
-        if not tasks:
-            return 0
-        return max(-(-len(tasks) // self.batch_size), math.ceil(self._costs[key] / self._most_cost))
+    def _note_change(self, key: bytes, line: Line[T]) -> None:
+        calls = self._calls_of(len(line.tasks), line.cost)
+        self._calls += calls - line.calls
+        line.calls = calls
+        if line.tasks:
+            self._due.put(key, self._due_at(line))
+        else:
+            del self._lines[key]
+            self._due.discard(key)
 
     def _count(self, item: T, tasks: int) -> None:
         self._counts[item.priority] += tasks

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..timing import Timing
-from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .batch_delay import BatchDelay
 from .fair_queue import FairQueue
 from .fair_waiters import FairWaiters
 from .lane_stage import LaneStage, make_stage
+from .marked_queue import MarkedQueue
 from .meter import StepMeter
-from .queue import BatchQueue
 from .stage import Stage
 from .ticket import Ticket
 
@@ -46,17 +45,12 @@ class FairStage(LaneStage):
 
     def _make_queue(
         self, timeout: float, is_patient: bool, priorities: int
-    ) -> tuple[BatchQueue[Ticket], BatchDelay | None]:
-        super()._make_queue(timeout, is_patient, priorities)
+    ) -> tuple[MarkedQueue[Ticket], BatchDelay | None]:
         step = self.pool.step
         is_keyed = step.batch_key is not None
-        self.fair = FairQueue(step.call_size, timeout, priorities, self._tenant_limit, is_keyed, self._limit)
+        self.fair = FairQueue(step.call_size, timeout, priorities, self._tenant_limit, is_keyed, self._most_cost)
         # With keys each would have to learn for itself; a batch goes as soon as a worker is idle.
         return self.fair, BatchDelay(step.call_size) if is_patient and not is_keyed else None
-
-    def has_room(self, worker: WorkerHandle, now: float) -> bool:
-        """Tell whether the next task may join those that a worker has in hand; see `Stage.has_room`."""
-        return not self._has_rounds or self.can_join([self.fair.head(now)], worker)
 
 
 def make_stages(

@@ -29,8 +29,9 @@ class LaneDelay(BatchDelay):
 
     def note_busy(self, count: int, now: float) -> None:
         """Note that tasks wait and no worker is idle."""
-        for lane in self._queue.changed:
+        for lane in self._queue.unnoted:
             self._delay(lane).note_busy(lane.count, now)
+        self._queue.unnoted.clear()
 
     def note_sent(self, left: int, now: float) -> None:
         """Note that a batch was sent."""

@@ -10,25 +10,14 @@ import heapq
 import itertools
 import math
 from collections import deque
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from ..marks import Marks
 from .batch_delay import BatchDelay
-from .queue import AGING, BatchQueue, Waiting
+from .marked_queue import Marked, MarkedQueue
+from .queue import AGING, Waiting
+from .ranking import Ranking
 
-STALE = 32
-"""Entries of heaps that are out of date and may stay, beside as many as there are lanes."""
-
-
-class MarkedWaiting(Waiting, Protocol):
-    """What can wait in a queue with lanes."""
-
-    @property
-    def marks(self) -> Marks:
-        """Its key and its cost."""
-
-
-T = TypeVar("T", bound=MarkedWaiting)
+T = TypeVar("T", bound=Marked)
 
 
 class Lane(Generic[T]):
@@ -43,23 +32,19 @@ class Lane(Generic[T]):
         count: How many tasks wait.
         cost: What they cost together.
         calls: For how many calls of the handler they are.
-        entry: The number of its entry in a heap; those with other numbers are out of date.
         rank: The rank of its most urgent task, by which it stands among the lanes that are due; the smallest is next.
-        is_due: Whether it is among those.
         held_until: Until when it waits for more tasks; set from outside, and unknown after each change.
         delay: Decides on that; None until it is asked.
     """
 
-    __slots__ = ("_levels", "calls", "cost", "count", "delay", "entry", "held_until", "is_due", "key", "rank")
+    __slots__ = ("_levels", "calls", "cost", "count", "delay", "held_until", "key", "rank")
 
     def __init__(self, key: bytes, priorities: int) -> None:
         self.key = key
         self.count = 0
         self.cost = 0
         self.calls = 0
-        self.entry = -1
         self.rank = (math.inf, 0)
-        self.is_due = False
         self.held_until = -math.inf
         self.delay: BatchDelay | None = None
         self._levels: list[deque[T]] = [deque() for _ in range(priorities)]
@@ -82,8 +67,7 @@ class Lane(Generic[T]):
         self.cost -= item.marks.cost
 
     def clear(self) -> None:
-        """Drop settled tasks, of which it still has some, and its entry in a heap."""
-        self.entry = -1
+        """Drop settled tasks, of which it may still have some."""
         for level in self._levels:
             level.clear()
 
@@ -116,9 +100,9 @@ class Lane(Generic[T]):
 
     def next_size(self, most: int, limit: float) -> int:
         """Count the tasks that `pop` would return."""
-        waiting = sorted((item for level in self._levels for item in level if not item.is_settled), key=rank_of)
+        levels = [(item for item in level if not item.is_settled) for level in self._levels]
         size = 0
-        for item in waiting[:most]:
+        for item in itertools.islice(heapq.merge(*levels, key=rank_of), most):
             if size and item.marks.cost > limit:
                 break
             limit -= item.marks.cost
@@ -129,7 +113,7 @@ class Lane(Generic[T]):
         return min((level for level in self._levels if _skip_settled(level)), key=_rank_of_head)
 
 
-class LaneQueue(BatchQueue[T]):
+class LaneQueue(MarkedQueue[T]):
     """The tasks that wait for one step, where only those of one key share a batch, and what they cost is limited.
 
     The lane of the most urgent task goes next, among those that are due: full, or at the end of their wait.
@@ -138,24 +122,25 @@ class LaneQueue(BatchQueue[T]):
         batch_size: The most tasks in a batch.
         batch_timeout: Seconds from the arrival of the oldest task of a lane until a batch goes that is not full.
         priorities: Number of priority levels.
-        limit: The most that the tasks of a batch cost together.
+        most_cost: The most that the tasks of a batch cost together.
 
     Attributes:
         lanes: The keys of which tasks wait.
         changed: Lanes whose tasks have changed since `hold` was called for them.
+        unnoted: Lanes whose tasks have changed since they were taken out of here.
         popped: The lane of the last batch; None if it was a task that goes alone.
     """
 
-    def __init__(self, batch_size: int, batch_timeout: float, priorities: int, limit: float = math.inf) -> None:
-        super().__init__(batch_size, batch_timeout, priorities)
+    def __init__(
+        self, batch_size: int, batch_timeout: float, priorities: int, most_cost: float = math.inf
+    ) -> None:
+        super().__init__(batch_size, batch_timeout, priorities, most_cost)
         self.lanes: dict[bytes, Lane[T]] = {}
         self.changed: dict[Lane[T], None] = {}
+        self.unnoted: dict[Lane[T], None] = {}
         self.popped: Lane[T] | None = None
-        self._limit = limit
-        self._calls = 0
-        self._due: list[tuple[tuple[float, int], int, Lane[T]]] = []
-        self._held: list[tuple[float, int, Lane[T]]] = []
-        self._numbers = itertools.count()
+        self._due: Ranking[tuple[float, int], Lane[T]] = Ranking()  # by their most urgent task
+        self._held: Ranking[float, Lane[T]] = Ranking()  # by the end of their wait
 
     def push(self, item: T) -> None:
         """Add a task behind those of its key and priority."""
@@ -191,12 +176,7 @@ class LaneQueue(BatchQueue[T]):
         """Return when the next batch should go; a time in the past means now. The queue must not be empty."""
         if self.has_alone:
             return self._alone[0].arrived_at
-        self._drop_stale()
-        return self._due[0][2].head().arrived_at if self._due else self._held[0][0]
-
-    def pop_batches(self, now: float, calls: int) -> list[T]:
-        """Remove and return the next batch, for one call of the handler: of another key, the next may have others."""
-        return self.pop_batch(now)
+        return self._due.first.head().arrived_at if self._due else self._held.least
 
     def pop_batch(self, now: float) -> list[T]:
         """Remove and return the next batch: that of the most urgent task, among the lanes that are due."""
@@ -205,7 +185,7 @@ class LaneQueue(BatchQueue[T]):
             batch = [self._alone.popleft()]
         else:
             lane = self.popped = self._next(now)
-            batch = lane.pop(self.batch_size, self._limit)
+            batch = lane.pop(self.batch_size, self._most_cost)
             self._note_change(lane, is_changed_in_front=True)
         for item in batch:
             self._counts[item.priority] -= 1
@@ -222,11 +202,7 @@ class LaneQueue(BatchQueue[T]):
 
     def next_size(self, now: float) -> int:
         """Count the tasks of the next batch."""
-        return 1 if self.has_alone else self._next(now).next_size(self.batch_size, self._limit)
-
-    def calls(self, more: int = 0) -> int:
-        """Count the calls of the handler that the tasks take, if further ones have keys of their own."""
-        return self._calls + len(self._alone) + more
+        return 1 if self.has_alone else self._next(now).next_size(self.batch_size, self._most_cost)
 
     def hold(self, lane: Lane[T], until: float) -> None:
         """Have a lane wait for more tasks, unless it is full."""
@@ -247,57 +223,43 @@ class LaneQueue(BatchQueue[T]):
 
     def _note_change(self, lane: Lane[T], is_changed_in_front: bool) -> None:
         """Note that tasks of a lane have come or gone; one without tasks is forgotten."""
-        calls = max(-(-lane.count // self.batch_size), math.ceil(lane.cost / self._limit))
+        calls = self._calls_of(lane.count, lane.cost)
         self._calls += calls - lane.calls
         lane.calls = calls
         lane.held_until = -math.inf
-        if not lane.count:
-            lane.clear()
-            del self.lanes[lane.key]
-            self.changed.pop(lane, None)
-        else:
-            self.changed[lane] = None
-            if is_changed_in_front or not lane.is_due:
+        if lane.count:
+            self.changed[lane] = self.unnoted[lane] = None
+            if is_changed_in_front or lane not in self._due:
                 self._place(lane)
-        if len(self._due) + len(self._held) > 2 * len(self.lanes) + STALE * bool(self.lanes):
-            self._sweep()
+            return
+        lane.clear()
+        del self.lanes[lane.key]
+        for lanes in (self.changed, self.unnoted):
+            lanes.pop(lane, None)
+        self._due.discard(lane)
+        self._held.discard(lane)
 
     def _is_full(self, lane: Lane[T]) -> bool:
-        return lane.count >= self.batch_size or lane.cost >= self._limit
+        return self._fills_batch(lane.count, lane.cost)
 
     def _place(self, lane: Lane[T]) -> None:
-        """Enter a lane into the heap that it belongs to, in its place there."""
-        number = lane.entry = next(self._numbers)
+        """Put a lane among those that are due, or among those that wait for more tasks."""
         lane.rank = rank_of(lane.head())
         until = lane.oldest_at() + self.batch_timeout if self.batch_timeout else lane.held_until
-        lane.is_due = until == -math.inf or self._is_full(lane)
-        if lane.is_due:
-            heapq.heappush(self._due, (lane.rank, number, lane))
+        if until == -math.inf or self._is_full(lane):
+            self._held.discard(lane)
+            self._due.put(lane, lane.rank)
         else:
-            heapq.heappush(self._held, (until, number, lane))
+            self._due.discard(lane)
+            self._held.put(lane, until)
 
     def _next(self, now: float) -> Lane[T]:
         """Return the lane that goes next; one that still waits for more tasks if none is due."""
-        self._drop_stale()
-        while self._held and self._held[0][0] <= now:
-            *_, lane = heapq.heappop(self._held)
-            lane.is_due = True
-            heapq.heappush(self._due, (lane.rank, lane.entry, lane))
-            self._drop_stale()
-        return self._due[0][2] if self._due else self._held[0][2]
-
-    def _sweep(self) -> None:
-        """Drop all entries that are out of date, when there are many."""
-        self._due = [entry for entry in self._due if entry[1] == entry[2].entry]
-        self._held = [one for one in self._held if one[1] == one[2].entry]
-        heapq.heapify(self._due)
-        heapq.heapify(self._held)
-
-    def _drop_stale(self) -> None:
-        while self._due and self._due[0][1] != self._due[0][2].entry:
-            heapq.heappop(self._due)
-        while self._held and self._held[0][1] != self._held[0][2].entry:
-            heapq.heappop(self._held)
+        while self._held and self._held.least <= now:
+            lane = self._held.first
+            self._held.discard(lane)
+            self._due.put(lane, lane.rank)
+        return self._due.first if self._due else self._held.first
 
 
 def rank_of(item: Waiting) -> tuple[float, int]:

@@ -12,8 +12,8 @@ from ..workers.pool import Pool
 from .batch_delay import BatchDelay
 from .lane_delay import LaneDelay
 from .lane_queue import LaneQueue
+from .marked_queue import MarkedQueue
 from .meter import StepMeter
-from .queue import BatchQueue
 from .stage import Stage
 from .ticket import Ticket
 
@@ -25,19 +25,24 @@ class LaneStage(Stage):
     The most urgent task waits for room, and no other one passes it: cheap ones would keep an expensive one waiting.
     """
 
-    lanes: LaneQueue[Ticket]
-    _limit: float
-    _has_rounds: bool
+    queue: MarkedQueue[Ticket]
 
     def _make_queue(
         self, timeout: float, is_patient: bool, priorities: int
-    ) -> tuple[BatchQueue[Ticket], BatchDelay | None]:
+    ) -> tuple[MarkedQueue[Ticket], BatchDelay | None]:
+        size = self.pool.step.call_size
+        queue: LaneQueue[Ticket] = LaneQueue(size, timeout, priorities, self._most_cost)
+        return queue, LaneDelay(size, queue) if is_patient else None
+
+    @property
+    def _most_cost(self) -> float:
+        cost = self.pool.step.batch_cost
+        return math.inf if cost is None else cost.limit
+
+    @property
+    def _has_rounds(self) -> bool:
         step = self.pool.step
-        size = step.call_size
-        self._limit = math.inf if step.batch_cost is None else step.batch_cost.limit
-        self._has_rounds = step.continuous and step.batch_cost is not None
-        self.lanes = LaneQueue(size, timeout, priorities, self._limit)
-        return self.lanes, LaneDelay(size, self.lanes) if is_patient else None
+        return step.continuous and step.batch_cost is not None
 
     def idle_worker(self) -> WorkerHandle | None:
         """Return a ready worker without a task, also where a canary could have one more."""
@@ -46,14 +51,14 @@ class LaneStage(Stage):
 
     def has_room(self, worker: WorkerHandle, now: float) -> bool:
         """Tell whether the next task may join those that a worker has in hand; see `Stage.has_room`."""
-        return not self._has_rounds or self.can_join([self.lanes.head(now)], worker)
+        return not self._has_rounds or self.can_join([self.queue.head(now)], worker)
 
     def can_join(self, tickets: Sequence[Ticket], worker: WorkerHandle) -> bool:
         """Tell whether tasks, and those that a worker has in hand, cost no more than the limit together."""
         if not self._has_rounds or not worker.in_flight.calls:
             return True
         cost = sum(ticket.marks.cost for ticket in (*worker.in_flight.tickets(), *tickets))
-        return bool(cost <= self._limit)
+        return bool(cost <= self._most_cost)
 
     def free_worker(self, may_wait: bool, now: float) -> tuple[WorkerHandle | None, int]:
         """Choose the worker that should get the next batch; see `Stage.free_worker`."""
