@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -23,8 +24,9 @@ class FairShare:
     Attributes:
         tenant: Whose a task is: the name of a field, or a function of the task. A text, a number, `bytes`, or a tuple
             of them. An API key is as good as a name: it is in no log and no metric.
-        weight: Returns the weight of a tenant, of which it gets the value; default: all have the weight 1. A tenant
-            with the weight 2 gets twice as many tasks done as one with 1, while both have tasks that wait.
+        weight: Returns the weight of a tenant, of which it gets the value, from 0.001 to 1000; default: all have the
+            weight 1. A tenant with the weight 2 gets twice as many tasks done as one with 1, while both have tasks that
+            wait.
         queue_share: The share of ``queue_size`` that the tasks of one tenant may take up at each level of priority.
 
     Raises:
@@ -61,4 +63,5 @@ class FairShare:
         Args:
             queue_size: Tasks that may wait for a step, at each level.
         """
-        return max(1, int(self.queue_share * queue_size))
+        # Of 100 places 0.29 is 29, though the product of these floats is a little less.
+        return max(1, int(self.queue_share * queue_size * (1 + sys.float_info.epsilon)))

@@ -19,6 +19,9 @@ Key = str | Callable[[Any], Any]
 LONGEST_KEY = 64
 """Bytes of a canonical key; a longer one is replaced by its digest."""
 
+LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000
+"""Of a tenant. Beyond them a share is none, and sums of weights lose the small ones."""
+
 _PLAIN = frozenset({bool, bytes, float, int, str, type(None)})
 _HEAD = struct.Struct("<QdBBBB")
 _BRANCH = struct.Struct("<HH")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..exceptions import ConfigurationError, InvalidArgument, got
 from ..fair_share import FairShare
 from ..task import BaseTask
-from .marks import Marks, canonical
+from .marks import LEAST_WEIGHT, MOST_WEIGHT, Marks, canonical
 
 
 class Tenant(NamedTuple):
@@ -84,8 +84,10 @@ class TenantReader:
     def _checked(self, weight: Any) -> float:
         try:
             number = float(weight)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not 0.0 < number < math.inf:
-            raise ConfigurationError(f"weight of flow {self._flow} must return a number above 0, {got(weight)}")
+        if not LEAST_WEIGHT <= number <= MOST_WEIGHT:
+            raise ConfigurationError(
+                f"weight of flow {self._flow} must return a number from {LEAST_WEIGHT} to {MOST_WEIGHT}, {got(weight)}"
+            )
         return number

@@ -6,13 +6,14 @@ import heapq
 import itertools
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fastapi_aqueduct import FairShare
 from fastapi_aqueduct.engine.marks import Marks
 from fastapi_aqueduct.engine.scheduling.fair_queue import FairQueue
 from fastapi_aqueduct.engine.scheduling.queue import AGING, BatchQueue
@@ -80,6 +81,13 @@ class TestTurns:
     def test_weights_that_are_no_whole_multiples_are_shares_too(self) -> None:
         items = [Item("a", weight=0.5) for _ in range(300)] + [Item("b", weight=0.2) for _ in range(300)]
         assert Counter(item.tenant for item in drain(queue(*items))[:140]) == {"a": 100, "b": 40}
+
+    def test_a_quantum_of_many_tasks_is_not_sent_at_once(self) -> None:
+        """Tenants of equal weight send one task each, though the quantum of a small weight or a large cost is many."""
+        for other in (Item("c", weight=0.05), Item("c", cost=20)):
+            waiting = queue(*[Item(tenant) for tenant in "ab" * 30], other)
+            order = tenants(item for item in drain(waiting) if item.tenant != "c")
+            assert order == "ab" * 30
 
     def test_the_share_is_one_of_costs(self) -> None:
         items = [Item("large", cost=50) for _ in range(50)] + [Item("small", cost=5) for _ in range(500)]
@@ -184,6 +192,24 @@ class TestKeys:
         served = Counter(waiting.pop_batch(0.0)[0].tenant for _ in range(100))
         assert served == {"flood": 50, "other": 50}
 
+    def test_places_in_batches_of_its_key_count_for_a_tenant(self) -> None:
+        """One key gets a tenant full batches. The others go next until they have caught up, for eight turns at most."""
+        waiting: FairQueue[Item] = FairQueue(16, 0.0, 1, 10_000, is_keyed=True)
+        filled(waiting, [Item("same", key="x") for _ in range(5000)])
+        filled(waiting, [Item("other", key=str(number)) for number in range(500)])
+        batches = [waiting.pop_batch(0.0) for _ in range(200)]
+        owners = "".join(batch[0].tenant[0] for batch in batches)
+        assert "o" * (BURST + 2) not in owners and "ss" not in owners
+        served = Counter(item.tenant for batch in batches for item in batch)
+        assert served["other"] > served["same"] / 3
+
+    def test_weights_count_in_batches_of_one_key(self) -> None:
+        waiting: FairQueue[Item] = FairQueue(64, 0.0, 1, 10_000, is_keyed=True)
+        filled(waiting, [Item("a", weight=4.0, key="x") for _ in range(2000)])
+        filled(waiting, [Item("b", key="x") for _ in range(2000)])
+        served = Counter(item.tenant for _ in range(20) for item in waiting.pop_batch(0.0))
+        assert abs(served["a"] - 4 * served["b"]) <= 10
+
     def test_a_key_is_due_when_its_own_oldest_task_has_waited(self) -> None:
         waiting: FairQueue[Item] = FairQueue(2, 1.0, 1, 100, is_keyed=True)
         filled(waiting, [Item("a", arrived_at=0.0, key="x"), Item("b", arrived_at=0.5, key="y")])
@@ -200,6 +226,12 @@ class TestKeys:
             [[4, 4], [40], [1]],
             [[1, 4, 4], [40]],
         )
+
+
+@given(st.integers(1, 1000), st.integers(1, 10_000))
+@example(290, 100)
+def test_a_share_of_the_queue_is_rounded_down_and_not_by_what_floats_lose(thousandths: int, size: int) -> None:
+    assert FairShare("tenant", queue_share=thousandths / 1000).limit(size) == max(1, thousandths * size // 1000)
 
 
 @pytest.mark.parametrize("is_keyed", [False, True])
@@ -288,10 +320,22 @@ class Simulation:
         servers: Calls at the same time.
         rates: Tasks per second of each tenant. A call takes a second.
         seed: Of the random times.
+        weights: Those of the tenants.
+        costs: The seconds that a call with one task of each tenant takes.
     """
 
-    def __init__(self, waiting: FairQueue[Item], servers: int, rates: list[float], seed: int) -> None:
+    def __init__(
+        self,
+        waiting: FairQueue[Item],
+        servers: int,
+        rates: list[float],
+        seed: int,
+        weights: Sequence[float] = (),
+        costs: Sequence[int] = (),
+    ) -> None:
         self._waiting = waiting
+        self._weights = weights or [1.0] * len(rates)
+        self._costs = costs or [1] * len(rates)
         self._free = servers
         self._random = random.Random(seed)
         self._rates = rates
@@ -316,7 +360,8 @@ class Simulation:
             while self._free and self._waiting.count:
                 self._free -= 1
                 batch = self._waiting.pop_batch(now)
-                heapq.heappush(self._events, (now + 1.0, next(self._numbers), -1, batch))
+                done_at = now + max(item.cost for item in batch)
+                heapq.heappush(self._events, (done_at, next(self._numbers), -1, batch))
         return self
 
     def _expect(self, tenant: int, now: float) -> None:
@@ -325,7 +370,7 @@ class Simulation:
 
     def _arrive(self, tenant: int, now: float) -> None:
         if self._waiting.waiting_of(0, str(tenant).encode()) < self._waiting.limit:
-            self._waiting.push(Item(str(tenant), arrived_at=now))
+            self._waiting.push(Item(str(tenant), 0, now, self._weights[tenant], self._costs[tenant]))
         else:
             self.refused[tenant] += 1
 
@@ -337,7 +382,8 @@ class Simulation:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(
-    "count, servers, batch_size, load", [(4, 1, 1, 0.8), (5, 4, 1, 0.8), (10, 1, 8, 0.8), (10, 2, 8, 0.9)]
+    "count, servers, batch_size, load",
+    [(4, 1, 1, 0.8), (5, 4, 1, 0.8), (20, 1, 1, 0.8), (20, 4, 1, 0.8), (10, 1, 8, 0.8), (10, 2, 8, 0.9)],
 )
 def test_one_that_sends_ten_times_its_share_raises_the_p95_of_others_little(
     count: int, servers: int, batch_size: int, load: float, seed: int
@@ -345,12 +391,29 @@ def test_one_that_sends_ten_times_its_share_raises_the_p95_of_others_little(
     """Tenants that together use ``load`` of what the servers can do; then the first of them sends ten times as much."""
 
     def simulate(factor: float) -> Simulation:
-        share = load * servers * batch_size / count
+        places = servers * batch_size
+        share = load * places / count
         waiting: FairQueue[Item] = FairQueue(batch_size, 0.0, 1, 300)
-        return Simulation(waiting, servers, [factor * share, *[share] * (count - 1)], seed).run(5000 / batch_size)
+        return Simulation(waiting, servers, [factor * share, *[share] * (count - 1)], seed).run(5000 / places)
 
     before, flooded, others = simulate(1), simulate(10), range(1, count)
     assert flooded.p95(others) <= 1.3 * before.p95(others)
     assert flooded.refused.keys() == {0}
     assert flooded.p95([0]) > 10 * flooded.p95(others)
     assert not before.refused
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("weights, costs", [([1.0] * 8 + [0.1] * 2, [1] * 10), ([1.0] * 10, [1] * 9 + [10])])
+def test_it_does_so_where_some_have_small_weights_or_large_tasks(
+    weights: list[float], costs: list[int], seed: int
+) -> None:
+    """The quantum of a tenant is ten tasks then."""
+
+    def simulate(factor: float) -> Simulation:
+        rates = [0.8 * weight / sum(weights) / cost for weight, cost in zip(weights, costs, strict=True)]
+        rates[0] *= factor
+        return Simulation(FairQueue(1, 0.0, 1, 300), 1, rates, seed, weights, costs).run(5000)
+
+    others = range(1, 10)
+    assert simulate(10).p95(others) <= 1.3 * simulate(1).p95(others)

@@ -143,16 +143,20 @@ async def test_the_expected_time_is_that_of_the_tenant(tmp_path: Path) -> None:
 
 
 async def test_what_can_be_no_tenant_and_no_weight_fails_the_task() -> None:
-    weights: dict[str, Any] = {"a": 1.0, "zero": 0, "text": "x"}
+    weights: dict[str, Any] = {
+        **{"a": 1.0, "zero": 0, "text": "x"},
+        **{"infinite": float("inf"), "none": float("nan"), "huge": 1e308, "beyond floats": 10**400},
+    }
     async with running(gated(fair=FairShare("tenant", weight=lambda tenant: weights[tenant]))) as flow:
         with pytest.raises(ConfigurationError, match="the field 'tenant', which this Job does not have"):
             await flow.process(Job())
         with pytest.raises(ConfigurationError, match="tenant of flow flow: a key must be"):
             await flow.process(Job(tenant={"a": 1}))
-        with pytest.raises(ConfigurationError, match="weight of flow flow must return a number above 0, got 0"):
+        with pytest.raises(ConfigurationError, match="weight of flow flow must return a number .* to 1000, got 0"):
             await flow.process(Job(tenant="zero"))
-        with pytest.raises(ConfigurationError, match="weight of flow flow must return"):
-            await flow.process(Job(tenant="text"))
+        for name in weights.keys() - {"a", "zero"}:
+            with pytest.raises(ConfigurationError, match="weight of flow flow must return"):
+                await flow.process(Job(tenant=name))
         with pytest.raises(KeyError):
             await flow.process(Job(tenant="unknown"))
         await flow.process(Job(tenant="a"))

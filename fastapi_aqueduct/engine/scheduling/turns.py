@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from typing import Generic, Protocol, TypeVar
 
 from ..marks import Marks
+from .ranking import Ranking
 
 BURST = 8
 """Turns that a tenant may save up, so that one which sends less than its share does not wait for each of its tasks."""
@@ -16,11 +17,13 @@ class Owned(Protocol):
 
     Attributes:
         arrived_at: When it arrived.
-        marks: Its tenant, the weight of that one, its batch key, and what it costs; 0 counts as 1.
     """
 
     arrived_at: float
-    marks: Marks
+
+    @property
+    def marks(self) -> Marks:
+        """Its tenant, the weight of that one, its batch key, and what it costs; 0 counts as 1."""
 
 
 T = TypeVar("T", bound=Owned)
@@ -33,7 +36,8 @@ class Tenant(Generic[T]):
         name: Its canonical name.
         weight: The share that it gets, in proportion to the weights of others.
         credit: The cost of the tasks that it may send before its next turn; below 0 if it was served without a turn.
-        turn: The number of its turn.
+        turn: The number of the last round of which it has its quantum: less than that of the present round if it has
+            missed some, and more if it has taken some in advance.
         since: When it was served last; when its first task arrived if it was not.
         tasks: Its tasks in their order.
         by_key: The same by batch key, where keys matter.
@@ -41,10 +45,10 @@ class Tenant(Generic[T]):
 
     __slots__ = ("by_key", "credit", "name", "since", "tasks", "turn", "weight")
 
-    def __init__(self, name: bytes, weight: float, credit: float, turn: int) -> None:
+    def __init__(self, name: bytes, turn: int) -> None:
         self.name = name
-        self.weight = weight
-        self.credit = credit
+        self.weight = 1.0
+        self.credit = 0.0
         self.turn = turn
         self.since = 0.0
         self.tasks: OrderedDict[T, None] = OrderedDict()
@@ -55,16 +59,71 @@ class Tenant(Generic[T]):
         return next(iter(self.tasks if key is None else self.by_key[key]))
 
 
+class Round:
+    """The tenants that have tasks, in two parts: those that may still send some in this round, and those that wait.
+
+    Attributes:
+        number: That of the present round.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        # Each with the number of the last round of which it has taken the quantum in advance.
+        self._now: OrderedDict[bytes, int] = OrderedDict()
+        self._later: OrderedDict[bytes, int] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        """Tell whether there is a tenant."""
+        return bool(self._now or self._later)
+
+    def first(self) -> bytes:
+        """Return the tenant that is next; a new round begins when all wait for it. There must be one."""
+        if not self._now:
+            self._now, self._later = self._later, self._now
+            self.number += 1
+        return next(iter(self._now))
+
+    def add(self, name: bytes, in_front: bool = False) -> None:
+        """Have a tenant send tasks in the present round, after the others or before them."""
+        self.discard(name)
+        self._now[name] = self.number
+        if in_front:
+            self._now.move_to_end(name, last=False)
+
+    def go_on(self, name: bytes) -> None:
+        """Put a tenant that has sent a task behind the others of the round."""
+        if name in self._now:
+            self._now.move_to_end(name)
+
+    def postpone(self, name: bytes) -> None:
+        """Have a tenant wait for the next round."""
+        self._later[name] = self._now.pop(name)
+
+    def take_in_advance(self, name: bytes) -> bool:
+        """Tell whether a tenant may take a quantum in advance: once in each round, and not in that in which it came."""
+        may_take = self._now[name] < self.number
+        self._now[name] = self.number
+        return may_take
+
+    def discard(self, name: bytes) -> None:
+        """Remove a tenant, if it is there."""
+        self._now.pop(name, None)
+        self._later.pop(name, None)
+
+
 class Turns(Generic[T]):
     """The tasks of one level of priority, each behind those of its tenant. Tenants take turns: deficit round robin.
 
-    M. Shreedhar and G. Varghese, "Efficient Fair Queueing using Deficit Round Robin", SIGCOMM 1995. In each turn a
+    M. Shreedhar and G. Varghese, "Efficient Fair Queueing using Deficit Round Robin", SIGCOMM 1995. In each round a
     tenant gets a quantum of credit, in proportion to its weight, and sends tasks as long as its credit covers their
     costs; the rest is kept for its next turn. The quantum of the least weight is the cost of the largest task, so that
-    each turn sends a task, and the next one is found in constant time (with few different weights).
+    each turn sends a task, and the next one is found in constant time.
 
-    A tenant without tasks misses its turns, and has the credit of `BURST` of them at most when it comes back. It is
-    forgotten after `BURST` turns: one that is not known has missed all turns since the queue was empty.
+    Unlike there, the tenants of a round send one task each, again and again, until their credit is used up. Otherwise
+    all would wait while one with a large weight or small tasks uses up its quantum.
+
+    A tenant without tasks misses its turns, and takes `BURST` of them at most when it comes back. It is forgotten after
+    as many: one that is not known has missed all turns since the queue was empty.
 
     Args:
         is_keyed: Whether tasks of one batch key can be asked for.
@@ -79,13 +138,14 @@ class Turns(Generic[T]):
         self._tenants: dict[bytes, Tenant[T]] = {}
         self._absent: OrderedDict[bytes, Tenant[T]] = OrderedDict()  # those without tasks, as they have left
         self._starving: OrderedDict[bytes, Tenant[T]] = OrderedDict()  # those with tasks, as they were served
-        # The order of the turns, with the number of the turn for which each is there: it may have had it elsewhere.
-        self._order: OrderedDict[bytes, int] = OrderedDict()
-        self._orders: dict[bytes, OrderedDict[bytes, int]] = {}
+        self._round = Round()
+        # Of the tenants that have tasks of a key. The turns that one takes there in advance, for places in batches that
+        # others have begun, it misses in the round above; `BURST` of them at most.
+        self._rounds: dict[bytes, Round] = {}
         self._weights: Counter[float] = Counter()
+        self._lightest: Ranking[float, float] = Ranking()
         self._total_weight = 0.0
         self._largest = 1
-        self._turn = 0
         self._latest = 0.0
 
     @property
@@ -127,24 +187,22 @@ class Turns(Generic[T]):
 
     def has(self, key: bytes | None) -> bool:
         """Tell whether a task waits; with a batch key, whether one waits that has it."""
-        return self.count > 0 if key is None else key in self._orders
+        return self.count > 0 if key is None else key in self._rounds
 
     def push(self, task: T) -> None:
         """Add a task behind those of its tenant."""
         self._add(task)
 
     def push_front(self, task: T) -> None:
-        """Put a task back in front of those of its tenant, which gets back what it has paid for it."""
+        """Put a task back in front of all others. Its tenant gets back what it has paid for it."""
         tenant = self._add(task)
         tenant.tasks.move_to_end(task, last=False)
         tenant.credit += _cost(task)
-        orders = [self._order]
+        self._round.add(tenant.name, in_front=True)
         if self._is_keyed:
             key = task.marks.batch_key
             tenant.by_key[key].move_to_end(task, last=False)
-            orders.append(self._orders[key])
-        for order in orders:
-            order.move_to_end(tenant.name, last=False)
+            self._rounds[key].add(tenant.name, in_front=True)
 
     def remove(self, task: T) -> bool:
         """Remove a task; return whether it was there."""
@@ -160,19 +218,20 @@ class Turns(Generic[T]):
         Args:
             key: The batch key; None: the next task decides.
         """
-        order = self._order if key is None else self._orders[key]
+        current = self._round if key is None else self._rounds[key]
         while True:
-            name, turn = next(iter(order.items()))
+            name = current.first()
             tenant = self._tenants[name]
-            if tenant.turn == turn:
-                head = tenant.head(key)
-                if tenant.credit >= _cost(head):
-                    return head
-                tenant.credit += self._quantum(tenant.weight)
-                tenant.turn += 1
-                self._turn = max(self._turn, tenant.turn)
-            order[name] = tenant.turn
-            order.move_to_end(name)
+            head = tenant.head(key)
+            cost = _cost(head)
+            while tenant.credit < cost and tenant.turn < self._round.number:
+                self._take_turn(tenant)
+            if key is not None and tenant.credit < cost and current.take_in_advance(name):
+                self._take_turn(tenant)
+                tenant.turn = min(tenant.turn, self._round.number + BURST)
+            if tenant.credit >= cost:
+                return head
+            current.postpone(name)
 
     def peek_starving(self) -> T:
         """Return the next task of the tenant that was not served for longest. There must be a task."""
@@ -189,6 +248,9 @@ class Turns(Generic[T]):
         tenant.credit -= _cost(task)
         tenant.since = self._latest = max(self._latest, now)
         self._starving.move_to_end(tenant.name)
+        self._round.go_on(tenant.name)
+        if self._is_keyed:
+            self._rounds[task.marks.batch_key].go_on(tenant.name)
         self._take(tenant, task)
 
     def _add(self, task: T) -> Tenant[T]:
@@ -208,27 +270,22 @@ class Turns(Generic[T]):
             tasks = tenant.by_key.get(key)
             if tasks is None:
                 tasks = tenant.by_key[key] = OrderedDict()
-                self._orders.setdefault(key, OrderedDict())[name] = tenant.turn
+                self._rounds.setdefault(key, Round()).add(name)
             tasks[task] = None
         return tenant
 
     def _enter(self, task: T) -> Tenant[T]:
-        """Return a tenant that has its first task; its turn is the last one."""
+        """Return a tenant that has its first task, in the present round."""
         name, weight = task.marks.tenant, task.marks.weight
         self._note_weight(weight, 1)
-        quantum = self._quantum(weight)
-        tenant = self._absent.pop(name, None)
-        if tenant is None:
-            tenant = Tenant(name, weight, quantum * min(BURST, 1 + self._turn), self._turn)
-        else:
-            missed = self._turn - tenant.turn
-            tenant.credit = max(tenant.credit, min(tenant.credit + missed * quantum, BURST * quantum))
-            tenant.turn += missed
-            tenant.weight = weight
+        earliest = max(-1, self._round.number - BURST)
+        tenant = self._absent.pop(name, None) or Tenant(name, earliest)
+        tenant.turn = max(tenant.turn, earliest)
+        tenant.weight = weight
         # So that tenants that have come later do not count as older.
         tenant.since = self._latest = max(self._latest, task.arrived_at)
         self._tenants[name] = self._starving[name] = tenant
-        self._order[name] = tenant.turn
+        self._round.add(name)
         return tenant
 
     def _take(self, tenant: Tenant[T], task: T) -> None:
@@ -236,25 +293,27 @@ class Turns(Generic[T]):
         self.count -= 1
         if self._is_keyed:
             key = task.marks.batch_key
-            tasks = tenant.by_key[key]
+            tasks, current = tenant.by_key[key], self._rounds[key]
             del tasks[task]
             if not tasks:
-                del tenant.by_key[key], self._orders[key][tenant.name]
-                if not self._orders[key]:
-                    del self._orders[key]
+                del tenant.by_key[key]
+                current.discard(tenant.name)
+                if not current:
+                    del self._rounds[key]
         if not tenant.tasks:
             self._leave(tenant)
 
     def _leave(self, tenant: Tenant[T]) -> None:
         """Note that a tenant has no task any more; forget those for which that makes no difference."""
         name = tenant.name
-        del self._tenants[name], self._starving[name], self._order[name]
+        del self._tenants[name], self._starving[name]
+        self._round.discard(name)
         self._note_weight(tenant.weight, -1)
         self._absent[name] = tenant
         if not self.count:
             self._absent.clear()
-            self._largest, self._turn, self._total_weight = 1, 0, 0.0
-        while self._absent and self._turn - next(iter(self._absent.values())).turn >= BURST:
+            self._largest, self._round.number, self._total_weight = 1, 0, 0.0
+        while self._absent and self._round.number - next(iter(self._absent.values())).turn >= BURST:
             self._absent.popitem(last=False)
 
     def _note_weight(self, weight: float, tenants: int) -> None:
@@ -262,9 +321,13 @@ class Turns(Generic[T]):
         self._total_weight += tenants * weight
         if not self._weights[weight]:
             del self._weights[weight]
+            self._lightest.discard(weight)
+        elif weight not in self._lightest:
+            self._lightest.put(weight, weight)
 
-    def _quantum(self, weight: float) -> float:
-        return self._largest * (weight / min(self._weights))
+    def _take_turn(self, tenant: Tenant[T]) -> None:
+        tenant.credit += self._largest * (tenant.weight / self._lightest.least)
+        tenant.turn += 1
 
 
 def _cost(task: Owned) -> int:

@@ -6,14 +6,13 @@ uses no sockets.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from ...exceptions import AqueductError
-from ..marks import Marks
+from ..marks import LEAST_WEIGHT, MOST_WEIGHT, Marks
 from ..memory.layout import Ref
 from .codec import Encoded, new_tuple
 
@@ -250,7 +249,7 @@ def unpack_marks(data: bytes) -> Marks:
         marks = Marks.unpack(data)
     except struct.error as exc:
         raise ProtocolError(f"malformed marks of a task: {exc}") from exc
-    if not 0 < marks.weight < math.inf:
+    if not LEAST_WEIGHT <= marks.weight <= MOST_WEIGHT:
         raise ProtocolError(f"no tenant has the weight {marks.weight}")
     return marks
 
