@@ -153,7 +153,20 @@ class Route:
         Args:
             following: From `next`, perhaps of another process.
         """
-        return self.leads(START, following) or self.split(self.after(START), following) is not None
+        return following != FINISHED and self.may_go(START, following)
+
+    def may_go(self, step: int, following: int) -> bool:
+        """Tell whether a task may go on so.
+
+        Args:
+            step: Index of the step that it has visited last; `START` when there is none.
+            following: From `next`, of another process.
+        """
+        return (
+            following == FINISHED
+            or self.leads(step, following)
+            or self.split(self.after(step), following) is not None
+        )
 
     def sends_patches(self, step: int) -> bool:
         """Tell whether the workers of a step answer with patches: the step is in a group."""

@@ -57,7 +57,8 @@ class SpanMaker:
         if not context:  # no SDK is set up; asking for the current span would take three times as long
             return None
         if trace.get_current_span(context).is_recording():
-            return RecordedSpans(self, context)
+            # One difference of the clocks for all spans of a task, so that none ends before it begins.
+            return RecordedSpans(self, context, time.time_ns() - time.monotonic_ns())
         trace_context = pack_context(context)
         return PassedContext(trace_context) if trace_context else None
 
@@ -107,15 +108,15 @@ class RecordedSpans:
     Args:
         maker: Makes them.
         context: The trace context with their parent.
+        epoch: Nanoseconds since 1970 at the beginning of ``time.monotonic``.
     """
 
     is_recorded = True
 
-    def __init__(self, maker: SpanMaker, context: Context) -> None:
+    def __init__(self, maker: SpanMaker, context: Context, epoch: int) -> None:
         self._maker = maker
         self._context = context
-        # One difference of the clocks for all spans of a task, so that none ends before it begins.
-        self._epoch = time.time_ns() - time.monotonic_ns()
+        self._epoch = epoch
         self._span: Span | None = None  # of the step
         self._answered_at: int | None = None
         self._lost_at: int | None = None
@@ -167,7 +168,7 @@ class RecordedSpans:
         """Return the spans of a branch; that of the step before the group ends."""
         self._end_step()
         if name not in self._branches:
-            self._branches[name] = RecordedSpans(self._maker, self._context)
+            self._branches[name] = RecordedSpans(self._maker, self._context, self._epoch)
         return self._branches[name]
 
     def note_item(self) -> None:
@@ -178,7 +179,7 @@ class RecordedSpans:
 
     def end(self, step: str, waiting_since: float | None, outcome: str, error: BaseException | None) -> None:
         """End the spans that are open."""
-        if error is None:
+        if outcome == "completed":
             for branch in self._branches.values():
                 branch.end(step, None, outcome, None)
         self._end_branches()

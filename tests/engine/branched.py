@@ -59,16 +59,19 @@ class Act(BaseTaskHandler):
 
     Args:
         name: Name of the step.
+        version: Its version.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, version: int = 1) -> None:
         self.name = name
+        self.version = version
 
     def handle(self, *tasks: Any) -> None:
         for task in tasks:
             # What branches before the group do not see of each other, and those behind it see.
             setattr(task, f"seen_by_{self.name}", sorted(name for name in NAMES if hasattr(task, f"by_{name}")))
             setattr(task, f"by_{self.name}", self.name.encode() * task.size)
+            setattr(task, f"version_of_{self.name}", self.version)
             act = task.acts.get(self.name)
             if act is not None:
                 ACTS[act](task, self.name)
@@ -143,6 +146,10 @@ def note_run(task: Any, name: str) -> None:
     note(task.path / "runs", name)
 
 
+def note_order(task: Any, name: str) -> None:
+    note(task.path.parent / "order", task.path.name)
+
+
 def emit(task: Any, name: str) -> None:
     for number in range(3):
         task.emit((name, number))
@@ -157,7 +164,7 @@ ACTS = {
     function.__name__: function
     for function in (
         *(raise_error, fail, set_same, delete_data, append, replace_array, unpicklable, enter_gate, die, die_once),
-        *(note_run, emit, emit_large, hold, raise_while_held),
+        *(note_run, note_order, emit, emit_large, hold, raise_while_held),
     )
 }
 ACTS["condition raises"] = lambda task, name: None

@@ -8,6 +8,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from fastapi_aqueduct.engine.scheduling.caller import Caller
 from fastapi_aqueduct.engine.scheduling.dispatcher import Dispatcher
 from fastapi_aqueduct.engine.scheduling.entry import QueueEntry
 from fastapi_aqueduct.engine.scheduling.stream import FlowStream
+from fastapi_aqueduct.engine.shape import Shape
 from fastapi_aqueduct.engine.statistics import WorkerState
 from fastapi_aqueduct.engine.wire.channel import make_pair
 from fastapi_aqueduct.engine.wire.codec import Encoded
@@ -51,16 +53,17 @@ class Peer:
 
     Args:
         *steps: Its steps, each with one worker.
+        shape: Which of them run side by side; empty: none.
     """
 
-    def __init__(self, *steps: FlowStep) -> None:
+    def __init__(self, *steps: FlowStep, shape: Shape = ()) -> None:
         self._layout = Layout(1 + len(steps), 1 << 20)
         self._memory_fd = create_memory("test", self._layout.size)
         self._mapping = Mapping(self._memory_fd, self._layout.size)
         self._memory = FlowMemory(self._mapping, self._layout)
         self._specs = SpecMaker("test", [(f"step{index}", step) for index, step in enumerate(steps)]).make_all()
         self._pools = [Pool(spec, [1 + spec.index]) for spec in self._specs]
-        self.dispatcher = Dispatcher("test", self._pools, self._memory, 100, 1)
+        self.dispatcher = Dispatcher("test", self._pools, self._memory, 100, 1, shape=shape)
         self._caller = Caller(self.dispatcher, self._memory, QueueEntry(self.dispatcher, 100, self._memory.refusals))
         self._channels: dict[int, WorkerChannel] = {}
         for pool in self._pools:
@@ -242,6 +245,70 @@ async def test_an_answer_that_makes_no_sense_is_refused_and_its_worker_s_death_d
         ends = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), DEADLINE)
         assert isinstance(ends[1], WorkerDied)
         assert peer.dispatcher.in_flight == 0
+
+
+def patch(task: Envelope, step: int = FINISHED) -> Envelope:
+    """Answer to a task with a patch of a field that has the name of its step."""
+    name = f"by_step{task.step}"
+    body = len(name).to_bytes(4, "little") + name.encode() + pickle.dumps({name: True}, 5)
+    return Envelope(task.id, 0.0, step, Status.PATCH, Encoded(b"", body, ()))
+
+
+async def try_again(peer: Peer, task: Envelope, answer: Envelope, step: int = 0) -> None:
+    """Lose the worker of a step whose answer was refused; its task is tried again as it came, and gets an answer."""
+    peer.note_call(task.id, step)
+    peer.lose(step)
+    peer.add_worker(step)
+    await asyncio.sleep(0)
+    (again,) = peer.receive(step)
+    assert [(one.id, one.content) for one in again.envelopes] == [(task.id, task.content)]
+    peer.answer(again.number, [answer], step)
+
+
+async def test_a_task_is_tried_again_whose_worker_has_sent_marks_that_make_no_sense() -> None:
+    with contextlib.closing(Peer(FlowStep(Each(print)), FlowStep(Each(print), batch_key="number"))) as peer:
+        calls = await peer.submit(1)
+        (batch,) = peer.receive()
+        (task,) = batch.envelopes
+        with pytest.raises(ProtocolError, match="malformed marks"):
+            peer.answer(batch.number, [task._replace(step=1, status=0, marks=b"x")])
+        await try_again(peer, task, finished(task))
+        await asyncio.wait_for(asyncio.gather(*calls), DEADLINE)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 55, ~0b11, ~0b1000])
+async def test_a_branch_whose_worker_says_that_it_goes_elsewhere_is_tried_again_as_it_came(step: int) -> None:
+    steps = [FlowStep(Each(print)) for _ in range(4)]
+    with contextlib.closing(Peer(*steps, shape=("step0", (("step1",), ("step2",)), "step3"))) as peer:
+        calls = await peer.submit(1)
+        (batch,) = peer.receive()
+        peer.answer(batch.number, [batch.envelopes[0]._replace(step=~0b110, status=0)])
+        (one,), (other,) = peer.receive(1), peer.receive(2)
+        with pytest.raises(ProtocolError, match=f"cannot go from step 1 to step {step}"):
+            peer.answer(one.number, [patch(one.envelopes[0], step)], 1)
+        peer.answer(other.number, [patch(other.envelopes[0])], 2)
+        await try_again(peer, one.envelopes[0], patch(one.envelopes[0]), 1)
+        (last,) = peer.receive(3)
+        peer.answer(last.number, map(finished, last.envelopes), 3)
+        await asyncio.wait_for(asyncio.gather(*calls), DEADLINE)
+        assert not peer.held_blocks()
+
+
+@pytest.mark.parametrize("answer", [{"step": 0}, {"step": 55}, {"status": Status.PASSED}])
+async def test_a_shared_run_whose_worker_s_answer_makes_no_sense_is_tried_again_for_all(answer: Any) -> None:
+    with contextlib.closing(Peer(FlowStep(Each(print), coalesce_key=bool), FlowStep(Each(print)))) as peer:
+        calls = await peer.submit(3)
+        (batch,) = peer.receive()
+        (task,) = batch.envelopes
+        with pytest.raises(ProtocolError, match="cannot go from step 0 to step|step0 passes on a task"):
+            peer.answer(batch.number, [patch(task)._replace(**answer)])
+        await try_again(peer, task, patch(task))
+        for _ in range(2):  # the worker of the run knows only of the first task that it visits no further step
+            await asyncio.sleep(0)
+            (batch,) = peer.receive(1)
+            peer.answer(batch.number, map(finished, batch.envelopes), 1)
+        await asyncio.wait_for(asyncio.gather(*calls), DEADLINE)
+        assert not peer.held_blocks()
 
 
 async def test_what_is_left_of_a_batch_is_tried_again_when_its_worker_dies() -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from fastapi_aqueduct import (
     ConfigurationError,
+    Cost,
     FieldConflict,
     Flow,
-    FlowStep,
     TaskNotPicklable,
     TaskTimeout,
     WorkerDied,
@@ -208,6 +208,8 @@ async def test_a_timeout_tells_where_each_branch_was(service: Service) -> None:
     error = await calling
     assert isinstance(error, TaskTimeout)
     assert re.search(r"it was in the hands of step left .*, and in the hands of step up ", str(error))
+    found = {name: service.flow.steps[name].statistics().incidents for name in NAMES}
+    assert {name for name, incidents in found.items() if incidents} == {"left", "up"}  # as the status page shows
     for gate in gates:
         gate.open()
     del error, calling, task
@@ -234,7 +236,7 @@ async def test_branches_that_wait_are_withdrawn_with_the_task(service: Service) 
 async def test_the_branch_of_a_dead_worker_is_tried_again_alone(tmp_path: Path, subtests: pytest.Subtests) -> None:
     async with running(branched(timing=PROMPT)) as flow:
         service = Service(flow, tmp_path)
-        for size, name in zip((*SIZES, *SIZES), ("left", "right", "up", "far"), strict=True):
+        for size, name in zip((*SIZES, *SIZES, SIZES[1]), ("left", "right", "up", "far", "last"), strict=True):
             with subtests.test(size=size, name=name):
                 other = "left" if name != "left" else "right"
                 task = service.plan(size, **{name: "die_once", other: "note_run"})
@@ -313,13 +315,24 @@ def test_a_group_that_cannot_work_is_refused(parts: Any, message: str) -> None:
         Flow(*parts)
 
 
-@pytest.mark.parametrize("place", ["behind", "inside"])
-def test_what_is_evaluated_with_the_task_cannot_stand_directly_behind_a_group(place: str) -> None:
-    keyed = FlowStep(step("keyed").handler, batch_key="size", name="keyed")
-    group = [step("a"), step("b")]
-    parts: dict[str, list[Any]] = {"behind": [group, keyed], "inside": [group, [keyed, step("c")]]}
-    with pytest.raises(ConfigurationError, match="keyed comes directly behind a group.*so it cannot have batch_key"):
-        Flow(*parts[place])
+@pytest.mark.parametrize(
+    "options", [{"batch_key": "size"}, {"batch_cost": Cost("size", limit=9)}, {"coalesce_key": "size"}], ids=str
+)
+def test_what_is_evaluated_with_the_task_cannot_stand_directly_behind_a_group(options: dict[str, Any]) -> None:
+    (option,) = options
+    keyed, group = step("keyed", **options), [step("a"), step("b")]
+    message = f"keyed comes directly behind a group.*so it cannot have {option}: .*; put a step between them, or leave"
+    refused: list[list[Any]] = [
+        [group, keyed],
+        [group, [keyed, step("c")]],
+        [group, [(keyed, step("c")), step("d")]],
+        [step("c"), [(group, keyed), step("d")]],
+        [[(step("c"), group), step("d")], keyed],
+    ]
+    for parts in refused:
+        with pytest.raises(ConfigurationError, match=message):
+            Flow(*parts)
     Flow(keyed, group)
-    Flow(group, step("c"), FlowStep(step("d").handler, batch_key="size", name="d"))
-    Flow(step("c"), [keyed, step("b")])
+    Flow(group, step("c"), keyed)
+    Flow(step("c"), [keyed, (step("e"), group)])
+    Flow(step("c"), [(group, step("e"), keyed), step("d")])

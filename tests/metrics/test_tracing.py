@@ -6,7 +6,8 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -29,7 +30,7 @@ from fastapi_aqueduct.testing import client
 from ..handlers import Each, Gate, Job, act_at_once
 from ..shared.pipeline import sharing
 from ..support import DEADLINE, engine_of, eventually, outcome, pids, running, script_environment
-from .traced import Clip, Coroutine, Form, Generator, Load, Plain, Rounds, set_up_sdk
+from .traced import Branch, Clip, Coroutine, Form, Generator, Load, Plain, Rounds, set_up_sdk
 
 
 class SpanFacts(NamedTuple):
@@ -116,7 +117,7 @@ class Traces:
         return {span.name: names[span.parent] for span in spans if span.parent}
 
 
-def make_traces(path: Path, *steps: FlowStep, **options: Any) -> Traces:
+def make_traces(path: Path, *steps: Any, **options: Any) -> Traces:
     """Make a flow that is not running yet, of some steps."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(ParentBased(ALWAYS_ON))
@@ -439,6 +440,152 @@ async def test_tasks_that_share_a_run_link_to_the_one_that_has_begun_it(traces: 
     assert facts(led)["task_id"] != facts(followed)["task_id"]
     assert (followed.start_time or 0) > (led.start_time or 0)
     assert [facts(span).get("outcome") for span in traces.find("queue plain")] == [None, "timed_out", None]
+
+
+# In a group
+
+
+@dataclass
+class Branched:
+    """A running flow with a group, ``first, [left, (right, [up, down], far)], last``, whose spans are collected.
+
+    Attributes:
+        traces: The flow and the spans.
+        path: A directory of the test.
+        count: How many tasks were made.
+    """
+
+    traces: Traces
+    path: Path
+    count: int = 0
+
+    def job(self, setting: str = "", waiting: str = "", failing: str = "", **fields: Any) -> Job:
+        """Make a task; each argument has the names of the steps that do that with it."""
+        self.count += 1
+        gates = {name: Gate(self.path, f"{name}{self.count}") for name in waiting.split()}
+        return Job(gates=gates, setting=setting.split(), failing=failing.split(), **fields)
+
+    def begin(self, job: Job) -> asyncio.Task[object]:
+        """Begin to process a task in a request of its own."""
+
+        async def process() -> object:
+            with self.traces.request():
+                return await outcome(self.traces.flow.process(job, DEADLINE))
+
+        return asyncio.create_task(process())
+
+    def has_left(self, name: str) -> bool:
+        """Tell whether no task waits for a step or is in its hands."""
+        statistics = self.traces.flow.statistics().steps[NAMES.index(name)]
+        return not statistics.queued and not statistics.workers[0].in_flight
+
+    def outcomes(self) -> dict[str, tuple[str, str | None]]:
+        """Return the outcome and the type of the error of the spans that have one, by their names."""
+        found = [(span.name, facts(span)) for span in self.traces.exporter.get_finished_spans()]
+        return {name: (fact["outcome"], fact.get("error.type")) for name, fact in found if "outcome" in fact}
+
+
+NAMES = ("first", "left", "right", "up", "down", "far", "last")
+
+
+@asynccontextmanager
+async def branched(path: Path, *shared: str) -> AsyncIterator[Branched]:
+    """Run the flow; tasks share runs of some of its steps."""
+    first, left, right, up, down, far, last = (
+        FlowStep(Branch(name), name=name, coalesce_key="key" if name in shared else None) for name in NAMES
+    )
+    traces = make_traces(path / "spans", first, [left, (right, [up, down], far)], last, mp_start_method="forkserver")
+    async with running(traces.flow):
+        yield Branched(traces, path)
+
+
+async def entered(gates: dict[str, Gate]) -> None:
+    """Wait until handlers wait at all gates."""
+    await eventually(lambda: all(gate.is_entered() for gate in gates.values()))
+
+
+async def test_spans_of_branches_side_by_side(tmp_path: Path) -> None:
+    """They are siblings; those of one branch come one after the other."""
+    async with branched(tmp_path) as service:
+        traces = service.traces
+        await service.begin(service.job())
+        tree = traces.tree()
+        for name in NAMES:
+            assert tree.pop(f"queue {name}") == tree.pop(f"step {name}") == "request"
+            assert tree.pop(f"work {name}") == f"step {name}"
+        assert not tree
+        for way in (("first", "left", "last"), ("first", "right", "up", "far", "last"), ("right", "down", "far")):
+            spans = [traces.one(f"{kind} {name}") for name in way for kind in ("queue", "step")]
+            times = [time for span in spans for time in (span.start_time or 0, span.end_time or 0)]
+            assert times == sorted(times)
+        assert len({facts(traces.one(f"step {name}"))["task_id"] for name in NAMES}) == 1
+        assert service.outcomes() == {"step last": ("completed", None)}
+
+
+async def test_the_span_of_each_branch_tells_how_it_has_ended(tmp_path: Path) -> None:
+    async with branched(tmp_path) as service:
+        traces = service.traces
+        job = service.job(setting="left far", waiting="far")
+        gates = job.gates
+        call = service.begin(job)
+        await entered(gates)
+        await eventually(lambda: service.has_left("left"))
+        gates["far"].open()
+        await call
+        assert service.outcomes() == {"step far": ("failed", "fastapi_aqueduct.exceptions.FieldConflict")}
+
+        traces.exporter.clear()
+        job = service.job(waiting="left up", failing="up")
+        held = job.gates
+        call = service.begin(job)
+        await entered(held)
+        held["up"].open()
+        await call
+        assert service.outcomes() == {"step left": ("cancelled", None), "step up": ("failed", "ValueError")}
+        assert traces.one("step up").status.status_code is StatusCode.ERROR
+
+        traces.exporter.clear()  # the worker of the step left is at the gate of that task still
+        job = service.job(waiting="down")
+        gates = job.gates
+        call = service.begin(job)
+        await entered(gates)
+        await eventually(lambda: service.has_left("up"))
+        call.cancel()
+        await asyncio.wait([call])
+        assert service.outcomes() == {"queue left": ("cancelled", None), "step down": ("cancelled", None)}
+        gates["down"].open()
+        held["left"].open()
+
+
+async def test_spans_of_runs_that_branches_share(tmp_path: Path) -> None:
+    """They are those of the branches; what a worker makes is below the one of the task that has begun the run."""
+    shared = ("left", "up", "down")
+    async with branched(tmp_path, *shared) as service:
+        traces, statistics = service.traces, service.traces.flow.statistics
+        job = service.job(waiting="left up down", key="k")
+        gates = job.gates
+        calls = [service.begin(job)]
+        await entered(gates)
+        for followers in ([1, 1, 1], [2, 2, 2]):
+            calls.append(service.begin(service.job(key="k")))
+            await eventually(lambda: [statistics().steps[at].coalesced for at in (1, 3, 4)] == followers)  # noqa: B023
+        calls[2].cancel()
+        await asyncio.wait(calls[2:])
+        assert service.outcomes() == dict.fromkeys([f"queue {name}" for name in shared], ("cancelled", None))
+        for gate in gates.values():
+            gate.open()
+        await asyncio.gather(*calls[:2])
+        spans = {span.id: span for span in traces.everywhere()}
+        for name in shared:
+            led, followed = sorted(traces.find(f"step {name}"), key=lambda span: span.start_time or 0)
+            assert led.context is not None and not led.links
+            assert [link.context for link in followed.links] == [led.context]
+            (work,) = [span for span in spans.values() if span.name == f"work {name}"]
+            assert work.parent == f"0x{format_span_id(led.context.span_id)}"
+            parents = [span.parent for span in (led, followed) if span.parent is not None]
+            assert [spans[f"0x{format_span_id(parent.span_id)}"].name for parent in parents] == ["request"] * 2
+            assert parents[0].trace_id != parents[1].trace_id
+        assert len(traces.find("step last")) == 2
 
 
 async def test_spans_of_rounds_and_of_single_tasks_in_them(traces: Traces) -> None:

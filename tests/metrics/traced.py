@@ -71,6 +71,28 @@ class Plain(BaseTaskHandler):
                 act_in_round(task, 0)
 
 
+class Branch(BaseTaskHandler):
+    """Makes a span with its name in a call, and does in it what the fields of its tasks say of its name.
+
+    Args:
+        name: Name of the step.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def handle(self, *tasks: Any) -> None:
+        with tracer.start_as_current_span(f"work {self.name}"):
+            for task in tasks:
+                vars(task)[f"by_{self.name}"] = True
+                if self.name in task.setting:
+                    task.same = self.name
+                if self.name in task.gates:
+                    task.gates[self.name].enter()
+                if self.name in task.failing:
+                    raise ValueError(f"{self.name} has failed")
+
+
 class Rounds(BaseTaskHandler):
     """Makes a span around its rounds, one in each, and one for each task."""
 

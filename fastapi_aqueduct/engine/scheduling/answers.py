@@ -124,20 +124,29 @@ class Answers:
                 elif step == FINISHED:
                     self._owner.finish(ticket, now)
                 elif self._route.leads(worker.step, step):
-                    ticket.marks = unpack_marks(marks) if marks else NO_MARKS
+                    ticket.marks = _read_marks(worker, ticket, marks) if marks else NO_MARKS
                     self._owner.enqueue(ticket, step, now)
-                else:
-                    self._move(worker, ticket, step, unpack_marks(marks), now)
+                elif not self._groups.move(ticket, worker.step, step, _read_marks(worker, ticket, marks), now):
+                    ticket.holder = worker.pid
+                    raise _no_way(worker, step)
         except Exception:
             # The worker is killed for it, and its death decides on the tasks that have no answer.
             worker.in_flight.restore([ticket for ticket in tickets if ticket.holder])
             raise
 
     def _complete_part(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope, record: RawStep) -> None:
-        """Handle an answer that is no whole task: a patch, or nothing, since the task does not visit the step."""
+        """Handle an answer that is no whole task: a patch, or nothing, since the task does not visit the step.
+
+        Raises:
+            ProtocolError: It makes no sense; nothing has changed.
+        """
         now = record[4]
         patch = envelope.content
         is_patch = envelope.status == Status.PATCH
+        if not self._route.may_go(worker.step, envelope.step):
+            raise _no_way(worker, envelope.step)
+        if not is_patch and isinstance(ticket, RunTicket):
+            raise ProtocolError(f"step {worker.name} passes on a task that it has to visit")
         fields = self._read_patch(worker, patch) if is_patch else []
         marks = unpack_marks(envelope.marks) if envelope.marks else NO_MARKS
         ticket.holder = 0
@@ -154,7 +163,7 @@ class Answers:
             else:
                 if is_patch:
                     self._join(ticket, patch, fields, envelope.step)
-                self._move(worker, ticket, envelope.step, marks, now)
+                self._groups.move(ticket, worker.step, envelope.step, marks, now)
         finally:
             self._ledger.drop(patch.blocks)
 
@@ -192,23 +201,13 @@ class Answers:
             # The worker knows what follows, and the marks, of the task that has run; of the others the next one will.
             step, known = (envelope.step, marks) if member.id == shared.id else (following, NO_MARKS)
             self._join(member, patch, fields, step)
-            self._move(worker, member, step, known, now)
+            self._groups.move(member, worker.step, step, known, now)
 
     def _join(self, ticket: Ticket, patch: Encoded, fields: list[str], following: int) -> None:
         if isinstance(ticket, BranchTicket):
             self._groups.add_patch(ticket, patch, fields, following)
         else:
             self._groups.join(ticket, [patch])
-
-    def _move(self, worker: WorkerHandle, ticket: Ticket, following: int, marks: Marks, now: float) -> None:
-        """Move a task from a step to where a worker says that it goes.
-
-        Raises:
-            ProtocolError: There is no such way.
-        """
-        if not self._groups.move(ticket, worker.step, following, marks, now):
-            ticket.holder = worker.pid
-            raise ProtocolError(f"a task cannot go from step {worker.step} to step {following}")
 
     def _fail(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope) -> None:
         if envelope.status == Status.EXPIRED:  # for the worker; the deadline has moved since, because of a pause
@@ -235,3 +234,20 @@ class Answers:
         unknown = self._ledger.find_unknown(blocks, worker.region)
         if unknown is not None:
             raise ProtocolError(f"there is no block of {unknown.size} bytes at {unknown.offset}")
+
+
+def _read_marks(worker: WorkerHandle, ticket: Ticket, marks: bytes) -> Marks:
+    """Return the marks in an answer.
+
+    Raises:
+        ProtocolError: They make no sense. The task is in the hands of its worker still.
+    """
+    try:
+        return unpack_marks(marks)
+    except ProtocolError:
+        ticket.holder = worker.pid
+        raise
+
+
+def _no_way(worker: WorkerHandle, following: int) -> ProtocolError:
+    return ProtocolError(f"a task cannot go from step {worker.step} to step {following}")

@@ -51,6 +51,11 @@ class BranchTicket(Ticket):
         return self.parent.root
 
     @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches that it is in, in words, the outermost first."""
+        return (*self.parent.branches, self.branch.name)
+
+    @property
     def has_items(self) -> bool:
         """Whether the caller has received an item."""
         return self.root.has_items

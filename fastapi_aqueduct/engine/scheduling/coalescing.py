@@ -27,10 +27,17 @@ class RunTicket(Ticket):
 
     Attributes:
         run: The run.
+        leader: The task that has begun it, or a branch of that; it may have left.
     """
 
-    __slots__ = ("run",)
+    __slots__ = ("leader", "run")
     run: Run[Ticket]
+    leader: Ticket
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Those of the task that has begun it: the spans of the worker belong there."""
+        return self.leader.branches
 
 
 class Coalescing:
@@ -127,7 +134,7 @@ class Coalescing:
 
     def _begin(self, run: Run[Ticket], leader: Ticket) -> RunTicket:
         shared = RunTicket(leader.id, None, None, leader.content, leader.priority, math.inf, leader.started_at)
-        shared.run = run
+        shared.run, shared.leader = run, leader
         shared.step, shared.arrived_at = leader.step, leader.arrived_at
         shared.marks = leader.marks._replace(coalesce_key=b"")
         self._ledger.hold(shared.content.blocks)
@@ -137,7 +144,7 @@ class Coalescing:
     def _promote(self, shared: RunTicket, priority: int) -> RunTicket:
         """Return another ticket for a run in the queue: it has the priority of its most urgent task."""
         urgent = RunTicket(shared.id, None, None, shared.content, priority, math.inf, shared.started_at)
-        urgent.run = shared.run
+        urgent.run, urgent.leader = shared.run, shared.leader
         urgent.step, urgent.arrived_at, urgent.marks = shared.step, shared.arrived_at, shared.marks
         self._ledger.hold(urgent.content.blocks)
         self._tickets[shared.run] = urgent

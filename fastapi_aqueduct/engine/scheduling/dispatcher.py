@@ -359,7 +359,9 @@ class Dispatcher:
         item_age = ticket.item_age(now)
         if item_age is not None:
             message += f"; no item has come for {item_age:.3f} s"
-        self.stages[ticket.step].pool.incidents.note(IncidentKind.TIMEOUT, "TaskTimeout", message)
+        found = (ticket,) if ticket.group is None else ticket.group.open()
+        for step in {one.step for one in found}:
+            self.stages[step].pool.incidents.note(IncidentKind.TIMEOUT, "TaskTimeout", message)
         self.settle(ticket, "timed_out", TaskTimeout(message))
 
     def finish(self, ticket: Ticket, now: float) -> None:

@@ -90,12 +90,13 @@ class Groups:
         """End a branch; when it is the last one of its group, the task goes on with what all have changed."""
         parent, branches = ticket.parent, ticket.parent.group
         assert isinstance(branches, OpenBranches)
-        ticket.has_ended = True
-        branches.left -= 1
         conflict = branches.conflict_of(ticket)
         if conflict is not None:
             self._owner.settle(ticket, "failed", self._conflict_error(ticket, *conflict))
-        elif not branches.left:
+            return
+        ticket.has_ended = True
+        branches.left -= 1
+        if not branches.left:
             self._close(parent, branches, now)
 
     def abandon(self, ticket: Ticket) -> None:

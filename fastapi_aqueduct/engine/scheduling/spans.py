@@ -12,7 +12,6 @@ from ..tracer import BeginSpans, TaskSpans
 from ..wire.extras import pack_extras, unpack_extras
 from ..workers.handle import WorkerHandle
 from ..workers.in_flight import Outgoing
-from .branches import BranchTicket
 from .ticket import Ticket
 
 T = TypeVar("T")
@@ -100,9 +99,9 @@ class Spans:
             shared: The ticket of the run, with the number of that task.
             members: The tasks, with the times of the step.
         """
-        first = self.open.get(shared.id)
+        first = self._find(shared)
         for member in members:
-            spans = self.open.get(member.id)
+            spans = self._find(member)
             if spans is not None and spans is not first:
                 step, pid, arrived_at, sent_at, answered_at, handle_time, size, *_ = member.metrics[-1]
                 linked = first if first is not None and first.is_recorded else None
@@ -134,15 +133,15 @@ class Spans:
         for branch in branches:
             spans = self._find(branch)
             if spans is not None:
-                waiting_since = branch.arrived_at if branch.is_waiting else None
+                waiting_since = branch.arrived_at if branch.is_waiting or self.is_in_run(branch) else None
                 end = (outcome, error) if cause is branch or not cause.is_branch else ("cancelled", None)
                 self._report(branch.id, spans.end, self._steps[branch.step], waiting_since, *end)
 
     def _find(self, ticket: Ticket) -> TaskSpans | None:
         """Return the spans of a task, or of a branch; None if it is not traced."""
         spans = self.open.get(ticket.id)
-        if spans is not None and isinstance(ticket, BranchTicket):
-            return self._report(ticket.id, spans.branch, ticket.branch.name)
+        for name in ticket.branches if spans is not None else ():
+            spans = None if spans is None else self._report(ticket.id, spans.branch, name)
         return spans
 
     def _begin(self) -> TaskSpans | None:

@@ -121,6 +121,11 @@ class Ticket:
         """The ticket of the whole task: this one, unless it is a branch."""
         return self
 
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches that it is in, in words, the outermost first."""
+        return ()
+
     def in_hands_of(self, pid: int, step: int) -> Ticket | None:
         """Return what of the task a worker has in hand: the ticket itself or a branch; None if that is nothing.
 
