@@ -1,16 +1,17 @@
-"""A light service with all that is monitored: uploads, steps with batches, streams, refusals."""
+"""A light service with all that is monitored: uploads, steps with batches, streams, refusals, jobs."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
 from fastapi.responses import EventSourceResponse, JSONResponse
 from prometheus_fastapi_instrumentator import Instrumentator
 
-from fastapi_aqueduct import Aqueduct, Flow, FlowStep, FlowStream, flow_endpoint
+from fastapi_aqueduct import Aqueduct, Flow, FlowStep, FlowStream, Job, Jobs, JobStatus, flow_endpoint
 
-from .handlers import Answer, Label, Photo, Question, Shrink
+from .handlers import Album, Answer, Label, Photo, Print, Question, Shrink
 
 photos = Flow(
     Shrink(),
@@ -20,7 +21,10 @@ photos = Flow(
     name="photos",
 )
 answers = Flow(FlowStep(Answer(), name="answer"), name="answers")
-app = FastAPI(lifespan=Aqueduct(photos, answers).lifespan)
+albums = Flow(FlowStep(Print(), name="print"), name="albums")
+jobs = Jobs(os.environ["MONITORED_JOBS"])
+app = FastAPI(lifespan=Aqueduct(photos, answers, albums, jobs=jobs).lifespan)
+app.include_router(jobs.router, prefix="/jobs")
 Instrumentator().instrument(app).expose(app)
 
 
@@ -40,3 +44,9 @@ async def label(task: Photo) -> str:
 async def answer(task: Question, words: FlowStream[str]) -> AsyncIterator[str]:
     async for word in words:
         yield word
+
+
+@app.post("/albums", status_code=202)
+@jobs.endpoint(albums)
+async def print_album(job: Job[Album]) -> JobStatus:
+    return job.status

@@ -80,6 +80,11 @@ def total(gauge: str, labels: str, by: str, legend: str) -> Query:
     return Query(f"sum by ({by}) ({gauge}{{{labels}}})", legend)
 
 
+def highest(gauge: str, labels: str, by: str, legend: str) -> Query:
+    """Return a gauge that processes of the server cannot add up: the highest value."""
+    return Query(f"max by ({by}) ({gauge}{{{labels}}})", legend)
+
+
 def ratio(part: str, whole: str) -> Query:
     """Return how much one counter of each step goes up in relation to another."""
     above, below = (f"sum by (flow, step) (rate({name}{{{STEP}}}{RATE}))" for name in (part, whole))
@@ -164,7 +169,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Expected wait",
             "s",
             "Time until a new task should leave the step. Scale by it: it grows before requests are refused.",
-            (Query(f"max by (flow, step) (aqueduct_expected_wait_seconds{{{STEP}}})", BY_STEP),),
+            (highest("aqueduct_expected_wait_seconds", STEP, "flow, step", BY_STEP),),
         ),
         Panel(
             "Workers by state",
@@ -194,6 +199,21 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "short",
             "1 while a step has no workers because it has no tasks; of several API processes, how many.",
             (total("aqueduct_step_asleep", STEP, "flow, step", BY_STEP),),
+        ),
+    ),
+    "Models": (
+        Panel(
+            "Unhealthy workers",
+            "short",
+            "Ready workers whose model is unhealthy, as check of the handler says. They go on with their tasks.",
+            (total("aqueduct_workers_unhealthy", STEP, "flow, step", BY_STEP),),
+        ),
+        Panel(
+            "Batch ceiling",
+            "short",
+            "Tasks that calls get at most because larger batches have run out of memory. 0: no batch has, or full ones "
+            "fit again.",
+            (highest("aqueduct_batch_ceiling", STEP, "flow, step", BY_STEP),),
         ),
     ),
     "Deaths and replacements": (
@@ -266,6 +286,26 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "s",
             "Between two items of a stream; of items that arrive together 0.",
             of_flows("aqueduct_item_interval_seconds"),
+        ),
+    ),
+    "Jobs": (
+        Panel(
+            "Jobs that have not ended",
+            "short",
+            "In the queue, or running. Beyond max_pending further ones are refused.",
+            (total("aqueduct_jobs", FLOW, "flow, state", "{{flow}} {{state}}"),),
+        ),
+        Panel(
+            "Oldest job",
+            "s",
+            "Age of the oldest job that has not ended: as long do clients wait.",
+            (highest("aqueduct_oldest_job_seconds", FLOW, "flow", BY_FLOW),),
+        ),
+        Panel(
+            "Jobs by outcome",
+            "ops",
+            "Jobs that have ended, each second.",
+            (rate("aqueduct_jobs_ended_total", FLOW, "flow, outcome", "{{flow}} {{outcome}}"),),
         ),
     ),
 }

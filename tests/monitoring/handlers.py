@@ -58,3 +58,20 @@ class Answer(BaseTaskHandler):
         for word in task.text.split():
             time.sleep(0.005)
             yield word
+
+
+class Album(BaseTask):
+    """An album that is printed as a job, page by page; one without pages fails."""
+
+    def __init__(self, pages: int) -> None:
+        super().__init__()
+        self.pages = pages
+
+
+class Print(BaseTaskHandler):
+    """Takes a time for each page."""
+
+    def handle(self, task: Album) -> None:
+        if not task.pages:
+            raise ValueError("an album without pages")
+        time.sleep(0.1 * task.pages)

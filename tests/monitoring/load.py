@@ -24,6 +24,9 @@ BETWEEN = 700
 SIZE = 20_000
 """Bytes of a picture: what is sent before a refusal comes."""
 
+ALBUMS = (3, 1, 2, 0)
+"""Pages of the albums that are ordered together; the last one fails."""
+
 WORDS = "where does the time of a request go"
 
 
@@ -44,6 +47,7 @@ async def load(url: str, seconds: float) -> Counter[str]:
                 delay = seconds / 2 * index / CLIENTS  # the load grows until half of the time
                 group.create_task(_send_photos(client, fates, delay, end, answers))
             group.create_task(_ask(client, end, answers))
+            group.create_task(_order(client, end, answers))
     return answers
 
 
@@ -63,3 +67,11 @@ async def _ask(client: httpx.AsyncClient, end: float, answers: Counter[str]) -> 
     while time.monotonic() < end:
         response = await client.get("/answers", params={"text": WORDS})
         answers["words"] += response.text.count("data:")
+
+
+async def _order(client: httpx.AsyncClient, end: float, answers: Counter[str]) -> None:
+    while time.monotonic() < end:
+        for pages in ALBUMS:
+            response = await client.post("/albums", params={"pages": pages})
+            answers[f"{response.status_code}"] += 1
+        await client.get(response.headers["location"], params={"wait": 10})

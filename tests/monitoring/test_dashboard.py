@@ -11,7 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from fastapi_aqueduct.metrics.families import _OF_FLOWS, _OF_STEPS, _OF_WORKERS
+from fastapi_aqueduct.metrics.families import _OF_FLOWS, _OF_JOBS, _OF_STEPS, _OF_WORKERS
 
 from . import dashboard
 from .server import NEEDS_PROMETHEUS
@@ -54,7 +54,6 @@ def test_the_dashboard_is_one_of_grafana() -> None:
 def test_what_is_measured_is_on_the_dashboard_or_said_not_to_be() -> None:
     """A metric that is added gets a panel, or a reason here."""
     elsewhere = {
-        "aqueduct_batch_ceiling",  # 0, unless there is a line in the log
         "aqueduct_busy_share",  # as a rate of the seconds
         "aqueduct_failures_dropped",  # of an application with a recorder
         "aqueduct_failures_recorded",
@@ -64,9 +63,8 @@ def test_what_is_measured_is_on_the_dashboard_or_said_not_to_be() -> None:
         "aqueduct_step_hanging_seconds",
         "aqueduct_step_version",  # a label of the metrics of workers
         "aqueduct_tasks_coalesced",  # 0 without a key
-        "aqueduct_workers_unhealthy",  # 0, unless there is an alert
         "aqueduct_worker_resident_memory_bytes",  # has the shared memory in it
     }
     text = " ".join(query.expression for panel in dashboard.PANELS for query in panel.queries)
     shown = set(re.findall(r"aqueduct_\w+?(?=_total\b|_bucket\b|_sum\b|_count\b|\b)", text))
-    assert {family.name for family in (*_OF_STEPS, *_OF_WORKERS, *_OF_FLOWS)} - shown == elsewhere
+    assert {family.name for family in (*_OF_STEPS, *_OF_WORKERS, *_OF_FLOWS, *_OF_JOBS)} - shown == elsewhere

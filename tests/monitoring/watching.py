@@ -25,7 +25,7 @@ RULES = ROOT / "docs" / "monitoring" / "alerts.yml"
 
 PICTURE = {"Content-Type": "image/png"}
 
-ANSWERS = {"200", "422", "503", "504", "words"}
+ANSWERS = {"200", "202", "422", "503", "504", "words"}
 """What the light service answers: also refusals, and errors of each kind."""
 
 
@@ -68,7 +68,8 @@ def watching(directory: Path, example: Service, seconds: float) -> Iterator[Watc
         seconds: How long the load lasts.
     """
     with contextlib.ExitStack() as stack:
-        light = stack.enter_context(running_service("tests.monitoring.application:app", 0))
+        environment = {"MONITORED_JOBS": str(directory / "jobs.db")}
+        light = stack.enter_context(running_service("tests.monitoring.application:app", 0, environment))
         # At once: it looks for its targets 5 s after its start.
         prometheus = stack.enter_context(running_prometheus(directory, [light.port, example.port], [RULES]))
         light.wait_until_ready()
