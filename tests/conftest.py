@@ -52,9 +52,10 @@ def kept_for_good() -> None:
     """Begin as in a terminal, and make what libraries make once and keep, so that it does not count as left behind."""
     # A shell makes its background processes ignore SIGINT, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Before the first flow does it: the first start decides. A flow preloads the same, but for pydantic: workers in the
-    # tests of the HTTP side import that, which takes two thirds of their start.
-    multiprocessing.set_forkserver_preload(["fastapi_aqueduct.engine.child.main", "pydantic"])
+    # Before the first flow does it: the first start decides. A flow preloads only the first of these. The others are
+    # what modules with handlers import as well, and take most of the start of a worker.
+    preloaded = ["fastapi_aqueduct.engine.child.main", "fastapi_aqueduct.flow", "numpy", "pydantic"]
+    multiprocessing.set_forkserver_preload(preloaded)
     resource_tracker.ensure_running()
     forkserver.ensure_running()
     uvloop.new_event_loop().close()  # its first loop makes a pipe for signals

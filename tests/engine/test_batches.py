@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastapi_aqueduct import BaseTaskHandler, ConfigurationError, Cost, Flow, FlowStep, WorkerDied
+from fastapi_aqueduct import ConfigurationError, Cost, Flow, FlowStep, WorkerDied
 
 from .. import handlers
 from ..handlers import Each, Gate, Job, Rounds, Whole
 from ..support import eventually, forked, outcome, running
-
-LENGTH: ContextVar[int] = ContextVar("length", default=1)
-
-
-def bucket_of(task: Job) -> int:
-    return int(task.number) // 10
-
-
-def length_of(task: Job) -> int:
-    return LENGTH.get()
-
-
-def halve(task: Any) -> None:
-    task.half = task.number // 2
-
-
-def key_of_zero(task: Job) -> float:
-    return 1 / float(task.number)
-
-
-def tell_batch_at_gate(*tasks: Any) -> None:
-    for task in tasks:
-        if "gate" in task.__dict__:
-            task.gate.enter()
-    handlers.tell_batch(*tasks)
+from .batched import LENGTH, Dying, bucket_of, halve, key_of_zero, length_of, tell_batch_at_gate
 
 
 def gated(**options: Any) -> FlowStep:
@@ -140,15 +113,6 @@ async def test_a_death_has_each_task_of_its_batch_tried_again_alone() -> None:
         found = await asyncio.gather(*(outcome(flow.process(job, 60)) for job in jobs))
         assert isinstance(found[1], WorkerDied)
         assert [job.batch for job in jobs if job.number != 1] == [[0], [2], [9]]
-
-
-class Dying(BaseTaskHandler):
-    """Dies with task 1 in hand."""
-
-    def handle(self, *tasks: Any) -> None:
-        if any(task.number == 1 for task in tasks):
-            os.kill(os.getpid(), signal.SIGKILL)
-        handlers.tell_batch(*tasks)
 
 
 @pytest.mark.parametrize(

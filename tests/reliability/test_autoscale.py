@@ -7,7 +7,6 @@ import contextlib
 import math
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from fastapi import FastAPI
 from fastapi_aqueduct import (
     Aqueduct,
     Autoscale,
-    BaseTaskHandler,
     ConfigurationError,
     DeadlineUnreachable,
     Flow,
@@ -35,26 +33,10 @@ from fastapi_aqueduct.testing.threads import ThreadStarter
 
 from ..handlers import Each, Gate, Job, StartingOnce, Yielding, add_one, enter_gate_if_any, fail_to_load, tell_pid
 from ..support import DEADLINE, blocks, engine_of, eventually, outcome, pids, running, wait_until
+from .scaled import LARGE, Loading, make_large, stay_a_moment, wait_at_gate, wants_second
 
 LOAD = 0.3
 """Seconds that `Loading` takes to start with its flow."""
-
-LARGE = 2 << 20
-
-
-class Loading(BaseTaskHandler):
-    """Loads while a file is there."""
-
-    def __init__(self, hold: Path) -> None:
-        self.hold = hold
-
-    def on_start(self) -> None:
-        while self.hold.exists():
-            time.sleep(0.005)
-
-    def handle(self, *tasks: Any) -> None:
-        for task in tasks:
-            task.pid = os.getpid()
 
 
 @contextlib.contextmanager
@@ -65,25 +47,6 @@ def held(hold: Path) -> Iterator[None]:
         yield
     finally:
         hold.unlink()
-
-
-def stay_a_moment(task: Any) -> None:
-    time.sleep(0.02)
-    task.total = sum(task.payload)
-
-
-def make_large(task: Any) -> None:
-    task.large = b"\x05" * LARGE
-
-
-def wants_second(task: Any) -> bool:
-    return bool(task.number == 2)
-
-
-def wait_at_gate(task: Any) -> Any:
-    yield 1
-    task.gate.enter()
-    yield 2
 
 
 def elastic(handler: Any, minimum: int = 0, maximum: int = 2, idle_after: float = 0.2, **options: Any) -> FlowStep:
@@ -192,7 +155,7 @@ async def test_only_a_task_that_will_visit_a_step_wakes_it() -> None:
 async def test_a_task_without_the_time_for_a_start_is_refused_and_wakes_the_step_all_the_same(tmp_path: Path) -> None:
     """Over HTTP the answer is 503 with the time in Retry-After; meanwhile the application is ready and live."""
     hold = tmp_path / "hold"
-    flow = make_flow(elastic(Loading(hold)))
+    flow = make_flow(elastic(Loading(hold, LOAD)))
     aqueduct = Aqueduct(flow)
     app = FastAPI(lifespan=aqueduct.lifespan)
     aqueduct.install(app)
@@ -206,8 +169,6 @@ async def test_a_task_without_the_time_for_a_start_is_refused_and_wakes_the_step
         answers = [await http.get(path) for path in ("/ready", "/live")]
         return {(one.status_code, one.json()["status"], one.json()["steps"][0].get("asleep", False)) for one in answers}
 
-    hold.touch()
-    asyncio.get_running_loop().call_later(LOAD, hold.unlink)
     async with client(app) as http:
         await eventually(lambda: is_asleep(flow))
         assert await health() == {(200, "ready", True)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_aqueduct import BaseTaskHandler, Flow, FlowStep, WorkerDied
+from fastapi_aqueduct import Flow, FlowStep, WorkerDied
 from fastapi_aqueduct.engine.memory.layout import Ref
 from fastapi_aqueduct.engine.timing import Timing
 from fastapi_aqueduct.engine.wire.codec import Encoded
@@ -16,21 +16,11 @@ from fastapi_aqueduct.engine.wire.frames import Envelope, Kind, pack, pack_batch
 
 from ..handlers import Job
 from ..support import DEADLINE, eventually, outcome, pids, running
-from .handlers import write_to_channel
+from .handlers import Babbling
 from .support import complete, lacking
 
 PROMPT = Timing(frame_timeout=0.2, first_wait=0.02)
 """An unfinished frame is noticed soon, and a replacement comes soon."""
-
-
-class Babbling(BaseTaskHandler):
-    """Writes what a task tells it into the channel of its worker, before it answers."""
-
-    def handle(self, *tasks: Any) -> None:
-        for task in tasks:
-            if task.garbage:
-                write_to_channel(task.garbage)
-            task.number += 1
 
 
 def answer(id: int = 1, number: int = 1, step: int = -1, blocks: tuple[Ref, ...] = (), status: int = 0) -> bytes:

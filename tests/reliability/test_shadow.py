@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +16,7 @@ from fastapi_aqueduct.testing import inline
 
 from ..handlers import Gate, Job
 from ..support import DEADLINE, blocks, engine_of, eventually, outcome, pids, running
-
-
-@dataclass
-class Doubled(BaseTaskHandler):
-    """Answers with a multiple of its input, an array.
-
-    Attributes:
-        factor: The multiple.
-        gate: Where it waits before each call.
-        fault: What goes wrong at a task whose input is 13: it raises, or the process exits.
-    """
-
-    factor: int
-    gate: Gate | None = None
-    fault: str = ""
-
-    def handle(self, *tasks: Any) -> None:
-        if self.gate is not None:
-            self.gate.enter()
-        for task in tasks:
-            if task.number == 13 and self.fault == "raise":
-                raise KeyError(13)
-            if task.number == 13 and self.fault == "exit":
-                os._exit(3)
-            task.result = task.payload * self.factor
+from .tried import Doubled
 
 
 class Numbers(BaseTaskHandler):
