@@ -128,7 +128,6 @@ class PlainRunner:
             hand.close()
             del tasks, decoded
             if is_short:
-                gc.collect()  # frames of the handler in a cycle would keep what they have allocated
                 return self._run_calls(envelopes, len(envelopes))
             return [self._run_alone(envelope) for envelope in envelopes]
         answered = self._close_hand()
@@ -189,10 +188,14 @@ class PlainRunner:
             if self.hand.are_finished(tasks):
                 log_unheard(self._handler, exc)
             self._shortage = f"{type(exc).__name__}: {exc}" if is_out_of_memory(exc) else ""
-            return encode_error(exc)
-        if self._worker.channel.is_closed:
-            sys.exit()  # a child that the handler has forked, which would be a second worker
-        return b""
+            failure = encode_error(exc)
+        else:
+            if self._worker.channel.is_closed:
+                sys.exit()  # a child that the handler has forked, which would be a second worker
+            return b""
+        if self._shortage:
+            gc.collect()  # frames of the handler in a cycle would keep from the next call what they have allocated
+        return failure
 
     def _handle_in_context(self, tasks: Sequence[BaseTask]) -> Any:
         self.hand.set_context()
