@@ -24,7 +24,7 @@ from fastapi_aqueduct import (
     Upload,
     flow_endpoint,
 )
-from fastapi_aqueduct.testing import client
+from fastapi_aqueduct.testing import client, inline
 
 from ..asgi.handlers import Adder, Sum
 from ..handlers import Each
@@ -244,5 +244,6 @@ async def test_a_dataclass_as_an_answer() -> None:
     async def answer(task: Point) -> Point:
         return task
 
-    async with client(app) as http:
-        assert (await http.get("/sum?a=1")).json() == {"a": 1, "b": 10, "result": 11}
+    with inline(flow):
+        async with client(app) as http:
+            assert (await http.get("/sum?a=1")).json() == {"a": 1, "b": 10, "result": 11}

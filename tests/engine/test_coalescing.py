@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 from pathlib import Path
 from typing import Any
@@ -483,8 +482,8 @@ async def test_tasks_of_several_api_processes_share_runs(tmp_path: Path) -> None
         assert one.runs == ["ann/d", "bob/d"]
         await eventually(lambda: flows[0].statistics().steps[0].coalesced == 2)
         callers.clear()
-        gc.collect()
-        await eventually(lambda: pipeline.engine.statistics("").arena.blocks == 0)
+        # An idle process returns what it was lent when it is asked for memory, or for its statistics.
+        await eventually(lambda: sum(map(blocks, flows)) == 0 == pipeline.engine.statistics("").arena.blocks)
 
 
 # Nothing is kept
