@@ -28,8 +28,13 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+ONE_OF_EACH = {"AQUEDUCT_FLOW__STEP1_DECODE__NPROCS": "1", "AQUEDUCT_FLOW__STEP2_DETECT__NPROCS": "1"}
+"""One worker for each step: most of what a short demonstration takes is the start of its workers."""
+
+
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(fastapi_aqueduct.__file__).parent.parent), "PYTHONUNBUFFERED": "1"}
+    root = str(Path(fastapi_aqueduct.__file__).parent.parent)
+    return {**os.environ, **ONE_OF_EACH, "PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
 
 
 def keep_samples(folder: Path, *names: str) -> dict[str, dict[str, list[str]]]:

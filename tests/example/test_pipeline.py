@@ -114,7 +114,9 @@ class TestSamples:
         if sample.path.name in ("receipt.jpg", "letter.jpg", "large.jpg", "rotated.jpg"):
             assert words(task) == sample.words
 
-    @pytest.mark.parametrize("quarters", [1, 2, 3])
+    @pytest.mark.parametrize(
+        "quarters", [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(3, marks=pytest.mark.long)]
+    )
     def test_a_turned_picture_reads_the_same(self, quarters: int, detect: Detect, recognise: Recognise) -> None:
         task = detected(detect, turned(SAMPLES["receipt.jpg"], quarters))
         recognise.handle(task)

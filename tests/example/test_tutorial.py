@@ -20,6 +20,9 @@ CHAPTERS = [path.name for path in sorted((TUTORIAL / "code").iterdir()) if path.
 MARKS = dict.fromkeys(["task", "uploads", "steps", "batches"], pytest.mark.long)
 """Chapters whose code is much like that of the next ones."""
 
+WORKERS = {"function": "AQUEDUCT_READ__READ__NPROCS", "lines": "AQUEDUCT_READING__DETECT__NPROCS"}
+"""How many workers load the detector: they take most of the time of these tests, and one is enough for a picture."""
+
 
 def is_ready(url: str) -> bool:
     """Return whether the probe responds 200."""
@@ -39,9 +42,13 @@ def test_the_code_on_a_page_of_the_tutorial_is_that_of_its_state(chapter: str) -
 
 
 @pytest.mark.parametrize("chapter", [pytest.param(name, marks=MARKS.get(name, ())) for name in CHAPTERS])
-def test_the_service_of_a_page_of_the_tutorial_reads_a_picture(chapter: str, tmp_path: Path) -> None:
+def test_the_service_of_a_page_of_the_tutorial_reads_a_picture(
+    chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(TUTORIAL / "code" / chapter, tmp_path, dirs_exist_ok=True)
     picture = (ROOT / "example_app" / "samples" / "tiny.png").read_bytes()
+    if chapter in WORKERS:
+        monkeypatch.setenv(WORKERS[chapter], "1")
     with launched(tmp_path, ["uvicorn", "main:app", "--port={port}"]) as (process, port):
         url = f"http://127.0.0.1:{port}"
         assert wait_until(lambda: process.poll() is not None or is_ready(url), DEADLINE), (tmp_path / "log").read_text()

@@ -68,7 +68,7 @@ def judge(storm: Storm) -> None:
 async def test_a_storm_loses_no_call_and_gives_no_wrong_answer(seeded: random.Random) -> None:
     """With the start method that is quick enough to have workers ready between the strikes on a small machine."""
     storm = Storm(answered=ANSWERED)
-    await weather(storm, picture_steps(), 8.0, seeded, "forkserver")
+    await weather(storm, picture_steps(), 4.0, seeded, "forkserver")
     judge(storm)
     assert storm.calls["answered"] >= ANSWERED
 
@@ -87,8 +87,8 @@ async def default_storm(seconds: float, chance: random.Random) -> Storm:
 
 
 async def test_a_storm_over_default_settings(seeded: random.Random, note_figure: Note) -> None:
-    storm = await default_storm(8.0, seeded)
-    note_figure("storm of 8 s, default settings", f"{storm.share:.1%} answered; {storm}")
+    storm = await default_storm(5.0, seeded)
+    note_figure("storm of 5 s, default settings", f"{storm.share:.1%} answered; {storm}")
     assert storm.share >= 0.8
 
 
