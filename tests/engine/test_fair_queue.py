@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastapi_aqueduct import FairShare
@@ -310,6 +310,29 @@ def test_tenants_that_always_have_tasks_get_their_shares(declared: list[tuple[fl
         sent[number] += item.cost / item.weight
         turns.push(Item(item.tenant, weight=item.weight, cost=next(costs[number])))
         assert max(sent) - min(sent) <= (2 * 20 + 2 * 20) / least
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.text("xyz", min_size=1, max_size=3), min_size=2, max_size=4),
+    st.lists(st.sampled_from([1.0, 2.5]), min_size=4, max_size=4),
+    st.integers(1, 16),
+)
+@example(["y", "y", "xy"], [1.0, 2.5, 1.0, 1.0], 7)
+def test_no_tenant_that_has_tasks_waits_for_long_whatever_keys_others_have(
+    keys: list[str], weights: list[float], batch_size: int
+) -> None:
+    waiting: FairQueue[Item] = FairQueue(batch_size, 0.0, 1, 10_000, is_keyed=True)
+    left = [itertools.cycle(names) for names in keys]
+    for tenant in [*range(len(keys))] * 2 * batch_size:
+        waiting.push(Item(str(tenant), weight=weights[tenant], key=next(left[tenant])))
+    served = [0] * len(keys)
+    for now in range(120):
+        for item in waiting.pop_batch(0.0):
+            tenant = int(item.tenant)
+            served[tenant] = now
+            waiting.push(Item(item.tenant, weight=item.weight, key=next(left[tenant])))
+        assert now - min(served) <= (BURST + 2) * 2.5 * len(keys)
 
 
 class Simulation:

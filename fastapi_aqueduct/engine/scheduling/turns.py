@@ -194,7 +194,7 @@ class Turns(Generic[T]):
         self._add(task)
 
     def push_front(self, task: T) -> None:
-        """Put a task back in front of all others. Its tenant gets back what it has paid for it."""
+        """Put a task back in front of all others, if its tenant is not ahead; that one gets back what it has paid."""
         tenant = self._add(task)
         tenant.tasks.move_to_end(task, last=False)
         tenant.credit += _cost(task)
@@ -229,7 +229,8 @@ class Turns(Generic[T]):
             if key is not None and tenant.credit < cost and current.take_in_advance(name):
                 self._take_turn(tenant)
                 tenant.turn = min(tenant.turn, self._round.number + BURST)
-            if tenant.credit >= cost:
+            # One that is ahead begins no batch, not even with credit that is left: others would never do so.
+            if tenant.credit >= cost and (key is not None or tenant.turn <= current.number):
                 return head
             current.postpone(name)
 
