@@ -38,6 +38,10 @@ class SharedBytes:
         return value is copy and copy is not None and (self.kind is bytes or memoryview(copy) == self.view)
 
 
+NO_DEFAULT = object()
+"""In the place of the value that a class has for a field, where it has none."""
+
+
 class SharedField:
     """Descriptor of a field whose bytes are in shared memory until its first access.
 
@@ -47,19 +51,41 @@ class SharedField:
 
     Args:
         name: Name of the field.
+        default: The value that the class has for it; `NO_DEFAULT`: none.
+
+    Attributes:
+        default: As given.
     """
 
-    __slots__ = ("_name",)
+    __slots__ = ("_name", "default")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, default: object) -> None:
         self._name = name
+        self.default = default
+
+    @classmethod
+    def of(cls, owner: type, name: str) -> SharedField | None:
+        """Return a descriptor for a class; None if the class has one of its own there, such as a property.
+
+        Args:
+            owner: The class.
+            name: Name of the field.
+        """
+        found: object = next((vars(base)[name] for base in owner.__mro__ if name in vars(base)), NO_DEFAULT)
+        if isinstance(found, SharedField):  # of a class above
+            found = found.default
+        return None if hasattr(type(found), "__get__") else cls(name, found)
 
     def __get__(self, task: Any, owner: type) -> Any:
         if task is None:
-            # The class has no default for the field, and a dataclass must not mistake this for one.
-            raise AttributeError(f"type object {owner.__name__!r} has no attribute {self._name!r}")
+            if self.default is NO_DEFAULT:  # a dataclass must not mistake this for one
+                raise AttributeError(f"type object {owner.__name__!r} has no attribute {self._name!r}")
+            return self.default
         fields = task.__dict__
         if self._name not in fields:
+            shared = runtime_of(task).get("deferred", {})
+            if self._name not in shared and self.default is not NO_DEFAULT:
+                return self.default
             fields[self._name] = self._shared(task)[self._name].copy()
         return fields[self._name]
 

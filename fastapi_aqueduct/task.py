@@ -343,11 +343,11 @@ class BaseTask:
     def _defer(self, field_name: str, value: SharedBytes) -> None:
         cls = type(self)
         if not isinstance(cls.__dict__.get(field_name), SharedField):
-            if hasattr(cls, field_name):
-                # The class has an attribute of its own there, a default or a property, which must not be replaced.
+            shared_field = SharedField.of(cls, field_name)
+            if shared_field is None:
                 self.__dict__[field_name] = value.copy()
                 return
-            setattr(cls, field_name, SharedField(field_name))
+            setattr(cls, field_name, shared_field)
         self.__dict__.pop(field_name, None)
         set_runtime(self, "deferred", {**runtime_of(self).get("deferred", {}), field_name: value})
 

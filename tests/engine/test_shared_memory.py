@@ -188,6 +188,30 @@ async def test_unchanged_bytes_are_one_block_through_all_steps() -> None:
         del task
 
 
+async def test_bytes_of_a_field_with_a_default_are_not_copied_either() -> None:
+    async with running(forked(Each(handlers.tell_whether_copied), Each(handlers.look_at_payload))) as flow:
+        task: Any = await flow.process(Carrier(b"x" * MIB))
+        assert task.was_copied is False and "payload" not in vars(task)
+        assert flow.statistics().arena.used == MIB
+        assert task.payload == b"x" * MIB
+        assert Carrier().payload is Carrier.payload is DEFAULT  # others have the default
+        del task.payload
+        assert task.payload is DEFAULT
+        assert Heavier().payload is Heavier.payload is DEFAULT
+        task = await flow.process(Heavier(b"y" * MIB))
+        assert "payload" not in vars(task) and task.payload == b"y" * MIB
+
+        @dataclass
+        class Redeclared(Carrier):
+            payload: bytes
+
+        redeclared: Any = Redeclared
+        assert redeclared().payload is DEFAULT
+        task = await flow.process(Counting(b"z" * 100_000))
+        assert task.payload == b"z" * 100_000 and Counting.reads == 1  # a property stays
+        del task
+
+
 async def test_a_changed_bytearray_is_not_lost() -> None:
     async with running(forked(Each(handlers.change_payload), Each(handlers.look_at_payload))) as flow:
         task = await flow.process(Job(payload=bytearray(b"x" * 100_000)))
@@ -477,6 +501,33 @@ def test_fields_of_tasks_are_read_and_written_the_fast_way() -> None:
 
 
 PAYLOAD = b"abc" * 100
+
+DEFAULT = b"no payload"
+
+
+@dataclass
+class Carrier(BaseTask):
+    """A task with a default value, which the class has as well."""
+
+    payload: bytes = DEFAULT
+
+
+class Heavier(Carrier):
+    """One that inherits the default."""
+
+
+class Counting(BaseTask):
+    """A task with a property of the name of a field."""
+
+    reads = 0
+
+    def __init__(self, payload: bytes) -> None:
+        self.__dict__["payload"] = payload
+
+    @property
+    def payload(self) -> Any:
+        Counting.reads += 1
+        return self.__dict__["payload"]
 
 
 class Photo(Job):
