@@ -48,7 +48,7 @@ def inline(
         time_limits: Whether ``timeout_sec`` and ``item_timeout`` of calls and endpoints count. Without them a test may
             stop at a breakpoint for as long as it takes.
         steps: Names of the steps that tasks visit, in groups as they are declared; None: all. For a recorded task
-            (`read_task`), which is as it entered one of them.
+            (`read_task`), which is as it entered one of them; a recorder of the flow records nothing then.
 
     Returns:
         A context manager, for ``with`` and ``async with``; its value is the flow.
@@ -59,7 +59,7 @@ def inline(
     replaced = flow_of(flow)
     handlers = [step.handler for _, step in replaced._steps]
     choose = step_choice(replaced, steps)
-    return Substitute(replaced, lambda options: build_inline(choose(options), time_limits), handlers)
+    return Substitute(replaced, lambda options: build_inline(choose(options), time_limits), handlers, steps is None)
 
 
 class InlineEngine(LocalEngine):

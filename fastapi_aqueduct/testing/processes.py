@@ -28,4 +28,4 @@ def in_processes(flow: Flow | InWorkers, *, steps: Collection[str]) -> Substitut
     """
     replaced = flow_of(flow)
     choose = step_choice(replaced, steps)
-    return Substitute(replaced, lambda options: LocalEngine.build(choose(options)))
+    return Substitute(replaced, lambda options: LocalEngine.build(choose(options)), records=False)

@@ -26,12 +26,20 @@ class Substitute:
         flow: The flow, which must not run yet.
         build: Makes the engine.
         kept: Objects whose attributes are restored at the end.
+        records: Whether the recorder of the flow records tasks that fail.
     """
 
-    def __init__(self, flow: Flow, build: Callable[[EngineOptions], Engine], kept: Iterable[object] = ()) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        build: Callable[[EngineOptions], Engine],
+        kept: Iterable[object] = (),
+        records: bool = True,
+    ) -> None:
         self._flow = flow
         self._build = build
         self._kept = kept
+        self._records = records
         self._stack = ExitStack()
 
     def __enter__(self) -> Flow:
@@ -42,6 +50,8 @@ class Substitute:
         """
         self._stack.enter_context(self._flow._lifecycle.built_by(self._build))
         self._stack.enter_context(_unchanged(self._kept))
+        if not self._records:
+            self._stack.enter_context(_without_recorder(self._flow))
         return self._flow
 
     def __exit__(
@@ -109,3 +119,12 @@ def _unchanged(objects: Iterable[object]) -> Iterator[None]:
         for attributes, values in before:
             attributes.clear()
             attributes.update(values)
+
+
+@contextmanager
+def _without_recorder(flow: Flow) -> Iterator[None]:
+    before, flow.recorder = flow.recorder, None
+    try:
+        yield
+    finally:
+        flow.recorder = before

@@ -133,12 +133,14 @@ def test_a_test_of_a_failure_in_a_branch_runs_the_same_steps(tmp_path: Path, mon
         async with inline(pictures, steps=["read", "colors", "shapes", "faces", "caption"]):
             await pictures.process(read_task(tmp_path / "test_it.task"), timeout_sec=DEADLINE)
 
+    monkeypatch.setattr(pictures, "recorder", Recorder(tmp_path / "of the service"))
     with pytest.raises(ValueError, match="no plate"):
         asyncio.run(process())
     mend(monkeypatch)
     flows.captions.clear()
     asyncio.run(process())
     assert flows.captions == [CAPTION]
+    assert not (tmp_path / "of the service").exists()  # the test does not write there
 
 
 @pytest.mark.parametrize(
