@@ -165,7 +165,7 @@ def test_a_large_field_that_is_pickled_is_found(troubled: Report) -> None:
 
 
 def test_a_slow_first_call_is_found(troubled: Report) -> None:
-    assert only(troubled, "slow-first-call").step == "cold"
+    assert "cold" in [each.step for each in troubled.findings if each.code == "slow-first-call"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")

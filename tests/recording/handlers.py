@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np  # noqa: F401 - not with the first task, whose time may be limited
+
 from fastapi_aqueduct import BaseTask, BaseTaskHandler
 
 from ..handlers import Gate

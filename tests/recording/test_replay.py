@@ -77,6 +77,7 @@ def test_a_task_still_fails(directory: Path, fault: str, words: list[str]) -> No
     for word in words:
         assert word in done.stdout, done
     assert not done.stderr
+    assert ("cli/replay" in done.stdout) is (fault in ("fail", "unpicklable"))  # no frame of a user
     assert "here," not in done.stdout  # the same Python and packages
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ...exceptions import ConfigurationError, StartError, TaskNotPicklable
 from ...task import BaseTask
+from ..traceback import traceback_text
 from .finding import Code, Finding, Severity
 from .pickles import find_unpicklable
-from .traceback import traceback_text
 
 
 def failed_import(name: str, exc: BaseException) -> Finding:

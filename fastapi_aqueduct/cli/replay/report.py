@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from ...engine.wire.exception_pickle import chain_of, name_of
 from ...exceptions import HandlerTimeout
+from ..traceback import without_package
 
 _MOST_PACKAGES = 20
 
@@ -100,7 +101,8 @@ class Report:
         self._debug(error, has_debugger)
 
     def _trace(self, error: BaseException) -> None:
-        self._print("".join(traceback.format_exception(error)).rstrip())
+        text = "".join(traceback.format_exception(error)).rstrip()
+        self._print(without_package(text) or text)
 
     def _debug(self, error: BaseException, has_debugger: bool) -> None:
         for found in chain_of(error):

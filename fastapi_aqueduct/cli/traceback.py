@@ -1,4 +1,4 @@
-"""Tracebacks as text: those of workers without the frames of the package."""
+"""Tracebacks as text, without the frames of the package."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import importlib
 import traceback
 from pathlib import Path
 
-from ...engine.wire.exception_pickle import chain_of
-from ...exceptions import WorkerTraceback
+from ..engine.wire.exception_pickle import chain_of
+from ..exceptions import WorkerTraceback
 
-_OWN = tuple(f'  File "{place}' for place in (Path(__file__).parents[2], Path(importlib.__file__).parent, "<frozen "))
+_OWN = tuple(f'  File "{place}' for place in (Path(__file__).parents[1], Path(importlib.__file__).parent, "<frozen "))
 """How the lines of frames begin that no user has written: of the package, and of imports."""
 
 
@@ -20,12 +20,16 @@ def traceback_text(exc: BaseException) -> str:
     """
     for found in chain_of(exc):
         if isinstance(found, WorkerTraceback):
-            return _without_package(found.text.strip())
-    return _without_package("".join(traceback.format_exception(exc)).strip())
+            return without_package(found.text.strip())
+    return without_package("".join(traceback.format_exception(exc)).strip())
 
 
-def _without_package(text: str) -> str:
-    """Leave out the frames of `_OWN`: a line with the file, and those that follow to the next frame."""
+def without_package(text: str) -> str:
+    """Leave out the frames of the package and of imports; return nothing if it has no others.
+
+    Args:
+        text: A traceback. A frame is a line with the file, and those that follow to the next one.
+    """
     kept, is_own, has_frames = [], False, False
     for line in text.splitlines():
         if line.startswith('  File "'):
