@@ -66,7 +66,7 @@ class IncidentKind(StrEnum):
         DEATH: A worker has ended that should serve, or one that tries out another handler.
         LAUNCH: A worker could not be launched.
         UNHEALTHY: The check of a handler has found its model wrong.
-        ERROR: A task has failed with an exception of the handler.
+        ERROR: A task has failed with an exception of the handler, or two branches have set the same field.
         TIMEOUT: The deadline of a task has passed.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -66,19 +67,69 @@ class Act(BaseTaskHandler):
         self.name = name
         self.version = version
 
-    def handle(self, *tasks: Any) -> None:
+    def handle(self, *tasks: Any) -> Any:
         for task in tasks:
-            # What branches before the group do not see of each other, and those behind it see.
-            setattr(task, f"seen_by_{self.name}", sorted(name for name in NAMES if hasattr(task, f"by_{name}")))
-            setattr(task, f"by_{self.name}", self.name.encode() * task.size)
-            setattr(task, f"version_of_{self.name}", self.version)
-            act = task.acts.get(self.name)
-            if act is not None:
-                ACTS[act](task, self.name)
+            self.work(task)
+
+    def work(self, task: Any) -> None:
+        # What branches before the group do not see of each other, and those behind it see.
+        setattr(task, f"seen_by_{self.name}", sorted(name for name in NAMES if hasattr(task, f"by_{name}")))
+        setattr(task, f"by_{self.name}", self.name.encode() * task.size)
+        setattr(task, f"version_of_{self.name}", self.version)
+        act = task.acts.get(self.name)
+        if act is not None:
+            ACTS[act](task, self.name)
 
 
-def step(name: str, **options: Any) -> FlowStep:
-    return FlowStep(Act(name), Meets(name), name=name, **options)
+class Yields(Act):
+    """As a generator."""
+
+    def handle(self, *tasks: Any) -> Any:
+        (task,) = tasks
+        for number in range(3):
+            yield self.name, number
+        self.work(task)
+
+
+class Awaits(Act):
+    """As a coroutine."""
+
+    async def handle(self, *tasks: Any) -> Any:
+        for task in tasks:
+            await asyncio.sleep(0)
+            for number in range(3):
+                task.emit((self.name, number))
+            self.work(task)
+
+
+class YieldsAsync(Act):
+    """As an asynchronous generator."""
+
+    async def handle(self, *tasks: Any) -> Any:
+        (task,) = tasks
+        for number in range(3):
+            await asyncio.sleep(0)
+            yield self.name, number
+        self.work(task)
+
+
+class InRounds(Act):
+    """In rounds, which tasks join and leave."""
+
+    def handle(self, *tasks: Any) -> Any:
+        numbers: dict[str, int] = {}
+        for live in self.rounds(tasks):
+            for task in live:
+                number = numbers[task.task_id] = numbers.get(task.task_id, -1) + 1
+                if number < 3:
+                    task.emit((self.name, number))
+                else:
+                    self.work(task)
+                    task.finish()
+
+
+def step(name: str, kind: type[Act] = Act, **options: Any) -> FlowStep:
+    return FlowStep(kind(name), Meets(name), name=name, **options)
 
 
 def branched(method: Any = "forkserver", **options: Any) -> Flow:

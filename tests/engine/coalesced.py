@@ -94,6 +94,18 @@ class Stamp(BaseTaskHandler):
                 task.result += 1
 
 
+class Side(BaseTaskHandler):
+    """Works on pages beside `Ocr`; those of the user "both" get the same field from it."""
+
+    def handle(self, *tasks: Page) -> None:
+        for page in tasks:
+            task: Any = page
+            note(task.directory / "sides", task.user)
+            task.side = task.user
+            if task.user == "both":
+                task.text = "seen"
+
+
 def ocr(key: Any = "digest", **options: Any) -> FlowStep:
     return FlowStep(Ocr(), coalesce_key=key, name="ocr", **options)
 

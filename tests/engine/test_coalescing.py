@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastapi_aqueduct import ConfigurationError, Flow, FlowStep, NotRunningError, TaskTimeout, WorkerDied
+from fastapi_aqueduct import (
+    ConfigurationError,
+    FieldConflict,
+    Flow,
+    FlowStep,
+    NotRunningError,
+    TaskTimeout,
+    WorkerDied,
+)
 from fastapi_aqueduct.reports import TaskRecord
 
 from .. import handlers
 from ..handlers import Gate, notes
 from ..shared.pipeline import sharing
 from ..support import blocks, contenders, engine_of, eventually, forked, outcome, running
-from .coalesced import LARGE, SMALL, Letter, Ocr, Page, is_long, ocr, owned, stamp
+from .coalesced import LARGE, SMALL, Letter, Ocr, Page, Side, is_long, ocr, owned, stamp
 
 Caller = asyncio.Task[Any]
 
@@ -173,6 +181,40 @@ async def test_what_is_set_for_writing_is_shared_with_none(tmp_path: Path) -> No
             task.result += 1
         assert all((task.result == 10).all() for task in tasks)
         del tasks, task, callers
+        await is_empty(flow)
+
+
+async def test_branches_share_runs(tmp_path: Path) -> None:
+    """Each task gets what the run and its own other branches have set, also when the first one has left."""
+    async with running(forked([ocr(), FlowStep(Side(), name="side")], stamp())) as flow:
+        pages = Pages(flow, tmp_path, LARGE)
+        callers = await pages.hold("a", "b", "both", "c")
+        callers[0].cancel()
+        await asyncio.wait(callers[:1])
+        callers.append(pages.send("d"))
+        await eventually(lambda: pages.coalesced == 4)
+        pages.gate.open()
+        first, conflict, second, third = [await outcome(caller) for caller in callers[1:]]
+        assert isinstance(conflict, FieldConflict)
+        assert (conflict.field, conflict.branches) == ("text", ("ocr", "side"))
+        for user, task in (("b", first), ("c", second), ("d", third)):
+            assert (task.text, task.side, task.stamp) == ("d read for a", user, f"{user}: d read for a")
+            assert (task.result == 8).all()
+        assert pages.runs == ["a/d"]
+        del callers, first, conflict, second, third, task
+        await is_empty(flow)
+
+
+@pytest.mark.processes
+async def test_a_death_in_a_branch_is_tried_again_once_for_all(tmp_path: Path) -> None:
+    async with running(forked([ocr(), FlowStep(Side(), name="side")], stamp())) as flow:
+        pages = Pages(flow, tmp_path, LARGE)
+        callers = await pages.hold("a", "b", acts=("die",))
+        pages.gate.open()
+        for user, task in zip("ab", await asyncio.gather(*callers), strict=True):
+            assert (task.text, task.side, task.stamp) == ("d read for a", user, f"{user}: d read for a")
+        assert (pages.runs, sorted(notes(tmp_path / "sides"))) == (["a/d"] * 2, ["a", "b"])
+        del callers, task
         await is_empty(flow)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_aqueduct import FlowStep, TaskTimeout, WorkerDied
+from fastapi_aqueduct import FieldConflict, FlowStep, TaskTimeout, WorkerDied
 from fastapi_aqueduct.engine.memory.flow_memory import FlowMemory
 from fastapi_aqueduct.engine.memory.layout import Layout, Ref
 from fastapi_aqueduct.engine.memory.mapping import Mapping, create_memory
@@ -36,6 +36,7 @@ from fastapi_aqueduct.engine.wire.frames import (
     pack_offsets,
     unpack_batches,
 )
+from fastapi_aqueduct.engine.wire.joined import split_parts
 from fastapi_aqueduct.engine.wire.window import GRANT, item_weight
 from fastapi_aqueduct.engine.wire.worker_channel import WorkerChannel
 from fastapi_aqueduct.engine.workers.handle import WorkerHandle
@@ -100,9 +101,9 @@ class Peer:
             spec.close()
         os.close(self._memory_fd)
 
-    async def submit(self, count: int) -> list[asyncio.Task[None]]:
+    async def submit(self, count: int, timeout: float = 60.0) -> list[asyncio.Task[None]]:
         """Have tasks processed; they are with the first worker when this returns."""
-        calls = [asyncio.create_task(self._caller.process(Job(number=number), 60)) for number in range(count)]
+        calls = [asyncio.create_task(self._caller.process(Job(number=number), timeout)) for number in range(count)]
         await asyncio.sleep(0)  # the callers' turn, in which their tasks are queued
         await asyncio.sleep(0)  # the scheduler's
         return calls
@@ -247,9 +248,9 @@ async def test_an_answer_that_makes_no_sense_is_refused_and_its_worker_s_death_d
         assert peer.dispatcher.in_flight == 0
 
 
-def patch(task: Envelope, step: int = FINISHED) -> Envelope:
-    """Answer to a task with a patch of a field that has the name of its step."""
-    name = f"by_step{task.step}"
+def patch(task: Envelope, step: int = FINISHED, name: str = "") -> Envelope:
+    """Answer to a task with a patch of a field; without a name it has that of the step."""
+    name = name or f"by_step{task.step}"
     body = len(name).to_bytes(4, "little") + name.encode() + pickle.dumps({name: True}, 5)
     return Envelope(task.id, 0.0, step, Status.PATCH, Encoded(b"", body, ()))
 
@@ -419,3 +420,61 @@ async def test_a_pause_of_the_process_is_not_charged_to_a_stream() -> None:
             await anext(stream)
         assert time.monotonic() - began >= 0.6 + 0.8
         peer.answer(batch.number, map(finished, batch.envelopes))
+
+
+async def test_a_pause_of_the_process_is_not_charged_to_a_branch() -> None:
+    """Workers get the deadline of a branch with its next step, and skip what is late."""
+    steps = [FlowStep(Each(print)) for _ in range(4)]
+    with contextlib.closing(Peer(*steps, shape=("step0", (("step1", "step2"), ("step3",))))) as peer:
+        calls = await peer.submit(1, timeout=0.4)
+        (batch,) = peer.receive()
+        peer.answer(batch.number, [batch.envelopes[0]._replace(step=~0b1010, status=0)])
+        (one,), (other,) = peer.receive(1), peer.receive(3)
+        time.sleep(1.0)
+        peer.answer(one.number, [patch(one.envelopes[0], 2)], 1)
+        (two,) = peer.receive(2)
+        assert one.envelopes[0].deadline < time.monotonic() < two.envelopes[0].deadline
+        peer.answer(two.number, [patch(two.envelopes[0])], 2)
+        peer.answer(other.number, [patch(other.envelopes[0])], 3)
+        await asyncio.wait_for(asyncio.gather(*calls), DEADLINE)
+
+
+async def test_patches_are_joined_and_not_read() -> None:
+    """Each is passed on as it came; only its names are looked at."""
+    steps = [FlowStep(Each(print)) for _ in range(4)]
+    with contextlib.closing(Peer(*steps, shape=("step0", (("step1",), ("step2",)), "step3"))) as peer:
+        calls = await peer.submit(1)
+        (batch,) = peer.receive()
+        (task,) = batch.envelopes
+        peer.answer(batch.number, [task._replace(step=~0b110, status=0)])
+        (one,), (other,) = peer.receive(1), peer.receive(2)
+        bodies = {1: b"no pickle of a field", 2: b"nor is this"}
+        for step, branch in ((2, other), (1, one)):
+            sent = patch(branch.envelopes[0])
+            size = int.from_bytes(sent.content.body[:4], "little")
+            content = sent.content._replace(body=sent.content.body[: 4 + size] + bodies[step])
+            peer.answer(branch.number, [sent._replace(content=content)], step)
+        (last,) = peer.receive(3)
+        (ticket,) = peer.dispatcher._tickets.values()
+        assert [record[0] for record in ticket.metrics] == ["step0", "step2", "step1"]  # in the order of the answers
+        parts = split_parts(last.envelopes[0].content.body, ())
+        assert [body for body, _ in parts] == [task.content.body, bodies[1], bodies[2]]
+        peer.answer(last.number, [finished(task)._replace(id=last.envelopes[0].id)], 3)
+        await asyncio.wait_for(asyncio.gather(*calls), DEADLINE)
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+async def test_a_conflict_does_not_depend_on_which_branch_is_faster(order: tuple[int, int]) -> None:
+    steps = [FlowStep(Each(print)) for _ in range(3)]
+    with contextlib.closing(Peer(*steps, shape=("step0", (("step1",), ("step2",))))) as peer:
+        (call,) = await peer.submit(1)
+        (batch,) = peer.receive()
+        peer.answer(batch.number, [batch.envelopes[0]._replace(step=~0b110, status=0)])
+        for step in order:
+            (branch,) = peer.receive(step)
+            peer.answer(branch.number, [patch(branch.envelopes[0], name="same")], step)
+        with pytest.raises(FieldConflict, match="in two branches of a group, step1 and step2") as caught:
+            await asyncio.wait_for(call, DEADLINE)
+        assert (caught.value.field, caught.value.branches) == ("same", ("step1", "step2"))
+        found = [incident.subject for stage in peer.dispatcher.stages for incident in stage.pool.incidents.recent()]
+        assert found == ["FieldConflict"]

@@ -162,6 +162,12 @@ async def test_two_branches_cannot_set_the_same_field(service: Service, subtests
             error = await failing(service, service.plan(size, **{one: "set_same", other: "set_same"}), is_stream=True)
             assert isinstance(error, FieldConflict)
             del error
+    await eventually(lambda: incidents(service.flow) == {("error", "FieldConflict")})
+
+
+def incidents(flow: Flow) -> set[tuple[str, str]]:
+    """Return what has gone wrong in steps in the group, by kind and name, as the status page shows it."""
+    return {(one.kind, one.subject) for name in IN_BRANCHES for one in flow.steps[name].statistics().incidents}
 
 
 async def test_the_first_failure_ends_the_task(service: Service, subtests: pytest.Subtests) -> None:

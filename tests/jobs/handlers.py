@@ -69,6 +69,36 @@ class Worker(BaseTaskHandler):
         task.done = task.name.upper()
 
 
+class Part(BaseTaskHandler):
+    """Does a part of work beside others, when the test lets it: emits its name, and sets a field of that name.
+
+    Args:
+        name: The name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.begun = threading.Event()
+        self.gate = threading.Event()
+        self.saw_cancel = threading.Event()
+
+    def handle(self, task: Work) -> None:
+        task.emit(self.name)
+        self.begun.set()
+        while not self.gate.wait(0.005):
+            if task.is_cancelled:
+                self.saw_cancel.set()
+                return
+        setattr(task, "same" if task.name == "conflict" else self.name, self.name)
+
+
+class Assemble(BaseTaskHandler):
+    """Does the rest."""
+
+    def handle(self, task: Any) -> None:
+        task.done = f"{task.left} and {task.right} of {task.name}"
+
+
 class Counter(BaseTaskHandler):
     """Counts aloud."""
 

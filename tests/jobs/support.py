@@ -13,9 +13,9 @@ from fastapi_aqueduct.testing import inline
 
 
 @asynccontextmanager
-async def queue_of(handler: BaseTaskHandler, path: Path, **options: Any) -> AsyncIterator[JobQueue]:
-    """Run a queue for a flow of one handler, which works in a thread."""
-    flow = Flow(handler, stop_timeout=0.0)
+async def queue_of(handlers: BaseTaskHandler | Flow, path: Path, **options: Any) -> AsyncIterator[JobQueue]:
+    """Run a queue for a flow, or for that of one handler; handlers work in threads."""
+    flow = handlers if isinstance(handlers, Flow) else Flow(handlers, stop_timeout=0.0)
     async with inline(flow):
         queue = JobQueue(path / "jobs.db", **options)
         await queue.start([flow])

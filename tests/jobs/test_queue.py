@@ -35,7 +35,7 @@ from fastapi_aqueduct.testing import inline
 
 from ..support import DEADLINE, eventually, forked
 from . import handlers
-from .handlers import Add, Counter, Deaf, Fragile, Scan, Work, Worker
+from .handlers import Add, Assemble, Counter, Deaf, Fragile, Part, Scan, Work, Worker
 from .support import queue_of
 
 
@@ -74,6 +74,25 @@ async def test_a_job_that_fails(tmp_path: Path) -> None:
         assert (await job.refresh()).error == "ValueError: bad work"
         with pytest.raises(JobFailed, match=r"ValueError: a name: \\udcff"):
             await asyncio.wait_for(await jobs.submit(Work("bad", "a name: \udcff")), DEADLINE)
+
+
+async def test_a_job_goes_through_a_group(tmp_path: Path) -> None:
+    left, right = Part("left"), Part("right")
+    flow = Flow(Worker(), [left, right], Assemble(), stop_timeout=0.0)
+    async with queue_of(flow, tmp_path) as jobs:
+        cancelled = await jobs.submit(Work("a"))
+        await eventually(lambda: left.begun.is_set() and right.begun.is_set())
+        assert await cancelled.cancel()
+        await eventually(lambda: left.saw_cancel.is_set() and right.saw_cancel.is_set())
+        assert (await cancelled.refresh()).state is JobState.CANCELLED
+        left.gate.set()
+        right.gate.set()
+        job = await jobs.submit(Work("b"))
+        assert (await asyncio.wait_for(job, DEADLINE)).done == "left and right of b"
+        items = [change.value async for change in job.follow() if isinstance(change, JobItem)]
+        assert sorted(items) == ["left", "right"]
+        with pytest.raises(JobFailed, match="FieldConflict: field 'same' of a task"):
+            await asyncio.wait_for(await jobs.submit(Work("conflict")), DEADLINE)
 
 
 async def test_the_queue_and_its_end(tmp_path: Path) -> None:

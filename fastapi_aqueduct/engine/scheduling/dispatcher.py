@@ -139,7 +139,7 @@ class Dispatcher:
             name, self.stages, memory, self._tickets, self._deadlines, self.settle, self.spans, meter
         )
         self._retention = Retention(memory.ledger)
-        self._groups = Groups(name, self.route, memory.ledger, self)
+        self._groups = Groups(name, self.stages, self.route, memory.ledger, self)
         self._answers = Answers(
             *(name, self.stages, self.route, memory.ledger, self, self._groups, self._coalescing),
             *(self.spans, self.failures),

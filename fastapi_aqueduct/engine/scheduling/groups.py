@@ -16,10 +16,12 @@ from ..marks import NO_MARKS, Marks
 from ..memory.ledger import Ledger
 from ..route import FINISHED, Route, first_of
 from ..shape import Group
+from ..statistics import IncidentKind
 from ..wire.codec import Encoded
 from ..wire.frames import Status
 from ..wire.patch import join
 from .branches import BranchTicket, OpenBranches, StreamBranchTicket
+from .stage import Stage
 from .task_owner import TaskOwner
 from .ticket import Ticket
 
@@ -29,13 +31,17 @@ class Groups:
 
     Args:
         flow: Name of the flow.
+        stages: The steps.
         route: The route of tasks.
         ledger: The holds on blocks.
         owner: Queues tasks and ends them.
     """
 
-    def __init__(self, flow: str, route: Route, ledger: Ledger, owner: TaskOwner) -> None:
+    def __init__(
+        self, flow: str, stages: Sequence[Stage], route: Route, ledger: Ledger, owner: TaskOwner
+    ) -> None:
         self._flow = flow
+        self._stages = stages
         self._route = route
         self._ledger = ledger
         self._owner = owner
@@ -92,7 +98,9 @@ class Groups:
         assert isinstance(branches, OpenBranches)
         conflict = branches.conflict_of(ticket)
         if conflict is not None:
-            self._owner.settle(ticket, "failed", self._conflict_error(ticket, *conflict))
+            error = self._conflict_error(ticket, *conflict)
+            self._stages[ticket.step].pool.incidents.note(IncidentKind.ERROR, type(error).__name__, str(error))
+            self._owner.settle(ticket, "failed", error)
             return
         ticket.has_ended = True
         branches.left -= 1
