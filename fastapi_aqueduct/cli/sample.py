@@ -7,11 +7,11 @@ from types import GeneratorType
 from typing import Any
 
 from ..call import BatchHandler, Call, CallHandler, CoroutineBatchHandler
-from ..exceptions import ConfigurationError, got
+from ..exceptions import ConfigurationError, InvalidArgument, got
 from ..flow import Flow
 from ..handler import BaseTaskHandler
 from ..model_call import ModelCall, ModelHandler
-from ..task import BaseTask
+from ..task import BaseTask, check_streamable
 from .target import find_object
 
 
@@ -87,3 +87,12 @@ def find_sample(name: str, target: str, flow: Flow) -> Sample:
     if not callable(make) or isinstance(make, BaseTask):
         raise ConfigurationError(f"the sample {full} is a function that returns a task, {got(make)}")
     return Sample(full, make, flow._configuration.step(0).handler)
+
+
+def may_stream(task: BaseTask) -> bool:
+    """Tell whether the items of a task can be read, if its handlers send any."""
+    try:
+        check_streamable(task)
+    except InvalidArgument:
+        return False
+    return True

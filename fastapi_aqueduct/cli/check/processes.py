@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .memory import own_part
+from ..memory import own_part
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _THREADS = re.compile(r"^Threads:\s+(\d+)", re.MULTILINE)

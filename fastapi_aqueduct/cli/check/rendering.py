@@ -13,9 +13,9 @@ from rich.text import Text
 from ...engine.shape import describe as describe_shape
 from ...engine.shape import is_flat
 from ...settings import Setting, describe
+from ..sizes import bytes_as_text, seconds_as_text
 from .finding import Finding, Severity
 from .report import Field, Report, Run, Step, Travel
-from .sizes import bytes_as_text, seconds_as_text
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ...handler import BaseTaskHandler
+from ..sizes import bytes_as_text, seconds_as_text
 from .finding import Code, Finding, Severity
 from .pickles import largest_part
 from .report import Step, Travel
-from .sizes import bytes_as_text, seconds_as_text
 
 LARGE_HANDLER = 1 << 20
 """Bytes of a pickled handler from which it probably has a model."""

@@ -9,11 +9,11 @@ from dataclasses import replace
 from ...call import Call
 from ...engine.engine import LocalEngine
 from ...engine.shape import is_flat
-from ...exceptions import InvalidArgument, TaskTimeout, WorkerDied
+from ...exceptions import TaskTimeout, WorkerDied
 from ...flow import Flow
 from ...step import FlowStep
-from ...task import BaseTask, check_streamable
-from ..sample import Sample
+from ...task import BaseTask
+from ..sample import Sample, may_stream
 from .failures import failed_sample
 from .fields import describe_type
 from .finding import Finding
@@ -82,7 +82,7 @@ class SampleRun:
         self.run = replace(self.run, task="call" if isinstance(task, Call) else describe_type(task))
         begun_at = time.monotonic()
         try:
-            if _may_stream(task):
+            if may_stream(task) and not isinstance(task, Call):  # the call of a function returns them
                 await self._stream(task, begun_at)
             else:
                 await self._flow.process(task, self._timeout)
@@ -132,12 +132,3 @@ class SampleRun:
         # In a group other branches may wait when one has failed.
         waiting = [name for name, watch in watched if watch.is_waiting]
         return (failed or waiting or [""])[-1]
-
-
-def _may_stream(task: BaseTask) -> bool:
-    """Tell whether the items of a task can be read, if its handlers send any; the call of a function returns them."""
-    try:
-        check_streamable(task)
-    except InvalidArgument:
-        return False
-    return not isinstance(task, Call)

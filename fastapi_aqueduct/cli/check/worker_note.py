@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from .memory import own_part
+from ..memory import own_part
 
 _EDGE = ("fastapi.", "fastapi_aqueduct.asgi.")
 """Packages that no worker needs, with a dot."""
