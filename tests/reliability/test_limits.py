@@ -142,6 +142,26 @@ def test_the_limits_of_control_groups_are_seen(
     assert (group.memory_limit(), group.cpu_limit(), group.out_of_memory_kills()) == (memory, cores, kills)
 
 
+_UNUSED = {"a/memory.max": "4096", "a/memory.current": "96"}
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "free"),
+    [
+        ("0::/\n", {"memory.max": "max", "memory.current": "50"}, None),
+        ("0::/\n", {"memory.max": "4096"}, None),  # the kernel does not count
+        ("0::/\n", {"memory.max": "4096", "memory.current": "5000"}, 0),
+        ("0::/\n", {"memory.max": "4096", "memory.current": "96", "memory.stat": "anon 50\ninactive_file 40"}, 4040),
+        ("0::/a\n", {**_UNUSED, "memory.max": "9000", "memory.current": "8000"}, 1000),
+        (V1, {"memory/app/memory.limit_in_bytes": "4096", "memory/app/memory.usage_in_bytes": "96"}, 4000),
+    ],
+)  # fmt: skip
+def test_the_memory_that_is_left_is_what_no_process_of_a_group_uses(
+    tmp_path: Path, membership: str, files: dict[str, str], free: int | None
+) -> None:
+    assert make_group(tmp_path, membership, files).free_memory() == free
+
+
 def test_what_follows_from_them(tmp_path: Path) -> None:
     files = {"memory/app/one/memory.limit_in_bytes": "4096", "memory/app/one/memory.oom_control": "oom_kill 1"}
     group = make_group(tmp_path, V1, {**files, "cpu/cpu.cfs_quota_us": "30000", "cpu/cpu.cfs_period_us": "100000"})

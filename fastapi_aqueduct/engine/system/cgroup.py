@@ -28,6 +28,23 @@ class ControlGroup:
         texts = [*self._read("", "memory.max"), *self._read("memory", "memory.limit_in_bytes")]
         return min((int(text) for text in texts if text.isdecimal()), default=None)
 
+    def free_memory(self) -> int | None:
+        """Return the bytes that the memory limits leave to this process; None if nothing is limited.
+
+        Cached files that no process has read for a while count as free: the kernel drops them when memory is wanted.
+        """
+        left = []
+        for controller, limit, usage, cold in (
+            ("", "memory.max", "memory.current", "inactive_file"),
+            ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            for directory in self._directories(controller):
+                most, used = _number(directory / limit), _number(directory / usage)
+                if most is not None and used is not None:
+                    dropped = re.search(rf"^{cold} (\d+)", _text(directory / "memory.stat"), re.MULTILINE)
+                    left.append(max(0, most - used + (int(dropped[1]) if dropped else 0)))
+        return min(left, default=None)
+
     def cpu_limit(self) -> float | None:
         """Return the limit in processors, which may be a fraction; None if there is none."""
         quotas, periods = self._read("cpu", "cpu.cfs_quota_us"), self._read("cpu", "cpu.cfs_period_us")
@@ -50,10 +67,9 @@ class ControlGroup:
             file: Name of the file.
         """
         for directory in self._directories(controller):
-            try:
-                yield (directory / file).read_text().strip()
-            except OSError:
-                pass  # the outermost has no limits, and a container may not see its group under the name it has outside
+            # The outermost has no limits, and a container may not see its group under the name it has outside.
+            if text := _text(directory / file):
+                yield text
 
     def _directories(self, controller: str) -> Iterator[Path]:
         try:
@@ -69,3 +85,17 @@ class ControlGroup:
                     root = self._mounted / name
                     inner = root / group.lstrip("/")
                     yield from (inner, *(outer for outer in inner.parents if outer.is_relative_to(root)))
+
+
+def _text(file: Path) -> str:
+    """Return what is in a file; nothing if it cannot be read."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _number(file: Path) -> int | None:
+    """Return the number in a file; None if there is none, as where nothing is limited."""
+    text = _text(file)
+    return int(text) if text.isdecimal() else None
