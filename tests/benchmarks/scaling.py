@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi_aqueduct.cli.tune.simulation import Service, Station, Visit
+from fastapi_aqueduct.cli.tune.simulation import Service
+from fastapi_aqueduct.cli.tune.stations import Station, Visit
 
 from .client import Client, Request
 from .processes import MIB

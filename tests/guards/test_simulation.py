@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from fastapi_aqueduct.cli.tune.simulation import Fork, Service, Station, Visit, Work
+from fastapi_aqueduct.cli.tune.simulation import Service
+from fastapi_aqueduct.cli.tune.stations import Fork, Station, Visit, Work
 
 from ..benchmarks.scaling import CLIENT, simulated_rate
 from ..benchmarks.server import API, PIPELINE, WORKER
@@ -78,6 +79,13 @@ def test_a_process_that_never_lacks_requests_works_on_full_batches(size: int, ra
     found = service.serve_connections(4 * size, 2000)
     assert found.rate == pytest.approx(rate, rel=0.02)
     assert found.percentile(50) == pytest.approx(4 * size / rate, rel=0.02)
+
+
+def test_many_connections_that_begin_together_are_followed_until_their_queues_are_full() -> None:
+    service = Service([Station("worker", batch_size=256)], [Batch("worker", 0.1, 0.001)], cores=2)
+    found = service.serve_connections(1024, 4096)
+    assert found.rate == pytest.approx(256 / 0.356, rel=0.001)
+    assert found.mean == pytest.approx(1024 / found.rate, rel=0.001)
 
 
 def test_few_requests_make_small_batches() -> None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi_aqueduct import BaseTask, BaseTaskHandler, Flow, FlowStep, in_worker
+from fastapi_aqueduct.step import Part
+
+
+def forked(*steps: Part, **options: Any) -> Flow:
+    """Make a flow whose workers come from the forkserver, which takes less time."""
+    return Flow(*steps, mp_start_method="forkserver", **options)
+
 
 FIXED, EACH = 0.02, 0.001
 """Seconds of a call of `Device`."""
@@ -141,3 +150,85 @@ async def letters(text: str) -> AsyncIterator[str]:
 
 def make_text() -> str:
     return "text"
+
+
+@dataclass
+class Item(BaseTask):
+    """A task.
+
+    Attributes:
+        key: The key of its batches, and its tenant.
+        cost: What it costs in a batch.
+        value: Anything.
+    """
+
+    key: str = "one"
+    cost: int = 1
+    value: Any = None
+
+
+class Finished(Item):
+    """A task that hides a method which only streams need."""
+
+    finish = None  # type: ignore[assignment]
+
+
+class Wait(BaseTaskHandler):
+    """Waits for a device, for one task at a time.
+
+    Args:
+        seconds: For how long.
+        name: The field that it sets.
+        stop: For how long it waits when its worker stops.
+    """
+
+    def __init__(self, seconds: float = 0.01, name: str = "waited", stop: float = 0.0) -> None:
+        self.seconds = seconds
+        self.name = name
+        self.stop = stop
+
+    def handle(self, task: Item) -> None:
+        print("a print of a worker", flush=True)
+        time.sleep(self.seconds)
+        setattr(task, self.name, True)
+
+    def on_stop(self) -> None:
+        time.sleep(self.stop)
+
+
+class Fragile(BaseTaskHandler):
+    """Does two tasks at once, and not three.
+
+    Args:
+        how: What happens then.
+    """
+
+    def __init__(self, how: str = "raise") -> None:
+        self.how = how
+
+    def handle(self, *tasks: Item) -> None:
+        time.sleep(0.01)
+        if len(tasks) < 3:
+            return
+        if self.how == "die":
+            os._exit(1)
+        if self.how == "hang":
+            time.sleep(3600)
+        raise ValueError("three are too many")
+
+
+class Talk(Wait):
+    """Prints."""
+
+    def handle(self, task: Item) -> None:
+        print("a print of a worker", flush=True)
+        super().handle(task)
+
+
+spoken = Flow(FlowStep(Talk(), name="talk"), name="spoken")
+"""A flow that takes little time. Its workers have the stdout of the command, not that of a forkserver."""
+
+
+def make_items() -> Iterator[Item]:
+    yield Item("one")
+    yield Item("two")

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from fastapi_aqueduct import BaseTask, FlowStep
-from fastapi_aqueduct.cli.tune.bench import Bench, Call, CallFailed
+from fastapi_aqueduct.cli.tune.bench import Bench
+from fastapi_aqueduct.cli.tune.calls import Call, CallFailed
 from fastapi_aqueduct.cli.tune.goal import Load
 from fastapi_aqueduct.cli.tune.isolation import isolated, largest_size, size_of, size_option, with_size
+from fastapi_aqueduct.cli.tune.load_run import LoadRun
 from fastapi_aqueduct.cli.tune.machine import Usage, free_memory
 from fastapi_aqueduct.cli.tune.model import StepSettings
 from fastapi_aqueduct.cli.tune.prepared import PreparedTasks
 
+from ..support import DEADLINE
 from . import flows
 from .flows import EACH, FIXED, Ask, Device, Spell, Word
+
+PATIENCE = DEADLINE
+DEAR = 0.01
+"""Seconds in which a sample makes a task."""
 
 OPTIONS = flows.flow._configuration.options
 
 
 def words(count: int) -> Sequence[BaseTask]:
     return [Word("word") for _ in range(count)]
+
+
+def dear_words(count: int) -> Sequence[BaseTask]:
+    end = time.thread_time() + DEAR
+    while time.thread_time() < end:
+        pass
+    return words(count)
 
 
 def seen_words(count: int) -> Sequence[BaseTask]:
@@ -39,15 +54,16 @@ async def device() -> AsyncIterator[Bench]:
 
 async def test_a_call_takes_what_the_handler_needs_for_so_many_tasks_or_fails(device: Bench) -> None:
     for size in (1, 8):
-        point = await device.measure_calls(words, size, 1, seconds=0.3)
+        point = await device.measure_calls(words, size, 1, seconds=0.3, patience=PATIENCE)
         assert point.size == size
         assert point.seconds >= 0.95 * (FIXED + EACH * size)  # without the time for which it waited for a core
         assert 0 < point.cpu < point.seconds
         assert point.calls >= 1
         assert point.memory > 2**20
     with pytest.raises(CallFailed, match="ValueError: the device has 8 places"):  # it is not tried again task by task
-        await device.measure_calls(words, 9, 1, seconds=0.3)
-    assert (await device.measure_calls(words, 1, 1, seconds=0.1)).size == 1  # it serves on
+        await device.measure_calls(words, 9, 1, seconds=0.3, patience=PATIENCE)
+    served = await device.measure_calls(words, 1, 1, seconds=0.1, patience=PATIENCE)  # it serves on
+    assert served.size == 1
 
 
 async def test_a_load_has_the_rate_and_the_times_of_its_answers(device: Bench) -> None:
@@ -58,9 +74,42 @@ async def test_a_load_has_the_rate_and_the_times_of_its_answers(device: Bench) -
     assert outcome.percentile(0) == outcome.times[0] <= outcome.mean <= outcome.percentile(100) == outcome.times[-1]
     assert 0 < outcome.speed <= 1
     assert outcome.dispatch > 0
+    outcome = await device.load(dear_words, Load(callers=4), seconds=0.3)
+    assert outcome.dispatch < DEAR / 2  # the time in which a task is made is that of the sample
     outcome = await device.load(words, Load(rate=50), seconds=0.1, longest=30, least=20)
     assert len(outcome.times) >= 15  # the first fifth does not count
     assert outcome.times[0] >= FIXED + EACH
+
+
+class Cohorts:
+    """Answers all tasks that wait together, one cohort after the other.
+
+    Args:
+        seconds: How long each cohort takes.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end: asyncio.Future[None] | None = None
+        self.pids: list[int] = []
+
+    def memory(self) -> int:
+        return 0
+
+    async def process(self, task: BaseTask) -> int:
+        loop = asyncio.get_running_loop()
+        if self._end is None or self._end.done():
+            self._end = loop.create_future()
+            loop.call_later(self._seconds, self._end.set_result, None)
+        await self._end
+        return 0
+
+
+async def test_bursts_of_answers_do_not_disturb_the_rate() -> None:
+    # Seven cohorts: a fifth of the answers, which does not count, ends within a cohort.
+    outcome = await LoadRun(Cohorts(0.05), words, Load(callers=8)).measure(seconds=0.01, longest=PATIENCE, least=56)
+    assert outcome.rate == pytest.approx(8 / outcome.mean)
+    assert outcome.rate <= 1.01 * 8 / 0.05
 
 
 async def test_the_tasks_of_a_call_have_one_key_where_batches_have() -> None:
@@ -69,10 +118,10 @@ async def test_the_tasks_of_a_call_have_one_key_where_batches_have() -> None:
         tasks.add(Word(text))
     step = FlowStep(Device(), batch_size=2, batch_key="text", coalesce_key="text")
     async with Bench.running(isolated(OPTIONS, "device", step, StepSettings(1, 8, 1))) as bench:
-        point = await bench.measure_calls(tasks.take_alike, 4, 1, seconds=0.2)
+        point = await bench.measure_calls(tasks.take_alike, 4, 1, seconds=0.2, patience=PATIENCE)
         assert point.seconds >= 0.95 * (FIXED + 4 * EACH)  # each of the four is one of the batch
         with pytest.raises(CallFailed, match=r"4 tasks at once came to calls of \[2\]"):
-            await bench.measure_calls(tasks.take, 4, 1, seconds=0.2)
+            await bench.measure_calls(tasks.take, 4, 1, seconds=0.2, patience=PATIENCE)
 
 
 async def test_a_load_of_which_nothing_is_answered_says_why() -> None:

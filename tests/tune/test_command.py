@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastapi_aqueduct.cli.developer import make_app
 from fastapi_aqueduct.cli.main import main
 from fastapi_aqueduct.engine.configuration import configure
 
@@ -141,14 +143,35 @@ def test_the_report_is_one_file_that_loads_nothing(tuned: tuple[Path, dict[str, 
 
 
 @pytest.mark.long
-def test_a_function_in_workers_with_all_options_from_the_environment(tmp_path: Path) -> None:
-    options = {"SAMPLE": "make_text", "SLO": "p95=1s", "RATE": "20", "REPORT": "other.html", "BUDGET": "6"}
-    ended = run(tmp_path, f"{MODULE}:lengths", **{f"AQUEDUCT_TUNE_{name}": text for name, text in options.items()})
+@pytest.mark.parametrize("function", ["lengths", "letters"])
+def test_a_function_in_workers(function: str, tmp_path: Path) -> None:
+    ended = run(tmp_path, f"{MODULE}:{function}", "--sample", "make_text", "--rate", "20", "--budget", "6")
     assert ended.returncode == 0, ended.stderr
     assert "At 20 tasks/s at random moments expect" in ended.stdout
-    assert "batch_size" in ended.stdout
-    assert (tmp_path / "other.html").exists()
-    assert not (tmp_path / "tune.html").exists()
+    assert ("batch_size" if function == "lengths" else "concurrency") in ended.stdout
+    assert "report: tune.html" in ended.stdout
+
+
+@pytest.mark.usefixtures("drawn")
+def test_every_option_from_the_environment_and_what_workers_print_is_not_in_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {
+        "TARGET": f"{MODULE}:spoken", "SAMPLE": "make_items", "FLOW": "spoken", "RATE": "20", "SLO": "p95=1s",
+        "BUDGET": "5", "REPORT": "other.html", "WRITE": "other.env", "JSON": "1",
+    }  # fmt: skip
+    assert {option.name.removesuffix("_output").upper() for option in make_app("tune").params} == set(options)
+    for name, text in options.items():
+        monkeypatch.setenv(f"AQUEDUCT_TUNE_{name}", text)
+    assert status_of() == 0
+    shown, progress = capfd.readouterr()
+    found = json.loads(shown)
+    assert "a print of a worker" in progress
+    assert found["goal"] == {"rate": 20, "slo": {"percent": 95, "seconds": 1}}
+    assert set(os.listdir()) == {"other.html", "other.env"}
+    for name, value in found["variables"].items():
+        assert f"\n{name}={value}\n" in Path("other.env").read_text()
 
 
 def members_of_session(session: int) -> list[int]:
@@ -161,12 +184,16 @@ def members_of_session(session: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_measurements_and_what_was_measured_is_reported(number: int, tmp_path: Path) -> None:
-    arguments = [f"{MODULE}:flow", "--sample", "make_words", "--budget", "300", "--write", "tune.env", "--json"]
+def interrupted(directory: Path, line: str, *numbers: int, options: Sequence[str] = ()) -> str:
+    """Send signals to the command when it has printed a line; it must leave no process.
+
+    Returns:
+        What it has printed to stdout.
+    """
+    arguments = [f"{MODULE}:flow", "--sample", "make_words", "--budget", "300", *options]
     with subprocess.Popen(
         [*COMMAND, *arguments],
-        cwd=tmp_path,
+        cwd=directory,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -175,16 +202,23 @@ def test_a_signal_ends_the_measurements_and_what_was_measured_is_reported(number
     ) as process:
         try:
             assert process.stderr is not None
-            for line in process.stderr:
-                if line.startswith("spell: start"):  # the first step has been measured
+            for each in process.stderr:
+                if each.startswith(line):
                     break
-            os.kill(process.pid, number)
+            for number in numbers:
+                process.send_signal(number)
             shown, error = process.communicate(timeout=DEADLINE)
         finally:
             process.kill()
     assert process.returncode == 130, error
     assert members_of_session(process.pid) == []
-    found = json.loads(shown)
+    return shown
+
+
+def test_a_signal_ends_the_measurements_and_what_was_measured_is_reported(tmp_path: Path) -> None:
+    # When the next step begins, the first one has been measured.
+    options = ("--write", "tune.env", "--json")
+    found = json.loads(interrupted(tmp_path, "spell: start", signal.SIGINT, options=options))
     assert found["is_interrupted"]
     assert found["steps"]["device"]["curves"]
     assert found["recommendation"]["settings"].keys() == {"device"}
@@ -193,22 +227,8 @@ def test_a_signal_ends_the_measurements_and_what_was_measured_is_reported(number
     assert "AQUEDUCT_WORDS__DEVICE__NPROCS=" in (tmp_path / "tune.env").read_text()
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    arguments = [f"{MODULE}:flow", "--sample", "make_words", "--budget", "300"]
-    with subprocess.Popen(
-        [*COMMAND, *arguments], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if line.startswith("device: 1 thread"):
-                    break
-            process.send_signal(signal.SIGINT)
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=DEADLINE)
-        finally:
-            process.kill()
-    assert process.returncode == 130
+def test_further_signals_leave_no_worker(tmp_path: Path) -> None:
+    interrupted(tmp_path, "device: 1 thread", signal.SIGTERM, signal.SIGINT)
 
 
 def status_of(*arguments: str) -> object:
@@ -224,6 +244,9 @@ def status_of(*arguments: str) -> object:
         (("--rate", "0"), "more than 0 tasks per second"),
         (("--report", "missing/tune.html"), "missing/tune.html cannot be written: there is no directory"),
         (("--write", "."), "cannot be written: it is a directory"),
+        (("--write", "/proc/tune.env"), "/proc/tune.env cannot be written: No such file or directory"),
+        (("--rate", "inf"), "more than 0 tasks per second"),
+        (("--budget", "nan"), "--budget"),
         (("--budget", "1"), "--budget"),
     ],
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_aqueduct.cli.tune.costs import Point
 from fastapi_aqueduct.cli.tune.model import StepSettings
-from fastapi_aqueduct.cli.tune.plan import Limits, StepPlan, Trial
+from fastapi_aqueduct.cli.tune.plan import QUICKEST, Limits, StepPlan, Trial
 
 CORES = 4
 THREADS = (1, 2, 4)
@@ -116,6 +117,16 @@ def test_workers_are_doubled_until_they_gain_nothing() -> None:
     assert waiting.workers() == [1, 2, 4, 8, 16]
     assert one_device.measured(Limits(1, (1,), CORES)).costs().most_workers == 1
     assert one_device.workers() == [1, 2]
+
+
+def test_a_load_corrects_single_calls_that_were_measured_as_too_slow_or_too_quick() -> None:
+    for factor, slowdown in ((2.0, 2.0), (0.9, 0.9), (0.1, QUICKEST)):
+        plan = StepPlan("known", Limits(1, (1,), CORES))
+        plan.note_point(Trial(StepSettings(1, 1, 1)), Point(1, 0.01, 0.01))
+        plan.note_rate(Trial(StepSettings(1, 1, 1), is_load=True), 100 / factor, 100)
+        assert plan.costs().slowdown(1) == pytest.approx(slowdown)
+        plan.note_rate(Trial(StepSettings(2, 1, 1), is_load=True), 200, 200)
+        assert plan.costs().slowdown(2) == 1.0
 
 
 def test_no_more_workers_are_started_than_memory_allows() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fastapi_aqueduct import ConfigurationError
+from fastapi_aqueduct.cli.tune.candidates import combinations
 from fastapi_aqueduct.cli.tune.costs import KNEE, Curve, Point, StepCosts
 from fastapi_aqueduct.cli.tune.goal import Goal, Load, Objective
 from fastapi_aqueduct.cli.tune.model import API_PROCESS, CORES, FlowModel, StepSettings
@@ -107,6 +110,25 @@ def test_threads_are_recommended_where_latency_needs_them() -> None:
     model = FlowModel([StepCosts("only", {1: one, 4: four}, most_workers=4)], [["only"]], 0.0001, 4)
     assert recommend(model, Goal()).settings["only"].threads == 1
     assert recommend(model, Goal(5, Objective(95, 0.09))).settings["only"].threads == 4
+
+
+def test_of_many_steps_each_can_have_the_size_with_the_highest_throughput() -> None:
+    steps = [StepCosts(name, {1: make_curve(0.05, 0.001, 0.01)}, most_workers=1) for name in "abcdefghij"]
+    model = FlowModel(steps, [[step.name for step in steps]], 0.0001, 4)
+    assert [(1, 16)] * 10 in map(list, combinations(model))
+
+
+def test_workers_that_wait_for_one_device_need_no_more_processor_time() -> None:
+    slowdowns = {1: 1.0, 2: 2.0}
+    waiting = StepCosts("only", {1: make_curve(0.02, 0.0, computing=0.1)}, most_workers=2, slowdowns=slowdowns)
+    computing = StepCosts("only", {1: make_curve(0.02, 0.0)}, most_workers=2, slowdowns=slowdowns)
+    assert waiting.cpu(1, 1, waiting.slowdown(2)) == pytest.approx(0.002)
+    assert computing.cpu(1, 1, computing.slowdown(2)) == pytest.approx(0.04)
+    # Those that wait do not slow down those that compute.
+    settings = {"computing": StepSettings(1, 1, 1), "waiting": StepSettings(2, 1, 1)}
+    steps = [replace(computing, name="computing"), replace(waiting, name="waiting")]
+    model = FlowModel(steps, [["computing", "waiting"]], 0.0001, 4)
+    assert [model.slowdown(step, settings) for step in steps] == [1.0, 2.0]
 
 
 def test_the_api_process_can_be_the_bottleneck() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi_aqueduct import BaseTask
-from fastapi_aqueduct.cli.tune.model import longest, names_on
-from fastapi_aqueduct.cli.tune.walk import Walk, part_of
+from fastapi_aqueduct.cli.tune.walk import Walk
+from fastapi_aqueduct.cli.tune.way import longest, names_on, part_of
 
 SHAPE = ("first", (("left",), ("right", "further"), ("rare",)), "last")
 

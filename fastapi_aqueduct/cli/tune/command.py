@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,7 +17,7 @@ from ...exceptions import ConfigurationError
 from ..arguments import FlowName, Target
 from ..sample import find_sample
 from ..target import find_flow
-from ..terminal import make_console
+from ..terminal import make_console, stdout_to_stderr
 from .files import as_json, env_text
 from .goal import Goal, Objective
 from .progress import Bar
@@ -60,10 +61,12 @@ def tune(
             f"`tune` needs {' and '.join(missing)}: python -m pip install 'fastapi-aqueduct[cli]'"
         )
     goal = Goal(rate, None if slo is None else Objective.parse(slo))
+    if not isfinite(budget):
+        raise typer.BadParameter("a number of seconds is needed", param_hint="--budget")
     for path in filter(None, (report, write)):
         _check_writable(path)
-    found = find_flow(target, flow)
-    with Bar(make_console(to_stderr=True), budget) as bar:
+    with stdout_to_stderr(), Bar(make_console(to_stderr=True), budget) as bar:
+        found = find_flow(target, flow)
         session = Session(found, find_sample(sample, target, found), goal, budget, bar)
         findings = asyncio.run(_run(session))
     _tell(findings, report, write, json_output)
@@ -89,19 +92,30 @@ async def _run(session: Session) -> Findings:
 
 
 def _tell(findings: Findings, report: Path, write: Path | None, is_json: bool) -> NoReturn:
-    # matplotlib takes a second to import, and is not needed before.
-    from .report import write_report
-
-    write_report(findings, report)
-    if write is not None and findings.recommendation is not None:
-        write.write_text(env_text(findings), encoding="utf-8")
+    # First what cannot fail: the disk may be full by now.
+    console = make_console()
     if is_json:
-        print(json.dumps(as_json(findings), indent=2))
+        print(json.dumps(as_json(findings), indent=2), flush=True)
     else:
-        console = make_console()
         show(findings, console)
+    _write(findings, report, write)
+    if not is_json:
         _name_files(console, findings, report, write)
     raise typer.Exit(INTERRUPTED if findings.is_interrupted else 0)
+
+
+def _write(findings: Findings, report: Path, write: Path | None) -> None:
+    # matplotlib takes a second to import, and is not needed before.
+    from .report import report_text
+
+    texts = {report: report_text(findings)}
+    if write is not None and findings.recommendation is not None:
+        texts[write] = env_text(findings)
+    for path, text in texts.items():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as exc:
+            raise ConfigurationError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
 def _name_files(console: Console, findings: Findings, report: Path, write: Path | None) -> None:
@@ -117,3 +131,10 @@ def _check_writable(path: Path) -> None:
         raise ConfigurationError(f"{path} cannot be written: it is a directory")
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"{path} cannot be written: there is no directory {path.absolute().parent}")
+    is_new = not path.exists()
+    try:
+        path.open("a").close()
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be written: {exc.strerror}") from exc
+    if is_new:
+        path.unlink()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from .simulation import Work
+from .stations import Work
 
 KNEE = 0.9
 """The part of the highest throughput from which on larger batches are not worth their latency."""
@@ -51,12 +51,11 @@ class Curve:
 
     def seconds(self, size: float) -> float:
         """Return the seconds of a call."""
-        return self._at(size, [point.seconds for point in self.points], self.fixed, self.per_task)
+        return self._at(size, self._seconds, self.per_task)
 
     def cpu(self, size: float) -> float:
         """Return the processor time of a call."""
-        values = [point.cpu for point in self.points]
-        return self._at(size, values, *_line([point.size for point in self.points], values))
+        return self._at(size, self._cpu, self._cpu_per_task)
 
     def memory(self, size: float) -> int:
         """Return the private memory of a worker: the most that calls up to this size have needed."""
@@ -72,7 +71,7 @@ class Curve:
         """Seconds that each task adds to a call."""
         return self._fit[1]
 
-    @property
+    @cached_property
     def knee(self) -> Point:
         """The smallest size with nearly the highest throughput."""
         best = max(point.throughput for point in self.points)
@@ -80,11 +79,28 @@ class Curve:
 
     @cached_property
     def _fit(self) -> tuple[float, float]:
-        return _line([point.size for point in self.points], [point.seconds for point in self.points])
+        return _line(self._sizes, self._seconds)
 
-    def _at(self, size: float, values: Sequence[float], fixed: float, per_task: float) -> float:
+    # A simulation asks for them in each call.
+    @cached_property
+    def _sizes(self) -> Sequence[int]:
+        return [point.size for point in self.points]
+
+    @cached_property
+    def _seconds(self) -> Sequence[float]:
+        return [point.seconds for point in self.points]
+
+    @cached_property
+    def _cpu(self) -> Sequence[float]:
+        return [point.cpu for point in self.points]
+
+    @cached_property
+    def _cpu_per_task(self) -> float:
+        return _line(self._sizes, self._cpu)[1]
+
+    def _at(self, size: float, values: Sequence[float], per_task: float) -> float:
         """Interpolate between two sizes; beyond them all follow the line through all."""
-        sizes = [point.size for point in self.points]
+        sizes = self._sizes
         place = bisect_left(sizes, size)
         if place == len(sizes):
             return values[-1] + per_task * (size - sizes[-1])
@@ -103,7 +119,7 @@ class StepCosts:
         curves: The cost of a call by its size, for each number of threads.
         is_side_by_side: Whether a worker has several calls under way, each of one task, rather than batches.
         most_workers: The most workers that are worth having.
-        slowdowns: By what the seconds of a call grow, by the number of workers; 1 for one.
+        slowdowns: The seconds of a call under a load, as a multiple of those of single calls, by the number of workers.
     """
 
     name: str
@@ -113,12 +129,12 @@ class StepCosts:
     slowdowns: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
 
     def slowdown(self, workers: int) -> float:
-        """Return by what the seconds of a call grow.
+        """Return the seconds of a call, as a multiple of those of a single one.
 
         Args:
-            workers: The workers that compute at the same time.
+            workers: The workers that work at the same time.
         """
-        return max((factor for count, factor in self.slowdowns.items() if count <= max(workers, 1)), default=1.0)
+        return self.slowdowns[max(count for count in self.slowdowns if count <= max(workers, 1))]
 
     @property
     def least_seconds(self) -> float:
@@ -130,6 +146,16 @@ class StepCosts:
         point = self.curves[threads].knee
         return point.cpu > point.seconds / 2
 
+    def cpu(self, threads: int, size: int, slowdown: float) -> float:
+        """Return the processor time of a call.
+
+        Args:
+            threads: Threads of numeric libraries in each worker.
+            size: Tasks of the call, or calls side by side.
+            slowdown: By what the seconds of a call grow. Those that it waits for a device need no core.
+        """
+        return self.curves[threads].cpu(size) * (slowdown if self.computes(threads) else 1.0)
+
     def work(self, threads: int, size: int, slowdown: float) -> Work:
         """Return what a worker has to do for a call.
 
@@ -138,8 +164,7 @@ class StepCosts:
             size: Tasks of the call, or calls side by side.
             slowdown: By what the seconds of a call grow.
         """
-        curve = self.curves[threads]
-        seconds, cpu = curve.seconds(size) * slowdown, curve.cpu(size) * slowdown
+        seconds, cpu = self.curves[threads].seconds(size) * slowdown, self.cpu(threads, size, slowdown)
         if cpu > seconds:
             return Work(seconds, 0.0, cpu / seconds)
         return Work(cpu, seconds - cpu)

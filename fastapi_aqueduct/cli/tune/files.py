@@ -63,7 +63,9 @@ def _run(run: Run) -> dict[str, Any]:
         },
         "expected": run.expected and _times(run.expected.rate, run.expected.mean, run.expected.percentile),
         "rate_error": run.rate_error,
+        "expected_memory": run.expected_memory,
         "time_error": run.time_error,
+        "memory_error": run.memory_error,
     }
 
 

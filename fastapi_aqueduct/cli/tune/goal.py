@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import inf
 
 from ...exceptions import ConfigurationError, got
 
@@ -54,7 +55,7 @@ class Goal:
     objective: Objective | None = None
 
     def __post_init__(self) -> None:
-        if self.rate is not None and not self.rate > 0:
+        if self.rate is not None and not 0 < self.rate < inf:
             raise ConfigurationError(f"the rate must be more than 0 tasks per second, {got(self.rate)}")
 
     def __str__(self) -> str:

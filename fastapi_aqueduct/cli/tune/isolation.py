@@ -22,6 +22,22 @@ NAME = "tuning-of-{}"
 """Names the flow of a step. No variable of the environment has this name, so none changes what is measured."""
 
 
+def check_place(name: str, step: FlowStep) -> None:
+    """Refuse a step that cannot be measured here.
+
+    Args:
+        name: Name of the step.
+        step: The step.
+
+    Raises:
+        ConfigurationError: It runs on another machine.
+    """
+    if step.placement is not None:
+        raise ConfigurationError(
+            f"step {name} runs on other machines (WorkerOptions.placement): `tune` measures the workers of this one"
+        )
+
+
 def size_option(step: FlowStep) -> str:
     """Return the option that is the size of a step: of its batches, or of what it has side by side."""
     return "batch_size" if not step.places or step.continuous else "concurrency"
@@ -62,14 +78,7 @@ def isolated(options: EngineOptions, name: str, step: FlowStep, settings: StepSe
         name: Name of the step.
         step: The step.
         settings: What it gets.
-
-    Raises:
-        ConfigurationError: The step runs on another machine.
     """
-    if step.placement is not None:
-        raise ConfigurationError(
-            f"step {name} runs on other machines (WorkerOptions.placement): `tune` measures the workers of this one"
-        )
     changed = with_size(step, settings.size)
     changes = {
         "handle_condition": operator.truth,

@@ -11,7 +11,6 @@ from typing import NamedTuple, Self
 
 from ...engine.system.cgroup import ControlGroup
 from ...engine.system.cpu import available_cores
-from ...engine.system.process_memory import private_memory
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _NANO = 1e-9
@@ -63,12 +62,14 @@ class CoreUse(NamedTuple):
         workers: Seconds of processor time of the workers.
         foreign: Cores that other processes used; 0 where that is not known.
         speed: How fast the cores were for this process and the workers: 1 unless other processes used them, too.
+        seconds: For how long they were.
     """
 
     own: float
     workers: float
     foreign: float
     speed: float
+    seconds: float
 
 
 class Usage:
@@ -99,7 +100,7 @@ class Usage:
         foreign = 0.0
         if self._all is not None:
             foreign = max(0.0, ((_busy_time() or 0.0) - self._all - own - workers) / seconds)
-        return CoreUse(own, workers, foreign, _speed(own + workers, waits, seconds, foreign))
+        return CoreUse(own, workers, foreign, _speed(own + workers, waits, seconds, foreign), seconds)
 
 
 def _busy_time() -> float | None:
@@ -132,8 +133,7 @@ def free_memory() -> int | None:
     except OSError:
         return None
     limits = [int(found[1]) * 1024] if found else []
-    group = ControlGroup()
-    limit = group.memory_limit()
-    if limit is not None:
-        limits.append(max(0, limit - (private_memory(os.getpid()) or 0)))
+    left = ControlGroup().free_memory()
+    if left is not None:
+        limits.append(left)
     return int(min(limits) * MEMORY_SHARE) if limits else None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from .costs import StepCosts
 from .goal import Load
-from .simulation import Fork, Prediction, Route, Service, Station, Stop, Visit, Work
+from .prediction import Prediction
+from .simulation import Service
+from .stations import Fork, Route, Station, Stop, Visit, Work
+from .way import Way, names_on
 
 API_PROCESS = "the API process"
 CORES = "the cores"
@@ -31,9 +35,6 @@ class StepSettings(NamedTuple):
     size: int
     threads: int
 
-
-Way = Sequence["str | Sequence[Way]"]
-"""The steps that a task visits, by name; those of the branches of a group are sequences in a sequence."""
 
 Settings = Mapping[str, StepSettings]
 """Those of each step that was measured, by its name."""
@@ -91,18 +92,25 @@ class FlowModel:
 
     def visits(self, name: str) -> float:
         """Return the part of the tasks that visit a step."""
-        return sum(name in names_on(way) for way in self.routes) / len(self.routes)
+        return self._visits[name]
+
+    @cached_property
+    def _visits(self) -> Mapping[str, float]:
+        visited = [names_on(way) for way in self.routes]
+        return {step.name: sum(step.name in names for names in visited) / len(visited) for step in self.steps}
 
     def slowdown(self, step: StepCosts, settings: Settings) -> float:
-        """Return by what the calls of a step are slower than those of a worker alone."""
+        """Return by what the calls of a step are slower than single ones: workers that compute slow each other down."""
         own = settings[step.name]
-        all_workers = sum(each.nprocs * each.threads for each in settings.values())
-        return step.slowdown(all_workers if step.computes(own.threads) else own.nprocs)
+        if not step.computes(own.threads):
+            return step.slowdown(own.nprocs)
+        pairs = self._pairs(settings)
+        return step.slowdown(sum(each.nprocs * each.threads for other, each in pairs if other.computes(each.threads)))
 
     def processor_time(self, settings: Settings) -> float:
         """Return the seconds of processor time that a task needs in all processes."""
         return self.dispatch + sum(
-            self.visits(step.name) * step.curves[own.threads].cpu(own.size) / own.size * self.slowdown(step, settings)
+            self.visits(step.name) * step.cpu(own.threads, own.size, self.slowdown(step, settings)) / own.size
             for step, own in self._pairs(settings)
         )
 
@@ -137,7 +145,7 @@ class FlowModel:
         routes = [self._route(way, stops, self.dispatch / speed) for way in self.routes]
         service = Service(stations, routes[0], self.cores, routes[1:])
         if load.callers:
-            return service.serve_connections(load.callers, max(REQUESTS, 4 * load.callers))
+            return service.serve_connections(load.callers, load.callers + max(REQUESTS, load.callers))
         return service.serve_arrivals(load.rate, REQUESTS, SEED)
 
     def saturating(self, settings: Settings) -> Load:
@@ -150,26 +158,6 @@ class FlowModel:
 
     def _pairs(self, settings: Settings) -> list[tuple[StepCosts, StepSettings]]:
         return [(step, settings[step.name]) for step in self.steps]
-
-
-def names_on(way: Way) -> list[str]:
-    """Return the steps on a way, also those of its branches."""
-    found: list[str] = []
-    for part in way:
-        found += [part] if isinstance(part, str) else [name for branch in part for name in names_on(branch)]
-    return found
-
-
-def longest(way: Way, times: Mapping[str, float]) -> float:
-    """Return the seconds of a way: of branches, those of the slowest.
-
-    Args:
-        way: The way.
-        times: Seconds in each step.
-    """
-    return sum(
-        times[part] if isinstance(part, str) else max(longest(branch, times) for branch in part) for part in way
-    )
 
 
 def _stops_on(way: Way, stops: Mapping[str, Stop], passage: Stop) -> list[Stop | Fork]:

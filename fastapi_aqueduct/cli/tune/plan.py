@@ -18,6 +18,9 @@ NEARLY_FLAT = 1.1
 WORTHWHILE = 1.1
 """The growth of the throughput with more threads, or with workers doubled, below which more are not measured."""
 
+QUICKEST = 0.8
+"""The seconds of a call under a load, as a part of those of a single one, which are less only where these vary."""
+
 MOST_WORKERS = 16
 """Workers that are tried of a step that waits rather than computes."""
 
@@ -93,10 +96,10 @@ class StepPlan:
         Args:
             trial: The measurement.
             rate: Tasks per second, as on an idle machine.
-            expected: What the model says of as many workers that do not slow each other down.
+            expected: What the model says, by the times of single calls.
         """
         self._rates[trial.settings.nprocs] = rate
-        self._slowdowns[trial.settings.nprocs] = max(1.0, expected / rate)
+        self._slowdowns[trial.settings.nprocs] = max(QUICKEST, expected / rate)
 
     def end(self, trial: Trial, reason: str) -> None:
         """Note that a measurement is not possible, nor those beyond it.

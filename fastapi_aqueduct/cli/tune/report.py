@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from ..sizes import bytes_as_text, seconds_as_text
 from .files import env_text
 from .plots import limits_plot, plots_of
 from .result import Findings
-from .wording import memory_text, percent_text, rate_text, seconds_text, step_words, verdict
+from .wording import percent_text, rate_text, step_words, verdict
 
 _TEMPLATE = "report.html.jinja"
 
 
-def write_report(findings: Findings, path: Path) -> None:
-    """Write the report.
+def report_text(findings: Findings) -> str:
+    """Return the report.
 
     Args:
         findings: What was found.
-        path: The file.
-
-    Raises:
-        OSError: It cannot be written.
     """
     environment = Environment(
         loader=PackageLoader(__package__, "."),
@@ -34,13 +30,13 @@ def write_report(findings: Findings, path: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "seconds": seconds_text,
+        "seconds": seconds_as_text,
         "rate": rate_text,
-        "memory": memory_text,
+        "memory": bytes_as_text,
         "difference": percent_text,
     }
     found = findings.recommendation
-    text = environment.get_template(_TEMPLATE).render(
+    return environment.get_template(_TEMPLATE).render(
         findings=findings,
         recommended=found,
         verdict=list(verdict(findings)),
@@ -54,4 +50,3 @@ def write_report(findings: Findings, path: Path) -> None:
         runs=[("its own settings", findings.before), ("the recommended settings", findings.after)],
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
-    path.write_text(text, encoding="utf-8")

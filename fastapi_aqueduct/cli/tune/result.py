@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .bench import Outcome
 from .costs import StepCosts
 from .goal import Goal, Load
+from .load_run import Outcome
 from .model import FlowModel, Settings
+from .prediction import Prediction
 from .recommendation import Recommendation
-from .simulation import Prediction
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ class Run:
         load: The load.
         outcome: What it did.
         expected: What the model says, with cores as fast as they were for it meanwhile; None without a model.
+        expected_memory: What the model says of the memory of the workers; 0 without a model.
     """
 
     settings: Settings
     load: Load
     outcome: Outcome
     expected: Prediction | None = None
+    expected_memory: int = 0
 
     @property
     def rate_error(self) -> float | None:
@@ -61,6 +63,13 @@ class Run:
     def time_error(self) -> float | None:
         """By what part the model is wrong about the mean of the seconds of a task; None without a model."""
         return None if self.expected is None else self.expected.mean / self.outcome.mean - 1
+
+    @property
+    def memory_error(self) -> float | None:
+        """By what part the model is wrong about the memory of the workers; None without a model."""
+        if self.expected is None or not self.outcome.memory:
+            return None
+        return self.expected_memory / self.outcome.memory - 1
 
 
 @dataclass(frozen=True)

@@ -5,34 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from ...engine.system.cpu import available_cores
-from ...exceptions import StartError
+from ...exceptions import ConfigurationError
 from ...flow import Flow, FlowStep
 from ...task import BaseTask
 from ..sample import Sample
-from .bench import Bench, CallFailed
+from .flow_runs import FlowRuns
 from .goal import Goal, Load
-from .isolation import fixed_threads, largest_size, size_of, size_option
+from .isolation import check_place, fixed_threads, largest_size, size_of, size_option
 from .machine import free_memory
-from .model import FlowModel, Settings, StepSettings
+from .model import FlowModel, StepSettings
 from .plan import Limits, StepPlan
-from .prepared import renewed
 from .progress import Observer
 from .recommendation import Recommendation, recommend
 from .result import Findings, Run, StepFindings
-from .study import StepStudy
+from .study import StepStudy, failing_with_the_sample
 from .variables import environment, variables_of
-from .walk import Walk, part_of
+from .walk import Walk
+from .way import part_of
 
 SAMPLES = 8
 """Samples that go through the flow."""
 
-SIZES_SHARE, RUN_SHARE, LONGEST_RUN_SHARE = 0.4, 0.12, 0.25
-"""Parts of the budget: for calls of all sizes; for each of two runs of the whole flow; the most for such a run."""
-
-FURTHER_ANSWERS = 12
-"""Answers of a run of the whole flow that count at least, beside one for each caller."""
+SIZES_SHARE = 0.4
+"""The part of the budget for calls of all sizes."""
 
 BUSY = 0.2
 """Cores of other processes that a note mentions."""
@@ -50,6 +48,9 @@ class Session:
         goal: What the user wants.
         budget: Seconds.
         observer: Shows what happens.
+
+    Raises:
+        ConfigurationError: A step runs on another machine.
     """
 
     def __init__(self, flow: Flow, sample: Sample, goal: Goal, budget: float, observer: Observer) -> None:
@@ -69,7 +70,7 @@ class Session:
         self._before: Run | None = None
         self._after: Run | None = None
         self._recommendation: Recommendation | None = None
-        self._run_time = RUN_SHARE * budget  # of the whole flow
+        self._runs = FlowRuns(flow, self._options, sample, budget)
         self._notes: list[str] = []
         self._measuring: asyncio.Task[None] | None = None
         self._is_interrupted = False
@@ -83,17 +84,20 @@ class Session:
         Raises:
             AqueductError: A sample cannot be processed, or workers do not start.
 
-        A cancellation ends all workers.
+        A cancellation ends all workers, and waits until they are gone.
         """
         self._begun = time.monotonic()
         self._measuring = asyncio.ensure_future(self._measure())
         try:
-            await self._measuring
+            await asyncio.wait([self._measuring])
         except asyncio.CancelledError:
-            if not self._is_interrupted:
+            if not self._is_interrupted:  # else it ends already: once more would break off the end of its workers
                 self._measuring.cancel()
-                raise
-            self._recommend()
+            await asyncio.wait([self._measuring])
+            raise
+        if not self._measuring.cancelled():
+            self._measuring.result()
+        self._recommend()
         return self._findings()
 
     def interrupt(self) -> None:
@@ -112,6 +116,8 @@ class Session:
     async def _measure_sizes(self) -> None:
         self._walk = Walk([self._sample.next_task() for _ in range(SAMPLES)])
         await self._walk.go(self._flow.shape, self._visits, self._visit)
+        if not any(self._walk.ways):
+            raise ConfigurationError(f"no task of the sample {self._sample.name} visits a step of {self._options.name}")
         for name in self._studies:
             if not self._walk.share(name):
                 self._notes.append(f"no sample visits the step {name}: it keeps its settings")
@@ -128,17 +134,19 @@ class Session:
         return await study.measure_sizes(tasks, max(1.0, left / (len(names) - names.index(name))))
 
     def _visits(self, name: str, task: BaseTask) -> bool:
-        return bool(self._studies[name].step.handle_condition(task))
+        with failing_with_the_sample(f"handle_condition of step {name}"):
+            return bool(self._studies[name].step.handle_condition(task))
 
     async def _run_before(self) -> None:
         settings = {
-            name: StepSettings(study.step.nprocs, size_of(study.step), self._threads(study.step))
+            name: StepSettings(study.step.most_workers, size_of(study.step), self._threads(study.step))
             for name, study in self._studies.items()
+            if self._walk.share(name)
         }
         callers = min(2 * sum(own.nprocs * own.size for own in settings.values()), self._options.queue_size)
         load = Load(callers=callers) if self._goal.rate is None else Load(rate=self._goal.rate)
         self._observer.doing("the flow with its own settings")
-        self._before = await self._run_flow(settings, load)
+        self._before = await self._runs.run(settings, load, self._streams)
         if self._before is not None:
             self._dispatch = self._before.outcome.dispatch
 
@@ -146,7 +154,7 @@ class Session:
         measured = [study for study in self._studies.values() if study.plan.is_measured]
         # The dearest first: if there is no time for all, the others matter less.
         measured.sort(key=lambda study: -study.visits * study.plan.costs().least_seconds)
-        end = self._begun + self._budget - self._start_time() - self._run_time
+        end = self._begun + self._budget - self._start_time() - self._runs.seconds
         for place, study in enumerate(measured):
             left = end - time.monotonic()
             await study.measure_workers(max(0.0, left) * (0.6 if place < len(measured) - 1 else 1.0))
@@ -165,40 +173,18 @@ class Session:
     async def _run_after(self) -> None:
         if self._recommendation is None:
             return
-        self._observer.expect(self._start_time() + self._run_time)
+        self._observer.expect(self._start_time() + self._runs.seconds)
         self._observer.doing("the flow with the recommended settings")
         with environment(self._variables()):
             settings, load = self._recommendation.settings, self._recommendation.load
-            self._after = await self._run_flow(settings, load)
+            self._after = await self._runs.run(settings, load, self._streams)
 
-    async def _run_flow(self, settings: Settings, load: Load) -> Run | None:
-        streams = any(study.streams for study in self._studies.values())
-        least = 2 * load.callers + FURTHER_ANSWERS
-        shortest, longest = RUN_SHARE * self._budget, LONGEST_RUN_SHARE * self._budget
-        try:
-            async with Bench.running(self._flow, streams) as bench:
-                begun = time.monotonic()
-                outcome = await bench.load(self._take, load, shortest, longest, least)
-                self._run_time = time.monotonic() - begun
-        except CallFailed as exc:
-            self._notes.append(f"a run of the whole flow failed: {exc}; a larger --budget has longer runs")
-            return None
-        except StartError as exc:
-            self._notes.append(f"the whole flow did not start: {exc}")
-            return None
-        if len(outcome.times) < FURTHER_ANSWERS:
-            self._notes.append(
-                f"a run of the whole flow had only {len(outcome.times)} answers that count, so its figures are rough; "
-                "a larger --budget has longer runs"
-            )
-        if outcome.failed:
-            self._notes.append(f"{outcome.failed} tasks failed in the whole flow, the last: {outcome.error}")
-        return Run(settings, load, outcome)
-
-    def _take(self, count: int) -> list[BaseTask]:
-        return [renewed(self._sample.next_task()) for _ in range(count)]
+    @property
+    def _streams(self) -> bool:
+        return any(study.streams for study in self._studies.values())
 
     def _study(self, name: str, step: FlowStep) -> StepStudy:
+        check_place(name, step)
         fixed = fixed_threads()
         threads = [fixed] if fixed else _doublings(self._cores)
         beside = bool(step.places)
@@ -259,7 +245,7 @@ class Session:
         return Findings(
             *(self._options.name, self._goal, self._cores, self._memory, steps, self._variables(), model),
             *(self._recommendation, before, after),
-            *(self._notes, self._is_interrupted, time.monotonic() - self._begun),
+            *([*self._runs.notes, *self._notes], self._is_interrupted, time.monotonic() - self._begun),
         )
 
 
@@ -272,7 +258,7 @@ def _with_expected(run: Run | None, model: FlowModel | None) -> Run | None:
         for step in model.steps
     }
     expected = model.predict(settings, run.load, run.outcome.speed)
-    return Run(run.settings, run.load, run.outcome, expected)
+    return replace(run, expected=expected, expected_memory=model.memory_of(settings))
 
 
 def _nearest(threads: int, measured: Iterable[int]) -> int:

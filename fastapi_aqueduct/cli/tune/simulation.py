@@ -12,128 +12,14 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf
-from typing import NamedTuple, Protocol
+from math import inf
+from typing import NamedTuple
+
+from .prediction import Prediction
+from .stations import Fork, Route, Station, Stop
 
 WARM_UP = 0.1
 """The share of the requests that is not counted: the queues begin empty."""
-
-
-@dataclass(frozen=True)
-class Station:
-    """Processes of one kind.
-
-    Attributes:
-        name: What they are.
-        processes: Their number.
-        keeps: Whether all requests of a connection go to the same process, as with API processes; else the first that
-            is free serves the next request, as with workers.
-        batch_size: The most requests that a process takes together.
-        places: The most requests that a process works on side by side, each for itself.
-    """
-
-    name: str
-    processes: int = 1
-    keeps: bool = False
-    batch_size: int = 1
-    places: int = 1
-
-
-class Work(NamedTuple):
-    """What a process has to do for the requests that it takes together.
-
-    Attributes:
-        seconds: Seconds for which it computes, if it gets all the cores that it can use.
-        wait: Seconds for which it waits before that, as for a device, and is not free for others.
-        cores: The cores that it can use while it computes.
-    """
-
-    seconds: float
-    wait: float = 0.0
-    cores: float = 1.0
-
-
-class Stop(Protocol):
-    """A stop of a request on its way."""
-
-    @property
-    def station(self) -> str:
-        """The name of the station."""
-
-    def work(self, count: int) -> Work:
-        """Return what a process has to do.
-
-        Args:
-            count: The requests that it takes together; where it works on several side by side, those that are in it.
-        """
-
-
-@dataclass(frozen=True)
-class Visit:
-    """A stop of which each request takes the same time.
-
-    Attributes:
-        station: The name of a station.
-        seconds: The processor time that the request takes there.
-        wait: Seconds for which the process waits before that, as for a device, and is not free for others.
-    """
-
-    station: str
-    seconds: float
-    wait: float = 0.0
-
-    def work(self, count: int) -> Work:
-        """Return what a process has to do for one request."""
-        return Work(self.seconds, self.wait)
-
-
-class Fork(NamedTuple):
-    """Ways that a request goes side by side; it continues when all have ended.
-
-    Attributes:
-        branches: The ways.
-    """
-
-    branches: Sequence[Route]
-
-
-Route = Sequence[Stop | Fork]
-"""The way of a request: its stops, in their order."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What came out.
-
-    Attributes:
-        rate: Answers per second.
-        mean: The mean of the seconds from the beginning of a request to its end.
-        times: The seconds of each request, in ascending order.
-        busy: The share of the time that the processes of each station computed, by its name.
-    """
-
-    rate: float
-    mean: float
-    times: Sequence[float]
-    busy: dict[str, float]
-
-    def percentile(self, percent: float) -> float:
-        """Return the seconds that this part of the requests does not exceed.
-
-        Args:
-            percent: From 0 to 100.
-        """
-        return percentile(self.times, percent)
-
-
-def percentile(ascending: Sequence[float], percent: float) -> float:
-    """Return the value that this part of the values does not exceed.
-
-    Args:
-        ascending: The values, in ascending order.
-        percent: From 0 to 100.
-    """
-    return ascending[max(0, ceil(len(ascending) * percent / 100) - 1)]
 
 
 class Service:
@@ -169,7 +55,7 @@ class Service:
             for answered in run.answered():
                 run.begin(answered)
             run.settle()
-        return run.prediction()
+        return run.prediction(skipped=count, connections=count)
 
     def serve_arrivals(self, rate: float, requests: int, seed: int) -> Prediction:
         """Send requests at random moments, independent of each other.
@@ -309,15 +195,24 @@ class _Run:
         ended, self._ended = self._ended, []
         return [request.connection for request in ended]
 
-    def prediction(self) -> Prediction:
-        """Return what came out."""
-        skipped = int(len(self.times) * WARM_UP)
+    def prediction(self, skipped: int = 0, connections: int = 0) -> Prediction:
+        """Return what came out.
+
+        Args:
+            skipped: Answers that do not count, at least: the first request of a connection finds queues that fill.
+            connections: Those whose requests follow each other at once. Then the rate follows from the mean (Little's
+                law), as answers that come in bursts, those of batches, cannot be counted in some time.
+        """
+        skipped = min(max(skipped, int(len(self.times) * WARM_UP)), len(self.times) // 2)
         times = self.times[skipped:]
+        mean = sum(times) / len(times)
         rate = (len(times) - 1) / (self._answers[-1] - self._answers[skipped] or inf)
+        if connections and mean:
+            rate = connections / mean
         shares = {
             station.name: self._busy[station.name] / self._now / station.processes for station in self._stations
         }
-        return Prediction(rate, sum(times) / len(times), sorted(times), shares)
+        return Prediction(rate, mean, sorted(times), shares)
 
     def _pass_time(self, moment: float, speed: float) -> None:
         worked = (moment - self._now) * speed

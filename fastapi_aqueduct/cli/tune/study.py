@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ...engine.options import EngineOptions
@@ -11,7 +12,8 @@ from ...engine.system.process_memory import default_memory_limit
 from ...exceptions import AqueductError, StartError
 from ...flow import FlowStep
 from ...task import BaseTask
-from .bench import NOISY, Bench, CallFailed
+from .bench import Bench
+from .calls import CallFailed
 from .goal import Load
 from .isolation import isolated
 from .model import FlowModel, StepSettings
@@ -37,9 +39,34 @@ MOST_SECONDS = 8.0
 ROUNDS = 3
 """Calls of each worker that a load lasts for at least, if there is time."""
 
+NOISY = 0.25
+"""The spread from which measurements are said to vary."""
+
+LEAST_PATIENCE = 10.0
+"""Seconds that a call may take, however quick it should be."""
+
+SAMPLE_PATIENCE = 60.0
+"""Seconds that the call of a sample may take, with whatever it warms up."""
+
+PATIENCE = 10
+"""The seconds that a call may take, as a multiple of those that are expected; a sample: of all for the step."""
+
 
 class SampleFailed(AqueductError):
     """A step has failed with a sample."""
+
+
+@contextmanager
+def failing_with_the_sample(what: str) -> Iterator[None]:
+    """Turn what the user's code raises with a sample into a `SampleFailed`.
+
+    Args:
+        what: Whose code it is.
+    """
+    try:
+        yield
+    except Exception as exc:
+        raise SampleFailed(f"{what} fails with the sample: {type(exc).__name__}: {exc}") from exc
 
 
 class StepStudy:
@@ -76,6 +103,7 @@ class StepStudy:
         self.visits = 0
         self.dispatch: float | None = None
         self._delay = 1.0  # by what calls take longer than they would on an idle machine
+        self._patience = SAMPLE_PATIENCE
 
     async def measure_sizes(self, tasks: Mapping[int, BaseTask], seconds: float) -> set[int]:
         """Let the samples go through the step, and measure calls of all sizes with one worker.
@@ -97,7 +125,7 @@ class StepStudy:
         # For their items as long as it is not known whether there are any.
         async with Bench.running(isolated(self._options, self.name, self.step, settings), streams=True) as bench:
             self.load_time = time.monotonic() - begun
-            done = await self._process_samples(bench, tasks, seconds * SAMPLES_SHARE)
+            done = await self._process_samples(bench, tasks, seconds)
             bench.streams = self.streams
             self._limit_sizes()
             end = max(begun + seconds, time.monotonic() + seconds / 2)
@@ -106,14 +134,13 @@ class StepStudy:
         return done
 
     async def _process_samples(self, bench: Bench, tasks: Mapping[int, BaseTask], seconds: float) -> set[int]:
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * SAMPLES_SHARE
+        self._patience = max(SAMPLE_PATIENCE, PATIENCE * seconds)
         done: set[int] = set()
         for number, task in tasks.items():
-            self._tasks.add(task)
-            try:
-                self.streams |= await bench.process(task) > 0
-            except Exception as exc:
-                raise SampleFailed(f"step {self.name} fails with the sample: {type(exc).__name__}: {exc}") from exc
+            with failing_with_the_sample(f"step {self.name}"):
+                self._tasks.add(task)
+                self.streams |= await bench.process(task, self._patience) > 0
             done.add(number)
             self.visits += 1
             if time.monotonic() > end:
@@ -178,7 +205,9 @@ class StepStudy:
             if self.plan.limits.is_side_by_side:
                 point = await bench.measure_beside(take, size, seconds, max(seconds, left / 2))
             else:
-                point = await bench.measure_calls(take, size, threads, seconds)
+                expected = self.plan.expected_time(trial)
+                patience = self._patience if expected is None else PATIENCE * self._delay * expected
+                point = await bench.measure_calls(take, size, threads, seconds, max(LEAST_PATIENCE, patience))
         except CallFailed as exc:
             self.plan.end(trial, f"{_words(self.name, trial)}: {exc}")
             return

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from ..sizes import bytes_as_text, seconds_as_text
 from .result import Findings, Run
-from .wording import memory_text, percent_text, rate_text, seconds_text, verdict
+from .wording import percent_text, rate_text, verdict
 
 
 def show(findings: Findings, console: Console) -> None:
@@ -40,14 +41,15 @@ def _settings(findings: Findings) -> Table:
             str(own.nprocs),
             f"{sizes[name]} {own.size}",
             str(own.threads),
-            seconds_text(curves[name][own.threads].seconds(own.size)),
+            seconds_as_text(curves[name][own.threads].seconds(own.size)),
             rate_text(findings.recommendation.capacity.limits[name]),
         )
     return table
 
 
 def _runs(findings: Findings) -> Table:
-    table = Table("settings", "load", "rate", "error", "mean", "error", "p95", "memory", title="runs", box=None)
+    columns = ("settings", "load", "rate", "error", "mean", "error", "p95", "memory", "error")
+    table = Table(*columns, title="runs", box=None)
     for name, run in (("its own", findings.before), ("recommended", findings.after)):
         if run is not None:
             table.add_row(*_run(name, run))
@@ -59,9 +61,14 @@ def _run(name: str, run: Run) -> list[str]:
         name,
         str(run.load),
         rate_text(run.outcome.rate),
-        "" if run.rate_error is None else percent_text(run.rate_error),
-        seconds_text(run.outcome.mean),
-        "" if run.time_error is None else percent_text(run.time_error),
-        seconds_text(run.outcome.percentile(95)),
-        memory_text(run.outcome.memory),
+        _error(run.rate_error),
+        seconds_as_text(run.outcome.mean),
+        _error(run.time_error),
+        seconds_as_text(run.outcome.percentile(95)),
+        bytes_as_text(run.outcome.memory),
+        _error(run.memory_error),
     ]
+
+
+def _error(part: float | None) -> str:
+    return "" if part is None else percent_text(part)

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...engine.shape import Shape
 from ...task import BaseTask
-from .model import Way, names_on
 from .prepared import renewed
+from .way import Way, names_on, part_of
 
 Visits = Callable[[str, BaseTask], bool]
 """Returns whether a task visits a step."""
@@ -32,7 +32,8 @@ class Walk:
     @property
     def ways(self) -> list[Way]:
         """The way of each sample for which there was time, as far as it has come."""
-        return [self._ways[number] for number in self._tasks]
+        ways = [self._ways[number] for number in self._tasks]
+        return [part_of(way, set(names_on(way))) for way in ways]
 
     def share(self, name: str) -> float:
         """Return the part of the samples that visit a step."""
@@ -78,33 +79,16 @@ class _Part:
         self, branches: Sequence[Shape], tasks: dict[int, BaseTask], ways: Mapping[int, list[Any]]
     ) -> None:
         before = {number: renewed(task) for number, task in tasks.items()}
-        taken: dict[int, list[Any]] = {number: [] for number in tasks}
-        for branch in branches:
+        # Noted at once, for an interruption in a branch; those of branches that a sample does not visit stay empty.
+        inside: dict[int, list[list[Any]]] = {number: [[] for _ in branches] for number in tasks}
+        for number in tasks:
+            ways[number].append(inside[number])
+        for place, branch in enumerate(branches):
             copies = {number: renewed(before[number]) for number in tasks}
-            inside: dict[int, list[Any]] = {number: [] for number in tasks}
-            await self.go(branch, copies, inside)
+            await self.go(branch, copies, {number: inside[number][place] for number in copies})
             _keep(tasks, copies.keys())
             for number, task in copies.items():
                 _merge(tasks[number], before[number], task)
-                taken[number] += [inside[number]] if inside[number] else []
-        for number in tasks:
-            ways[number] += [taken[number]] if taken[number] else []
-
-
-def part_of(way: Way, names: Set[str]) -> Way:
-    """Return a way without some of its steps.
-
-    Args:
-        way: The way.
-        names: The steps that it keeps.
-    """
-    found: list[Any] = []
-    for part in way:
-        if isinstance(part, str):
-            found += [part] if part in names else []
-        elif branches := [branch for branch in (part_of(each, names) for each in part) if branch]:
-            found.append(branches)
-    return found
 
 
 def _keep(tasks: dict[int, BaseTask], numbers: Set[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..sizes import bytes_as_text, seconds_as_text
 from .model import API_PROCESS, CORES
 from .result import Findings, Run, StepFindings
 
@@ -14,21 +15,9 @@ COMPARABLE = 0.25
 """Cores of other processes by which two runs may differ and still be compared."""
 
 
-def seconds_text(seconds: float) -> str:
-    """Return a time with its unit."""
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{seconds * 1000:.3g} ms" if seconds >= 0.001 else f"{seconds * 1e6:.0f} us"
-
-
 def rate_text(rate: float) -> str:
     """Return a number of tasks per second."""
     return f"{rate:,.0f} tasks/s" if rate >= 100 else f"{rate:.3g} tasks/s"
-
-
-def memory_text(size: float) -> str:
-    """Return a number of bytes with its unit."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def percent_text(part: float) -> str:
@@ -48,10 +37,10 @@ def verdict(findings: Findings) -> Iterator[str]:
         yield f"No settings on this machine reach the goal, {findings.goal}. These are the best there are."
     capacity = rate_text(found.capacity.rate)
     yield f"The bottleneck is {_bottleneck(findings)}: with these settings the flow can do {capacity}."
+    half, most = (seconds_as_text(found.expected.percentile(percent)) for percent in (50, 95))
     yield (
-        f"At {found.load} expect {rate_text(found.expected.rate)}, half of the tasks within "
-        f"{seconds_text(found.expected.percentile(50))} and 95 % within {seconds_text(found.expected.percentile(95))}, "
-        f"and {memory_text(found.memory)} of memory for the workers."
+        f"At {found.load} expect {rate_text(found.expected.rate)}, half of the tasks within {half} and 95 % within "
+        f"{most}, and {bytes_as_text(found.memory)} of memory for the workers."
     )
     yield from _compared(findings.before, findings.after)
 
@@ -68,9 +57,11 @@ def _compared(before: Run | None, after: Run | None) -> Iterator[str]:
     if after is None:
         return
     if after.rate_error is not None and after.time_error is not None:
+        memory = "" if after.memory_error is None else f", and {percent_text(after.memory_error)} of the memory"
         yield (
-            f"A run with them did {rate_text(after.outcome.rate)} with a mean of {seconds_text(after.outcome.mean)}; "
-            f"the prediction was off by {percent_text(after.rate_error)} and {percent_text(after.time_error)}."
+            f"A run with them did {rate_text(after.outcome.rate)} with a mean of {seconds_as_text(after.outcome.mean)} "
+            f"and {bytes_as_text(after.outcome.memory)} of memory; the prediction was off by "
+            f"{percent_text(after.rate_error)} of the rate, {percent_text(after.time_error)} of the mean{memory}."
         )
     if before is None or bool(before.load.callers) != bool(after.load.callers):
         return
@@ -78,7 +69,7 @@ def _compared(before: Run | None, after: Run | None) -> Iterator[str]:
         if before.load == after.load:
             yield (
                 f"At the same load its own settings did {rate_text(before.outcome.rate)} with a mean of "
-                f"{seconds_text(before.outcome.mean)}."
+                f"{seconds_as_text(before.outcome.mean)}."
             )
         return
     foreign = before.outcome.foreign_cores, after.outcome.foreign_cores
@@ -107,13 +98,13 @@ def step_words(step: StepFindings) -> Iterator[str]:
     knee = curve.knee
     things = "calls side by side" if step.costs.is_side_by_side else "tasks"
     yield (
-        f"A call takes {seconds_text(curve.fixed)}, and {seconds_text(curve.per_task)} more for each of its {things}"
-        f" ({threads} thread{'s' * (threads > 1)}). The knee is at {knee.size}: {rate_text(knee.throughput)} for each "
-        f"worker, at {seconds_text(knee.seconds)} for a call."
+        f"A call takes {seconds_as_text(curve.fixed)}, and {seconds_as_text(curve.per_task)} more for each of its "
+        f"{things} ({threads} thread{'s' * (threads > 1)}). The knee is at {knee.size}: {rate_text(knee.throughput)} "
+        f"for each worker, at {seconds_as_text(knee.seconds)} for a call."
     )
     yield (
         f"A worker computes for {100 * min(1.0, knee.cpu / knee.seconds):.0f} % of that time and needs "
-        f"{memory_text(curve.memory(knee.size))}; it is ready {seconds_text(step.load_time)} after its launch."
+        f"{bytes_as_text(curve.memory(knee.size))}; it is ready {seconds_as_text(step.load_time)} after its launch."
     )
     if step.visits < 1:
         yield f"{100 * step.visits:.0f} % of the samples visit it."
