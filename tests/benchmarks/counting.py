@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 120.0
+TIMEOUT = 300.0
 
 
 def run_subject(*command: str) -> dict[str, Any]:
