@@ -53,8 +53,9 @@ chat: $(VENV)/.group-chat $(VENV)/.group-weights ## start the example with a lan
 
 test: checks pytest ## everything that CI runs, the quick checks first
 
-# Each of them keeps one core busy. What bench-check counts is the same on a busy machine.
-checks: $(VENV)/.group-dev $(VENV)/.debian-packages
+# Each of them keeps one core busy; what bench-check counts is the same on a busy machine. The packages of Python and of the
+# system that they need are installed side by side, too.
+checks: ## lint, layers, bench-check, types and docs, side by side
 	@$(MAKE) --no-print-directory --jobs=2 SIDE_BY_SIDE=1 $(if $(filter output-sync,$(.FEATURES)),--output-sync) lint layers bench-check types docs
 
 pytest: $(VENV)/.group-dev $(VENV)/.group-weights $(VENV)/.debian-packages

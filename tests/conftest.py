@@ -16,6 +16,7 @@ import pytest
 import uvloop
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from fastapi_aqueduct.engine import started
 from fastapi_aqueduct.engine.lifecycle import Lifecycle
@@ -26,8 +27,15 @@ TOGETHER = ("chat", "edge", "example", "reliability", "status")
 """Folders whose tests run one after the other, in one process: they share servers, or kill and look at the time."""
 
 
+FIRST = (
+    *("reliability", "example", "tests/guards/test_documentation.py", "tests/asgi/test_drain.py"),
+    *("tests/asgi/test_schema.py", "tests/recording/test_replay.py", "tests/recording/test_documentation.py"),
+)
+"""Folders and modules that take longest: begun late, one of them would run alone at the end."""
+
+
 class FolderScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Runs the tests of a folder in `TOGETHER` in one process, else those of a module.
+    """Runs the tests of a folder in `TOGETHER` in one process, else those of a module; those with most tests first.
 
     Not ``--dist loadgroup``: with pytest 9.2 that ignores the groups (pytest-xdist issue 1386).
     """
@@ -36,6 +44,12 @@ class FolderScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no 
         path = nodeid.partition("::")[0]
         folder = Path(path).parts[1]
         return folder if folder in TOGETHER else path
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        first = next((scope for scope in FIRST if scope in self.workqueue), None)
+        if first is not None:
+            self.workqueue.move_to_end(first, last=False)
+        super()._assign_work_unit(node)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FolderScheduling:
