@@ -46,8 +46,13 @@ async def test_a_step_without_a_ready_worker(tmp_path: Path) -> None:
     async def picture(task: Picture) -> int:
         return len(task.image)
 
+    @app.post("/patient")
+    @flow_endpoint(flow, timeout_sec=60)
+    async def patient(task: Picture) -> int:
+        return len(task.image)
+
     async with serving(app) as http:
-        assert (await http.post("/picture", content=b"abc")).json() == 3
+        assert (await http.post("/patient", content=b"abc")).json() == 3
         (tmp_path / "hang").touch()
         os.kill(pids(flow)[0], signal.SIGKILL)
         await eventually(lambda: not pids(flow))

@@ -200,7 +200,7 @@ async def test_everything_else_a_request_has(has_same_names: bool) -> None:
     if has_same_names:
 
         @router.post("/{place}")
-        @flow_endpoint(flow)
+        @flow_endpoint(flow, timeout_sec=60)
         async def same(
             task: Rich, extra: Extra, count: Annotated[int, Query(ge=2)], request: Request, response: Response
         ) -> list[Any]:
@@ -210,7 +210,7 @@ async def test_everything_else_a_request_has(has_same_names: bool) -> None:
     else:
 
         @router.post("/{place}")
-        @flow_endpoint(flow)
+        @flow_endpoint(flow, timeout_sec=60)
         async def different(
             task: Rich, extra: Extra, number: Annotated[int, Query(alias="count", ge=2)], request: Request
         ) -> Any:
