@@ -127,6 +127,27 @@ class Remote(BaseTaskHandler):
         return task.expiration_time - time.monotonic()
 
 
+class Beside(BaseTaskHandler):
+    """Sets fields beside `Remote`, in a worker.
+
+    Args:
+        name: Their prefix.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def handle(self, *tasks: Any) -> None:
+        for task in tasks:
+            setattr(task, f"{self.name}_sum", int(task.value.sum()))
+            setattr(task, f"{self.name}_value", task.value)
+
+
+def has_both(task: Any) -> bool:
+    """Tell what is known only of the joined task, and of half of the tasks."""
+    return bool(task.left_sum == task.right_sum and task.left_sum % 2)
+
+
 class Count(BaseTaskHandler):
     """Yields numbers, and large arrays."""
 

@@ -35,7 +35,7 @@ from fastapi_aqueduct.exceptions import WorkerTraceback
 
 from ..handlers import Gate, notes
 from ..support import blocks, eventually, forked, outcome, pids, script_environment, wait_until, write_script
-from .handlers import Broken, Call, Checked, Count, Remote, Twice, request_id
+from .handlers import Beside, Broken, Call, Checked, Count, Remote, Twice, has_both, request_id
 from .nodes import FAR, NEAR, Cluster
 
 pytestmark = pytest.mark.long
@@ -50,7 +50,7 @@ def placed(cluster: Cluster, handler: BaseTaskHandler, node: str = FAR, **option
 
 
 @contextlib.asynccontextmanager
-async def running(*steps: FlowStep | BaseTaskHandler, **options: Any) -> AsyncIterator[Flow]:
+async def running(*steps: Any, **options: Any) -> AsyncIterator[Flow]:
     flow = forked(*steps, start_timeout=PATIENCE, **options)
     await flow.start_async()
     try:
@@ -102,6 +102,31 @@ async def test_tasks_travel_to_the_actor_and_back(
         assert (record.args, record.step, record.task_id) == (("hello",), "remote", said.task_id)  # type: ignore[attr-defined]
         assert "started first" in caplog.text
         assert [record.name for record in caplog.records if record.name.startswith("ray")] == []
+
+
+async def test_an_actor_works_in_a_group(cluster: Cluster, tmp_path: Path) -> None:
+    """What it has set is joined; also if that is what it got."""
+    left, right = (FlowStep(Beside(name), name=name) for name in ("left", "right"))
+    async with running([placed(cluster, Remote(tmp_path)), left], right) as flow:
+        for size, deed in ((10, "double"), (1 << 18, "double"), (1 << 18, "keep")):
+            sent = np.arange(size)
+            task: Any = await call(flow, deed, sent)
+            assert task.node == FAR
+            assert np.array_equal(task.result, sent * 2 if deed == "double" else sent)
+            assert task.left_sum == task.right_sum == sent.sum()
+            assert np.array_equal(task.left_value, sent) and np.array_equal(task.value, sent)
+            del task
+
+
+async def test_an_actor_behind_a_group_evaluates_its_condition(cluster: Cluster, tmp_path: Path) -> None:
+    left, right = (FlowStep(Beside(name), name=name) for name in ("left", "right"))
+    remote = placed(cluster, Remote(tmp_path), handle_condition=has_both)
+    async with running([left, right], remote) as flow:
+        for size in (11, 12, 1 << 18, (1 << 18) + 1):
+            task: Any = await call(flow, "double", np.ones(size, int))
+            assert task.left_sum == task.right_sum == size
+            assert (task.node == FAR, task.result is not None) == (size % 2 == 1, size % 2 == 1)
+            del task
 
 
 async def test_an_actor_tells_how_its_model_is(cluster: Cluster, tmp_path: Path) -> None:
