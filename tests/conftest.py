@@ -67,8 +67,9 @@ def kept_for_good() -> None:
     # A shell makes its background processes ignore SIGINT, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before the first flow does it: the first start decides. A flow preloads only the first of these. The others are
-    # what modules with handlers import as well, and take most of the start of a worker.
-    preloaded = ["fastapi_aqueduct.engine.child.main", "fastapi_aqueduct.flow", "numpy", "pydantic"]
+    # what modules with handlers import as well, and take most of the start of a worker; the last one loads all that a
+    # model of pydantic needs.
+    preloaded = ["fastapi_aqueduct.engine.child.main", "fastapi_aqueduct.flow", "numpy", "pydantic.root_model"]
     multiprocessing.set_forkserver_preload(preloaded)
     resource_tracker.ensure_running()
     forkserver.ensure_running()
