@@ -16,7 +16,7 @@ from fastapi_aqueduct.cli.tune.report import report_text
 from fastapi_aqueduct.cli.tune.result import Findings
 from fastapi_aqueduct.cli.tune.session import Session
 from fastapi_aqueduct.cli.tune.study import SampleFailed
-from fastapi_aqueduct.cli.tune.way import longest
+from fastapi_aqueduct.cli.tune.way import longest, names_on
 from fastapi_aqueduct.engine.configuration import configure
 from fastapi_aqueduct.flow import FlowState
 from fastapi_aqueduct.placement.ray_actor import RayActor
@@ -140,12 +140,12 @@ async def test_an_interruption_in_a_branch_reports_a_way_through_it() -> None:
     findings = await session_of(flow, interrupt_at="right: start").run()
     found = findings.recommendation
     assert found is not None and found.settings.keys() == {"before", "left"}
-    calls = calls_of(findings)
-    assert found.expected.percentile(1) >= calls["before"] + calls["left"]
+    assert findings.model is not None
+    assert [names_on(way) for way in findings.model.routes] == [["before", "left"]] * len(findings.model.routes)
 
 
 async def test_an_interruption_while_workers_stop_does_not_leave_them() -> None:
-    flow = forked(FlowStep(Wait(stop=0.5), name="only"), name="one")
+    flow = forked(FlowStep(Wait(stop=1.5), name="only"), name="one")
     before = traces().processes
     session = session_of(flow)
     running = asyncio.ensure_future(session.run())
