@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -206,6 +207,16 @@ async def test_an_elastic_step_is_measured_with_all_its_workers_and_read_back() 
     autoscale = dict(options.steps)["elastic"].autoscale
     assert autoscale is not None
     assert (autoscale.minimum, autoscale.maximum) == (0, found.settings["elastic"].nprocs)
+
+
+async def test_a_sample_function_that_takes_most_of_the_time_is_noted() -> None:
+    def make_item() -> Item:
+        time.sleep(0.01)  # reads a file
+        return Item()
+
+    flow = forked(FlowStep(Wait(0.001), name="quick"), name="flow")
+    session = Session(flow, Sample("make_item", make_item, Wait()), Goal(), BUDGET, Observer("nothing", object))
+    assert "the sample function took " in notes_of(await session.run())
 
 
 async def test_a_flow_with_keys_costs_and_tenants_is_measured() -> None:

@@ -19,6 +19,9 @@ from .result import Run
 SHARE, LONGEST_SHARE = 0.12, 0.25
 """The parts of the budget that a run takes, and takes at most."""
 
+MOST_TAKING = 0.2
+"""The part of a run that the making of tasks may take: a flow that waits for tasks is slower than predicted."""
+
 FURTHER_ANSWERS = 12
 """Answers of a run that count at least, beside one for each caller."""
 
@@ -73,6 +76,11 @@ class FlowRuns:
             self.notes.append(
                 f"a run of the whole flow had only {len(outcome.times)} answers that count, so its figures are rough; "
                 "a larger --budget has longer runs"
+            )
+        if outcome.taking > MOST_TAKING:
+            self.notes.append(
+                f"the sample function took {outcome.taking:.0%} of the time of a run of the whole flow, which could do "
+                "more: have the function copy what it has prepared"
             )
         if outcome.failed:
             self.notes.append(f"{outcome.failed} tasks failed in the whole flow, the last: {outcome.error}")

@@ -34,6 +34,7 @@ class Outcome(NamedTuple):
         speed: How fast the cores were for the flow meanwhile: 1 unless other processes used them, too.
         foreign_cores: Cores that other processes used meanwhile.
         memory: Bytes of private memory of the workers, all together.
+        taking: The part of the time in which this process made tasks, and could not send any.
         failed: Tasks that have failed.
         error: Why the last of them has failed.
     """
@@ -46,6 +47,7 @@ class Outcome(NamedTuple):
     speed: float
     foreign_cores: float
     memory: int
+    taking: float
     failed: int = 0
     error: str = ""
 
@@ -84,6 +86,7 @@ class LoadRun:
         self._answers: list[tuple[float, float]] = []  # when, and the seconds of the task
         self._under_way = 0
         self._taking = 0.0  # seconds in which this process made tasks
+        self._taking_cpu = 0.0  # seconds of processor time of that
         self._failed = 0
         self._error = ""
 
@@ -123,8 +126,8 @@ class LoadRun:
         rate = self._rate(skipped, mean)
         count = rate * use.seconds
         return Outcome(
-            *(rate, mean, times, use.workers / count, max(0.0, use.own - self._taking) / count),
-            *(use.speed, use.foreign, memory, self._failed, self._error),
+            *(rate, mean, times, use.workers / count, max(0.0, use.own - self._taking_cpu) / count),
+            *(use.speed, use.foreign, memory, self._taking / use.seconds, self._failed, self._error),
         )
 
     def _rate(self, skipped: int, mean: float) -> float:
@@ -180,7 +183,8 @@ class LoadRun:
             self._under_way -= 1
 
     def _new_task(self) -> BaseTask:
-        begun = time.thread_time()
+        begun, begun_cpu = time.monotonic(), time.thread_time()
         (task,) = self._take(1)
-        self._taking += time.thread_time() - begun
+        self._taking += time.monotonic() - begun
+        self._taking_cpu += time.thread_time() - begun_cpu
         return task
