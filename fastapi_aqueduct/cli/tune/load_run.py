@@ -126,8 +126,17 @@ class LoadRun:
         rate = self._rate(skipped, mean)
         count = rate * use.seconds
         return Outcome(
-            *(rate, mean, times, use.workers / count, max(0.0, use.own - self._taking_cpu) / count),
-            *(use.speed, use.foreign, memory, self._taking / use.seconds, self._failed, self._error),
+            rate=rate,
+            mean=mean,
+            times=times,
+            cpu=use.workers / count,
+            dispatch=max(0.0, use.own - self._taking_cpu) / count,
+            speed=use.speed,
+            foreign_cores=use.foreign,
+            memory=memory,
+            taking=self._taking / use.seconds,
+            failed=self._failed,
+            error=self._error,
         )
 
     def _rate(self, skipped: int, mean: float) -> float:
