@@ -381,6 +381,7 @@ async def test_a_dataclass_is_a_task() -> None:
     async with running(Flow(Each(handlers.add_one, handlers.replace_payload), Each(handlers.look_at_payload))) as flow:
         task = await flow.process(handlers.Ticket(1))
         assert (task.number, task.payload, vars(task)["length"]) == (2, b"new" * 10_000, 30_000)
+        del task  # it keeps the payload in shared memory
 
 
 def test_a_task_with_slots_is_refused() -> None:
