@@ -35,6 +35,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "verdict": list(verdict(findings)),
         "notes": list(findings.notes),
         "variables": dict(findings.variables),
+        "keeps_own_settings": findings.keeps_own,
         "recommendation": found
         and {
             "is_met": found.is_met,

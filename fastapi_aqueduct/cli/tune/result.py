@@ -12,6 +12,12 @@ from .model import FlowModel, Settings
 from .prediction import Prediction
 from .recommendation import Recommendation
 
+EQUAL = 0.05
+"""The difference of two rates that is not worth a word."""
+
+COMPARABLE = 0.25
+"""Cores of other processes by which two runs may differ and still be compared."""
+
 
 @dataclass(frozen=True)
 class StepFindings:
@@ -82,7 +88,7 @@ class Findings:
         cores: Cores that the flow may use.
         memory: Bytes that its workers may have; None if that is not known.
         steps: What was found of each step.
-        variables: The settings that are recommended, as variables of the environment.
+        variables: The settings that are recommended, as variables of the environment; none if the flow keeps its own.
         model: The model; None if too little was measured.
         recommendation: What is recommended; None as for the model.
         before: The run with the settings that the flow has; None if there was none.
@@ -105,3 +111,22 @@ class Findings:
     notes: Sequence[str]
     is_interrupted: bool
     seconds: float
+
+    @property
+    def growth(self) -> float | None:
+        """By what part the rate with the recommended settings is above that with its own.
+
+        None if the runs cannot be compared: each has to have as many callers as keep it busy, and other processes have
+        to use as much of the cores.
+        """
+        before, after = self.before, self.after
+        if before is None or after is None or not (before.load.callers and after.load.callers):
+            return None
+        if abs(before.outcome.foreign_cores - after.outcome.foreign_cores) > COMPARABLE:
+            return None
+        return after.outcome.rate / before.outcome.rate - 1
+
+    @property
+    def keeps_own(self) -> bool:
+        """Whether the flow was faster with its own settings."""
+        return self.growth is not None and self.growth < -EQUAL

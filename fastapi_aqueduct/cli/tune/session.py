@@ -242,11 +242,12 @@ class Session:
             )
             for study in self._studies.values()
         ]
-        return Findings(
+        findings = Findings(
             *(self._options.name, self._goal, self._cores, self._memory, steps, self._variables(), model),
             *(self._recommendation, before, after),
             *([*self._runs.notes, *self._notes], self._is_interrupted, time.monotonic() - self._begun),
         )
+        return replace(findings, variables={}) if findings.keeps_own else findings
 
 
 def _with_expected(run: Run | None, model: FlowModel | None) -> Run | None:

@@ -6,13 +6,7 @@ from collections.abc import Iterator
 
 from ..sizes import bytes_as_text, seconds_as_text
 from .model import API_PROCESS, CORES
-from .result import Findings, Run, StepFindings
-
-EQUAL = 0.05
-"""The difference of two rates that is not worth a word."""
-
-COMPARABLE = 0.25
-"""Cores of other processes by which two runs may differ and still be compared."""
+from .result import EQUAL, Findings, StepFindings
 
 
 def rate_text(rate: float) -> str:
@@ -42,7 +36,7 @@ def verdict(findings: Findings) -> Iterator[str]:
         f"At {found.load} expect {rate_text(found.expected.rate)}, half of the tasks within {half} and 95 % within "
         f"{most}, and {bytes_as_text(found.memory)} of memory for the workers."
     )
-    yield from _compared(findings.before, findings.after)
+    yield from _compared(findings)
 
 
 def _bottleneck(findings: Findings) -> str:
@@ -53,7 +47,8 @@ def _bottleneck(findings: Findings) -> str:
     return name if name == API_PROCESS else f"step {name}"
 
 
-def _compared(before: Run | None, after: Run | None) -> Iterator[str]:
+def _compared(findings: Findings) -> Iterator[str]:
+    before, after = findings.before, findings.after
     if after is None:
         return
     if after.rate_error is not None and after.time_error is not None:
@@ -73,18 +68,17 @@ def _compared(before: Run | None, after: Run | None) -> Iterator[str]:
             )
         return
     foreign = before.outcome.foreign_cores, after.outcome.foreign_cores
-    own = rate_text(before.outcome.rate)
-    if abs(foreign[0] - foreign[1]) > COMPARABLE:
+    own, growth = rate_text(before.outcome.rate), findings.growth
+    if growth is None:
         yield (
             f"Its own settings did {own}, but that cannot be compared: other processes used {foreign[0]:.1f} cores "
             f"meanwhile, and {foreign[1]:.1f} during the other run."
         )
         return
-    growth = after.outcome.rate / before.outcome.rate - 1
     if growth > EQUAL:
         yield f"That is {100 * growth:.0f} % more than the {own} that its own settings did."
-    elif growth < -EQUAL:
-        yield f"Keep its own settings: they did {own}."
+    elif findings.keeps_own:
+        yield f"Keep its own settings: they did {own}. No variables are recommended."
     else:
         yield f"Its own settings did as much: {own}."
 
