@@ -92,6 +92,7 @@ async def test_a_record_has_the_task_and_the_worker_that_it_belongs_to(flow: Flo
     task = Act("say", "hello")
     with kept("tests.logged") as handler:
         await flow.process(task)
+        await eventually(lambda: handler.records)  # behind a warning of the start of the worker
     (record,) = handler.records
     assert record.getMessage() == "hello"
     assert (record.flow, record.step, record.worker, record.pid) == ("pages", "act", 0, pid)
