@@ -126,7 +126,9 @@ class Answers:
                 elif self._route.leads(worker.step, step):
                     ticket.marks = _read_marks(worker, ticket, marks) if marks else NO_MARKS
                     self._owner.enqueue(ticket, step, now)
-                elif not self._groups.move(ticket, worker.step, step, _read_marks(worker, ticket, marks), now):
+                elif self._route.may_go(worker.step, step):
+                    self._groups.move(ticket, worker.step, step, _read_marks(worker, ticket, marks), now)
+                else:
                     ticket.holder = worker.pid
                     raise _no_way(worker, step)
         except Exception:

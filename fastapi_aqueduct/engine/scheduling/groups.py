@@ -46,20 +46,25 @@ class Groups:
         self._ledger = ledger
         self._owner = owner
 
-    def move(self, ticket: Ticket, step: int | Group, following: int, marks: Marks, now: float) -> bool:
+    def move(self, ticket: Ticket, step: int | Group, following: int, marks: Marks, now: float) -> None:
         """Move a ticket on from a step or a group.
 
         Args:
             ticket: The ticket.
             step: Index of the step, `route.START`, or the group.
-            following: Where it goes; see `Route.next`.
+            following: Where it goes; see `Route.next`. If a worker says so, `Route.may_go` has allowed it.
             marks: What is to be known of it there.
             now: The time on the clock of ``time.monotonic``.
-
-        Returns:
-            Whether it can go there.
         """
-        return self._move(ticket, self._route.after(step), following, marks, now)
+        if following >= 0:
+            ticket.marks = marks
+            self._owner.enqueue(ticket, following, now)
+        elif following != FINISHED:
+            self._begin(ticket, self._route.after(step), following, marks, now)
+        elif isinstance(ticket, BranchTicket):
+            self.end(ticket, now)
+        else:
+            self._owner.finish(ticket, now)
 
     def add_patch(self, ticket: BranchTicket, patch: Encoded, fields: Sequence[str], following: int) -> None:
         """Note what a step of a branch has changed.
@@ -121,30 +126,12 @@ class Groups:
             branch.patches.clear()
             self._owner.retract(branch)
 
-    def _move(
-        self, ticket: Ticket, sequence: Sequence[int | Group], following: int, marks: Marks, now: float
-    ) -> bool:
-        if following == FINISHED:
-            if isinstance(ticket, BranchTicket):
-                self.end(ticket, now)
-            else:
-                self._owner.finish(ticket, now)
-        elif following >= 0:
-            if following not in sequence:
-                return False
-            ticket.marks = marks
-            self._owner.enqueue(ticket, following, now)
-        else:
-            return self._begin(ticket, sequence, following, marks, now)
-        return True
-
     def _begin(
         self, ticket: Ticket, sequence: Sequence[int | Group], following: int, marks: Marks, now: float
-    ) -> bool:
+    ) -> None:
         """Open the branches of the group that a ticket visits next."""
         found = self._route.split(sequence, following)
-        if found is None:
-            return False
+        assert found is not None
         group, starts = found
         make = StreamBranchTicket if ticket.status == Status.STREAM else BranchTicket
         tickets = [make(ticket, branch) for branch, _ in starts]
@@ -163,7 +150,6 @@ class Groups:
                 self._owner.enqueue(branch, start, now)
             else:
                 self._begin(branch, branch.branch.sequence, start, marks, now)
-        return True
 
     def _close(self, ticket: Ticket, branches: OpenBranches, now: float) -> None:
         """Join what the branches of a group have changed, and move the task on."""
