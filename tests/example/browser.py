@@ -58,7 +58,11 @@ class Browser:
             const done = arguments[0];
             (function look() {{ const value = {condition}; value ? done(value) : requestAnimationFrame(look); }})();
         """
-        return self.command("/execute/async", script=script, args=[])
+        try:
+            return self.command("/execute/async", script=script, args=[])
+        except AssertionError as error:
+            error.add_note(f"The page shows:\n{self.run('return document.body.innerText')}")
+            raise
 
     def find(self, selector: str) -> str:
         """Return the driver's name of the first element that matches."""

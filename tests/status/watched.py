@@ -66,6 +66,10 @@ class Watched:
         """Wait until the page shows a text."""
         self.browser.wait_for(f"document.querySelector({selector!r}).innerText.includes({text!r})")
 
+    def wait_for_match(self, pattern: str, selector: str = "body") -> None:
+        """Wait until the page shows a text that matches; the pattern is one of JavaScript."""
+        self.browser.wait_for(f"/{pattern}/m.test(document.querySelector({selector!r}).innerText)")
+
     def cell(self, step: str, label: str) -> str:
         """Return an expression for what the table says of a step."""
         rows = "[...document.querySelectorAll('.steps > tbody > tr')]"
