@@ -296,23 +296,31 @@ def traces() -> Traces:
 def _descendants() -> set[str]:
     # Every test looks at every process of the machine, twice or more: `pathlib` would take three times as long.
     parents: dict[int, int] = {}
+    names: dict[int, str] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb", buffering=0) as file:
                 # The command, in parentheses, may contain anything.
-                parents[int(name)] = int(file.read(1024).rpartition(b")")[2].split(None, 2)[1])
+                command, _, rest = file.read(1024).rpartition(b")")
+                names[int(name)] = command.partition(b"(")[2].decode(errors="replace")
+                parents[int(name)] = int(rest.split(None, 2)[1])
     family = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= more
-    return {_describe(pid) for pid in family - {os.getpid()}}
+    return {_describe(pid, names[pid], parents[pid]) for pid in family - {os.getpid()}}
 
 
-def _describe(pid: int) -> str:
+def _describe(pid: int, name: str, parent: int) -> str:
+    return f"{pid} {_command(pid) or f'{name}, child of {parent} {_command(parent)} {ZOMBIE}'}"
+
+
+def _command(pid: int) -> str:
+    """Return the command line of a process; "" for a zombie."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        command = "?"
-    return f"{pid} {command.strip()[:200] or ZOMBIE}"
+        return "?"
+    return command.replace(b"\0", b" ").decode(errors="replace").strip()[:200]
 
 
 def _descriptors() -> set[str]:
