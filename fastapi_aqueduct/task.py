@@ -305,7 +305,7 @@ class BaseTask:
             source_task: A task of the same class; its ``task_id`` is not copied.
             excluded_fields: Names of fields that stay as they are.
         """
-        kept = {"task_id", *(excluded_fields or ())}
+        kept = {"task_id", RUNTIME, *(excluded_fields or ())}
         own, own_shared = self.__dict__, runtime_of(self).get("deferred", {})
         shared = runtime_of(source_task).get("deferred", {})
         fields = {name: value for name, value in source_task.__dict__.items() if name not in kept}
@@ -315,6 +315,9 @@ class BaseTask:
             found = own_shared if name in kept else shared
             if name in found:
                 self._defer_unread(name, found[name])
+        for name, value in runtime_of(source_task).get("noted", {}).items():
+            if name not in kept:
+                self._note_share(name, value)
 
     def _note_share(self, field_name: str, value: Any) -> None:
         set_runtime(self, "noted", {**runtime_of(self).get("noted", {}), field_name: value})

@@ -93,6 +93,19 @@ class Tuple(BaseTask):
         self.number, self.same = state
 
 
+class Keyed(BaseTask):
+    """A task whose state is a dict with a key that is no name."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __getstate__(self) -> Any:
+        return {0: self.number}
+
+    def __setstate__(self, state: Any) -> None:
+        self.number = state[0]
+
+
 class Each(BaseTaskHandler):
     """Calls functions, one after the other, for each task.
 

@@ -22,7 +22,7 @@ from fastapi_aqueduct.engine.wire.patch import Changes, fields_of, join
 from fastapi_aqueduct.runtime import drop_runtime
 from fastapi_aqueduct.task import shared_memories
 
-from ..handlers import Job, Ticket, Trimmed, Tuple
+from ..handlers import Job, Keyed, Ticket, Trimmed, Tuple
 
 LARGE = 2 * THRESHOLD
 
@@ -180,10 +180,37 @@ def test_a_state_is_merged_by_its_keys(arena: Arena) -> None:
     assert task.lock
 
 
-def test_a_state_that_is_no_dict_cannot_be_merged(arena: Arena) -> None:
-    content = Codec(arena).encode(Tuple(1))
-    with pytest.raises(TaskNotPicklable, match=r"Tuple.__getstate__ returns a tuple: in a group it must return a dict"):
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Tuple(1), r"Tuple.__getstate__ returns a tuple: in a group it must return a dict"),
+        (Keyed(1), r"Keyed.__getstate__ returns a dict with a key of type int: in a group its keys must be str"),
+    ],
+)
+def test_a_state_without_names_cannot_be_merged(arena: Arena, task: BaseTask, message: str) -> None:
+    content = Codec(arena).encode(task)
+    with pytest.raises(TaskNotPicklable, match=message):
         work(arena, content)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_a_task_takes_over_the_fields_of_another_one(arena: Arena, large: bool) -> None:
+    """Also those of another one of its batch; what that does not have is deleted."""
+    content = Codec(arena).encode(make(large))
+    before = fields(Codec(arena).decode(content))
+    patch = work(arena, content, lambda task: task.update(Job(number=2, new=b"x" * LARGE), ["text"]))
+    assert fields_of(patch) == sorted(before.keys() - {"text"} | {"new"})
+    assert fields(Codec(arena).decode(join(content, [patch]))) == {"number": 2, "text": "text", "new": b"x" * LARGE}
+    codec = Codec(arena)
+    changes = Changes(codec, arena)
+    one, other = codec.decode(content), codec.decode(codec.encode(Job(number=2, data=b"y" * LARGE)))
+    for task in (one, other):
+        changes.begin(task)
+    one.update(other)
+    body, blocks = changes.encode(one)
+    joined = codec.decode(join(content, [Encoded(b"", body, blocks)]))
+    assert fields(joined) == {"number": 2, "data": b"y" * LARGE}
+    assert fields_of(Encoded(b"", *changes.encode(other))) == []
 
 
 def test_what_cannot_travel_is_named_and_leaves_no_block(arena: Arena) -> None:

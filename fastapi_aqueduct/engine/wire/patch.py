@@ -114,7 +114,7 @@ class Changes:
         """Note what a task is like before the handler gets it.
 
         Raises:
-            TaskNotPicklable: Its ``__getstate__`` returns something else than a dict.
+            TaskNotPicklable: Its ``__getstate__`` returns something else than a dict of which all keys are str.
         """
         deferred = runtime_of(task).get("deferred", {})
         fields, own = self._fields(task)
@@ -165,6 +165,12 @@ class Changes:
             raise TaskNotPicklable(
                 f"{type(task).__qualname__}.__getstate__ returns a {type(state).__qualname__}: in a group it must "
                 "return a dict, so that the results of the branches can be merged by field"
+            )
+        kinds = {type(name) for name in state} - {str}
+        if kinds:
+            raise TaskNotPicklable(
+                f"{type(task).__qualname__}.__getstate__ returns a dict with a key of type "
+                f"{kinds.pop().__qualname__}: in a group its keys must be str, which name the fields in patches"
             )
         return dict(state), own_fields(task)
 
