@@ -101,9 +101,10 @@ class Peer:
             spec.close()
         os.close(self._memory_fd)
 
-    async def submit(self, count: int, timeout: float = 60.0) -> list[asyncio.Task[None]]:
+    async def submit(self, count: int, timeout: float = 60.0, **fields: Any) -> list[asyncio.Task[None]]:
         """Have tasks processed; they are with the first worker when this returns."""
-        calls = [asyncio.create_task(self._caller.process(Job(number=number), timeout)) for number in range(count)]
+        jobs = [Job(number=number, **fields) for number in range(count)]
+        calls = [asyncio.create_task(self._caller.process(job, timeout)) for job in jobs]
         await asyncio.sleep(0)  # the callers' turn, in which their tasks are queued
         await asyncio.sleep(0)  # the scheduler's
         return calls
@@ -266,14 +267,40 @@ async def try_again(peer: Peer, task: Envelope, answer: Envelope, step: int = 0)
     peer.answer(again.number, [answer], step)
 
 
-async def test_a_task_is_tried_again_whose_worker_has_sent_marks_that_make_no_sense() -> None:
+@pytest.mark.parametrize("size", [10, 40_000])
+@pytest.mark.parametrize(
+    ("answer", "message"), [({"step": 1, "marks": b"x"}, "malformed marks"), ({"step": 55}, "cannot go from step 0")]
+)
+async def test_a_task_whose_worker_s_answer_makes_no_sense_is_tried_again_as_it_came(
+    size: int, answer: dict[str, Any], message: str
+) -> None:
+    """And not with what the step has made of it."""
     with contextlib.closing(Peer(FlowStep(Each(print)), FlowStep(Each(print), batch_key="number"))) as peer:
-        calls = await peer.submit(1)
+        calls = await peer.submit(1, data=bytes(size))
         (batch,) = peer.receive()
         (task,) = batch.envelopes
-        with pytest.raises(ProtocolError, match="malformed marks"):
-            peer.answer(batch.number, [task._replace(step=1, status=0, marks=b"x")])
+        handled = task.content._replace(body=pickle.dumps({"number": 7}, 5), blocks=())
+        with pytest.raises(ProtocolError, match=message):
+            peer.answer(batch.number, [task._replace(status=0, content=handled, **answer)])
+        (ticket,) = peer.dispatcher._tickets.values()
+        assert not ticket.metrics
+        assert len(peer.held_blocks()) == len(task.content.blocks) == (size > 10)
         await try_again(peer, task, finished(task))
+        await asyncio.wait_for(asyncio.gather(*calls), DEADLINE)
+
+
+@pytest.mark.parametrize("step", [FINISHED, 2])
+async def test_a_branch_whose_worker_answers_with_a_whole_task_is_tried_again(step: int) -> None:
+    steps = [FlowStep(Each(print)) for _ in range(4)]
+    with contextlib.closing(Peer(*steps, shape=("step0", (("step1", "step2"), ("step3",))))) as peer:
+        calls = await peer.submit(1)
+        (batch,) = peer.receive()
+        peer.answer(batch.number, [batch.envelopes[0]._replace(step=~0b1010, status=0)])
+        (one,), (other,) = peer.receive(1), peer.receive(3)
+        with pytest.raises(ProtocolError, match="step1 answers with a whole task, and not with what it has changed"):
+            peer.answer(one.number, [one.envelopes[0]._replace(step=step, status=0)], 1)
+        peer.answer(other.number, [patch(other.envelopes[0])], 3)
+        await try_again(peer, one.envelopes[0], patch(one.envelopes[0]), 1)
         await asyncio.wait_for(asyncio.gather(*calls), DEADLINE)
 
 
@@ -437,6 +464,22 @@ async def test_a_pause_of_the_process_is_not_charged_to_a_branch() -> None:
         peer.answer(two.number, [patch(two.envelopes[0])], 2)
         peer.answer(other.number, [patch(other.envelopes[0])], 3)
         await asyncio.wait_for(asyncio.gather(*calls), DEADLINE)
+
+
+async def test_an_answer_that_comes_too_late_tells_where_the_other_branches_were() -> None:
+    steps = [FlowStep(Each(print)) for _ in range(3)]
+    with contextlib.closing(Peer(*steps, shape=("step0", (("step1",), ("step2",))))) as peer:
+        (call,) = await peer.submit(1, timeout=0.3)
+        (batch,) = peer.receive()
+        peer.answer(batch.number, [batch.envelopes[0]._replace(step=~0b110, status=0)])
+        (one,) = peer.receive(1)
+        time.sleep(0.4)  # of `PAUSE`, after which the time would not count, 0.4 s are left
+        peer.answer(one.number, [patch(one.envelopes[0])], 1)
+        late = r"it was in the hands of step step1 .*, and its answer came .*, and in the hands of step step2 "
+        with pytest.raises(TaskTimeout, match=late):
+            await asyncio.wait_for(call, DEADLINE)
+        incidents = [stage.pool.incidents.recent() for stage in peer.dispatcher.stages]
+        assert [len(found) for found in incidents] == [0, 1, 1]
 
 
 async def test_patches_are_joined_and_not_read() -> None:

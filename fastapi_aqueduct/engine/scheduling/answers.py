@@ -102,10 +102,11 @@ class Answers:
                 self._spans.note_answers(tickets, size, duration, now)
             for ticket, envelope in zip(tickets, envelopes, strict=True):
                 _, _, step, status, content, marks = envelope
-                sent = len(ticket.content.body)
+                before = ticket.content
+                sent = len(before.body)
                 if not status:
-                    if content.blocks != ticket.content.blocks:
-                        self._replace_blocks(worker, ticket, content.blocks)
+                    if content.blocks != before.blocks:
+                        self._replace_blocks(worker, ticket, envelope)
                     ticket.content = content
                 elif status >= Status.PATCH:
                     times = ticket.arrived_at, ticket.sent_at, now
@@ -124,12 +125,12 @@ class Answers:
                 elif step == FINISHED:
                     self._owner.finish(ticket, now)
                 elif self._route.leads(worker.step, step):
-                    ticket.marks = _read_marks(worker, ticket, marks) if marks else NO_MARKS
+                    ticket.marks = _read_marks(worker, ticket, before, marks) if marks else NO_MARKS
                     self._owner.enqueue(ticket, step, now)
                 elif self._route.may_go(worker.step, step):
-                    self._groups.move(ticket, worker.step, step, _read_marks(worker, ticket, marks), now)
+                    self._groups.move(ticket, worker.step, step, _read_marks(worker, ticket, before, marks), now)
                 else:
-                    ticket.holder = worker.pid
+                    _take_back(worker, ticket, before)
                     raise _no_way(worker, step)
         except Exception:
             # The worker is killed for it, and its death decides on the tasks that have no answer.
@@ -226,8 +227,18 @@ class Answers:
         incidents = self._stages[worker.step].pool.incidents
         incidents.note(IncidentKind.ERROR, *error_summary(envelope.content.body))
 
-    def _replace_blocks(self, worker: WorkerHandle, ticket: Ticket, blocks: tuple[Ref, ...]) -> None:
+    def _replace_blocks(self, worker: WorkerHandle, ticket: Ticket, envelope: Envelope) -> None:
+        """Hold the blocks of an answer in the place of those that were sent.
+
+        Raises:
+            ProtocolError: The answer makes no sense. What was sent may be needed again, and is held still.
+        """
+        blocks = envelope.content.blocks
         self._check_blocks(worker, blocks)
+        if not self._route.may_go(worker.step, envelope.step):
+            raise _no_way(worker, envelope.step)
+        if envelope.marks:
+            unpack_marks(envelope.marks)
         # In this order: a block that is in both must not become free between the two.
         self._ledger.hold(blocks)
         self._ledger.drop(ticket.content.blocks)
@@ -238,17 +249,34 @@ class Answers:
             raise ProtocolError(f"there is no block of {unknown.size} bytes at {unknown.offset}")
 
 
-def _read_marks(worker: WorkerHandle, ticket: Ticket, marks: bytes) -> Marks:
+class BranchedAnswers(Answers):
+    """The same where the workers of some steps answer with what they have changed; see `Stage.sends_patches`."""
+
+    def complete(self, worker: WorkerHandle, batch: Batch) -> None:
+        """Handle the answers to the tasks of one batch; see `Answers.complete`."""
+        if self._stages[worker.step].sends_patches and not all(item.status for item in batch.envelopes):
+            raise ProtocolError(f"step {worker.name} answers with a whole task, and not with what it has changed")
+        super().complete(worker, batch)
+
+
+def _read_marks(worker: WorkerHandle, ticket: Ticket, before: Encoded, marks: bytes) -> Marks:
     """Return the marks in an answer.
 
     Raises:
-        ProtocolError: They make no sense. The task is in the hands of its worker still.
+        ProtocolError: They make no sense. The task is in the hands of its worker still, as it was sent.
     """
     try:
         return unpack_marks(marks)
     except ProtocolError:
-        ticket.holder = worker.pid
+        _take_back(worker, ticket, before)
         raise
+
+
+def _take_back(worker: WorkerHandle, ticket: Ticket, before: Encoded) -> None:
+    """Undo what was made of an answer that makes no sense: the task is in the hands of its worker, as it was sent."""
+    ticket.holder = worker.pid
+    ticket.content = before
+    ticket.metrics = ticket.metrics[:-1]
 
 
 def _no_way(worker: WorkerHandle, following: int) -> ProtocolError:

@@ -38,7 +38,7 @@ from ..wire.frames import (
 from ..workers.handle import WorkerHandle
 from ..workers.pool import Pool
 from .admission import Admission
-from .answers import Answers
+from .answers import Answers, BranchedAnswers
 from .coalescing import Coalescing, RunTicket
 from .deadlines import Deadlines
 from .echoes import Echoes
@@ -140,7 +140,8 @@ class Dispatcher:
         )
         self._retention = Retention(memory.ledger)
         self._groups = Groups(name, self.stages, self.route, memory.ledger, self)
-        self._answers = Answers(
+        make_answers = BranchedAnswers if any(stage.sends_patches for stage in self.stages) else Answers
+        self._answers = make_answers(
             *(name, self.stages, self.route, memory.ledger, self, self._groups, self._coalescing),
             *(self.spans, self.failures),
         )
@@ -354,12 +355,15 @@ class Dispatcher:
         return not self._deadlines.forgive(now) and ticket.is_late(now)
 
     def end_late(self, ticket: Ticket, where: str, now: float) -> None:
-        """End a task whose deadline has passed."""
-        message = f"timeout of a task after {now - ticket.started_at:.3f} s in flow {self.name}: it was {where}"
+        """End a task whose deadline has passed; see `TaskOwner`."""
+        group = ticket.root.group
+        found = (ticket,) if group is None else tuple(group.open())
+        places = [where if one is ticket and where else self._whereabouts(one, now) for one in found]
+        message = f"timeout of a task after {now - ticket.started_at:.3f} s in flow {self.name}: it was "
+        message += ", and ".join(places)
         item_age = ticket.item_age(now)
         if item_age is not None:
             message += f"; no item has come for {item_age:.3f} s"
-        found = (ticket,) if ticket.group is None else ticket.group.open()
         for step in {one.step for one in found}:
             self.stages[step].pool.incidents.note(IncidentKind.TIMEOUT, "TaskTimeout", message)
         self.settle(ticket, "timed_out", TaskTimeout(message))
@@ -446,11 +450,9 @@ class Dispatcher:
             assert self.loop is not None
             self._deadlines.add(ticket, self.loop)
             return
-        self.end_late(ticket, self._whereabouts(ticket, now), now)
+        self.end_late(ticket, "", now)
 
     def _whereabouts(self, ticket: Ticket, now: float) -> str:
-        if ticket.group is not None:
-            return ", and ".join([self._whereabouts(branch, now) for branch in ticket.group.open()])
         stage, status_page = self.stages[ticket.step], self._arena.status
         if ticket.holder != IN_RUN:
             return whereabouts(stage, ticket, status_page, now)

@@ -31,7 +31,7 @@ class TaskOwner(Protocol):
 
         Args:
             ticket: Its ticket.
-            where: Where it was, in words.
+            where: How its answer came too late, in words; empty if none has come.
             now: As above.
         """
 
