@@ -39,10 +39,8 @@ from .engine.statistics import WorkerStatistics as WorkerStatistics
 from .engine.statistics import statistics_at_rest
 from .engine.system.process_memory import default_memory_limit
 from .engine.timing import DEFAULT_TIMING, Timing
-from .engine.trial import ShadowControl, TrialControl
 from .exceptions import InvalidArgument
 from .fair_share import FairShare
-from .handler import BaseTaskHandler
 from .metrics.collect import Collector
 from .metrics.export import Exporter
 from .metrics.manager import make_reporters
@@ -52,6 +50,7 @@ from .reports import Subscriber
 from .settings import Setting
 from .step import FlowStep as FlowStep  # users of the package aqueduct import it from here
 from .step import Part
+from .step_changes import StepChanges
 from .steps import Steps
 from .task import BaseTask, check_streamable
 
@@ -151,6 +150,7 @@ class Flow:
         )
         self._configuration = Configuration(options, self._steps)
         self._lifecycle = Lifecycle(self._configuration, LocalEngine.build)
+        self._changes = StepChanges(self._lifecycle, self._configuration)
 
     @property
     def state(self) -> FlowState:
@@ -207,7 +207,7 @@ class Flow:
     @property
     def steps(self) -> Steps:
         """The steps by name, in their order: ``flow.steps["classify"]``. A step is also found by its numbered name."""
-        return Steps(self, self._steps)
+        return Steps(self, self._changes, self._steps)
 
     @property
     def shape(self) -> Shape:
@@ -414,27 +414,6 @@ class Flow:
         """
         if self._lifecycle.engine is not None:
             self._lifecycle.engine.kill_at_once()
-
-    async def _replace(self, position: int, handler: BaseTaskHandler, is_in_place: bool) -> None:
-        """Replace the handler of a step; see `Step.replace`."""
-        await self._lifecycle.running_engine(counts=False).replace(position, handler, is_in_place)
-        self._configuration.keep(position, handler)
-
-    async def _restart(self, position: int, is_in_place: bool) -> None:
-        """Replace the workers of a step by fresh ones; see `Step.restart`."""
-        await self._lifecycle.running_engine(counts=False).restart(position, is_in_place)
-
-    async def _canary(self, position: int, handler: BaseTaskHandler, share: float) -> TrialControl:
-        """Give a share of the tasks of a step to one more worker; see `Step.canary`."""
-        return await self._lifecycle.running_engine(counts=False).canary(position, handler, share)
-
-    async def _shadow(self, position: int, handler: BaseTaskHandler, keep: int) -> ShadowControl:
-        """Give copies of the tasks of a step to one more worker; see `Step.shadow`."""
-        return await self._lifecycle.running_engine(counts=False).shadow(position, handler, keep)
-
-    async def _resize(self, position: int, size: int) -> None:
-        """Give a step another number of workers; see `Step.scale`."""
-        await self._lifecycle.running_engine(counts=False).resize(position, size)
 
     def check_entry(
         self, priority: int = 0, timeout_sec: float = 5.0, task: BaseTask | None = None

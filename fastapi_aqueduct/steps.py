@@ -7,12 +7,11 @@ from functools import partial
 from typing import Protocol, cast
 
 from .call import Callee, CallHandler
-from .engine.configuration import Configuration
 from .engine.statistics import FlowStatistics, StepStatistics
-from .engine.trial import ShadowControl, TrialControl
 from .exceptions import ConfigurationError, UnknownStep, got
 from .handler import BaseTaskHandler
 from .step import FlowStep
+from .step_changes import StepChanges
 from .trials import Canary, Shadow
 
 
@@ -25,19 +24,6 @@ class Served(Protocol):
 
     def statistics(self) -> FlowStatistics:
         """Return a snapshot."""
-
-    @property
-    def _configuration(self) -> Configuration: ...
-
-    async def _replace(self, position: int, handler: BaseTaskHandler, is_in_place: bool) -> None: ...
-
-    async def _restart(self, position: int, is_in_place: bool) -> None: ...
-
-    async def _canary(self, position: int, handler: BaseTaskHandler, share: float) -> TrialControl: ...
-
-    async def _shadow(self, position: int, handler: BaseTaskHandler, keep: int) -> ShadowControl: ...
-
-    async def _resize(self, position: int, size: int) -> None: ...
 
 
 class CalledInWorkers(Protocol):
@@ -67,6 +53,7 @@ class Step:
 
     Args:
         flow: The flow.
+        changes: Changes its steps.
         position: Position of the step in the flow, counted from 0.
         name: Name of the step.
 
@@ -76,15 +63,16 @@ class Step:
         position: As given.
     """
 
-    def __init__(self, flow: Served, position: int, name: str) -> None:
+    def __init__(self, flow: Served, changes: StepChanges, position: int, name: str) -> None:
         self._flow = flow
+        self._changes = changes
         self.position = position
         self.name = name
         self.numbered_name = self._declared.numbered_name(position + 1)
 
     @property
     def _declared(self) -> FlowStep:
-        return self._flow._configuration.step(self.position)
+        return self._changes.declared(self.position)
 
     @property
     def handler_class(self) -> type[BaseTaskHandler]:
@@ -122,7 +110,7 @@ class Step:
         It returns when the last old worker has ended, which answers its tasks and streams first. A cancellation undoes
         the replacement without waiting for that.
         """
-        await self._flow._replace(self.position, self._handler(handler), in_place)
+        await self._changes.replace(self.position, self._handler(handler), in_place)
 
     def canary(self, handler: BaseTaskHandler | CalledInWorkers, *, share: float = 0.1) -> Canary:
         """Try out another handler with a share of the tasks, in one more worker.
@@ -159,8 +147,8 @@ class Step:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
             raise ConfigurationError(f"a canary of {self.name} needs a share between 0 and 1, {got(share)}")
         tried = self._handler(handler)
-        open_trial = partial(self._flow._canary, self.position, tried, float(share))
-        return Canary(open_trial, partial(self._flow._configuration.keep, self.position, tried))
+        open_trial = partial(self._changes.canary, self.position, tried, float(share))
+        return Canary(open_trial, partial(self._changes.keep, self.position, tried))
 
     def shadow(self, handler: BaseTaskHandler | CalledInWorkers, *, keep: int = 100) -> Shadow:
         """Try out another handler with copies of the tasks, in one more worker; its answers go to no caller.
@@ -190,7 +178,7 @@ class Step:
         """
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
             raise ConfigurationError(f"a shadow of {self.name} needs keep >= 0, {got(keep)}")
-        return Shadow(partial(self._flow._shadow, self.position, self._handler(handler), keep))
+        return Shadow(partial(self._changes.shadow, self.position, self._handler(handler), keep))
 
     async def restart(self, *, in_place: bool = False) -> None:
         """Replace the workers by fresh ones with the same handler, whose `on_start` may load other files.
@@ -201,7 +189,7 @@ class Step:
         Raises:
             Exception: As for `replace`.
         """
-        await self._flow._restart(self.position, in_place)
+        await self._changes.restart(self.position, in_place)
 
     async def scale(self, nprocs: int) -> None:
         """Give the step another number of workers while it serves.
@@ -220,7 +208,7 @@ class Step:
 
         A cancellation returns to the number from before without waiting for that.
         """
-        await self._flow._resize(self.position, nprocs)
+        await self._changes.resize(self.position, nprocs)
 
     def check(self, handler: BaseTaskHandler | CalledInWorkers) -> None:
         """Check that a handler can take the place of the present one.
@@ -280,12 +268,13 @@ class Steps(Mapping[str, Step]):
 
     Args:
         flow: The flow.
+        changes: Changes its steps.
         named: Its steps with their names.
     """
 
-    def __init__(self, flow: Served, named: list[tuple[str, FlowStep]]) -> None:
+    def __init__(self, flow: Served, changes: StepChanges, named: list[tuple[str, FlowStep]]) -> None:
         self._flow = flow
-        self._steps = {name: Step(flow, position, name) for position, (name, _) in enumerate(named)}
+        self._steps = {name: Step(flow, changes, position, name) for position, (name, _) in enumerate(named)}
 
     def __getitem__(self, name: str) -> Step:
         """Find a step.
