@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import sqlite3
 import time
@@ -19,8 +18,6 @@ from ..exceptions import (
     JobFailed,
     JobNotFinished,
     JobNotFound,
-    StoreError,
-    StoreInUse,
     TooManyJobs,
     UsageError,
     got,
@@ -33,6 +30,7 @@ from .changes import Changes
 from .job import Job
 from .lock import StoreLock
 from .options import JobOptions
+from .ownership import Ownership
 from .records import NewJob, Outlook, Record, status_of
 from .runner import slots_of
 from .spool import RESULT, TASK, Spool
@@ -43,16 +41,6 @@ from .tenure import Tenure
 
 R = TypeVar("R")
 T = TypeVar("T", bound=BaseTask)
-
-STOP_SLACK = 15.0
-"""Seconds beyond two ``stop_timeout`` that a process waits for the end of another one that has the store.
-
-A graceful stop takes a ``drain_delay``, one ``stop_timeout`` until open streams end, another one until the flows have
-stopped, and some seconds for the workers.
-"""
-
-RETRY = 10.0
-"""Seconds after which a process tries again to run the jobs of a store that could not be used."""
 
 PAGE = 100
 """How many items are read at a time."""
@@ -97,15 +85,12 @@ class JobQueue:
         files = self.path.with_name(self.path.name + "-files")
         self._store = Store(self.path)
         self._spool = Spool(files)
-        self._lock = StoreLock(files)
+        self._ownership = Ownership(self.path, StoreLock(files))
         self._bells = Bells(files / "bells")
         self._changes = Changes(self._bells.ring)
         self._flows: dict[str, Flow] = {}
-        self._tenure: Tenure | None = None
-        self._background: list[asyncio.Task[None]] = []
         self._changing: set[asyncio.Task[Any]] = set()
         self._is_open = False
-        self._is_paused = False
 
     # The life of the queue
 
@@ -127,57 +112,26 @@ class JobQueue:
         if len(self._flows) < len(flows):
             raise ConfigurationError('jobs know their flows by name: give each flow its own, Flow(..., name="ocr")')
         self._changes.begin()
-        self._is_paused = False
+        self._ownership.resume()
         await asyncio.to_thread(self._spool.open)
         try:
             if not is_shared:
-                await self._take_alone()
+                await self._ownership.take(max(flow.stop_timeout for flow in flows))
             await self._store.open()
             self._is_open = True
             if is_shared:
                 self._bells.open(self._on_ring)
-            if is_shared and not self._lock.take():
-                self._background.append(asyncio.create_task(self._succeed()))
-            else:
-                await self._own()
+            await self._ownership.begin(self._make_tenure)
         except BaseException:
             await self.stop()
             raise
 
-    async def _take_alone(self) -> None:
-        timeout = 2 * max(flow.stop_timeout for flow in self._flows.values()) + STOP_SLACK
-        if self._lock.take():
-            return
-        log.info("the store of jobs %s belongs to another process: waiting up to %g s for its end", self.path, timeout)
-        if not await self._lock.wait(timeout):
-            raise StoreInUse(
-                f"another process runs the jobs in {self.path}, and has not ended within {timeout:g} s: give each "
-                'server a store of its own, or have its processes share one pipeline, Aqueduct(..., pipeline="host")'
-            )
-
-    async def _succeed(self) -> None:
-        """Become the owner when the owner ends."""
-        while not self._is_paused:
-            try:
-                await self._lock.wait(None)
-                if not self._is_paused:
-                    log.info("this process runs the jobs in %s now", self.path)
-                    await self._own()
-                return
-            except (StoreError, OSError) as exc:
-                log.error("this process cannot run the jobs in %s, next try in %g s: %s", self.path, RETRY, str(exc))
-                self._lock.release()  # another process may be able to
-                await asyncio.sleep(RETRY)
-
-    async def _own(self) -> None:
-        self._tenure = Tenure(self._flows, self._store, self._spool, self.options, self._changes)
-        await self._tenure.begin()
+    def _make_tenure(self) -> Tenure:
+        return Tenure(self._flows, self._store, self._spool, self.options, self._changes)
 
     def pause(self) -> None:
         """Begin no more jobs: the server is about to stop. Jobs are still accepted, for its next start."""
-        self._is_paused = True
-        if self._tenure is not None:
-            self._tenure.pause()
+        self._ownership.pause()
 
     def end_waits(self) -> None:
         """End the calls that wait for a job: a server that stops waits for open responses."""
@@ -187,37 +141,25 @@ class JobQueue:
         """Stop, with the flows stopped before. What still runs goes back to the queue. May be called more than once."""
         self.pause()
         self.end_waits()
-        background, self._background = self._background, []
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        tenure, self._tenure = self._tenure, None
         try:
-            if tenure is not None:
-                await tenure.end()
+            await self._ownership.end()
         finally:
             self._is_open = False
             await asyncio.gather(*self._changing, return_exceptions=True)
             self._bells.ring_now()
             self._bells.close()
             await self._store.close()
-            self._lock.release()
+            self._ownership.release()
 
     def _on_ring(self) -> None:
         self._changes.wake_all()
-        if self._tenure is not None:
-            self._background = [task for task in self._background if not task.done()]
-            self._background.append(asyncio.create_task(self._follow_others(self._tenure)))
-
-    async def _follow_others(self, tenure: Tenure) -> None:
-        with contextlib.suppress(StoreError):  # at the next ring, then
-            await tenure.follow_others()
+        self._ownership.follow_others()
 
     # The jobs
 
     def statistics(self) -> dict[str, JobStatistics]:
         """Count the jobs, by flow: read from the file in the calling thread. Empty where another process runs them."""
-        if self._tenure is None:
+        if self._ownership.tenure is None:
             return {}
         try:
             return self._store.statistics(self._flows)
@@ -438,8 +380,7 @@ class JobQueue:
     async def _cancel(self, record: Record) -> bool:
         if not await self._store.cancel(record.id):
             return False
-        if self._tenure is not None:
-            self._tenure.cancel(record.flow, record.id)
+        self._ownership.cancel(record.flow, record.id)
         await self._spool.remove([record.id])
         self._changes.note(record.id)
         self._changes.note_queue()
@@ -478,8 +419,7 @@ class JobQueue:
         return flow
 
     def _wake(self, record: Record) -> None:
-        if self._tenure is not None:
-            self._tenure.wake(record.flow)
+        self._ownership.wake(record.flow)
         self._changes.note(record.id)
 
     def _check_open(self) -> None:

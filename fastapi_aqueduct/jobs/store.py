@@ -1,4 +1,4 @@
-"""The table of jobs, in SQLite."""
+"""The jobs of a store: what may happen to them, each in one transaction."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..exceptions import IdempotencyConflict, StoreError, TooManyJobs
+from ..exceptions import IdempotencyConflict, TooManyJobs
 from .database import Database
 from .records import COLUMNS, NewJob, Outlook, Record
 from .statistics import JobStatistics
 from .status import JobState
-
-VERSION = 1
-"""The version of the tables, in ``PRAGMA user_version``."""
+from .tables import prepare
 
 MAX_DELAY = 60.0
 """The most seconds between two tries to run a job, or to write to a disk that is full."""
@@ -26,61 +24,6 @@ SAMPLE = 20
 
 ENDED_AT_STOP = "the server stopped while it ran, and it may run once only (max_retries=0)"
 DIED = "the process that ran it has died, and it has no retries left"
-
-_TABLES = (
-    """
-    CREATE TABLE jobs (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        flow TEXT NOT NULL,
-        endpoint TEXT NOT NULL,
-        owner TEXT NOT NULL,
-        state TEXT NOT NULL,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        created_at REAL NOT NULL,
-        started_at REAL,
-        finished_at REAL,
-        not_before REAL NOT NULL DEFAULT 0,
-        done REAL,
-        total REAL,
-        past_items INTEGER NOT NULL DEFAULT 0,
-        error TEXT,
-        key TEXT,
-        fingerprint BLOB,
-        task BLOB,
-        result BLOB
-    )
-    """,
-    "CREATE INDEX jobs_by_state ON jobs (state, flow, number)",
-    "CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL",
-    "CREATE UNIQUE INDEX jobs_by_key ON jobs (endpoint, owner, key) WHERE key IS NOT NULL",
-    """
-    CREATE TABLE items (
-        job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
-        number INTEGER NOT NULL,
-        content BLOB NOT NULL,
-        PRIMARY KEY (job, number)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE ends (
-        flow TEXT NOT NULL,
-        state TEXT NOT NULL,
-        count INTEGER NOT NULL,
-        PRIMARY KEY (flow, state)
-    ) WITHOUT ROWID
-    """,
-    # They outlive the jobs, as counters must.
-    """
-    CREATE TRIGGER count_ends AFTER UPDATE OF finished_at ON jobs
-    WHEN OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL
-    BEGIN
-        INSERT INTO ends VALUES (NEW.flow, NEW.state, 1)
-        ON CONFLICT DO UPDATE SET count = count + 1;
-    END
-    """,
-    f"PRAGMA user_version = {VERSION}",
-)
 
 _PENDING = f"state IN ('{JobState.QUEUED}', '{JobState.RUNNING}')"
 
@@ -102,22 +45,11 @@ class Store:
         Raises:
             StoreError: The file cannot be used, or a newer release has made it.
         """
-        await self._database.open(self._prepare)
+        await self._database.open(lambda connection: prepare(connection, self._path))
 
     async def close(self) -> None:
         """Close the file."""
         await self._database.close()
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in _TABLES:
-                connection.execute(statement)
-        elif version != VERSION:
-            raise StoreError(
-                f"the store of jobs {self._path} was made by another release of this package (version {version} of its "
-                f"tables, and this release has {VERSION}): let that release finish its jobs, and remove the file"
-            )
 
     async def add(self, job: NewJob, most: int) -> tuple[Record, Outlook, bool]:
         """Accept a job, unless one with its key is there.

@@ -20,7 +20,7 @@ SOURCE = """
 
     @app.get("/process")
     async def process() -> tuple[int, bool]:
-        return os.getpid(), jobs._lock.is_held
+        return os.getpid(), jobs._ownership.tenure is not None
 
     app.include_router(jobs.router, prefix="/jobs")
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastapi_aqueduct import Flow, JobFailed, JobState, StoreError, StoreInUse
-from fastapi_aqueduct.jobs import queue
+from fastapi_aqueduct.jobs import ownership
 from fastapi_aqueduct.jobs.lock import StoreLock
 from fastapi_aqueduct.jobs.queue import JobQueue
 from fastapi_aqueduct.testing import inline
@@ -116,10 +116,10 @@ async def test_a_second_process_waits_for_the_first(tmp_path: Path, monkeypatch:
         owner, second = JobQueue(tmp_path / "jobs.db"), JobQueue(tmp_path / "jobs.db")
         await owner.start([first])
         waiting = asyncio.create_task(second.start([first]))
-        await eventually(lambda: second._lock._reader is not None)
+        await eventually(lambda: second._ownership._lock._reader is not None)
         await owner.stop()
         await asyncio.wait_for(waiting, DEADLINE)
-        monkeypatch.setattr(queue, "STOP_SLACK", 0.05)
+        monkeypatch.setattr(ownership, "STOP_SLACK", 0.05)
         with pytest.raises(StoreInUse, match="another process runs the jobs"):
             await owner.start([first])
         await second.stop()
