@@ -162,6 +162,13 @@ async def busy(flow: Flow, gate: Gate, **fields: Any) -> AsyncIterator[None]:
     await held
 
 
+async def get_ahead(flow: Flow) -> None:
+    """Process tasks whose calls take no time, until the only worker of the first step is given tasks ahead."""
+    (worker,) = engine_of(flow).dispatcher.stages[0].workers
+    while worker.in_flight.prefetch == 1:  # a busy machine may take the processor away in some of the calls
+        await flow.process(Job(), DEADLINE)
+
+
 async def outcome(awaitable: Any) -> Any:
     """Return what an awaitable returns or raises."""
     try:

@@ -66,7 +66,7 @@ class Adder(BaseTaskHandler):
             task.result = task.a + task.b
 
 
-WORK = 0.03
+WORK = 0.1
 """Seconds of a call of `Work`."""
 
 

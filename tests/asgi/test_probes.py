@@ -28,6 +28,7 @@ from fastapi_aqueduct.flow import FlowState
 from fastapi_aqueduct.testing import client
 
 from ..engine.checked import Checked
+from ..reliability.handlers import SlowToLoad
 from ..support import eventually, forked, pids
 from .handlers import Add, Adder
 from .support import bare_client
@@ -225,12 +226,14 @@ async def test_before_the_start_and_after_the_end() -> None:
         assert await statuses(http) == [503, 200, 503]
 
 
-async def test_a_step_without_a_worker_is_not_ready() -> None:
+async def test_a_step_without_a_worker_is_not_ready(tmp_path: Path) -> None:
     """A step with fewer workers than it should have is; and all is well again when they are replaced."""
-    flow = Flow(FlowStep(Adder(), nprocs=2))
+    slow = tmp_path / "slow"
+    flow = forked(FlowStep(SlowToLoad(slow), nprocs=2))
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
     async with client(app) as http:
         first, second = pids(flow)
+        slow.touch()
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: len(pids(flow)) == 1)
         response = await http.get("/ready")
@@ -240,7 +243,8 @@ async def test_a_step_without_a_worker_is_not_ready() -> None:
         assert await statuses(http) == [503, 200, 200]
         body = (await http.get("/ready")).json()
         assert body["status"] == "unavailable"
-        assert "step1_Adder of flow flow has no ready worker" in body["reasons"][0]
+        assert "step1_SlowToLoad of flow flow has no ready worker" in body["reasons"][0]
+        slow.unlink()
         await eventually(lambda: len(pids(flow)) == 2)
         assert await statuses(http) == [200, 200, 200]
 

@@ -91,7 +91,7 @@ class FailingStart(BaseTaskHandler):
 
 
 class Counting(BaseTaskHandler):
-    """Notes in each task how many calls were under way at most."""
+    """Waits at the gate of its tasks, and notes in each of them how many calls were under way at most."""
 
     def __init__(self) -> None:
         self.calls = self.most = 0
@@ -103,7 +103,10 @@ class Counting(BaseTaskHandler):
             if task.finishes:
                 task.most = 0
                 task.finish()
-        await asyncio.sleep(0.01)
+        gate = tasks[0].gate
+        gate.note_entry()
+        while not gate.is_open():
+            await asyncio.sleep(0.002)
         for task in tasks:
             if not task.finishes:
                 task.most = self.most

@@ -39,6 +39,7 @@ from ..support import (
     DEADLINE,
     busy,
     eventually,
+    get_ahead,
     outcome,
     pids,
     run_script,
@@ -511,12 +512,6 @@ async def test_a_timeout_tells_that_the_queue_was_full(tmp_path: Path) -> None:
             await flow.process(Job(gate=gate), 0.2)
         gate.open()
         await asyncio.gather(*tasks)
-
-
-async def get_ahead(flow: Flow) -> None:
-    """Have a flow see that its calls take no time, so that its worker is given tasks ahead."""
-    for _ in range(8):
-        await flow.process(Job())
 
 
 # Programs of users

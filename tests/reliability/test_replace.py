@@ -305,7 +305,7 @@ async def test_a_worker_that_dies_while_it_leaves_costs_no_task(way: str, tmp_pa
     async with running(Flow(step, mp_start_method="forkserver")) as flow:
         model = flow.steps["model"]
         calls = [asyncio.create_task(flow.process(Job(gate=gate), DEADLINE)) for _ in range(2)]
-        await eventually(lambda: [worker.in_flight for worker in model.statistics().workers] == [1, 1])
+        await eventually(lambda: len(gate.entrants()) == 2)
         change = asyncio.create_task(model.scale(1) if way == "scale" else model.restart())
         await eventually(lambda: leaving(flow))
         (victim,) = leaving(flow)
