@@ -177,7 +177,7 @@ async def test_times_and_sizes_of_batches() -> None:
     metrics = exporter.target
     assert [size for _, size in metrics.batch_sizes.items] == [4, 4, 2]
     first, second, third = [seconds for _, seconds in metrics.batch_times.items]
-    assert first < 0.2 and second < 0.2 and 0.2 < third < 2.0
+    assert max(first, second) < third and third > 0.3
     assert metrics.tasks_stats.complete == 10
     assert {name for name, _ in metrics.memory_usage.items} == {"step0_Detect", "all_memory_usage"}
 

@@ -65,7 +65,7 @@ class Service:
         """Ask in a connection of its own, as a probe does; None when there is no answer."""
         with contextlib.suppress(httpx.TransportError):
             # Loading certificates takes longer than the answer, and this is called in loops while a server starts.
-            return httpx.get(self.url + path, timeout=1, verify=False).status_code
+            return httpx.get(self.url + path, timeout=5, verify=False).status_code
         return None
 
     def hold(self, name: str = "gate") -> Request:

@@ -78,7 +78,7 @@ async def test_a_client_that_is_too_slow() -> None:
 async def test_a_client_that_is_fast_enough() -> None:
     """It may take longer than any single limit."""
     flow = forked(Add())
-    app = make_app(flow, UploadLimits(idle_timeout=0.5, min_rate=10, grace=0.5))
+    app = make_app(flow, UploadLimits(idle_timeout=0.5, min_rate=4, grace=0.5))
     async with serving(app) as server, Connection(server) as connection:
         await connection.send("/total", "Content-Length: 20")
         for _ in range(20):

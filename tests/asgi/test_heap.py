@@ -182,7 +182,7 @@ def chunk(part: bytes) -> bytes:
 async def test_the_guards(make: Any) -> None:
     """They let pass what is allowed and refuse what is not, whichever way a body takes; one server for both."""
     flow = make_flow(make)
-    limits = UploadLimits(idle_timeout=0.5, max_uploads=2, max_pending_bytes=50_000)
+    limits = UploadLimits(idle_timeout=1, max_uploads=2, max_pending_bytes=50_000)
     async with serving(make(flow, {"max_body_size": LIMIT, "upload_limits": limits})) as http:
         await send_what_is_allowed(http, flow, make)
         await send_what_is_not(http, flow, make)
@@ -319,7 +319,7 @@ async def test_which_limit() -> None:
 async def test_an_application_that_answers_itself(make: Any) -> None:
     """Its handler is called with the exception, and not with FastAPI's own for a body that cannot be read."""
     flow = forked(Join())
-    app = make(flow, {"max_body_size": LIMIT, "upload_limits": UploadLimits(idle_timeout=0.2, max_uploads=1)})
+    app = make(flow, {"max_body_size": LIMIT, "upload_limits": UploadLimits(idle_timeout=1, max_uploads=1)})
     seen = []
 
     async def answer(request: Request, exc: Exception) -> JSONResponse:

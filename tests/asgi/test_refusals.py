@@ -84,7 +84,7 @@ def test_a_plain_uvicorn_shows_each_reason_once_and_the_statistics_count_all(tmp
 
         def leave() -> bool:
             with pytest.raises(httpx.ReadTimeout):
-                http.get(f"/hold?{gate}", timeout=0.1)
+                http.get(f"/hold?{gate}", timeout=httpx.Timeout(DEADLINE, read=0.1))
             return " 499: " in log()
 
         assert wait_until(is_ready, DEADLINE), log()

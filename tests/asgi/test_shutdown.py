@@ -71,7 +71,7 @@ async def cut_off(directory: Path, module: tuple[str, ...]) -> AsyncIterator[tup
     with launched(directory, module) as (process, port):
         service = Service(directory, process, port)
         await eventually(lambda: service.probe() == 200)
-        client = httpx.AsyncClient(base_url=service.url, verify=False)
+        client = httpx.AsyncClient(base_url=service.url, verify=False, timeout=DEADLINE)
         async with client, AsyncExitStack() as stack:
             connections = [await stack.enter_async_context(Connection(client)) for _ in (*BODIES, "/held")]
             query = f"?gate={directory}"

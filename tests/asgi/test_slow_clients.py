@@ -57,7 +57,8 @@ async def test_those_who_may_take_their_time() -> None:
             dripping = asyncio.create_task(asyncio.to_thread(clients.drip, 2.0))
             while not dripping.done():
                 assert await is_served(http)
-            assert 200 <= flow.statistics().arena.receiving <= 200 * SIZE // 10
+            await eventually(lambda: flow.statistics().arena.receiving >= 200)
+            assert flow.statistics().arena.receiving <= 200 * SIZE // 10
             assert not clients.statuses
             await asyncio.to_thread(clients.finish, DEADLINE)
             assert clients.statuses == Counter({200: 200})
@@ -128,7 +129,7 @@ async def test_those_who_only_announce(sent: int) -> None:
             for size in (1, MIB, 16 * MIB):
                 begun = time.monotonic()
                 assert (await http.post("/total", content=bytes(size))).text == "0"
-                assert time.monotonic() - begun < 5, "who waits is not refused, but has been disturbed"
+                assert time.monotonic() - begun < DEADLINE / 2, "who waits is not refused, but has been disturbed"
             assert not clients.statuses
         await eventually(lambda: taken(flow) == flow.statistics().arena.receiving == 0)
 

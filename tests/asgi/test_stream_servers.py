@@ -34,7 +34,8 @@ SOURCE = """
             yield text
 
     for application in (app, inner):
-        application.get("/events", response_class=EventSourceResponse)(flow_endpoint(flow, item_timeout=0.3)(words))
+        events = flow_endpoint(flow, timeout_sec=60, item_timeout=1)(words)
+        application.get("/events", response_class=EventSourceResponse)(events)
     inner.middleware("http")(pass_on)
     app.mount("/behind", inner)
 """
@@ -46,10 +47,11 @@ def cut_body(url: str, directory: Path, act: str, at: int) -> bytes:
     """Return what comes of a body before the server cuts the connection, which it must do."""
     body = b""
     params: dict[str, Any] = {"directory": str(directory), "act": act, "at": at, "count": 200}
-    with pytest.raises(httpx.RemoteProtocolError), httpx.stream("GET", url, params=params, verify=False) as response:
-        assert response.status_code == 200
-        for chunk in response.iter_raw():
-            body += chunk
+    with httpx.Client(verify=False, timeout=DEADLINE) as http:
+        with pytest.raises(httpx.RemoteProtocolError), http.stream("GET", url, params=params) as response:
+            assert response.status_code == 200
+            for chunk in response.iter_raw():
+                body += chunk
     return body
 
 
@@ -63,7 +65,7 @@ def test_a_client_sees_the_end_of_a_response_or_its_lack(server: str, tmp_path: 
         for prefix in ("", "/behind"):
             for act, status in (("", 200), ("raise", 500), ("die", 503)):
                 params: dict[str, Any] = {"directory": str(tmp_path), "act": act, "at": 0, "count": 200}
-                response = httpx.get(f"{service.url}{prefix}/events", params=params, verify=False)
+                response = httpx.get(f"{service.url}{prefix}/events", params=params, verify=False, timeout=DEADLINE)
                 assert response.status_code == status
                 assert status != 200 or response.content == WORDS
             assert cut_body(f"{service.url}{prefix}/events", tmp_path, "raise", at=200) == WORDS

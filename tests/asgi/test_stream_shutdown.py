@@ -24,7 +24,7 @@ from .service import SERVERS, Service, launched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
-STOP_TIMEOUT = 1.5
+STOP_TIMEOUT = 3.0
 """Seconds that streams have after SIGTERM."""
 
 AT_ONCE = 10.0
@@ -93,7 +93,7 @@ class Streams:
     async def exits(self, within: float) -> int:
         """Wait until the server and all its processes have ended; return its exit code."""
         code = await asyncio.to_thread(self.service.process.wait, within)
-        assert await asyncio.to_thread(self._ends.wait, 2.0) == set()
+        assert await asyncio.to_thread(self._ends.wait, AT_ONCE) == set()
         return code
 
 

@@ -23,7 +23,7 @@ def make_app() -> tuple[FastAPI, Flow]:
     aqueduct.install(app)
 
     @app.post("/sum")
-    @flow_endpoint(flow, timeout_sec=0.3)
+    @flow_endpoint(flow, timeout_sec=1)
     async def add(task: Sum) -> int:
         return task.result
 

@@ -31,7 +31,7 @@ from .pipeline import Mapped, Picture, Suffer
 
 logging.basicConfig(level=logging.INFO)
 
-LIMITS = UploadLimits(idle_timeout=0.1, max_body_size=1 << 20)
+LIMITS = UploadLimits(idle_timeout=1, max_body_size=1 << 20)
 LATE = 0.1
 """Seconds that a task has on a path that is to be late."""
 

@@ -557,7 +557,7 @@ async def test_no_block_is_left(size: int, tmp_path: Path) -> None:
 async def end(pages: Pages, ending: str) -> None:
     acts = {"exception": ("raise",), "death": ("die",), "deaths": ("die", "die")}.get(ending, ())
     acts = ("share",) * 3 if ending == "mixed" else acts
-    late = 0.2 if ending.startswith("late") else 60.0
+    late = 1.5 if ending.startswith("late") else 60.0
     times = {"late leader": (late, 60.0), "late follower": (60.0, late)}.get(ending, (60.0, 60.0))
     first = pages.send("a", timeout=times[0], acts=acts)
     await eventually(pages.gate.is_entered)

@@ -90,7 +90,7 @@ async def test_cycles_of_the_application_are_collected_before_a_task_is_refused(
     """They hold results, which lie in the region of the worker."""
     async with running(forked(Each(handlers.make_large), memory_limit=16 * MIB)) as flow:
         for number in range(40):
-            task = await flow.process(Job(number=number, size=MIB), 2)
+            task = await flow.process(Job(number=number, size=MIB), 20)
             assert task.image[0] == number
             handlers.keep_in_cycle(task)
         del task
@@ -101,9 +101,9 @@ async def test_cycles_of_a_handler_are_collected_before_a_task_is_refused() -> N
     flow = forked(Each(handlers.switch_collector_off, handlers.keep_in_cycle), memory_limit=16 * MIB)
     async with flow:
         for number in range(40):
-            await flow.process(Job(number=number, image=np.zeros(MIB, np.uint8)), 2)
+            await flow.process(Job(number=number, image=np.zeros(MIB, np.uint8)), 20)
         assert 0 < flow.statistics().arena.retained < 16 * MIB
-        await flow.process(Job(number=0, image=np.zeros(14 * MIB, np.uint8)), 2)
+        await flow.process(Job(number=0, image=np.zeros(14 * MIB, np.uint8)), 20)
 
 
 @pytest.mark.usefixtures("no_collector")

@@ -215,7 +215,7 @@ async def test_a_stop_does_not_wait_for_a_template_that_is_loading(tmp_path: Pat
         loading = int(notes(tmp_path / "loads")[1].partition(":")[0])
         with Ends([loading]) as ends:
             await asyncio.wait_for(flow.stop(), DEADLINE)
-            assert not ends.wait(1.0)
+            assert not ends.wait(DEADLINE)
 
 
 async def test_a_worker_of_a_dead_template_is_replaced(tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def test_it_takes_another_port_when_its_own_is_taken_and_serves_until_it_is_stop
                     break
             assert f"Port {port} is in use" in "".join(shown)
             address = shown[-1].split()[-1]
-            assert "Text from photographs" in httpx.get(address).text
-            assert httpx.get(f"{address}docs").status_code == 200
+            assert "Text from photographs" in httpx.get(address, timeout=TIMEOUT).text
+            assert httpx.get(f"{address}docs", timeout=TIMEOUT).status_code == 200
             demo.send_signal(stop)
             output, _ = demo.communicate(timeout=TIMEOUT)
             assert demo.returncode == 0 and "Stopped." in output

@@ -27,7 +27,7 @@ WORKERS = {"function": "AQUEDUCT_READ__READ__NPROCS", "lines": "AQUEDUCT_READING
 def is_ready(url: str) -> bool:
     """Return whether the probe responds 200."""
     try:
-        return httpx.get(f"{url}/ready", verify=False).status_code == 200
+        return httpx.get(f"{url}/ready", verify=False, timeout=DEADLINE).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -53,7 +53,8 @@ def test_the_service_of_a_page_of_the_tutorial_reads_a_picture(
         url = f"http://127.0.0.1:{port}"
         assert wait_until(lambda: process.poll() is not None or is_ready(url), DEADLINE), (tmp_path / "log").read_text()
         if chapter == "uploads":
-            answer = httpx.post(f"{url}/read", files={"page": ("a.png", picture, "image/png")}, data={"title": "Shop"})
+            files = {"page": ("a.png", picture, "image/png")}
+            answer = httpx.post(f"{url}/read", files=files, data={"title": "Shop"}, timeout=100)
         else:
             answer = httpx.post(f"{url}/read", content=picture, headers={"content-type": "image/png"}, timeout=100)
         assert "Apples" in answer.text and "1.95" in answer.text
@@ -61,7 +62,7 @@ def test_the_service_of_a_page_of_the_tutorial_reads_a_picture(
             lines = httpx.post(f"{url}/read/lines", content=picture, timeout=100).text
             assert [json.loads(line[6:])["text"] for line in lines.split("\n\n") if line] == ["Apples", "1.95"]
         if chapter in ("steps", "batches", "lines"):
-            refused = httpx.post(f"{url}/read", content=b"no picture")
+            refused = httpx.post(f"{url}/read", content=b"no picture", timeout=100)
             assert (refused.status_code, refused.json()) == (415, {"detail": "the upload is not a picture"})
         process.terminate()
         process.wait(DEADLINE)

@@ -177,14 +177,14 @@ async def test_a_job_taken_after_the_workers_have_failed(tmp_path: Path) -> None
         before = pids(pool.flow)
         kill_all(pool)
         # At once, before the deaths are noticed here: the job runs in a worker that replaces a dead one.
-        assert await pool.call("model", pid) not in before
+        assert await pool.with_options(timeout_sec=60).call("model", pid) not in before
         await eventually(lambda: len(pids(pool.flow)) == 2)
         gone.touch()  # and from now on no worker can start
         await eventually(lambda: kill_all(pool))
         error = await outcome(pool.with_options(timeout_sec=0.01).call("model", pid))
         assert isinstance(error, TaskTimeout | Overloaded)
         gone.unlink()
-        assert await pool.call("model", pid) in pids(pool.flow)
+        assert await pool.with_options(timeout_sec=60).call("model", pid) in pids(pool.flow)
 
 
 def kill_all(pool: ModelPool) -> bool:

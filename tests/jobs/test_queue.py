@@ -271,7 +271,7 @@ async def _rest(changes: AsyncIterator[object]) -> list[object]:
 
 async def test_a_handler_that_ignores_its_cancellation(tmp_path: Path) -> None:
     """It is killed after its handle_timeout, and the next job runs."""
-    flow = forked(FlowStep(Deaf(), handle_timeout=0.3), name="deaf")
+    flow = forked(FlowStep(Deaf(), handle_timeout=1), name="deaf")
     async with flow:
         jobs = JobQueue(tmp_path / "jobs.db")
         await jobs.start([flow])

@@ -83,8 +83,8 @@ async def test_each_value_is_that_of_the_load() -> None:
     assert samples["aqueduct_first_item_seconds_count"] == 1
     assert samples["aqueduct_item_interval_seconds_count"] == 2
     assert samples["aqueduct_queue_wait_seconds_count nap"] == samples["aqueduct_handle_time_seconds_count nap"] == 12
-    # Only the call that failed was shorter than the nap.
-    assert samples["aqueduct_handle_time_seconds_bucket 0.05 nap"] == 1
+    # Only the call that failed can be shorter than the nap.
+    assert samples["aqueduct_handle_time_seconds_bucket 0.05 nap"] <= 1
     assert samples["aqueduct_handle_time_seconds_bucket +Inf nap"] == 12
     assert samples["aqueduct_batch_size_sum batch"] == samples["aqueduct_queue_wait_seconds_count batch"] == 11
     calls = samples["aqueduct_batch_size_count batch"]
@@ -187,7 +187,7 @@ async def test_places_of_calls_side_by_side_are_parts_of_a_worker(tmp_path: Path
 
 async def test_restarts_are_counted_by_cause_also_without_measurements(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
-    step = FlowStep(Each(handlers.end_process), max_retries=0, handle_timeout=0.3)
+    step = FlowStep(Each(handlers.end_process), max_retries=0, handle_timeout=1)
     flow = Flow(
         *(step, StartingOnce(handlers.fail_to_load, broken)), metrics_enabled=False, timing=Timing(first_wait=0.05)
     )

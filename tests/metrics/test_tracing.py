@@ -352,7 +352,7 @@ async def test_a_timeout_in_a_handler_and_one_in_the_queue(traces: Traces, tmp_p
     gate = Gate(tmp_path)
     with traces.request():
         await asyncio.gather(
-            *[outcome(traces.flow.process(Job(form="plain", gate=gate), timeout_sec=0.3)) for _ in range(3)]
+            *[outcome(traces.flow.process(Job(form="plain", gate=gate), timeout_sec=1)) for _ in range(3)]
         )
     gate.open()
     await eventually(lambda: not traces.flow.statistics().steps[1].workers[0].in_flight)
@@ -362,7 +362,7 @@ async def test_a_timeout_in_a_handler_and_one_in_the_queue(traces: Traces, tmp_p
     for span in late:
         assert facts(span)["error.type"] == "fastapi_aqueduct.exceptions.TaskTimeout"
         assert span.status.status_code is StatusCode.ERROR
-        assert (span.end_time or 0) - (traces.one("request").start_time or 0) > 0.29e9
+        assert (span.end_time or 0) - (traces.one("request").start_time or 0) > 0.99e9
 
 
 async def test_a_cancellation_is_no_error(traces: Traces, tmp_path: Path) -> None:
@@ -683,7 +683,7 @@ async def test_spans_of_a_pipeline_elsewhere_are_made_when_the_answer_has_come(t
         traces.exporter.clear()
         gate = Gate(tmp_path)
         with traces.request():
-            late = await outcome(traces.flow.process(Job(form="plain", gate=gate), timeout_sec=0.3))
+            late = await outcome(traces.flow.process(Job(form="plain", gate=gate), timeout_sec=1))
         gate.open()
         assert isinstance(late, TaskTimeout)
         ended = [facts(span) for span in traces.exporter.get_finished_spans() if "outcome" in facts(span)]

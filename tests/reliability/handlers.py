@@ -160,14 +160,17 @@ class Leaking(BaseTaskHandler):
 
 
 class SlowToLoad(BaseTaskHandler):
-    """Cannot start as long as a file is there."""
+    """Cannot start as long as a file is there; notes each start in another one, if it is given."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, starts: Path | None = None) -> None:
         self.path = path
+        self.starts = starts
 
     def on_start(self) -> None:
         while self.path.exists():
             time.sleep(0.002)
+        if self.starts is not None:
+            note(self.starts, os.getpid())
 
     def handle(self, *tasks: Any) -> None:
         for task in tasks:

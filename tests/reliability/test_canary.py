@@ -217,7 +217,7 @@ async def test_a_canary_that_dies_costs_no_task_and_comes_back() -> None:
 
 
 async def test_a_canary_that_hangs_costs_no_task_if_the_step_has_a_handle_timeout() -> None:
-    async with running(make_flow(1, handle_timeout=0.3)) as flow:
+    async with running(make_flow(1, handle_timeout=1.0)) as flow:
         step = flow.steps["model"]
         async with step.canary(Versioned(2, "hang"), share=0.5) as canary:
             assert await call(flow, 6) == {1: 6}
@@ -231,7 +231,7 @@ async def test_a_canary_that_hangs_leaves_when_its_callers_have_given_up() -> No
     async with running(flow):
         step = flow.steps["model"]
         async with step.canary(Versioned(2, "hang"), share=0.5) as canary:
-            done = [await outcome(flow.process(Job(payload=b""), 0.5)) for _ in range(2)]
+            done = [await outcome(flow.process(Job(payload=b""), 1.5)) for _ in range(2)]
             assert [type(one) for one in done].count(TaskTimeout) == 1
         assert (states(flow), canary.report().candidate.tasks) == ([(0, 1, "serving")], 0)
         await step.restart()

@@ -74,7 +74,7 @@ async def test_a_task_that_would_come_too_late_at_the_measured_rate_is_refused()
             await flow.process(Job(seconds=0.1))
         waiting = [asyncio.create_task(outcome(flow.process(Job(seconds=0.1), 60))) for _ in range(20)]
         await eventually(lambda: flow.statistics().steps[0].queued >= 15)
-        with pytest.raises(DeadlineUnreachable, match=r"would take about [12]\.\d s now and has 0.3 s") as caught:
+        with pytest.raises(DeadlineUnreachable, match=r"would take about \d+\.\d s now and has 0.3 s") as caught:
             flow.check_entry(timeout_sec=0.3)
         assert caught.value.retry_after >= 1.0
         flow.check_entry(timeout_sec=30)

@@ -28,7 +28,7 @@ def row(flow: Flow) -> tuple[int, bool, bool, bool]:
 async def test_the_statistics_tell_ready_broken_and_given_up(tmp_path: Path) -> None:
     """What the probes say follows from these, row by row. Every load counts as a dear one here."""
     slow = tmp_path / "slow"
-    timing = Timing(quick_load=0.0, max_deaths=1, give_up_after=0.4)
+    timing = Timing(quick_load=0.0, max_deaths=1, give_up_after=1.5)
     async with running(Flow(FlowStep(SlowToLoad(slow)), timing=timing)) as flow:
         assert row(flow) == (1, False, False, False)
         slow.touch()
@@ -50,9 +50,7 @@ async def test_the_statistics_tell_ready_broken_and_given_up(tmp_path: Path) -> 
 
 
 async def test_a_step_that_loads_quickly_is_back_at_once_after_any_number_of_deaths() -> None:
-    began = time.monotonic()
     async with running(Flow(FlowStep(Each(tell_pid)))) as flow:
-        load = time.monotonic() - began
         gaps = []
         for _ in range(8):
             (pid,) = pids(flow)
@@ -63,7 +61,8 @@ async def test_a_step_that_loads_quickly_is_back_at_once_after_any_number_of_dea
             gaps.append(time.monotonic() - killed)
         assert flow.statistics().steps[0].restarts == 8
         assert not flow.statistics().steps[0].is_broken
-        assert sum(gaps) < 8 * (2 * load + 0.5), (gaps, load)
+        # The waits of a step that loads slowly are 46 seconds in total, at least.
+        assert sum(gaps) < 40.0, gaps
 
 
 async def test_workers_that_die_as_soon_as_they_are_ready_do_not_turn_in_a_hot_loop(tmp_path: Path) -> None:

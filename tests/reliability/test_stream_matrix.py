@@ -261,12 +261,12 @@ async def test_a_stream_of_a_stopped_worker_without_handle_timeout_is_late() -> 
 
 async def test_a_pause_of_server_and_worker_is_not_charged_to_coroutines() -> None:
     """As when a container is frozen."""
-    async with running(Flow(FlowStep(InLoop(handlers.sleep_in_loop), handle_timeout=0.5))) as flow:
+    async with running(Flow(FlowStep(InLoop(handlers.sleep_in_loop), handle_timeout=1.0))) as flow:
         (pid,) = pids(flow)
         calls = [asyncio.create_task(outcome(flow.process(Job(seconds=0.4), 60))) for _ in range(3)]
         await eventually(lambda: flow.statistics().steps[0].workers[0].in_flight == 3)
         await strike(pid, signal.SIGSTOP)
-        time.sleep(1.2)
+        time.sleep(1.7)
         os.kill(pid, signal.SIGCONT)
         ends = await asyncio.gather(*calls)
         assert [type(end) for end in ends] == [Job] * 3, ends

@@ -96,7 +96,7 @@ async def test_what_would_come_too_late_is_refused_as_long_as_others_are_in_flig
             waiting = [asyncio.create_task(flow.process(Job(seconds=0.1), 60)) for _ in range(12)]
             await eventually(lambda: flow.statistics().steps[0].queued >= 8)
             ends.writer.note()
-            with pytest.raises(DeadlineUnreachable, match=r"would take about [01]\.\d s now and has 0.3 s"):
+            with pytest.raises(DeadlineUnreachable, match=r"would take about \d+\.\d s now and has 0.3 s"):
                 ends.reader.check(0, 0.3)
             ends.reader.check(0, 30.0)
             await asyncio.gather(*waiting)
