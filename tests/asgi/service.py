@@ -61,11 +61,17 @@ class Service:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
 
-    def probe(self, path: str = "/ready") -> int | None:
-        """Ask in a connection of its own, as a probe does; None when there is no answer."""
+    def probe(self, path: str = "/ready", timeout: float = 1.0) -> int | None:
+        """Ask in a connection of its own, as a probe does; None when there is no answer.
+
+        Args:
+            path: What is asked for.
+            timeout: Seconds; a few more, and hypercorn would cancel what is in flight: where it has processes and
+                stops, they accept no connection, and its own process keeps the socket open.
+        """
         with contextlib.suppress(httpx.TransportError):
             # Loading certificates takes longer than the answer, and this is called in loops while a server starts.
-            return httpx.get(self.url + path, timeout=5, verify=False).status_code
+            return httpx.get(self.url + path, timeout=timeout, verify=False).status_code
         return None
 
     def hold(self, name: str = "gate") -> Request:

@@ -80,7 +80,7 @@ def test_requests_are_served_while_the_server_drains(tmp_path: Path, server: str
         request = service.hold()
         service.process.terminate()
         assert wait_until(lambda: service.probe() == 503, DEADLINE)
-        assert service.probe("/live") == 200
+        assert service.probe("/live", DEADLINE) == 200
         Gate(tmp_path, "second").open()
         assert service.hold("second").result().json() == "finished"
         started = time.monotonic()
