@@ -180,7 +180,8 @@ async def test_a_second_interruption_reports_nothing_and_leaves_no_worker() -> N
 async def test_a_size_with_which_the_handler_fails_dies_or_hangs_ends_the_sizes(
     how: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "LEAST_PATIENCE", 0.5)
+    if how == "hang":  # a busy machine takes longer to notice the death of a worker
+        monkeypatch.setattr(study, "LEAST_PATIENCE", 0.5)
     before = traces().processes
     findings = await tune(forked(FlowStep(Fragile(how), batch_size=2, name="fragile"), name="fragile"))
     assert {pid for pid in traces().processes - before if not pid.endswith(ZOMBIE)} == set()
