@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -129,6 +130,25 @@ def test_a_small_array_may_change_in_place_and_a_large_one_cannot(arena: Arena) 
     assert fields_of(work(arena, small, double)) == ["array"]
     with pytest.raises(ValueError, match="read-only"):
         work(arena, large, double)
+
+
+def test_a_large_array_in_a_list_is_copied_to_shared_memory_only(arena: Arena) -> None:
+    """And not into a pickle that would tell that the list has changed."""
+    codec = Codec(arena)
+    changes = Changes(codec, arena)
+    task: Any = codec.decode(codec.encode(Job(items=[1])))
+    changes.begin(task)
+    task.items.append(np.ones(1 << 23, np.uint8))
+    tracemalloc.start()
+    try:
+        body, blocks = changes.encode(task)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert fields_of(Encoded(b"", body, blocks)) == ["items"]
+    assert peak < 1 << 20
+    for ref in blocks:
+        arena.free(ref.offset)
 
 
 def test_a_field_that_is_shared_for_writing_is_no_change_and_one_that_becomes_so_is_one(arena: Arena) -> None:

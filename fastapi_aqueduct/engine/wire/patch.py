@@ -16,6 +16,7 @@ are read-only, or shared with all branches.
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,7 @@ class Changes:
         self._reducers = make_reducers()
         self._task: BaseTask | None = None
         self._places: list[tuple[Ref, int, int]] = []
+        self._most = sys.maxsize
 
     def begin(self, task: BaseTask) -> None:
         """Note what a task is like before the handler gets it.
@@ -184,10 +186,10 @@ class Changes:
         if type(value) in _FIXED or type(known) in _FIXED:  # what a state consists of may be made anew each time
             return known is not value and (type(known) is not type(value) or bool(known != value))
         fingerprint = before.fingerprints.get(name)
-        return fingerprint is None or self._fingerprint(task, value) != fingerprint
+        return fingerprint is None or self._fingerprint(task, value, len(fingerprint[0])) != fingerprint
 
-    def _fingerprint(self, task: BaseTask, value: Any) -> Fingerprint | None:
-        """Return what a value is like; None if it cannot be pickled."""
+    def _fingerprint(self, task: BaseTask, value: Any, most: int = sys.maxsize) -> Fingerprint | None:
+        """Return what a value is like; None if it cannot be pickled, or has a buffer of more than ``most`` bytes."""
         kind = array_type()
         if kind is not None and kind not in self._reducers:
             self._reducers[kind] = reduce_array
@@ -195,7 +197,7 @@ class Changes:
         stream = _Stream()
         pickler = pickle.Pickler(stream, 5, buffer_callback=self._is_in_band)
         pickler.dispatch_table = self._reducers
-        self._task = task
+        self._task, self._most = task, most
         try:
             pickler.dump(value)
             return b"".join(stream.parts), tuple(self._places)
@@ -209,12 +211,18 @@ class Changes:
         with buffer.raw() as view:
             found = self._arena.find(view)
             if found is None:
+                if view.nbytes > self._most:
+                    raise _IsLonger
                 return True
             self._places.append((*found, view.nbytes))
             return False
 
     def _reduce_task(self, task: BaseTask) -> Any:
         return (str, ()) if task is self._task else task.__reduce_ex__(5)
+
+
+class _IsLonger(Exception):
+    """A buffer makes a value longer than it was, so it has changed: its bytes need not be copied to know that."""
 
 
 class _Stream:
