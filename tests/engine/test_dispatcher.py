@@ -297,7 +297,7 @@ async def test_a_branch_whose_worker_answers_with_a_whole_task_is_tried_again(st
         (batch,) = peer.receive()
         peer.answer(batch.number, [batch.envelopes[0]._replace(step=~0b1010, status=0)])
         (one,), (other,) = peer.receive(1), peer.receive(3)
-        with pytest.raises(ProtocolError, match="step1 answers with a whole task, and not with what it has changed"):
+        with pytest.raises(ProtocolError, match="step1 answers with a whole task, and not with what it changed"):
             peer.answer(one.number, [one.envelopes[0]._replace(step=step, status=0)], 1)
         peer.answer(other.number, [patch(other.envelopes[0])], 3)
         await try_again(peer, one.envelopes[0], patch(one.envelopes[0]), 1)

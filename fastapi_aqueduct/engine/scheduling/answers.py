@@ -254,8 +254,10 @@ class BranchedAnswers(Answers):
 
     def complete(self, worker: WorkerHandle, batch: Batch) -> None:
         """Handle the answers to the tasks of one batch; see `Answers.complete`."""
-        if self._stages[worker.step].sends_patches and not all(item.status for item in batch.envelopes):
-            raise ProtocolError(f"step {worker.name} answers with a whole task, and not with what it has changed")
+        if self._stages[worker.step].sends_patches:
+            for envelope in batch.envelopes:
+                if not envelope.status:
+                    raise ProtocolError(f"step {worker.name} answers with a whole task, and not with what it changed")
         super().complete(worker, batch)
 
 
