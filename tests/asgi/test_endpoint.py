@@ -66,7 +66,7 @@ async def test_parameters_of_the_task_come_from_the_request() -> None:
     app = FastAPI(lifespan=Aqueduct(flow).lifespan)
 
     @app.get("/items/{item}")
-    @flow_endpoint(flow)
+    @flow_endpoint(flow, timeout_sec=60)  # with the task the worker imports this module, and with it FastAPI
     async def items(task: Everything, item: int, other: str = "none") -> list[Any]:
         return [*task.given, item, other]
 
@@ -245,7 +245,7 @@ async def test_errors_become_answers(tmp_path: Path) -> None:
     async def impatient(task: Held) -> None: ...
 
     @app.get("/case")
-    @flow_endpoint(suffering)
+    @flow_endpoint(suffering, timeout_sec=60)
     async def case(task: Case) -> None: ...
 
     async with client(app, raise_app_exceptions=False) as http:

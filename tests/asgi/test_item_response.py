@@ -106,14 +106,14 @@ async def test_events_have_a_keep_alive(http: str) -> None:
     async def values() -> AsyncGenerator[int, None]:
         for number in range(4):
             yield number
-            await asyncio.sleep(0.25 if number == 2 else 0.02)
+            await asyncio.sleep(0.7 if number == 2 else 0.02)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await FastAPI()(scope, receive, send)
             return
         kind = ServerSentEvents if scope["path"] == "/events" else JSONLines
-        response = ItemResponse(await primed(values()), kind(dump_any), keep_alive_interval=0.1)
+        response = ItemResponse(await primed(values()), kind(dump_any), keep_alive_interval=0.3)
         await response(scope, receive, send)
 
     async with serving(app, http) as client:

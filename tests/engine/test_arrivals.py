@@ -173,13 +173,13 @@ def test_a_single_body_may_have_more_than_the_share() -> None:
 
 def test_a_body_that_has_just_begun_has_a_head_start() -> None:
     """Else each of twenty gets a twentieth of the memory, and each of its pages is new."""
-    arrivals = make_arrivals(make_arena(), head_start=0.05)
+    arrivals = make_arrivals(make_arena(), head_start=0.3)
     first = begin(arrivals, 20 * PAGE, PAGE)
     second = arrivals.expect(20 * PAGE, 0, 5.0, CAP)
     assert not second.try_acquire(PAGE)
     third = arrivals.expect(10 * PAGE, 0, 5.0, CAP)
     assert third.try_acquire(PAGE), "beside the first there is room for all of it"
-    time.sleep(0.06)  # what the head start of the first takes
+    time.sleep(0.31)  # what the head start of the first takes
     assert second.try_acquire(PAGE)
     del first
 

@@ -30,7 +30,7 @@ async def test_a_handler_learns_that_its_caller_was_cancelled(tmp_path: Path, ba
 async def test_a_handler_learns_that_the_deadline_has_passed(tmp_path: Path) -> None:
     async with running(forked(FlowStep(Each(handlers.work_until_cancelled)))) as flow:
         log = tmp_path / "log"
-        assert isinstance(await outcome(flow.process(Job(path=log), 0.2)), TaskTimeout)
+        assert isinstance(await outcome(flow.process(Job(path=log), 1)), TaskTimeout)
         await eventually(lambda: notes(log) == ["begun", "cancelled"])
 
 

@@ -433,7 +433,7 @@ async def test_a_handler_can_see_that_the_deadline_has_passed(tmp_path: Path) ->
     path = tmp_path / "seen"
     async with running(Flow(Each(handlers.wait_for_deadline))) as flow:
         with pytest.raises(TaskTimeout):
-            await flow.process(Job(path=path), 0.2)
+            await flow.process(Job(path=path), 1)
         await eventually(lambda: len(notes(path)) == 2)
     assert notes(path) == ["False", "True"]
 

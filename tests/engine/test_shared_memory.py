@@ -190,7 +190,7 @@ async def test_unchanged_bytes_are_one_block_through_all_steps() -> None:
 
 async def test_bytes_of_a_field_with_a_default_are_not_copied_either() -> None:
     async with running(forked(Each(handlers.tell_whether_copied), Each(handlers.look_at_payload))) as flow:
-        task: Any = await flow.process(Carrier(b"x" * MIB))
+        task: Any = await flow.process(Carrier(b"x" * MIB), DEADLINE)
         assert task.was_copied is False and "payload" not in vars(task)
         assert flow.statistics().arena.used == MIB
         assert task.payload == b"x" * MIB
@@ -207,7 +207,7 @@ async def test_bytes_of_a_field_with_a_default_are_not_copied_either() -> None:
 
         redeclared: Any = Redeclared
         assert redeclared().payload is DEFAULT
-        task = await flow.process(Counting(b"z" * 100_000))
+        task = await flow.process(Counting(b"z" * 100_000), DEADLINE)
         assert task.payload == b"z" * 100_000 and Counting.reads == 1  # a property stays
         del task
 

@@ -16,7 +16,7 @@ from PIL import Image
 from example_app.demo import Sample, load_samples
 from example_app.service import Service
 
-from ..support import wait_until
+from ..support import DEADLINE, wait_until
 from .browser import Browser, open_browser
 from .conftest import count_tasks
 
@@ -179,7 +179,7 @@ def test_a_cut_stream_and_a_busy_service_are_told_and_can_be_tried_again(
     assert "The connection was lost before all lines were read" in browser.run(STATUS)
     assert browser.run(f"return {LINES_SHOWN}") > 0  # these are right
 
-    assert wait_until(lambda: workers(service, "Recognise") not in ([], [worker]), 10)
+    assert wait_until(lambda: workers(service, "Recognise") not in ([], [worker]), DEADLINE)
     (worker,) = workers(service, "Recognise")
     with suspended(worker):
         browser.click("#again")

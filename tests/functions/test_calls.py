@@ -188,7 +188,7 @@ async def test_a_worker_that_is_killed_fails_no_call() -> None:
     async with pid.flow:
         victim = await pid()
         os.kill(victim, signal.SIGKILL)
-        assert await pid() != victim
+        assert await pid.with_options(timeout_sec=60)() != victim
 
 
 async def test_a_function_that_was_not_decorated_where_it_is_defined() -> None:
