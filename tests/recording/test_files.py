@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from fastapi_aqueduct.recording.directory import Directory, file_name, surplus
 from fastapi_aqueduct.recording.task_file import TaskFile, task_file_parts
 
 from ..support import DEADLINE, script_environment
+from . import flows
 from .handlers import Read, Scan
 from .support import names
 
@@ -266,10 +269,16 @@ FOUND = """
     from fastapi_aqueduct import Flow
     from tests.recording.handlers import Read
     flow = Flow(Read())
+    # words.py
+    from fastapi_aqueduct import in_worker
+    @in_worker
+    def words(text: str) -> int:
+        return 1
     # main.py
     from fastapi_aqueduct import Aqueduct, Flow, in_worker
     from tests.recording.handlers import Read
     from flows import flow
+    from words import words
     other = Flow(Read())
     @in_worker
     def stars(text: str) -> int:
@@ -278,21 +287,35 @@ FOUND = """
     nameless = [Flow(Read())]
     if __name__ == "__main__":
         for name in [
-            *(each._recording.flow_name() for each in (flow, other, stars.flow, aqueduct.flows[1], nameless[0])),
+            each._recording.flow_name()
+            for each in (flow, other, stars.flow, words.flow, aqueduct.flows[1], nameless[0])
         ]:
             print(name)
 """
 
 
+def test_a_flow_is_found_while_another_thread_parses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to Python 3.12, ``ast`` fails then, and threads that log exceptions parse."""
+
+    def parse(*arguments: object, **options: object) -> None:
+        raise SystemError("AST constructor recursion depth mismatch (before=33, after=60)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", parse)
+        name = flows.pictures._recording.flow_name()
+    assert name == f"{flows.__name__}:pictures"
+
+
 def test_a_flow_is_found_where_it_is_made(tmp_path: Path) -> None:
     lines = [line[4:] for line in FOUND.splitlines()]
-    split = lines.index("# main.py")
-    (tmp_path / "flows.py").write_text("\n".join(lines[:split]))
-    (tmp_path / "main.py").write_text("\n".join(lines[split:]))
+    for name, text in re.findall(r"^# (\w+\.py)\n(.*?)(?=^# |\Z)", "\n".join(lines), re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(text)
     environment = {**script_environment(), "PYTHONPATH": f"{script_environment()['PYTHONPATH']}:{tmp_path}"}
     for command in (["main.py"], ["-m", "main"]):
         done = subprocess.run(
             [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=DEADLINE
         )
-        assert done.stdout.splitlines() == ["flows:flow", "main:other", "main:stars", "main:aqueduct", "None"], done
+        assert done.stdout.splitlines() == [
+            *("flows:flow", "main:other", "main:stars", "words:words", "main:aqueduct", "None"),
+        ], done
     assert Flow(Read())._recording.flow_name() is None

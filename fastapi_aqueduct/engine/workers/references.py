@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
+import symtable
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -62,11 +62,13 @@ def _find_in_modules(variable: ContextVar[Any]) -> Iterator[Reference]:
 
 
 def assigns(module: ModuleType, name: str) -> bool:
-    """Tell whether the source of a module assigns a name, and does not import it."""
+    """Tell whether the source of a module gives a name its value, and does not import it.
+
+    Not with ``ast``: up to Python 3.12, its parser fails with a `SystemError` when another thread uses it at the same
+    time, and `traceback` does where an exception is logged.
+    """
     try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, SyntaxError):
+        symbol = symtable.symtable(inspect.getsource(module), module.__name__, "exec").lookup(name)
+    except (OSError, TypeError, SyntaxError, KeyError):
         return False
-    return any(
-        isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name for node in ast.walk(tree)
-    )
+    return symbol.is_assigned() and not symbol.is_imported()
