@@ -50,7 +50,7 @@ def metadata_of(entry: Entry, task: BaseTask, is_redacted: bool) -> dict[str, An
         "target": entry.recording.flow_name(),
         "step": failure.step,
         "version": failure.version,
-        "task_id": entry.task_id,
+        "task_id": str(entry.task_id),  # of users, such as a UUID
         "task": f"{type(task).__module__}.{type(task).__qualname__}",
         "fields": {name: _describe(value) for name, value in vars(task).items() if name != RUNTIME},
         "redacted": is_redacted,

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import sys
+import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -315,6 +316,18 @@ async def test_a_value_that_cannot_be_described_is_recorded_nevertheless(tmp_pat
         await outcome(flow.process(Scan(Lazy(), "raise"), DEADLINE))
         (file,) = await files_of(recorder)
         assert file.metadata["fields"]["pixels"] == f"{__name__}.Lazy"
+
+
+async def test_a_task_whose_id_is_no_text_is_recorded(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "failures")
+    flow = Flow(Read(), recorder=recorder)
+    async with inline(flow):
+        scan: Any = Scan(None, "raise")
+        scan.task_id = uuid.UUID(int=7)
+        await outcome(flow.process(scan, DEADLINE))
+        (file,) = await files_of(recorder)
+        assert file.metadata["task_id"] == "00000000-0000-0000-0000-000000000007"
+        assert file.make_task().task_id == scan.task_id
 
 
 async def test_what_is_shared_for_writing_is_recorded_as_it_is(tmp_path: Path) -> None:
