@@ -6,14 +6,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, NamedTuple
 
 from ...exceptions import AqueductError, ConfigurationError, NotRunningError, StepChanging, UnknownStep
 from ...flow import Flow
 from ...logger import log
 from ...steps import Step
+from .changes import ReplaceChange, ScaleChange, StepChange
 from .replacements import Replacements
 
 KEPT = 10
@@ -21,42 +20,6 @@ KEPT = 10
 
 PROMPT = 2.0
 """Seconds in which a change may end before its request is answered; a model can load for minutes."""
-
-Name = Annotated[str, Field(max_length=200)]
-
-
-class StepChange(BaseModel):
-    """Which step is to change.
-
-    Attributes:
-        flow: Name of its flow.
-        step: Its name.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    flow: Name
-    step: Name
-
-
-class ScaleChange(StepChange):
-    """How many workers a step is to have.
-
-    Attributes:
-        nprocs: The number.
-    """
-
-    nprocs: Annotated[int, Field(strict=True, ge=0, le=10_000)]
-
-
-class ReplaceChange(StepChange):
-    """Which handler a step is to have.
-
-    Attributes:
-        handler: Its name in ``replacements``.
-    """
-
-    handler: Name
 
 
 class Answer(NamedTuple):

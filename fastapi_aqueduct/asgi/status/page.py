@@ -18,8 +18,9 @@ from ..probes import Probes
 from ..streaming.formats import ServerSentEvents
 from ..streaming.primed import Primed
 from ..streaming.response import ItemResponse
-from .actions import Actions, Answer, ReplaceChange, ScaleChange, StepChange
+from .actions import Actions, Answer
 from .assets import HEADERS, respond_with
+from .changes import ReplaceChange, ScaleChange, StepChange, read_change
 from .exposure import Exposure
 from .flow_view import FlowView
 from .hub import Hub
@@ -149,19 +150,22 @@ class StatusPage:
         await values.begin()
         return ItemResponse(values, Events())
 
-    async def restart(self, request: Request, change: StepChange) -> Response:
+    async def restart(self, request: Request) -> Response:
         """Replace the workers of a step by fresh ones."""
         self._exposure.check_request(request)
+        change = await read_change(request, StepChange)
         return _respond(await self._actions.restart(change, _client(request)))
 
-    async def scale(self, request: Request, change: ScaleChange) -> Response:
+    async def scale(self, request: Request) -> Response:
         """Give a step another number of workers."""
         self._exposure.check_request(request)
+        change = await read_change(request, ScaleChange)
         return _respond(await self._actions.scale(change, _client(request)))
 
-    async def replace(self, request: Request, change: ReplaceChange) -> Response:
+    async def replace(self, request: Request) -> Response:
         """Replace the handler of a step by one that the code of the application offers."""
         self._exposure.check_request(request)
+        change = await read_change(request, ReplaceChange)
         return _respond(await self._actions.replace(change, _client(request)))
 
     def _owns(self, endpoint: Any) -> bool:
