@@ -405,9 +405,10 @@ class FlowStatistics:
         timed_out: Tasks whose deadline passed.
         cancelled: Tasks whose caller left.
         refusals: Calls and uploads that were refused before they became tasks, since the flow was made, by reason:
-            ``"queue_full"``, ``"deadline_unreachable"``, ``"step_unavailable"``, ``"overloaded"``, ``"arena_full"``,
-            ``"task_too_large"``, ``"not_running"``, and over HTTP ``"body_too_large"``, ``"body_too_slow"``,
-            ``"unsupported_body"``, ``"body_length_mismatch"``, ``"malformed_body"``.
+            ``"queue_full"``, ``"tenant_over_share"``, ``"deadline_unreachable"``, ``"step_unavailable"``,
+            ``"overloaded"``, ``"arena_full"``, ``"task_too_large"``, ``"not_running"``, ``"forked"``, and over HTTP
+            ``"body_too_large"``, ``"body_too_slow"``, ``"unsupported_body"``, ``"body_length_mismatch"``,
+            ``"malformed_body"``.
         histograms: What was measured; None while the flow does not run, and with ``metrics_enabled=False``.
         template: Its template process; None without the option ``template``, and while the flow does not run.
         silent_for: Seconds for which the pipeline process of several API processes has given no sign of life; 0 while

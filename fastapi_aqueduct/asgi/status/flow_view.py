@@ -52,6 +52,7 @@ class FlowView:
                 reason: {"total": total, "rate": rate(total, before.refusals.get(reason, 0) if before else 0, seconds)}
                 for reason, total in now.refusals.items()
             },
+            "recorded": now.recordings.recorded if now.recordings is not None else 0,
             "total_time": describe_part(histograms, old, "total_time"),
             "first_item": describe_part(histograms, old, "first_item"),
             "memory": asdict(now.arena),

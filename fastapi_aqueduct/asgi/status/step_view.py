@@ -64,6 +64,7 @@ def describe_step(
         "restarts_by_cause": {cause.value: count for cause, count in now.restarts_by_cause.items() if count},
         "recycled": now.recycled,
         "retries": now.retries,
+        "coalesced": now.coalesced,
         "failed_launches": now.failed_launches,
         "log_records_dropped": now.log_records_dropped,
         "trial": describe_trial(now.trial) if now.trial is not None else None,
@@ -92,6 +93,7 @@ def describe_worker(worker: WorkerStatistics) -> dict[str, Any]:
         "device": worker.device_id,
         "problem": worker.problem,
         "hanging_for": worker.hanging_for,
+        "batch_ceiling": worker.batch_ceiling,
     }
 
 

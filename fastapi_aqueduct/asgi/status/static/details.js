@@ -22,6 +22,7 @@ export function makeDetails(flowName, stepName) {
       transfer,
       causes.length ? `deaths: ${causes.join(', ')}` : '',
       step.retries ? `${count(step.retries, 'task')} tried again` : '',
+      step.coalesced ? `${count(step.coalesced, 'task')} shared the run of another` : '',
       step.recycled ? `${count(step.recycled, 'worn worker')} replaced` : '',
       step.failed_launches ? `failed launches: ${whole.format(step.failed_launches)}` : '',
       step.log_records_dropped ? `${count(step.log_records_dropped, 'log record')} dropped` : '',
@@ -42,13 +43,14 @@ function makeWorker() {
   function update(worker) {
     const role = worker.role === 'serving' ? '' : ` (${worker.role})`;
     const hanging = worker.hanging_for ? `no call has returned for ${duration(worker.hanging_for)}` : '';
+    const ceiling = worker.batch_ceiling ? `at most ${count(worker.batch_ceiling, 'task')} fit into its memory` : '';
     const texts = [
       `${worker.index}: ${worker.pid ? `pid ${worker.pid}` : 'being launched'}${role}`,
       worker.state,
       whole.format(worker.tasks),
       `v${worker.version}`,
       worker.device ?? '–',
-      worker.problem || hanging,
+      worker.problem || hanging || ceiling,
     ];
     texts.forEach((text, index) => setText(cells[index], text));
     cells[1].classList.toggle('bad', worker.state === 'hanging' || worker.state === 'unhealthy');

@@ -96,6 +96,7 @@ export function makeFigures() {
       failed.total && `${whole.format(failed.total)} failed`,
       late.total && `${whole.format(late.total)} timed out`,
       cancelled.total && `${whole.format(cancelled.total)} cancelled`,
+      flow.recorded && `${whole.format(flow.recorded)} recorded`,
     ];
     const rates = [failed.rate, late.rate].filter((rate) => rate !== null);
     const rate = rates.length ? rates.reduce((sum, item) => sum + item, 0) : null;
