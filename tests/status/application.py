@@ -12,10 +12,11 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from fastapi_aqueduct import Aqueduct, Autoscale, Flow, FlowStep, TaskTimeout, flow_endpoint
+from fastapi_aqueduct import Aqueduct, Autoscale, Flow, FlowStep, flow_endpoint
 from fastapi_aqueduct.engine.timing import DEFAULT_TIMING
 
-from .handlers import Caption, Decode, Faces, Fragile, Nap, Picture
+from ..handlers import Gate
+from .handlers import Caption, Decode, Faces, Fragile, Nap, Picture, directory
 
 QUICK = replace(DEFAULT_TIMING, first_wait=0.01, longest_wait=0.05, max_deaths=2, check_interval=0.2, hang_after=0.5)
 
@@ -85,11 +86,12 @@ async def branch(task: Picture) -> str:
 
 @app.get("/impatient")
 async def impatient(gate: str) -> None:
-    """Send a picture that is held, and leave before it has its caption."""
-    try:
-        await captions.process(Picture(fate="hold", gate=gate), 0.3)
-    except TaskTimeout as exc:
-        raise HTTPException(504) from exc
+    """Send a picture, and leave while it is held."""
+    call = asyncio.create_task(captions.process(Picture(fate="hold", gate=gate), 30))
+    while not Gate(directory(), gate).is_entered():
+        await asyncio.sleep(0.01)
+    call.cancel()
+    await asyncio.wait([call])
 
 
 @app.get("/nap")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from PIL import Image
 
 from ..example.browser import Browser
 from ..support import ROOT
-from .watched import watched
+from .watched import calling, watched
 
 IMAGES = ROOT / "docs" / "status"
 COLOURS = 250
@@ -44,26 +41,6 @@ def draw() -> None:
                 page.kill("fragile")
                 page.wait_for_state("fragile", "broken")
                 save(page.browser, "states", 1200)
-
-
-@contextmanager
-def calling(function: Callable[[], object], threads: int) -> Iterator[None]:
-    """Call a function again and again in threads."""
-    ends = threading.Event()
-
-    def run() -> None:
-        while not ends.is_set():
-            function()
-
-    running = [threading.Thread(target=run) for _ in range(threads)]
-    for thread in running:
-        thread.start()
-    try:
-        yield
-    finally:
-        ends.set()
-        for thread in running:
-            thread.join()
 
 
 def save(browser: Browser, name: str, width: int, most: int = 10_000, flows: int = 2) -> None:

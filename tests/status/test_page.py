@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from ..support import DEADLINE, wait_until
-from .watched import LOST, NOTHING, REFUSED, Watched, watched
+from .watched import LOST, NOTHING, REFUSED, Watched, calling, watched
 
 CONTRASTS = """
     const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
@@ -182,7 +182,7 @@ def test_an_unhealthy_model(page: Watched) -> None:
 
 def test_a_hanging_worker(page: Watched) -> None:
     """The caller has gone, and the call has not returned."""
-    assert page.http.get("/impatient?gate=hung").status_code == 504
+    assert page.http.get("/impatient?gate=hung").status_code == 200
     page.browser.wait_for("document.querySelector('.picture .worker.hanging')")
     page.wait_for_text("no call has returned for", page.details("decode"))
     (page.directory / "hung.opened").touch()
@@ -192,8 +192,8 @@ def test_a_hanging_worker(page: Watched) -> None:
 def test_asleep(page: Watched) -> None:
     page.wait_for_state("nap", "asleep")
     page.browser.wait_for("document.querySelector('.picture .box.rest')")
-    assert page.http.get("/nap").status_code == 200
-    page.browser.wait_for(f"{page.cell('nap', 'State')} !== 'asleep'")
+    with calling(lambda: page.http.get("/nap"), 1):
+        page.browser.wait_for(f"{page.cell('nap', 'State')} !== 'asleep'")
     page.wait_for_state("nap", "asleep")
 
 
@@ -202,10 +202,10 @@ def test_a_canary_and_a_shadow(page: Watched) -> None:
     for path in ("/canary?share=0.5", "/shadow"):
         assert page.http.post(path).status_code == 200
     try:
-        assert page.http.post("/load?count=100").status_code == 200
-        # Of 100 tasks in batches of up to 8: half a batch more or less.
-        page.wait_for_match("^Canary of caption: (4[6-9]|5[0-4]) % of the tasks$")
-        page.wait_for_match("^canary v2 · (4[6-9]|5[0-4]) %$", ".picture")
+        # A canary that is late gets its share later, so tasks come until it has it.
+        with calling(lambda: page.http.post("/load?count=50"), 1):
+            page.wait_for_match("^Canary of caption: (4[6-9]|5[0-4]) % of the tasks$")
+            page.wait_for_match("^canary v2 · (4[6-9]|5[0-4]) %$", ".picture")
         page.wait_for_text("Shadow of faces", ".flow")
         page.wait_for_text("ValueError ×")
         page.wait_for_text("(canary)", page.details("caption"))
@@ -241,7 +241,7 @@ def test_branches(page: Watched) -> None:
 def test_buttons(page: Watched) -> None:
     page.expected = REFUSED
     version = page.step("caption")["version"]
-    assert "done" in page.press("caption", "Restart")
+    assert "done" in page.outcome("caption", "Restart")
     renewed = page.step("caption")["version"]
     assert renewed > version
     page.wait_for_text(f"v{renewed}", ".picture")
@@ -252,12 +252,12 @@ def test_buttons(page: Watched) -> None:
             input.value = {number};
             input.dispatchEvent(new Event('input'));
         """)
-        assert text in page.press("caption", "Scale")
+        assert text in page.outcome("caption", "Scale")
     page.browser.wait_for(f"{page.cell('caption', 'Workers')} === '1 of 1'")
     page.browser.run(f"document.querySelector('{row} select').value = 'missing'")
-    assert "no such model: missing.onnx" in page.press("caption", "Replace")
+    assert "no such model: missing.onnx" in page.outcome("caption", "Replace")
     page.browser.run(f"document.querySelector('{row} select').value = 'large'")
-    assert "done" in page.press("caption", "Replace")
+    assert "done" in page.outcome("caption", "Replace")
     assert page.http.get("/caption?text=bird").json() == "large: bird"
     page.wait_for_text("replace by large · 127.0.0.1: done", "#changes")
     assert "asks for: replace by large step caption of flow captions" in page.service.read_log()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fastapi_aqueduct import Aqueduct, Flow, FlowStep, Jobs
 from fastapi_aqueduct.asgi.status.origin import HEADER, check_origin
 from fastapi_aqueduct.exceptions import ConfigurationError
+from fastapi_aqueduct.metrics.families import REASONS
 
 from ..asgi.support import bare_client, serving
 from ..handlers import Each, Job, Whole, add_one, raise_if_bad
@@ -230,6 +233,35 @@ async def test_a_change_needs_the_header() -> None:
         assert HEADER in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(("password", "status", "most"), [("wrong", 401, 0), ("right", 413, 5)])
+async def test_no_more_of_a_body_is_read_than_a_change_may_have(password: str, status: int, most: int) -> None:
+    """And nothing of one whose dependency refuses it."""
+
+    def check(request: Request) -> None:
+        if request.headers["authorization"] != "right":
+            raise HTTPException(401)
+
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 100:
+            sent += 1
+            yield bytes(4096)
+
+    aqueduct = Aqueduct(Flow(Each(add_one)))
+    headers = {**ACTION, "Authorization": password, "Content-Type": "application/json"}
+    async with bare_client(included(aqueduct, dependencies=[Depends(check)])) as client:
+        answer = await client.post("/ops/restart", content=body(), headers=headers)
+    assert answer.status_code == status
+    assert sent <= most
+
+
+def test_each_reason_of_a_refusal_has_its_words_on_the_page() -> None:
+    script = (files("fastapi_aqueduct.asgi.status") / "static" / "refusal.js").read_text()
+    assert set(re.findall(r"^  (\w+): '", script, re.MULTILINE)) == set(REASONS)
+
+
 def test_replacements_are_checked_where_they_are_declared() -> None:
     flow, other = Flow(FlowStep(Each(add_one), name="one")), Flow(Each(add_one))
     with pytest.raises(ConfigurationError, match="steps of its flows as keys"):
@@ -260,6 +292,7 @@ async def test_changes(adding: httpx.AsyncClient, caplog: pytest.LogCaptureFixtu
         ("restart", _change(flow="others"), 404, "there is: adding"),
         ("restart", _change(step="subtract"), 404, "no step 'subtract'"),
         ("restart", _change(nprocs=1), 422, "extra_forbidden"),
+        ("restart", "no object", 422, "model_type"),
         ("scale", _change(nprocs="1"), 422, "int_type"),
         ("scale", _change(nprocs=0), 422, "can have 1 to"),
         ("scale", _change(nprocs=9999), 422, "can have 1 to"),

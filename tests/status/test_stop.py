@@ -18,8 +18,8 @@ from ..support import DEADLINE, Ends, eventually, write_script
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
-AT_ONCE = 10.0
-"""Seconds; what waits for the page would take until the test is killed."""
+AT_ONCE = DEADLINE / 2
+"""Seconds; what waits for the page takes until the flow's `stop_timeout`, or until the test is killed."""
 
 SOURCE = """
     from fastapi import FastAPI

@@ -7,7 +7,7 @@ import re
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,13 @@ class Watched:
         text: str = self.browser.run(f"return {answer}.textContent")
         return text
 
+    def outcome(self, step: str, label: str) -> str:
+        """Press a button of a step, say yes, and return what became of the change, however long it takes."""
+        self.press(step, label)
+        assert wait_until(lambda: self.snapshot()["actions"][0]["state"] != "running", DEADLINE)
+        text: str = self.snapshot()["actions"][0]["text"]
+        return text
+
     @contextmanager
     def held(self, count: int, gate: str, path: str = "/caption") -> Iterator[None]:
         """Hold pictures in each step that decodes."""
@@ -148,3 +155,23 @@ def watched(**variables: str) -> Iterator[Watched]:
             # Without certificates, which it would read.
             with httpx.Client(base_url=service.url, timeout=DEADLINE, verify=False, auth=OPERATOR) as http:
                 yield Watched(service, browser, Path(name), http)
+
+
+@contextmanager
+def calling(function: Callable[[], object], threads: int) -> Iterator[None]:
+    """Call a function again and again in threads."""
+    ends = threading.Event()
+
+    def run() -> None:
+        while not ends.is_set():
+            function()
+
+    running = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        for thread in running:
+            thread.join()
