@@ -67,6 +67,43 @@ BOXES = """
 """Where the boxes of the last flow are."""
 
 
+CROWDED = """
+    const [found, done] = arguments;
+    const crowded = () => {
+        const wrong = [];
+        const page = document.documentElement;
+        if (page.scrollWidth > page.clientWidth) wrong.push(`${page.scrollWidth} pixels`);
+        for (const group of document.querySelectorAll('.picture g')) {
+            const box = group.querySelector('rect').getBoundingClientRect();
+            const parts = [...group.querySelectorAll('text, .worker')].filter((part) => part.getBBox().width);
+            const places = parts.map((part) => part.getBoundingClientRect());
+            const has = (one, other) => one.left < other.right - 1 && other.left < one.right - 1
+                && one.top < other.bottom - 3 && other.top < one.bottom - 3;
+            places.forEach((place, index) => {
+                const isInside = box.left <= place.left && place.right <= box.right;
+                if (!isInside) wrong.push(`${parts[index].textContent} is outside`);
+                const next = places.findIndex((other, number) => number > index && has(place, other));
+                if (next > 0) wrong.push(`${parts[index].textContent} is on ${parts[next].textContent}`);
+            });
+        }
+        for (const cell of document.querySelectorAll('.steps > tbody > tr:not(.more) > *, .trials th, .trials td')) {
+            if (cell.scrollWidth > cell.clientWidth) wrong.push(`${cell.textContent} has no room`);
+            const text = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT).nextNode();
+            const range = document.createRange();
+            if (text) range.selectNode(text);
+            const isWord = /^\\S{1,12}$/.test(cell.textContent);
+            if (isWord && range.getClientRects().length > 1) wrong.push(`${cell.textContent} is broken`);
+        }
+        return wrong;
+    };
+    import(new URL('report.js', location.origin + location.pathname)).then(({ show }) => {
+        show(found);
+        done(crowded());
+    }).catch((error) => done([String(error)]));
+"""
+"""Draws a document, and finds what has too little room."""
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> None:
     """Not asked in this module: a browser starts and ends processes as it likes; the last test takes all away."""
@@ -116,7 +153,7 @@ def test_loaded(page: Watched) -> None:
     assert page.http.post("/load?count=200").status_code == 200
     page.browser.wait_for(f"parseFloat({page.cell('caption', 'Tasks')}) > 0")
     page.browser.wait_for(f"{page.cell('caption', 'Batch')}.endsWith('of 8')")
-    page.browser.wait_for(f"/^[\\d.]+ (µs|ms|s) · /.test({page.cell('caption', 'Call p50 · p95 · p99')})")
+    page.browser.wait_for(f"/^[\\d.]+\\s(µs|ms|s) · /.test({page.cell('caption', 'Call p50 · p95 · p99')})")
     page.wait_for_text("p99", ".figures")
     for number in (1, 2):
         page.http.post(f"/load?count=1&size={65 << 20}")  # more than all memory of the flow
@@ -204,8 +241,8 @@ def test_a_canary_and_a_shadow(page: Watched) -> None:
     try:
         # A canary that is late gets its share later, so tasks come until it has it.
         with calling(lambda: page.http.post("/load?count=50"), 1):
-            page.wait_for_match("^Canary of caption: (4[6-9]|5[0-4]) % of the tasks$")
-            page.wait_for_match("^canary v2 · (4[6-9]|5[0-4]) %$", ".picture")
+            page.wait_for_match(r"^Canary of caption: (4[6-9]|5[0-4])\s% of the tasks$")
+            page.wait_for_match(r"^canary v2 · (4[6-9]|5[0-4])\s%$", ".picture")
         page.wait_for_text("Shadow of faces", ".flow")
         page.wait_for_text("ValueError ×")
         page.wait_for_text("(canary)", page.details("caption"))
@@ -288,6 +325,27 @@ def test_a_phone_in_the_dark(page: Watched) -> None:
         assert page.browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(15, 20, 25)"
     finally:
         page.browser.command("/goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": []})
+
+
+@pytest.mark.parametrize("width", [360, 800, 1100, 1280])
+def test_what_is_long_or_large_has_room(page: Watched, width: int) -> None:
+    document = page.snapshot()
+    (flow, *_) = document["flows"]
+    first, second, third = flow["steps"]
+    times = {"p50": 0.0123, "p95": 0.123, "p99": 1.23, "is_recent": True}
+    name = "a_name_of_sixty_characters_that_says_what_the_step_is_for_it"
+    for step, text in ((first, "W" * 60), (second, name), (third, "read")):
+        worker = step["workers"][0]
+        step |= {"name": text, "throughput": 98765.4, "handle_time": times, "queued": 999_999, "queue_size": 1_000_000}
+        step |= {"batch": {"size": 123.4, "limit": 128}, "workers": [worker] * 64, "nprocs": 64}
+    second["change"] = "replaced"
+    side = {"version": 12, "tasks": 1_234_567, "failed": 1234, "deaths": 3, "handle_time": times}
+    side["errors"] = {"ValueError": 1200, "package.module.AnErrorWithALongName": 34}
+    third["trial"] = {"role": "canary", "share": 0.05, "skipped": 0, "baseline": side, "candidate": side}
+    shape = [step["name"] for step in flow["steps"]]
+    page.open(width, 900)
+    document["flows"] = [{**flow, "name": "crowded", "shape": shape}]
+    assert page.browser.command("/execute/async", script=CROWDED, args=[document]) == []
 
 
 def test_a_lost_connection_comes_back(page: Watched) -> None:

@@ -2,9 +2,16 @@
 
 import { el, svg } from './elements.js';
 import { BOX, depthOf, layOut, lengthOf } from './layout.js';
-import { batchText, count, duration, perSecond, percent, whole } from './numbers.js';
+import { batchText, compact, count, duration, perSecond, percent } from './numbers.js';
 import { beside, serving, severity } from './states.js';
-import { drawWorkers } from './worker.js';
+import { cut, widthOf } from './text.js';
+import { SQUARE, drawWorkers } from './worker.js';
+
+// Fonts of the texts whose width decides what has room beside them; the style sheet has the same.
+const NAME = '600 13px';
+const WORD = '600 12px';
+const SMALL = '11px';
+const SPACE = 8;
 
 function drawArrow({ from, to, bend }, isNarrow) {
   const path = isNarrow
@@ -16,10 +23,6 @@ function drawArrow({ from, to, bend }, isNarrow) {
   return [svg('path', { class: 'arrow', d: path }), svg('path', { class: 'tip', d: tip })];
 }
 
-function cut(text, length) {
-  return text.length > length ? `${text.slice(0, length - 1)}…` : text;
-}
-
 function boxClass(step) {
   if (step.state === 'asleep' || step.state === 'off') return 'box rest';
   const found = severity(step.state);
@@ -29,11 +32,13 @@ function boxClass(step) {
 function drawBox(step, { x, y, width }) {
   const right = x + width - 10;
   const inner = width - 20;
+  const version = `v${step.version}`;
   const group = svg('g');
   group.append(
+    svg('title', {}, step.name),
     svg('rect', { class: boxClass(step), x, y, width, height: BOX.height, rx: 6 }),
-    svg('text', { class: 'name', x: x + 10, y: y + 20 }, cut(step.name, Math.floor((width - 60) / 8.5))),
-    svg('text', { class: 'quiet', x: right, y: y + 20, 'text-anchor': 'end' }, `v${step.version}`),
+    svg('text', { class: 'name', x: x + 10, y: y + 20 }, cut(step.name, NAME, inner - SPACE - widthOf(version, SMALL))),
+    svg('text', { class: 'quiet', x: right, y: y + 20, 'text-anchor': 'end' }, version),
   );
   const word = step.change && !step.trial ? `being ${step.change}` : step.state === 'ready' ? '' : step.state;
   if (word) {
@@ -41,12 +46,12 @@ function drawBox(step, { x, y, width }) {
     group.append(svg('text', { class: colour === 'good' ? 'quiet' : colour, x: right, y: y + 41, 'text-anchor': 'end' }, word));
   }
   const workers = serving(step);
-  if (workers.length) group.append(...drawWorkers(workers, x + 10, y + 31, word ? 6 : 12));
+  if (workers.length) group.append(...drawWorkers(workers, x + 10, y + 31, inner - (word ? SPACE + widthOf(word, WORD) : 0)));
   else group.append(svg('text', { class: 'quiet', x: x + 10, y: y + 41 }, 'no workers'));
   const part = step.queue_size ? Math.min(1, step.queued / step.queue_size) : 0;
   group.append(
     svg('rect', { class: 'track', x: x + 10, y: y + 52, width: inner, height: 6, rx: 3 }),
-    svg('text', { class: 'quiet', x: x + 10, y: y + 73 }, `${whole.format(step.queued)} waiting`),
+    svg('text', { class: 'quiet', x: x + 10, y: y + 73 }, `${compact(step.queued)} waiting`),
     svg('text', { class: 'quiet', x: right, y: y + 73, 'text-anchor': 'end' }, step.batch ? `batch ${batchText(step.batch)}` : ''),
     svg('text', { x: x + 10, y: y + 91 }, perSecond(step.throughput)),
     svg('text', { x: right, y: y + 91, 'text-anchor': 'end' }, step.handle_time ? `p95 ${duration(step.handle_time.p95)}` : ''),
@@ -64,8 +69,8 @@ function drawTrial(step, x, y, width) {
   const text = `${role} v${candidate.version}${role === 'canary' ? ` · ${percent(share)}` : ''}`;
   return [
     svg('rect', { class: 'box trial', x: x + 14, y, width: width - 14, height: BOX.trial - 8, rx: 6 }),
-    svg('text', { class: 'trial', x: x + 24, y: y + 17 }, text),
-    ...drawWorkers(beside(step), x + width - 24, y + 8, 2),
+    svg('text', { class: 'trial', x: x + 24, y: y + 17 }, cut(text, '12px', width - 60)),
+    ...drawWorkers(beside(step), x + width - 24, y + 8, SQUARE),
   ];
 }
 

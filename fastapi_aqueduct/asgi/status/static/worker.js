@@ -13,12 +13,16 @@ function drawWorker(state, x, y) {
   return parts;
 }
 
-export function drawWorkers(workers, x, y, most) {
-  const shown = workers.length > most ? workers.slice(0, most - 2) : workers;
-  const parts = shown.flatMap((worker, index) => drawWorker(worker.state, x + index * 15, y));
+export const SQUARE = 15; // the room of one worker
+
+// As many workers as have room; the number of the others takes that of two.
+export function drawWorkers(workers, x, y, room) {
+  const most = Math.min(12, Math.floor(room / SQUARE));
+  const shown = workers.length > most ? workers.slice(0, Math.max(0, most - 2)) : workers;
+  const parts = shown.flatMap((worker, index) => drawWorker(worker.state, x + index * SQUARE, y));
   if (shown.length < workers.length) {
     const rest = `+${workers.length - shown.length}`;
-    parts.push(svg('text', { class: 'quiet', x: x + shown.length * 15 + 2, y: y + 9.5 }, rest));
+    parts.push(svg('text', { class: 'quiet', x: x + shown.length * SQUARE + 2, y: y + 9.5 }, rest));
   }
   return parts;
 }
