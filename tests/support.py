@@ -206,6 +206,16 @@ def script_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
+def members_of_session(session: int) -> list[int]:
+    """Return the processes of a session: those that a command has started, in whatever group they are."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(int(path.parent.name))
+    return found
+
+
 def write_script(directory: Path, source: str, name: str = "main.py") -> Path:
     """Write a script of a user."""
     path = directory / name

@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parsed = make_parser().parse_args(_without_serve(given))
         sys.exit(parsed.run(parsed))
     except AqueductError as exc:
+        from .traceback import cause_text
+
+        if detail := cause_text(exc):
+            print(detail, file=sys.stderr)
         print(f"fastapi-aqueduct: {exc}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
 

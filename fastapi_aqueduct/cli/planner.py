@@ -56,7 +56,7 @@ def main() -> None:
     """Run that process: import the module, make the plan, write it."""
     from ..engine.shared.plan import make_plan
     from ..exceptions import AqueductError
-    from .target import find_flow
+    from .target import ModuleFailed, find_flow
 
     target, flow, write_fd = sys.argv[1], sys.argv[2] or None, int(sys.argv[3])
     if os.getcwd() not in sys.path:
@@ -65,13 +65,13 @@ def main() -> None:
         found = find_flow(target, flow)
         log_to_stderr()  # the numbers of the flow, and where they come from
         data = make_plan(found._configuration.read()).pack()
+    except ModuleFailed as exc:
+        traceback.print_exception(exc.__cause__)
+        print(f"fastapi-aqueduct: {exc}", file=sys.stderr)
+        sys.exit(FAILED)
     except AqueductError as exc:
         print(f"fastapi-aqueduct: {exc}", file=sys.stderr)
         sys.exit(REFUSED)
-    except Exception:
-        traceback.print_exc()
-        print(f"fastapi-aqueduct: {target} cannot be imported", file=sys.stderr)
-        sys.exit(FAILED)
     with open(write_fd, "wb") as pipe:
         pipe.write(data)
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from types import GeneratorType
 from typing import Any
 
 from ..call import BatchHandler, Call, CallHandler, CoroutineBatchHandler
-from ..exceptions import ConfigurationError, InvalidArgument, got
+from ..exceptions import AqueductError, ConfigurationError, InvalidArgument, got
 from ..flow import Flow
 from ..handler import BaseTaskHandler
 from ..model_call import ModelCall, ModelHandler
 from ..task import BaseTask, check_streamable
 from .target import find_object
+
+_NOTHING = object()
+
+
+class SampleFailed(AqueductError):
+    """The user's code has raised with a sample, or when it made one. The cause is what it has raised."""
 
 
 class Sample:
@@ -36,14 +43,16 @@ class Sample:
 
         Raises:
             ConfigurationError: The function has returned no task.
-            Exception: What the function has raised.
+            SampleFailed: It has raised.
         """
-        nothing = object()
-        value = next(self._tasks, nothing)
-        if value is nothing:
-            self._tasks = self._values(self._make())
-            value = next(self._tasks, nothing)
-        if value is nothing:
+        try:
+            value = next(self._tasks, _NOTHING)
+            if value is _NOTHING:
+                self._tasks = self._values(self._make())
+                value = next(self._tasks, _NOTHING)
+        except Exception as exc:
+            raise SampleFailed(f"the sample {self.name} has raised {type(exc).__name__}: {exc}") from exc
+        if value is _NOTHING:
             raise ConfigurationError(f"the sample {self.name} has returned no tasks, but an empty iterable")
         return self._task(value)
 
@@ -80,12 +89,14 @@ def find_sample(name: str, target: str, flow: Flow) -> Sample:
 
     Raises:
         ConfigurationError: There is no such function.
-        Exception: What the module has raised.
+        ModuleFailed: The module has raised.
     """
     full = name if ":" in name else f"{target.partition(':')[0]}:{name}"
     make: Any = find_object(full, "a sample is given as FUNCTION or MODULE:FUNCTION, such as main:make_task")
     if not callable(make) or isinstance(make, BaseTask):
         raise ConfigurationError(f"the sample {full} is a function that returns a task, {got(make)}")
+    if inspect.iscoroutinefunction(make) or inspect.isasyncgenfunction(make):
+        raise ConfigurationError(f"the sample {full} is `async def`: it is called without an event loop, as a `def`")
     return Sample(full, make, flow._configuration.step(0).handler)
 
 

@@ -7,9 +7,13 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from ..exceptions import ConfigurationError
+from ..exceptions import AqueductError, ConfigurationError
 from ..flow import Flow
 from ..worker_function import InWorkers
+
+
+class ModuleFailed(AqueductError):
+    """A module of the user raises when it is imported. The cause is what it has raised."""
 
 
 def find_flow(target: str, name: str | None) -> Flow:
@@ -22,7 +26,7 @@ def find_flow(target: str, name: str | None) -> Flow:
 
     Raises:
         ConfigurationError: There is no such flow, or there are several.
-        Exception: What the module has raised.
+        ModuleFailed: The module has raised.
     """
     flows = _flows_of(target, find_object(target, "a flow is given as MODULE:NAME, such as main:flow"))
     named = [flow for flow in flows if name in (None, flow.name)]
@@ -41,17 +45,18 @@ def find_module(name: str) -> ModuleType:
         name: Its name.
 
     Raises:
-        ConfigurationError: There is no such module; the cause is a `ModuleNotFoundError`.
-        Exception: What the module has raised.
+        ConfigurationError: There is no such module.
+        ModuleFailed: It has raised.
     """
     try:
         return import_module(name)
-    except ModuleNotFoundError as exc:
-        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
-            raise  # the module is there, and imports another one that is not
-        raise ConfigurationError(
-            f"there is no module {exc.name} in the current directory or where Python looks for modules"
-        ) from exc
+    except (Exception, SystemExit) as exc:
+        # Another module that is missing is one which this one imports.
+        if isinstance(exc, ModuleNotFoundError) and exc.name and f"{name}.".startswith(f"{exc.name}."):
+            raise ConfigurationError(
+                f"there is no module {exc.name} in the current directory or where Python looks for modules"
+            ) from None
+        raise ModuleFailed(f"{name} cannot be imported: {type(exc).__name__}: {exc}") from exc
 
 
 def find_object(target: str, form: str) -> object:
@@ -63,7 +68,7 @@ def find_object(target: str, form: str) -> object:
 
     Raises:
         ConfigurationError: There is no such module or object.
-        Exception: What the module has raised.
+        ModuleFailed: The module has raised.
     """
     module_name, _, attributes = target.partition(":")
     if not module_name or not attributes:

@@ -24,6 +24,11 @@ def traceback_text(exc: BaseException) -> str:
     return without_package("".join(traceback.format_exception(exc)).strip())
 
 
+def cause_text(exc: BaseException) -> str:
+    """Return the traceback of what an exception comes from; empty as for `traceback_text`, and if it has no cause."""
+    return "" if exc.__cause__ is None else traceback_text(exc.__cause__)
+
+
 def without_package(text: str) -> str:
     """Leave out the frames of the package and of imports; return nothing if it has no others.
 

@@ -243,6 +243,15 @@ class Waits(BaseTaskHandler):
             time.sleep(0.005)
 
 
+class HangsTogether(BaseTaskHandler):
+    def handle(self, *tasks: Scan) -> None:
+        if len(tasks) > 1:
+            threading.Event().wait()
+
+
+together_beside = forked([FlowStep(RaisesTogether(), name="together", batch_size=4, max_retries=0), Idle()])
+hangs_beside = forked([FlowStep(HangsTogether(), name="hangs", batch_size=2), Idle()])
+
 raises_beside = forked([FlowStep(Raises(), name="read"), FlowStep(Waits(), name="waits")])
 
 

@@ -265,6 +265,13 @@ def test_a_batch_that_fails_is_found_though_one_task_works() -> None:
     assert report.run is not None and report.run.total_time is not None
 
 
+def test_a_batch_in_a_group_that_fails_or_hangs_is_found() -> None:
+    found = only(check("together_beside"), "sample")
+    assert found.step == "together" and "up to 4 together: ValueError: shapes of 4 tasks differ" in found.text
+    assert "in handle" in found.detail
+    assert "up to 2 together: TaskTimeout" in only(check("hangs_beside", timeout=0.5), "sample").text
+
+
 def test_a_task_that_only_workers_can_rebuild_is_left_alone() -> None:
     report = check("opaque")
     assert report.run is not None and report.run.total_time is not None, report.findings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,14 @@ def endless() -> Iterator[Page]:
         yield Page(number)
 
 
+async def awaited() -> Page:
+    return Page(1)
+
+
+async def awaited_ones() -> AsyncIterator[Page]:
+    yield Page(1)
+
+
 def none() -> list[Page]:
     return []
 
@@ -181,6 +189,8 @@ def test_a_sample_is_found_in_the_module_of_the_flow() -> None:
         ("text", "returns a task, or an iterable of tasks, got 't' of type str"),
         ("calls", "is a function that returns a task, got"),
         ("nothing", "has no nothing"),
+        ("awaited", "awaited is `async def`"),
+        ("awaited_ones", "awaited_ones is `async def`"),
     ],
 )
 def test_what_is_no_sample_is_refused_in_words(name: str, message: str) -> None:

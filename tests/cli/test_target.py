@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastapi_aqueduct import ConfigurationError
-from fastapi_aqueduct.cli.target import find_flow
+from fastapi_aqueduct.cli.target import ModuleFailed, find_flow
 
 from . import targets
 
@@ -42,8 +42,9 @@ def test_what_names_no_single_flow_is_refused_in_words(target: str, flow: str | 
         find_flow(target, flow)
 
 
-def test_a_module_that_lacks_another_one_raises_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_lacks_another_one_has_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lacks_another.py").write_text("import not_installed_anywhere\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+    with pytest.raises(ModuleFailed, match="lacks_another cannot be imported: .* named 'not_installed_any") as raised:
         find_flow("lacks_another:flow", None)
+    assert isinstance(raised.value.__cause__, ModuleNotFoundError)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...engine.system.cpu import available_cores
 from ..sample import find_sample
-from ..target import find_flow, find_module
+from ..target import ModuleFailed, find_flow, find_module
 from .failures import failed_import
 from .finding import Finding, Severity
 from .inspection import Inspection
@@ -51,10 +51,8 @@ def make_report(options: CheckOptions, progress: Progress) -> Report:
         for name in _modules(options):
             try:
                 find_module(name)
-            except (Exception, SystemExit) as exc:
-                if isinstance(exc.__cause__, ModuleNotFoundError):
-                    raise  # it is the argument that is wrong
-                return _empty(options, [failed_import(name, exc)])
+            except ModuleFailed as exc:
+                return _empty(options, [failed_import(exc)])
         flow = find_flow(options.target, options.flow)
         sample = None if options.sample is None else find_sample(options.sample, options.target, flow)
         inspection = Inspection(flow, sample, options.timeout, progress)

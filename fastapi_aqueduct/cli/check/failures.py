@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from ...exceptions import ConfigurationError, StartError, TaskNotPicklable
 from ...task import BaseTask
-from ..traceback import traceback_text
+from ..sample import SampleFailed
+from ..target import ModuleFailed
+from ..traceback import cause_text, traceback_text
 from .finding import Code, Finding, Severity
 from .pickles import find_unpicklable
 
 
-def failed_import(name: str, exc: BaseException) -> Finding:
+def failed_import(exc: ModuleFailed) -> Finding:
     """Describe a module that cannot be imported."""
-    return Finding(Code.IMPORT, Severity.ERROR, f"{name} cannot be imported: {_line(exc)}", detail=traceback_text(exc))
+    return Finding(Code.IMPORT, Severity.ERROR, str(exc), detail=cause_text(exc))
 
 
 def failed_start(exc: StartError | ConfigurationError) -> Finding:
     """Describe a flow that could not be started."""
     step = exc.step if isinstance(exc, StartError) else ""
-    detail = "" if exc.__cause__ is None else traceback_text(exc.__cause__)
-    return Finding(Code.START, Severity.ERROR, str(exc), step, detail)
+    return Finding(Code.START, Severity.ERROR, str(exc), step, cause_text(exc))
 
 
-def failed_maker(name: str, exc: Exception) -> Finding:
+def failed_maker(exc: SampleFailed | ConfigurationError) -> Finding:
     """Describe a function that should make a sample."""
-    if isinstance(exc, ConfigurationError):
-        return Finding(Code.SAMPLE, Severity.ERROR, str(exc))
-    return Finding(Code.SAMPLE, Severity.ERROR, f"{name} has raised {_line(exc)}", detail=traceback_text(exc))
+    return Finding(Code.SAMPLE, Severity.ERROR, str(exc), detail=cause_text(exc))
 
 
 def failed_sample(what: str, task: BaseTask, exc: Exception, step: str) -> Finding:

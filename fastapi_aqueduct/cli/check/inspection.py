@@ -11,7 +11,7 @@ from ...engine.options import EngineOptions
 from ...exceptions import ConfigurationError, StartError
 from ...flow import Flow
 from ...task import BaseTask
-from ..sample import Sample
+from ..sample import Sample, SampleFailed
 from .declared import declared_step
 from .failures import failed_maker, failed_start
 from .finding import Finding, Severity
@@ -54,28 +54,30 @@ class Inspection:
             found, findings = declared_step(name, step, self._options, settings)
             self.steps.append(found)
             self.findings += findings
+        # Before an event loop runs, in which Ctrl-C would wait for the user's function.
+        self._task = self._make_task()
 
     async def inspect(self) -> None:
         """Start the flow, run the sample, measure, and stop the flow."""
-        task = self._make_task()
         if any(finding.severity is Severity.ERROR for finding in self.findings):
             return  # nothing can be started
         with TemporaryDirectory(prefix="aqueduct-check-") as directory:
             notes = WorkerNotes(Path(directory))
             with self._flow._lifecycle.built_by(lambda options: _build(options, Path(directory))):
-                await self._run(task, notes)
+                await self._run(notes)
             self.steps = [notes.complete(step) for step in self.steps]
 
     def _make_task(self) -> BaseTask | None:
         if self._sample is None:
             return None
+        self._progress(f"making the sample {self._sample.name}")
         try:
             return self._sample.next_task()
-        except Exception as exc:
-            self.findings.append(failed_maker(self._sample.name, exc))
+        except (SampleFailed, ConfigurationError) as exc:
+            self.findings.append(failed_maker(exc))
             return None
 
-    async def _run(self, task: BaseTask | None, notes: WorkerNotes) -> None:
+    async def _run(self, notes: WorkerNotes) -> None:
         self._progress(f"starting {', '.join(name for name, _ in self._options.steps)}")
         try:
             await self._flow.start_async()
@@ -84,11 +86,11 @@ class Inspection:
             return
         is_idle = False
         try:
-            is_idle = await self._look_at_workers(task, notes)
+            is_idle = await self._look_at_workers(notes)
         finally:
             await self._flow.stop(graceful=is_idle)  # a call that does not end would be waited for
 
-    async def _look_at_workers(self, task: BaseTask | None, notes: WorkerNotes) -> bool:
+    async def _look_at_workers(self, notes: WorkerNotes) -> bool:
         """Run the sample and describe the workers; tell whether all of them are idle again."""
         for step in self._flow.steps.values():
             if not step.statistics().ready_workers:  # it sleeps
@@ -98,9 +100,9 @@ class Inspection:
         pools = [stage.pool for stage in engine.dispatcher.stages]
         notes.note_loaded([worker for pool in pools for worker in pool.all_workers()])
         is_idle = True
-        if task is not None and self._sample is not None:
+        if self._task is not None and self._sample is not None:
             sample = SampleRun(self._flow, self._options.steps, self._sample, self._timeout, self._progress)
-            await sample.process(task)
+            await sample.process(self._task)
             self.run, is_idle = sample.run, not sample.is_stuck
             self.findings += sample.findings
             self.steps = [sample.describe(index, step) for index, step in enumerate(self.steps)]

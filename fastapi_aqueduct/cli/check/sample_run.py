@@ -106,7 +106,7 @@ class SampleRun:
         name, step = self._steps[index]
         first = watch.calls[0].duration
         self._times[index] = Times(first)
-        if watch.entered is None:
+        if watch.entered is None or self.is_stuck:  # in a group, samples go through the worker that is stuck
             return
         self._progress(f"measuring {name}")
         try:

@@ -62,11 +62,18 @@ class FlowCalls:
         self._timeout = timeout
 
     async def run(self, task: BaseTask, count: int) -> Round:
-        """Send as many samples through the flow together; see `Calls.run`."""
+        """Send samples through the flow together; see `Calls.run`.
+
+        For a batch they are twice as many: the first of them find the worker idle, and a full batch waits behind them.
+        """
         before = len(self._watch.calls)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(count):
-                group.create_task(self._flow.process(self._sample.next_task(), self._timeout))
+        tasks = [self._sample.next_task() for _ in range(count if count == 1 else 2 * count)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for each in tasks:
+                    group.create_task(self._flow.process(each, self._timeout))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0]  # noqa: B904  # its cause is the traceback of the worker
         return Round(None, self._watch.calls[before:])
 
 
