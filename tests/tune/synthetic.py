@@ -30,6 +30,11 @@ def make_curve(fixed: float, each: float, computing: float = 1.0, memory: int = 
     )
 
 
+def one_step(curve: Curve, most_workers: int = 4) -> FlowModel:
+    """Return the model of a flow of one step."""
+    return FlowModel([StepCosts("only", {1: curve}, most_workers=most_workers)], [["only"]], 0.0001, CORES)
+
+
 @st.composite
 def flows(draw: st.DrawFn) -> FlowModel:
     """Make models of flows of two steps."""

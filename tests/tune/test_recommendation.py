@@ -15,7 +15,7 @@ from fastapi_aqueduct.cli.tune.goal import Goal, Load, Objective
 from fastapi_aqueduct.cli.tune.model import API_PROCESS, CORES, FlowModel, StepSettings
 from fastapi_aqueduct.cli.tune.recommendation import HEADROOM, recommend
 
-from .synthetic import MIB, all_settings, flows, make_curve, workers_of
+from .synthetic import MIB, all_settings, flows, make_curve, one_step, workers_of
 
 some = settings(max_examples=5, phases=[Phase.generate], deadline=None)
 """A recommendation simulates a dozen loads, so there are few examples, and none is made smaller."""
@@ -53,10 +53,6 @@ def test_a_rate_beyond_the_machine_is_not_met_and_gets_all_there_is(model: FlowM
     assert not found.is_met
     assert found.capacity.rate >= 0.8 * best
     assert found.load.rate < found.capacity.rate  # so that the times are finite
-
-
-def one_step(curve: Curve, most_workers: int = 4) -> FlowModel:
-    return FlowModel([StepCosts("only", {1: curve}, most_workers=most_workers)], [["only"]], 0.0001, 4)
 
 
 def test_an_objective_limits_the_batches() -> None:
@@ -128,7 +124,20 @@ def test_workers_that_wait_for_one_device_need_no_more_processor_time() -> None:
     settings = {"computing": StepSettings(1, 1, 1), "waiting": StepSettings(2, 1, 1)}
     steps = [replace(computing, name="computing"), replace(waiting, name="waiting")]
     model = FlowModel(steps, [["computing", "waiting"]], 0.0001, 4)
-    assert [model.slowdown(step, settings) for step in steps] == [1.0, 2.0]
+    assert model.slowdowns(settings) == {"computing": 1.0, "waiting": 2.0}
+
+
+def test_tasks_with_different_keys_share_no_batch() -> None:
+    steps = [StepCosts("only", {1: make_curve(0.02, 0.0)}, most_workers=1)]
+    settings, load = {"only": StepSettings(1, 8, 1)}, Load(callers=16)
+    ways = [["only"]] * 4
+    rates = [
+        FlowModel(steps, ways, 0.0001, 4, keys=keys).predict(settings, load).rate
+        for keys in ({}, {"only": [b"a"] * 4}, {"only": [b"a", b"b", b"a", b"b"]}, {"only": [b"a", b"b", b"c", b"d"]})
+    ]
+    assert rates[0] == rates[1] == pytest.approx(8 / 0.02)  # full batches
+    assert rates[2] < 0.9 * rates[1]
+    assert rates[3] < 0.9 * rates[2]
 
 
 def test_the_api_process_can_be_the_bottleneck() -> None:

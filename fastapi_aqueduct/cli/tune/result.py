@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from .costs import StepCosts
 from .goal import Goal, Load
@@ -17,6 +18,26 @@ EQUAL = 0.05
 
 COMPARABLE = 0.25
 """Cores of other processes by which two runs may differ and still be compared."""
+
+
+class Comparison(Enum):
+    """What the two runs of the whole flow say about the recommended settings, beside its own.
+
+    Attributes:
+        NONE: Nothing: there are no two runs, or their loads differ in kind or in rate.
+        SAME_RATE: Both had the same rate of tasks, so only their times differ.
+        DISTURBED: Nothing: other processes used more of the cores during one of them.
+        FASTER: The rate with the recommended settings is higher.
+        EQUAL: The rates are nearly the same.
+        SLOWER: The rate with its own settings is higher.
+    """
+
+    NONE = auto()
+    SAME_RATE = auto()
+    DISTURBED = auto()
+    FASTER = auto()
+    EQUAL = auto()
+    SLOWER = auto()
 
 
 @dataclass(frozen=True)
@@ -113,20 +134,21 @@ class Findings:
     seconds: float
 
     @property
-    def growth(self) -> float | None:
-        """By what part the rate with the recommended settings is above that with its own.
-
-        None if the runs cannot be compared: each has to have as many callers as keep it busy, and other processes have
-        to use as much of the cores.
-        """
+    def comparison(self) -> Comparison:
+        """What the two runs say about the recommended settings."""
         before, after = self.before, self.after
-        if before is None or after is None or not (before.load.callers and after.load.callers):
-            return None
+        if before is None or after is None:
+            return Comparison.NONE
+        if not (before.load.callers and after.load.callers):
+            return Comparison.SAME_RATE if before.load == after.load else Comparison.NONE
         if abs(before.outcome.foreign_cores - after.outcome.foreign_cores) > COMPARABLE:
-            return None
-        return after.outcome.rate / before.outcome.rate - 1
+            return Comparison.DISTURBED
+        growth = after.outcome.rate / before.outcome.rate - 1
+        if abs(growth) <= EQUAL:
+            return Comparison.EQUAL
+        return Comparison.FASTER if growth > 0 else Comparison.SLOWER
 
     @property
     def keeps_own(self) -> bool:
         """Whether the flow was faster with its own settings."""
-        return self.growth is not None and self.growth < -EQUAL
+        return self.comparison is Comparison.SLOWER

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..sizes import bytes_as_text, seconds_as_text
+from .load_run import Outcome
 from .model import API_PROCESS, CORES
-from .result import EQUAL, Findings, StepFindings
+from .result import Comparison, Findings, StepFindings
 
 
 def rate_text(rate: float) -> str:
@@ -58,29 +59,26 @@ def _compared(findings: Findings) -> Iterator[str]:
             f"and {bytes_as_text(after.outcome.memory)} of memory; the prediction was off by "
             f"{percent_text(after.rate_error)} of the rate, {percent_text(after.time_error)} of the mean{memory}."
         )
-    if before is None or bool(before.load.callers) != bool(after.load.callers):
-        return
-    if after.load.rate:
-        if before.load == after.load:
+    if before is not None:
+        yield from _against_own(findings.comparison, before.outcome, after.outcome)
+
+
+def _against_own(comparison: Comparison, before: Outcome, after: Outcome) -> Iterator[str]:
+    own = rate_text(before.rate)
+    match comparison:
+        case Comparison.SAME_RATE:
+            yield f"At the same load its own settings did {own} with a mean of {seconds_as_text(before.mean)}."
+        case Comparison.DISTURBED:
             yield (
-                f"At the same load its own settings did {rate_text(before.outcome.rate)} with a mean of "
-                f"{seconds_as_text(before.outcome.mean)}."
+                f"Its own settings did {own}, but that cannot be compared: other processes used "
+                f"{before.foreign_cores:.1f} cores meanwhile, and {after.foreign_cores:.1f} during the other run."
             )
-        return
-    foreign = before.outcome.foreign_cores, after.outcome.foreign_cores
-    own, growth = rate_text(before.outcome.rate), findings.growth
-    if growth is None:
-        yield (
-            f"Its own settings did {own}, but that cannot be compared: other processes used {foreign[0]:.1f} cores "
-            f"meanwhile, and {foreign[1]:.1f} during the other run."
-        )
-        return
-    if growth > EQUAL:
-        yield f"That is {100 * growth:.0f} % more than the {own} that its own settings did."
-    elif findings.keeps_own:
-        yield f"Keep its own settings: they did {own}. No variables are recommended."
-    else:
-        yield f"Its own settings did as much: {own}."
+        case Comparison.FASTER:
+            yield f"That is {100 * (after.rate / before.rate - 1):.0f} % more than the {own} that its own settings did."
+        case Comparison.EQUAL:
+            yield f"Its own settings did as much: {own}."
+        case Comparison.SLOWER:
+            yield f"Keep its own settings: they did {own}. No variables are recommended."
 
 
 def step_words(step: StepFindings) -> Iterator[str]:
