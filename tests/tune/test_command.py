@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from fastapi_aqueduct.cli.developer import make_app
 from fastapi_aqueduct.cli.main import main
 from fastapi_aqueduct.engine.configuration import configure
 
-from ..support import DEADLINE, ROOT, script_environment
+from ..support import DEADLINE, ROOT, members_of_session, script_environment
 from . import flows
 from .flows import EACH, FIXED
 
@@ -152,6 +151,32 @@ def test_a_function_in_workers(function: str, tmp_path: Path) -> None:
     assert "report: tune.html" in ended.stdout
 
 
+NAMED_BY_USERS = {"variables", "settings", "limits", "steps", "rates", "curves"}
+"""Objects of the JSON whose keys are no fields."""
+
+
+def names_in(value: Any) -> set[str]:
+    """Return the names of the fields of a JSON value."""
+    if isinstance(value, list):
+        return set().union(*map(names_in, value))
+    if not isinstance(value, dict):
+        return set()
+    parts = (list(part.values()) if name in NAMED_BY_USERS and part else part for name, part in value.items())
+    return set(value).union(*map(names_in, parts))
+
+
+def described_names() -> set[str]:
+    """Return the names that the page describes."""
+    table = (ROOT / "docs" / "tuning.md").read_text().partition("## The report as JSON")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    return {name for cell in cells for name in cell.split("`")[1::2]}
+
+
+@pytest.mark.long
+def test_the_json_is_that_of_the_page(tuned: tuple[Path, dict[str, Any]]) -> None:
+    assert names_in(tuned[1]) == described_names()
+
+
 @pytest.mark.usefixtures("drawn")
 def test_every_option_from_the_environment_and_what_workers_print_is_not_in_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -168,20 +193,11 @@ def test_every_option_from_the_environment_and_what_workers_print_is_not_in_the_
     shown, progress = capfd.readouterr()
     found = json.loads(shown)
     assert "a print of a worker" in progress
+    assert names_in(found) <= described_names()
     assert found["goal"] == {"rate": 20, "slo": {"percent": 95, "seconds": 1}}
     assert set(os.listdir()) == {"other.html", "other.env"}
     for name, value in found["variables"].items():
         assert f"\n{name}={value}\n" in Path("other.env").read_text()
-
-
-def members_of_session(session: int) -> list[int]:
-    """Return the processes of a session: those that a command has started, in whatever group they are."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[3]) == session:
-                found.append(int(path.parent.name))
-    return found
 
 
 def interrupted(directory: Path, line: str, *numbers: int, options: Sequence[str] = ()) -> str:
@@ -263,3 +279,22 @@ def test_a_sample_that_fails_names_the_step(
     monkeypatch.chdir(tmp_path)
     assert status_of(f"{MODULE}:failing", "--sample", "make_words", "--budget", "5") == 2
     assert "step fail fails with the sample: ValueError: not a word" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "line"),
+    [
+        ("import not_installed", "users_module cannot be imported: ModuleNotFoundError: No module named", 1),
+        ("def make():\n    open('sample.png')", "the sample users_module:make has raised FileNotFoundError", 2),
+    ],
+)
+def test_what_the_users_module_raises_is_shown_with_its_place(
+    text: str, message: str, line: int, tmp_path: Path
+) -> None:
+    (tmp_path / "users_module.py").write_text(f"{text}\nfrom {MODULE} import flow\n")
+    ended = run(tmp_path, "users_module:flow", "--sample", "make")
+    assert ended.returncode == 2
+    traceback, _, last = ended.stderr.rstrip().rpartition("\n")
+    assert last.startswith(f"fastapi-aqueduct: {message}")
+    assert f'users_module.py", line {line}' in traceback
+    assert str(ROOT / "fastapi_aqueduct") not in ended.stderr

@@ -9,6 +9,9 @@ from .model import Settings
 from .result import Findings, Run, StepFindings
 from .wording import verdict
 
+SCHEMA = 1
+"""Version of the JSON. Fields may be added to it; a change of one is another version."""
+
 
 def env_text(findings: Findings) -> str:
     """Return the recommended settings as a file of variables, for the shell and for ``docker run --env-file``."""
@@ -22,6 +25,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
     """Return the findings as what JSON can represent. Times are seconds, memory bytes, rates tasks per second."""
     found = findings.recommendation
     return {
+        "schema": SCHEMA,
         "flow": findings.flow,
         "goal": {
             "rate": findings.goal.rate,
