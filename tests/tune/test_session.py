@@ -10,13 +10,12 @@ from collections.abc import Callable
 import pytest
 
 from fastapi_aqueduct import Autoscale, BaseTask, ConfigurationError, Cost, FairShare, Flow, FlowStep, WorkerOptions
-from fastapi_aqueduct.cli.sample import Sample
+from fastapi_aqueduct.cli.sample import Sample, SampleFailed
 from fastapi_aqueduct.cli.tune import study
 from fastapi_aqueduct.cli.tune.goal import Goal
 from fastapi_aqueduct.cli.tune.report import report_text
 from fastapi_aqueduct.cli.tune.result import Findings
-from fastapi_aqueduct.cli.tune.session import Session
-from fastapi_aqueduct.cli.tune.study import SampleFailed
+from fastapi_aqueduct.cli.tune.session import SAMPLES, Session
 from fastapi_aqueduct.cli.tune.way import longest, names_on
 from fastapi_aqueduct.engine.configuration import configure
 from fastapi_aqueduct.flow import FlowState
@@ -46,9 +45,6 @@ class Observer:
             asyncio.get_running_loop().call_soon(self._function)
 
     def expect(self, seconds: float) -> None:
-        pass
-
-    def note(self, text: str) -> None:
         pass
 
 
@@ -233,6 +229,22 @@ async def test_a_flow_with_keys_costs_and_tenants_is_measured() -> None:
     assert "tasks with equal keys share one run of keyed" in notes_of(findings)
     for run in (findings.before, findings.after):
         assert run is not None and not run.outcome.failed, notes_of(findings)
+
+
+async def test_a_sample_function_that_fails_later_is_noted() -> None:
+    made = iter(range(SAMPLES + 1))
+
+    def make_item() -> Item:
+        if next(made, None) is None:
+            raise FileNotFoundError("page9.png")
+        return Item()
+
+    flow = forked(FlowStep(Wait(0.001), name="quick"), name="flow")
+    session = Session(flow, Sample("make_item", make_item, Wait()), Goal(), BUDGET, Observer("nothing", object))
+    findings = await session.run()
+    words = "a run of the whole flow failed: the sample make_item has raised FileNotFoundError: page9.png"
+    assert words in notes_of(findings)
+    assert findings.recommendation is not None and findings.before is None
 
 
 def never(task: BaseTask) -> bool:

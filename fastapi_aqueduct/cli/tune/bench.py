@@ -1,4 +1,4 @@
-"""Measures a flow that runs: single calls of its only step, or what all of it does under a load."""
+"""Measures a running flow: single calls of its only step, or the whole flow under a load."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .load_run import LoadRun, Outcome, Take
 from .machine import WorkerClock
 
 PATIENCE = 3600.0
-"""Seconds that a task of a load may take, which has an end of its own."""
+"""Time limit of a task in a load, in seconds. A load ends by itself."""
 
 
 class Bench:
-    """A flow that runs, and what is observed of it.
+    """A running flow, and what is observed of it.
 
     Args:
-        flow: The flow, which runs.
+        flow: The running flow.
         streams: Whether its tasks are called for their items.
 
     Attributes:
@@ -57,13 +57,13 @@ class Bench:
 
         Args:
             task: The task.
-            patience: Seconds that it may take, and each of its items.
+            patience: Time limit in seconds, of the task and of each of its items.
 
         Returns:
             The number of its items; 0 if it is not called for them.
 
         Raises:
-            TaskTimeout: It takes longer. The worker that has it is killed at the end.
+            TaskTimeout: The task exceeds it. Its worker is killed at the end.
             Exception: As for `Flow.process`.
         """
         try:
@@ -89,14 +89,14 @@ class Bench:
         return sum(own_part(pid) or 0 for pid in self.pids)
 
     async def measure_calls(self, take: Take, size: int, threads: int, seconds: float, patience: float) -> Point:
-        """Measure calls of the handler with full batches, one after the other, of the only worker of the only step.
+        """Measure calls with full batches, one after the other, in the only worker of the only step.
 
         Args:
             take: Returns new tasks.
             size: Tasks of each call.
             threads: Threads of the worker.
-            seconds: Seconds after which no further call begins, if there is one.
-            patience: Seconds that a call may take.
+            seconds: After this many seconds no further call begins, unless there has been none.
+            patience: Time limit of a call, in seconds.
 
         Raises:
             CallFailed: The handler has failed.
@@ -110,13 +110,13 @@ class Bench:
         return point_of(calls or [first], size, threads, self.memory())
 
     async def measure_beside(self, take: Take, size: int, seconds: float, longest: float = 0.0) -> Point:
-        """Measure calls side by side, of the only worker of the only step.
+        """Measure calls side by side in the only worker of the only step.
 
         Args:
             take: Returns new tasks.
-            size: How many are under way at once.
-            seconds: Seconds for which they are.
-            longest: Seconds for which they are if fewer than twice as many have ended.
+            size: Number of calls under way at once.
+            seconds: Duration of the measurement in seconds.
+            longest: Longest duration in seconds, while fewer than twice ``size`` calls have ended.
 
         Raises:
             CallFailed: The handler has failed, or none has ended in this time.
@@ -139,9 +139,9 @@ class Bench:
         Args:
             take: Returns new tasks.
             load: The load.
-            seconds: Seconds for which it lasts.
-            longest: Seconds for which it lasts if there are too few answers.
-            least: How many are enough.
+            seconds: Duration in seconds.
+            longest: Longest duration in seconds, while there are fewer than ``least`` answers.
+            least: Number of answers that is enough.
 
         Raises:
             CallFailed: There is no answer.

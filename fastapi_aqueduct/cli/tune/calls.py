@@ -1,4 +1,4 @@
-"""Single calls of a handler: what they have taken, and what they would have taken on an idle machine."""
+"""Single calls of a handler: the time they took, and the time they would take on an idle machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple
 from .costs import Point
 
 LEAST_CALLS = 4
-"""Calls that are measured at least, if there is time."""
+"""Minimum number of measured calls, if there is time."""
 
 STEADY = 0.03
-"""The error of the median, as a part of it, at which no further call is needed."""
+"""Relative error of the median at which no further call is needed."""
 
 DISTURBED = 0.1
-"""The part of a call for which its worker waited for a core, from which on other calls are preferred."""
+"""Share of a call spent waiting for a core, above which other calls are preferred."""
 
 
 class CallFailed(Exception):
@@ -28,7 +28,7 @@ class Call(NamedTuple):
 
     Attributes:
         handle_time: Seconds of the handler.
-        around: Seconds before and after it, until the answer was there: the worker decodes and encodes, and sleeps.
+        around: Seconds outside the handler until the answer arrived: the worker decodes, encodes and sleeps.
         cpu: Processor time of the worker; None if it is not known.
         waited: Seconds for which the worker waited for a core, in the handler or around it.
     """
@@ -44,7 +44,7 @@ class Call(NamedTuple):
         return self.waited <= DISTURBED * self.handle_time
 
     def seconds(self, threads: int) -> float:
-        """Return what the call would have taken on an idle machine.
+        """Return the time of the call on an idle machine, in seconds.
 
         Args:
             threads: Threads of the worker.
@@ -61,7 +61,7 @@ class Call(NamedTuple):
 
 
 def point_of(calls: Sequence[Call], size: int, threads: int, memory: int) -> Point:
-    """Return what calls of one size say of it.
+    """Summarise calls of one size.
 
     Args:
         calls: The calls.

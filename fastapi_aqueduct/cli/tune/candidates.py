@@ -10,7 +10,7 @@ from .costs import StepCosts
 from .model import FlowModel, Settings, StepSettings
 
 COMBINATIONS = 400
-"""Combinations of sizes and threads of all steps that are compared."""
+"""Largest number of combinations of sizes and threads that are compared."""
 
 Option = tuple[int, int]
 """Threads and size."""
@@ -43,13 +43,13 @@ def _options(step: StepCosts) -> list[Option]:
 
 
 def sized(model: FlowModel, options: Sequence[Option], rate: float, headroom: float) -> Settings:
-    """Give each step the workers that it needs for a rate.
+    """Return settings with enough workers in each step for a rate.
 
     Args:
         model: The model of the flow.
         options: Threads and size of each step.
         rate: Tasks per second.
-        headroom: The part of their capacity that workers are planned for.
+        headroom: Planned load of a worker, as a share of its capacity.
     """
     workers = []
     for step, (threads, size) in zip(model.steps, options, strict=True):
@@ -66,10 +66,10 @@ def _with_workers(model: FlowModel, options: Sequence[Option], workers: Sequence
     }
 
 
-def grown(model: FlowModel, options: Sequence[Option]) -> Iterator[Settings]:
-    """Yield settings with as many workers as are of use: one more for the slowest step, as long as that helps.
+def grown(model: FlowModel, options: Sequence[Option]) -> Iterator[tuple[Settings, float]]:
+    """Yield settings and their capacity, with ever more workers: one more in the slowest step, as long as that helps.
 
-    Where the cores are full, the last ones have a worker more than that: while one waits, another computes.
+    If the cores are the bottleneck, the last settings have one worker more: it computes while another one waits.
 
     Args:
         model: The model of the flow.
@@ -77,8 +77,8 @@ def grown(model: FlowModel, options: Sequence[Option]) -> Iterator[Settings]:
     """
     settings = _with_workers(model, options, [1] * len(options))
     while True:
-        yield settings
         capacity = model.capacity(settings)
+        yield settings, capacity.rate
         limits = capacity.limits
         slowest = min(model.steps, key=lambda step: limits[step.name])
         own = settings[slowest.name]
@@ -86,7 +86,7 @@ def grown(model: FlowModel, options: Sequence[Option]) -> Iterator[Settings]:
         if own.nprocs == slowest.most_workers or not fits(model, more):
             return
         if capacity.bottleneck != slowest.name:
-            yield more
+            yield more, model.capacity(more).rate
             return
         settings = more
 
@@ -97,7 +97,7 @@ def fits(model: FlowModel, settings: Settings) -> bool:
 
 
 def extent(model: FlowModel, settings: Settings) -> tuple[float, ...]:
-    """Return what makes settings larger than others: workers and threads, then memory, then batches."""
+    """Return a sort key for the size of settings: workers and threads, then memory, then batches."""
     return (
         sum(own.nprocs * own.threads for own in settings.values()),
         model.memory_of(settings),

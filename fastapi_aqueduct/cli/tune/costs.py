@@ -10,19 +10,19 @@ from functools import cached_property
 from .stations import Work
 
 KNEE = 0.9
-"""The part of the highest throughput from which on larger batches are not worth their latency."""
+"""Share of the highest throughput above which larger batches are not worth their latency."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured at one size.
+    """The measurement of one size.
 
     Attributes:
-        size: The tasks of a call; where calls run side by side, how many do.
-        seconds: Seconds of a call, without those in which it waited for a core.
-        cpu: Seconds of processor time of a call; where calls run side by side, of as many as do.
-        spread: The interquartile range of the seconds as a part of their median.
-        calls: How many calls were measured.
+        size: Tasks in a call; of calls that run side by side, their number.
+        seconds: Seconds of a call, without the time spent waiting for a core.
+        cpu: Processor time of a call in seconds; of calls that run side by side, of all of them.
+        spread: The interquartile range of the seconds, divided by their median.
+        calls: Number of measured calls.
         memory: Bytes of private memory of the worker.
     """
 
@@ -44,7 +44,7 @@ class Curve:
     """The cost of a call by its size.
 
     Attributes:
-        points: What was measured, by ascending size; one at least.
+        points: The measurements, by ascending size; one at least.
     """
 
     points: Sequence[Point]
@@ -63,7 +63,7 @@ class Curve:
 
     @property
     def fixed(self) -> float:
-        """Seconds of a call however many tasks it has."""
+        """Seconds of a call that do not depend on the number of its tasks."""
         return self._fit[0]
 
     @property
@@ -118,8 +118,8 @@ class StepCosts:
         name: Name of the step.
         curves: The cost of a call by its size, for each number of threads.
         is_side_by_side: Whether a worker has several calls under way, each of one task, rather than batches.
-        most_workers: The most workers that are worth having.
-        slowdowns: The seconds of a call under a load, as a multiple of those of single calls, by the number of workers.
+        most_workers: Largest useful number of workers.
+        slowdowns: The time of a call under a load, divided by that of a single call, by the number of workers.
     """
 
     name: str
@@ -129,16 +129,16 @@ class StepCosts:
     slowdowns: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
 
     def slowdown(self, workers: int) -> float:
-        """Return the seconds of a call, as a multiple of those of a single one.
+        """Return the time of a call under a load, divided by that of a single call.
 
         Args:
-            workers: The workers that work at the same time.
+            workers: Number of workers that are busy at the same time.
         """
         return self.slowdowns[max(count for count in self.slowdowns if count <= max(workers, 1))]
 
     @property
     def least_seconds(self) -> float:
-        """Seconds of a task, at the size and with the threads with which that is the least."""
+        """Seconds of a task with the best size and number of threads."""
         return min(1 / curve.knee.throughput for curve in self.curves.values())
 
     def computes(self, threads: int) -> bool:
@@ -152,17 +152,17 @@ class StepCosts:
         Args:
             threads: Threads of numeric libraries in each worker.
             size: Tasks of the call, or calls side by side.
-            slowdown: By what the seconds of a call grow. Those that it waits for a device need no core.
+            slowdown: Factor on the time of a call. Waiting for a device needs no core.
         """
         return self.curves[threads].cpu(size) * (slowdown if self.computes(threads) else 1.0)
 
     def work(self, threads: int, size: int, slowdown: float) -> Work:
-        """Return what a worker has to do for a call.
+        """Return the work of a worker for a call.
 
         Args:
             threads: Threads of numeric libraries in each worker.
             size: Tasks of the call, or calls side by side.
-            slowdown: By what the seconds of a call grow.
+            slowdown: Factor on the time of a call.
         """
         seconds, cpu = self.curves[threads].seconds(size) * slowdown, self.cpu(threads, size, slowdown)
         if cpu > seconds:

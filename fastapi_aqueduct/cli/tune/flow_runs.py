@@ -8,7 +8,7 @@ from ...engine.options import EngineOptions
 from ...exceptions import StartError
 from ...flow import Flow
 from ...task import BaseTask
-from ..sample import Sample
+from ..sample import Sample, SampleFailed
 from .bench import Bench
 from .calls import CallFailed
 from .goal import Load
@@ -17,13 +17,13 @@ from .prepared import renewed
 from .result import Run
 
 SHARE, LONGEST_SHARE = 0.12, 0.25
-"""The parts of the budget that a run takes, and takes at most."""
+"""Share of the budget for a run, and the largest share that it may take."""
 
 MOST_TAKING = 0.2
-"""The part of a run that the making of tasks may take: a flow that waits for tasks is slower than predicted."""
+"""Share of a run that may be spent on making tasks. A flow that waits for tasks is slower than predicted."""
 
 FURTHER_ANSWERS = 12
-"""Answers of a run that count at least, beside one for each caller."""
+"""Minimum number of counted answers in a run, beside one for each caller."""
 
 
 class FlowRuns:
@@ -37,7 +37,7 @@ class FlowRuns:
 
     Attributes:
         notes: What the user should know about the runs.
-        seconds: Seconds that the load of the last one took; before it, those that one is expected to take.
+        seconds: Duration of the last load in seconds; before the first run, the expected duration.
     """
 
     def __init__(self, flow: Flow, options: EngineOptions, sample: Sample, budget: float) -> None:
@@ -68,6 +68,9 @@ class FlowRuns:
                 self.seconds = time.monotonic() - begun
         except CallFailed as exc:
             self.notes.append(f"a run of the whole flow failed: {exc}; a larger --budget has longer runs")
+            return None
+        except SampleFailed as exc:
+            self.notes.append(f"a run of the whole flow failed: {exc}")
             return None
         except StartError as exc:
             self.notes.append(f"the whole flow did not start: {exc}")

@@ -13,11 +13,11 @@ _SLO = re.compile(r"p([0-9]{1,2}(?:\.[0-9]+)?)\s*[=<]=?\s*([0-9]*\.?[0-9]+)\s*(m
 
 @dataclass(frozen=True)
 class Objective:
-    """The seconds that a part of the requests may take: a service level objective.
+    """A service level objective: the time within which a share of the requests is answered.
 
     Attributes:
-        percent: The part of the requests, in percent.
-        seconds: The seconds.
+        percent: Share of the requests, in percent.
+        seconds: Their time limit in seconds.
     """
 
     percent: float
@@ -47,8 +47,8 @@ class Goal:
     """What the user wants of a flow.
 
     Attributes:
-        rate: Tasks per second that arrive; None: as many as it can do.
-        objective: What their times may be; None: any.
+        rate: Arriving tasks per second; None: as many as the flow can do.
+        objective: Limit of their times; None: no limit.
     """
 
     rate: float | None = None

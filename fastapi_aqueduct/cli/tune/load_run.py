@@ -16,7 +16,7 @@ from .machine import CoreUse, Usage
 from .prediction import percentile
 
 MOST_UNDER_WAY = 10_000
-"""Tasks that are under way at random moments, at most: more come only where a flow does not bear the rate."""
+"""Largest number of tasks under way in a load with a rate: more come only if the flow does not bear the rate."""
 
 Take = Callable[[int], Sequence[BaseTask]]
 """Returns new tasks."""
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
         speed: How fast the cores were for the flow meanwhile: 1 unless other processes used them, too.
         foreign_cores: Cores that other processes used meanwhile.
         memory: Bytes of private memory of the workers, all together.
-        taking: The part of the time in which this process made tasks, and could not send any.
+        taking: Share of the time in which this process made tasks and could send none.
         failed: Tasks that have failed.
         error: Why the last of them has failed.
     """
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
     error: str = ""
 
     def percentile(self, percent: float) -> float:
-        """Return the seconds that this part of the tasks did not exceed."""
+        """Return the time within which this share of the tasks was answered, in seconds."""
         return percentile(self.times, percent)
 
 
@@ -94,12 +94,13 @@ class LoadRun:
         """Send tasks for some time, and return what became of them.
 
         Args:
-            seconds: Seconds for which it lasts.
-            longest: Seconds for which it lasts if there are too few answers.
-            least: How many are enough.
+            seconds: Duration in seconds.
+            longest: Longest duration in seconds, while there are fewer than ``least`` answers.
+            least: Number of answers that is enough.
 
         Raises:
             CallFailed: There is no answer.
+            SampleFailed: A task could not be made.
         """
         usage = Usage(self._flow.pids)
         sending = asyncio.ensure_future(self._send())
@@ -112,8 +113,8 @@ class LoadRun:
         finally:
             sending.cancel()
             await asyncio.wait([sending])
-        if not sending.cancelled():
-            sending.result()  # it has no end but an error
+        if not sending.cancelled() and isinstance(errors := sending.exception(), ExceptionGroup):
+            raise errors.exceptions[0]  # no task could be made
         return self._outcome(use, memory)
 
     def _outcome(self, use: CoreUse, memory: int) -> Outcome:

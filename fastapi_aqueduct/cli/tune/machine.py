@@ -17,7 +17,7 @@ _NANO = 1e-9
 _AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB", re.MULTILINE)
 
 MEMORY_SHARE = 0.8
-"""The part of the memory that is available now which workers may have."""
+"""Share of the available memory that workers may use."""
 
 
 class WorkerClock(NamedTuple):

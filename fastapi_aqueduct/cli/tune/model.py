@@ -1,9 +1,9 @@
-"""The model of a flow: what settings give, by what its steps cost and by how many share the cores."""
+"""The model of a flow: predicts its throughput and times from the costs of its steps and the use of the cores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from .way import Way, names_on
 API_PROCESS = "the API process"
 CORES = "the cores"
 REQUESTS = 1000
-"""Requests of one simulation."""
+"""Requests of one simulation, unless there are more callers."""
 
 SEED = 28
 
@@ -62,14 +62,18 @@ class _StepVisit:
     threads: int
     slowdown: float
     speed: float
+    _works: dict[int, Work] = field(default_factory=dict)  # a simulation asks again and again
 
     @property
     def station(self) -> str:
         return self.costs.name
 
     def work(self, count: int) -> Work:
-        work = self.costs.work(self.threads, count, self.slowdown)
-        return work._replace(seconds=work.seconds / self.speed)
+        found = self._works.get(count)
+        if found is None:
+            work = self.costs.work(self.threads, count, self.slowdown)
+            found = self._works[count] = work._replace(seconds=work.seconds / self.speed)
+        return found
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class FlowModel:
         routes: The way of each sample.
         dispatch: Seconds of processor time that the API process needs for a task.
         cores: Cores of the machine, without those that other processes use.
-        memory: Bytes that workers may have in total; None: any.
+        memory: Bytes that all workers may use; None: no limit.
+        keys: For each step whose batches depend on keys, the key of each sample.
     """
 
     steps: Sequence[StepCosts]
@@ -89,6 +94,7 @@ class FlowModel:
     dispatch: float
     cores: float
     memory: int | None = None
+    keys: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
 
     def visits(self, name: str) -> float:
         """Return the part of the tasks that visit a step."""
@@ -99,57 +105,70 @@ class FlowModel:
         visited = [names_on(way) for way in self.routes]
         return {step.name: sum(step.name in names for names in visited) / len(visited) for step in self.steps}
 
-    def slowdown(self, step: StepCosts, settings: Settings) -> float:
-        """Return by what the calls of a step are slower than single ones: workers that compute slow each other down."""
-        own = settings[step.name]
-        if not step.computes(own.threads):
-            return step.slowdown(own.nprocs)
+    def slowdowns(self, settings: Settings) -> Mapping[str, float]:
+        """Return, for each step, the time of a call divided by that of a single call.
+
+        Workers that compute slow each other down.
+        """
         pairs = self._pairs(settings)
-        return step.slowdown(sum(each.nprocs * each.threads for other, each in pairs if other.computes(each.threads)))
+        computing = sum(own.nprocs * own.threads for step, own in pairs if step.computes(own.threads))
+        return {
+            step.name: step.slowdown(computing if step.computes(own.threads) else own.nprocs) for step, own in pairs
+        }
 
     def processor_time(self, settings: Settings) -> float:
-        """Return the seconds of processor time that a task needs in all processes."""
+        """Return the processor time of a task in all processes, in seconds."""
+        slowdowns = self.slowdowns(settings)
         return self.dispatch + sum(
-            self.visits(step.name) * step.cpu(own.threads, own.size, self.slowdown(step, settings)) / own.size
+            self.visits(step.name) * step.cpu(own.threads, own.size, slowdowns[step.name]) / own.size
             for step, own in self._pairs(settings)
         )
 
     def memory_of(self, settings: Settings) -> int:
-        """Return the bytes that the workers have in total."""
+        """Return the memory of all workers in bytes."""
         return sum(own.nprocs * step.curves[own.threads].memory(own.size) for step, own in self._pairs(settings))
 
     def capacity(self, settings: Settings) -> Capacity:
         """Return the most tasks per second, and what limits them."""
         limits = {API_PROCESS: 1 / self.dispatch} if self.dispatch else {}
         limits[CORES] = self.cores / (self.processor_time(settings) or 1e-9)
+        slowdowns = self.slowdowns(settings)
         for step, own in self._pairs(settings):
-            seconds = step.curves[own.threads].seconds(own.size) * self.slowdown(step, settings)
+            seconds = step.curves[own.threads].seconds(own.size) * slowdowns[step.name]
             limits[step.name] = own.nprocs * own.size / seconds / (self.visits(step.name) or 1.0)
         bottleneck = min(limits, key=limits.__getitem__)
         return Capacity(limits[bottleneck], bottleneck, limits)
 
-    def predict(self, settings: Settings, load: Load, speed: float = 1.0) -> Prediction:
+    def predict(
+        self, settings: Settings, load: Load, speed: float = 1.0, requests: int = REQUESTS
+    ) -> Prediction:
         """Simulate a load.
 
         Args:
             settings: The settings of each step.
             load: The load.
             speed: How fast the cores are, as a part of their speed on an idle machine.
+            requests: Number of simulated requests.
         """
         stations = [Station(API_PROCESS)]
-        stops: dict[str, Stop] = {}
+        stops: list[dict[str, Stop]] = [{} for _ in self.routes]
+        slowdowns = self.slowdowns(settings)
         for step, own in self._pairs(settings):
             batch_size, places = (1, own.size) if step.is_side_by_side else (own.size, 1)
             stations.append(Station(step.name, own.nprocs, batch_size=batch_size, places=places))
-            stops[step.name] = _StepVisit(step, own.threads, self.slowdown(step, settings), speed)
-        routes = [self._route(way, stops, self.dispatch / speed) for way in self.routes]
+            keys = self.keys.get(step.name, [b""] * len(stops))
+            # Requests with the same stop share batches.
+            by_key = {key: _StepVisit(step, own.threads, slowdowns[step.name], speed) for key in keys}
+            for key, of_sample in zip(keys, stops, strict=True):
+                of_sample[step.name] = by_key[key]
+        routes = [self._route(way, own, self.dispatch / speed) for way, own in zip(self.routes, stops, strict=True)]
         service = Service(stations, routes[0], self.cores, routes[1:])
         if load.callers:
-            return service.serve_connections(load.callers, load.callers + max(REQUESTS, load.callers))
-        return service.serve_arrivals(load.rate, REQUESTS, SEED)
+            return service.serve_connections(load.callers, load.callers + max(requests, load.callers))
+        return service.serve_arrivals(load.rate, requests, SEED)
 
     def saturating(self, settings: Settings) -> Load:
-        """Return as many callers as keep all workers busy: one batch in hand, and one that waits."""
+        """Return a load that keeps all workers busy: each has a batch in hand and one that waits."""
         return Load(callers=2 * sum(own.nprocs * own.size for own in settings.values()))
 
     def _route(self, way: Way, stops: Mapping[str, Stop], dispatch: float) -> Route:

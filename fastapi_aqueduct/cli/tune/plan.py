@@ -10,26 +10,26 @@ from .costs import Curve, Point, StepCosts
 from .model import StepSettings
 
 FLAT = 1.03
-"""The growth of the throughput with a size doubled below which larger ones are not measured."""
+"""Minimum growth of the throughput when the size doubles; below it no larger size is measured."""
 
 NEARLY_FLAT = 1.1
-"""The same for two doublings, one after the other."""
+"""The same for two doublings in a row."""
 
 WORTHWHILE = 1.1
-"""The growth of the throughput with more threads, or with workers doubled, below which more are not measured."""
+"""Minimum growth of the throughput with more threads or twice the workers; below it no more are measured."""
 
 QUICKEST = 0.8
-"""The seconds of a call under a load, as a part of those of a single one, which are less only where these vary."""
+"""Lower limit of a slowdown: a call under a load is faster than a single one only by chance."""
 
 MOST_WORKERS = 16
-"""Workers that are tried of a step that waits rather than computes."""
+"""Largest number of workers tried for a step that waits rather than computes."""
 
 
 class Trial(NamedTuple):
     """A measurement.
 
     Attributes:
-        settings: What the step has in it.
+        settings: Settings of the step.
         is_load: Whether all workers are kept busy, rather than single calls measured.
     """
 
@@ -45,7 +45,7 @@ class Limits:
         size: The largest size.
         threads: Numbers of threads, in ascending order.
         cores: The cores of the machine.
-        memory: Bytes that its workers may have; None: any.
+        memory: Bytes that its workers may use; None: no limit.
         is_side_by_side: As for `StepCosts`.
     """
 
@@ -187,7 +187,7 @@ class StepPlan:
             count = min(2 * count, most) if count < most else most + 1
 
     def _affordable(self, knee: Point) -> int:
-        """Return how many workers are tried at most: as many as cores and memory bear."""
+        """Return the largest number of workers to try: what the cores and the memory allow."""
         most = MOST_WORKERS
         if self._is_computing():
             most = max(1, self.limits.cores // max(1, round(knee.cpu / knee.seconds)))
@@ -196,7 +196,7 @@ class StepPlan:
         return most
 
     def _most_workers(self) -> int:
-        """Return how many workers are worth having: beyond those measured only as many as there are cores."""
+        """Return the largest useful number of workers; if it was not measured, the number of cores."""
         if len(self._rates) < 2:
             return max(1, self.limits.cores if self._points and self._is_computing() else 1)
         counts = sorted(self._rates)

@@ -1,4 +1,4 @@
-"""What came out of a simulation."""
+"""The result of a simulation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import ceil
 
 @dataclass(frozen=True)
 class Prediction:
-    """What came out.
+    """The result of a simulation.
 
     Attributes:
         rate: Answers per second.
@@ -24,7 +24,7 @@ class Prediction:
     busy: dict[str, float]
 
     def percentile(self, percent: float) -> float:
-        """Return the seconds that this part of the requests does not exceed.
+        """Return the time within which this share of the requests was answered, in seconds.
 
         Args:
             percent: From 0 to 100.
@@ -33,7 +33,7 @@ class Prediction:
 
 
 def percentile(ascending: Sequence[float], percent: float) -> float:
-    """Return the value that this part of the values does not exceed.
+    """Return the smallest value that this share of the values does not exceed.
 
     Args:
         ascending: The values, in ascending order.

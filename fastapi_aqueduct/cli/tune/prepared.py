@@ -14,7 +14,7 @@ _OWN_TO_A_CALL = (RUNTIME, "expiration_time")
 
 
 class PreparedTasks:
-    """Tasks as they enter a step, of which there are as many copies as one wants.
+    """Tasks as they enter a step, from which any number of copies can be made.
 
     Attributes:
         originals: One of each.

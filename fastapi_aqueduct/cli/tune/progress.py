@@ -21,9 +21,6 @@ class Observer(Protocol):
     def expect(self, seconds: float) -> None:
         """Get the seconds that remain."""
 
-    def note(self, text: str) -> None:
-        """Get something that the user should know."""
-
 
 class _Span:
     """The time of a session: when it has begun, and when it is to end."""
@@ -98,7 +95,3 @@ class Bar:
     def expect(self, seconds: float) -> None:
         """Show the seconds that remain."""
         self._span.end = time.monotonic() + seconds
-
-    def note(self, text: str) -> None:
-        """Show something that the user should know."""
-        self._console.print(f"note: {text}", markup=False)

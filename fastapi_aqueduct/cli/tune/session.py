@@ -51,6 +51,7 @@ class Session:
 
     Raises:
         ConfigurationError: A step runs on another machine.
+        SampleFailed: No sample could be made.
     """
 
     def __init__(self, flow: Flow, sample: Sample, goal: Goal, budget: float, observer: Observer) -> None:
@@ -65,7 +66,8 @@ class Session:
         self._memory = free_memory()
         self._cores = available_cores()
         self._studies = {name: self._study(name, step) for name, step in self._options.steps}
-        self._walk = Walk(())
+        # Before an event loop runs, in which Ctrl-C would wait for the user's function.
+        self._walk = Walk([sample.next_task() for _ in range(SAMPLES)])
         self._dispatch = DISPATCH
         self._before: Run | None = None
         self._after: Run | None = None
@@ -114,7 +116,6 @@ class Session:
         await self._run_after()
 
     async def _measure_sizes(self) -> None:
-        self._walk = Walk([self._sample.next_task() for _ in range(SAMPLES)])
         await self._walk.go(self._flow.shape, self._visits, self._visit)
         if not any(self._walk.ways):
             raise ConfigurationError(f"no task of the sample {self._sample.name} visits a step of {self._options.name}")
@@ -204,7 +205,13 @@ class Session:
         steps = [study.plan.costs() for study in self._studies.values() if study.plan.is_measured]
         names = {step.name for step in steps}
         ways = [part_of(way, names) for way in self._walk.ways]
-        return FlowModel(steps, ways, self._dispatch, self._cores, self._memory) if steps else None
+        numbers = self._walk.numbers
+        keys = {
+            study.name: [study.keys.get(number, b"") for number in numbers]  # of one that does not visit it: any
+            for study in self._studies.values()
+            if study.keys
+        }
+        return FlowModel(steps, ways, self._dispatch, self._cores, self._memory, keys) if steps else None
 
     def _variables(self) -> dict[str, str]:
         variables: dict[str, str] = {}

@@ -114,9 +114,22 @@ class _Queue:
     free: list[int]
     waiting: deque[tuple[Stop, _Request]] = field(default_factory=deque)
 
+    def take_batch(self) -> tuple[Stop, Sequence[_Request]]:
+        """Remove the request that has waited longest, and as many with the same stop as fit into its batch."""
+        stop, first = self.waiting.popleft()
+        batch, others = [first], []
+        while self.waiting and len(batch) < self.station.batch_size:
+            other = self.waiting.popleft()
+            if other[0] is stop:
+                batch.append(other[1])
+            else:
+                others.append(other)
+        self.waiting.extendleft(reversed(others))
+        return stop, batch
+
 
 class _Unit(NamedTuple):
-    """What a process does at a time: for one request, or for a batch."""
+    """What a process works on at a time: one request, or a batch."""
 
     queue: _Queue
     process: int
@@ -256,10 +269,7 @@ class _Run:
 
     def _serve(self, queue: _Queue) -> None:
         process = max(range(len(queue.free)), key=queue.free.__getitem__)
-        visit, request = queue.waiting.popleft()
-        requests = [request]
-        while len(requests) < queue.station.batch_size and queue.waiting and queue.waiting[0][0] is visit:
-            requests.append(queue.waiting.popleft()[1])
+        visit, requests = queue.take_batch()
         queue.free[process] -= 1
         beside = queue.station.places - queue.free[process]
         seconds, wait, cores = visit.work(max(len(requests), beside))

@@ -16,8 +16,8 @@ class Station:
         processes: Their number.
         keeps: Whether all requests of a connection go to the same process, as with API processes; else the first that
             is free serves the next request, as with workers.
-        batch_size: The most requests that a process takes together.
-        places: The most requests that a process works on side by side, each for itself.
+        batch_size: Largest batch of a process.
+        places: Largest number of requests that a process works on side by side, each for itself.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Station:
 
 
 class Work(NamedTuple):
-    """What a process has to do for the requests that it takes together.
+    """The work of a process for a batch, or for one request.
 
     Attributes:
-        seconds: Seconds for which it computes, if it gets all the cores that it can use.
-        wait: Seconds for which it waits before that, as for a device, and is not free for others.
-        cores: The cores that it can use while it computes.
+        seconds: Seconds of computation with all the cores that it can use.
+        wait: Seconds of waiting before that, such as for a device. The process is not free meanwhile.
+        cores: Number of cores that it can use while it computes.
     """
 
     seconds: float
@@ -49,20 +49,20 @@ class Stop(Protocol):
         """The name of the station."""
 
     def work(self, count: int) -> Work:
-        """Return what a process has to do.
+        """Return the work of a process.
 
         Args:
-            count: The requests that it takes together; where it works on several side by side, those that are in it.
+            count: Requests in the batch; of requests side by side, those in the process.
         """
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A stop of which each request takes the same time.
+    """A stop at which each request takes the same time.
 
     Attributes:
         station: The name of a station.
-        seconds: The processor time that the request takes there.
+        seconds: Processor time of a request there.
         wait: Seconds for which the process waits before that, as for a device, and is not free for others.
     """
 
@@ -71,7 +71,7 @@ class Visit:
     wait: float = 0.0
 
     def work(self, count: int) -> Work:
-        """Return what a process has to do for one request."""
+        """Return the work of a process for one request."""
         return Work(self.seconds, self.wait)
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
+from ...engine.marks import Marker
 from ...engine.options import EngineOptions
 from ...engine.system.process_memory import default_memory_limit
-from ...exceptions import AqueductError, StartError
+from ...exceptions import StartError
 from ...flow import FlowStep
 from ...task import BaseTask
+from ..sample import SampleFailed
 from .bench import Bench
 from .calls import CallFailed
 from .goal import Load
@@ -22,38 +24,34 @@ from .prepared import PreparedTasks
 from .progress import Observer
 
 MEMORY_SHARE = 1 / 16
-"""The part of the shared memory that the tasks of a batch may have: there are several of them, and results."""
+"""Share of the shared memory for the tasks of one batch: there are several batches, and their results."""
 
 SAMPLES_SHARE = 0.25
-"""The part of the time for a step in which samples go through it."""
+"""Share of the time of a step for the samples that go through it."""
 
 CALLS = 12
-"""Calls at one size for which there is time, unless the whole step has less."""
+"""Number of calls for which one size gets time, unless the whole step has less."""
 
 LEAST_SECONDS = 0.3
-"""Seconds at one size, however quick the calls are."""
+"""Minimum time for one size, in seconds."""
 
 MOST_SECONDS = 8.0
-"""Seconds of a load, at most; with slow calls it goes on until each worker has had some."""
+"""Maximum time of a load, in seconds; with slow calls it goes on until each worker has had some."""
 
 ROUNDS = 3
-"""Calls of each worker that a load lasts for at least, if there is time."""
+"""Minimum duration of a load, in calls of each worker, if there is time."""
 
 NOISY = 0.25
-"""The spread from which measurements are said to vary."""
+"""Spread above which the report says that times vary."""
 
 LEAST_PATIENCE = 10.0
-"""Seconds that a call may take, however quick it should be."""
+"""Minimum time limit of a call, in seconds."""
 
 SAMPLE_PATIENCE = 60.0
-"""Seconds that the call of a sample may take, with whatever it warms up."""
+"""Minimum time limit of a call with a sample, in seconds: it may warm up the handler."""
 
 PATIENCE = 10
-"""The seconds that a call may take, as a multiple of those that are expected; a sample: of all for the step."""
-
-
-class SampleFailed(AqueductError):
-    """A step has failed with a sample."""
+"""Time limit of a call, divided by its expected time; with a sample, divided by the time for the step."""
 
 
 @contextmanager
@@ -84,9 +82,10 @@ class StepStudy:
         step: As given.
         plan: As given.
         load_time: Seconds from the launch of a worker until it was ready.
-        visits: The samples that visited the step.
+        visits: Number of samples that visited the step.
+        keys: The keys of their batches, by the numbers of the samples; none if batches do not depend on keys.
         streams: Whether it sends items.
-        dispatch: Seconds of processor time of the API process for a task, in a flow of this step; None before a load.
+        dispatch: Processor time of the API process for a task of this step, in seconds; None before a load.
     """
 
     def __init__(
@@ -101,6 +100,7 @@ class StepStudy:
         self.streams = False
         self.load_time = 0.0
         self.visits = 0
+        self.keys: dict[int, bytes] = {}
         self.dispatch: float | None = None
         self._delay = 1.0  # by what calls take longer than they would on an idle machine
         self._patience = SAMPLE_PATIENCE
@@ -138,6 +138,9 @@ class StepStudy:
         self._patience = max(SAMPLE_PATIENCE, PATIENCE * seconds)
         done: set[int] = set()
         for number, task in tasks.items():
+            if self.step.batch_key is not None:
+                with failing_with_the_sample(f"batch_key of step {self.name}"):
+                    self.keys[number] = Marker(self.name, self.step.batch_key).read(task).batch_key
             with failing_with_the_sample(f"step {self.name}"):
                 self._tasks.add(task)
                 self.streams |= await bench.process(task, self._patience) > 0

@@ -30,9 +30,14 @@ class Walk:
         self._ways: dict[int, list[Any]] = {number: [] for number in self._tasks}
 
     @property
+    def numbers(self) -> list[int]:
+        """The numbers of the samples for which there was time."""
+        return list(self._tasks)
+
+    @property
     def ways(self) -> list[Way]:
-        """The way of each sample for which there was time, as far as it has come."""
-        ways = [self._ways[number] for number in self._tasks]
+        """The way of each of these samples, as far as it has come."""
+        ways = [self._ways[number] for number in self.numbers]
         return [part_of(way, set(names_on(way))) for way in ways]
 
     def share(self, name: str) -> float:
