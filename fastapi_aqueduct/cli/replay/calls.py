@@ -1,4 +1,4 @@
-"""Calls what a worker would call for a task, in this thread, so that a debugger sees what a handler sees."""
+"""Calls hooks and handlers as a worker does, but in this thread, so that a debugger sees the frames of a handler."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ async def _wait_for(value: Any) -> Any:
 
 
 def call_handler(handler: BaseTaskHandler, task: BaseTask, loop: Runner, limit: float | None) -> int:
-    """Call a handler for one task; return the number of items that it has yielded.
+    """Call a handler for one task, and return the number of items it yields.
 
     Args:
         handler: The handler.
         task: The task.
         loop: The event loop.
-        limit: Seconds that it may take; None: any time.
+        limit: Time limit in seconds; None: no limit.
 
     Raises:
-        HandlerTimeout: It takes longer than ``limit`` seconds; the cause shows where it was.
+        HandlerTimeout: The call exceeds ``limit``; the cause shows where it was.
         Exception: Raised by the handler.
     """
     form = form_of(handler)
@@ -84,7 +84,7 @@ async def _handle_async(value: Any, yields: bool, limit: float | None) -> int:
 
 @contextmanager
 def _interrupted(limit: float | None) -> Iterator[None]:
-    """Raise an exception where the code is when it takes too long."""
+    """Raise `HandlerTimeout` in the running code after ``limit`` seconds."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise _timeout(limit)

@@ -68,10 +68,10 @@ class Replay:
         return cls(file, target, flow)
 
     def shape(self, step_only: bool) -> Shape:
-        """Return the steps that are run; see `rest_of`.
+        """Return the steps to run; see `rest_of`.
 
         Args:
-            step_only: Whether only the one that has failed is.
+            step_only: Whether to run only the step that has failed.
         """
         return (self.step,) if step_only else rest_of(self.flow.shape, self.step)
 
@@ -80,7 +80,7 @@ class Replay:
 
         Args:
             progress: Shows each step.
-            step_only: Whether it ends after the step that has failed.
+            step_only: Whether to end after the step that has failed.
 
         Raises:
             RecordingError: The task cannot be restored.
