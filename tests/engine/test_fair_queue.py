@@ -117,6 +117,35 @@ class TestTurns:
             served[waiting.pop_batch(0.0)[0].tenant] += 1
         assert served["often"] <= served["always"] + BURST + 3
 
+    def test_each_tenant_gets_its_turn_however_many_others_come(self) -> None:
+        waiting = queue(*[Item("x") for _ in range(100)])
+        found: list[Item] = []
+        for number in range(1000):
+            waiting.push(Item(f"of {number}"))
+            found += waiting.pop_batch(0.0)
+        assert tenants(found).count("x") >= 25  # each turn of it leaves one more tenant in the next round
+
+    def test_many_tenants_that_come_and_go_leave_nothing(self) -> None:
+        turns: Turns[Item] = Turns(is_keyed=False)
+        for _ in range(1000):
+            turns.push(Item("x"))
+        for number in range(1000):
+            turns.push(Item(f"of {number}"))
+            turns.take(turns.peek(), 0.0)
+        assert turns.known <= 200
+
+    @pytest.mark.parametrize("outlier", [1000, 100_000, 2**64 - 1])
+    def test_a_task_that_costs_a_lot_does_not_change_the_shares_after_it(self, outlier: int) -> None:
+        waiting: FairQueue[Item] = FairQueue(1, 0.0, 1, 100, most_cost=100)
+        waiting.push(Item("a", cost=outlier, weight=4.0))
+        for _ in range(2000):
+            waiting.push(Item("a", cost=10, weight=4.0))
+            waiting.push(Item("b", cost=10))
+        assert waiting.pop_batch(0.0)[0].cost == outlier
+        order = tenants(drain(waiting))
+        assert 20 <= order[:200].count("b") <= 140  # it owes eight turns
+        assert 180 <= order[200:1200].count("b") <= 220
+
     def test_a_returned_task_is_next_and_is_paid_once(self) -> None:
         waiting = queue(*[Item(tenant) for tenant in "aabb"])
         (first,) = waiting.pop_batch(0.0)

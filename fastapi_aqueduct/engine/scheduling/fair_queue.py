@@ -71,7 +71,7 @@ class FairQueue(MarkedQueue[T]):
         self.limit = limit
         self._is_keyed = is_keyed
         self._is_plain = not is_keyed and most_cost == math.inf
-        self._turns: list[Turns[T]] = [Turns(is_keyed) for _ in range(priorities)]
+        self._turns: list[Turns[T]] = [Turns(is_keyed, most_cost) for _ in range(priorities)]
         self._lines: dict[bytes, Line[T]] = {}  # by key
         self._due: Ranking[float, bytes] = Ranking()  # the keys by when a batch of each goes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from typing import Generic, Protocol, TypeVar
 
@@ -62,12 +63,20 @@ class Tenant(Generic[T]):
 class Round:
     """The tenants that have tasks, in two parts: those that may still send some in this round, and those that wait.
 
+    A tenant that comes joins the present round. Of those that are not known, as many as were in it at its begin may do
+    so, or `BURST`: otherwise it would not end while new ones come, and those that wait for the next one would starve.
+
     Attributes:
         number: That of the present round.
     """
 
     def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with the first round; there is no tenant."""
         self.number = 0
+        self._places = BURST
         # Each with the number of the last round of which it has taken the quantum in advance.
         self._now: OrderedDict[bytes, int] = OrderedDict()
         self._later: OrderedDict[bytes, int] = OrderedDict()
@@ -80,15 +89,24 @@ class Round:
         """Return the tenant that is next; a new round begins when all wait for it. There must be one."""
         if not self._now:
             self._now, self._later = self._later, self._now
+            self._places = max(BURST, len(self._now))
             self.number += 1
         return next(iter(self._now))
 
-    def add(self, name: bytes, in_front: bool = False) -> None:
-        """Have a tenant send tasks in the present round, after the others or before them."""
+    def add(self, name: bytes) -> None:
+        """Have a tenant send tasks in the present round, after the others."""
+        self._now[name] = self.number
+
+    def add_new(self, name: bytes) -> None:
+        """Have a tenant that is new send tasks in the present round, or in the next one if too many have come."""
+        self._places -= 1
+        (self._now if self._places >= 0 else self._later)[name] = self.number
+
+    def put_first(self, name: bytes) -> None:
+        """Have a tenant send tasks before all others."""
         self.discard(name)
         self._now[name] = self.number
-        if in_front:
-            self._now.move_to_end(name, last=False)
+        self._now.move_to_end(name, last=False)
 
     def go_on(self, name: bytes) -> None:
         """Put a tenant that has sent a task behind the others of the round."""
@@ -117,7 +135,8 @@ class Turns(Generic[T]):
     M. Shreedhar and G. Varghese, "Efficient Fair Queueing using Deficit Round Robin", SIGCOMM 1995. In each round a
     tenant gets a quantum of credit, in proportion to its weight, and sends tasks as long as its credit covers their
     costs; the rest is kept for its next turn. The quantum of the least weight is the cost of the largest task, so that
-    each turn sends a task, and the next one is found in constant time.
+    each turn sends a task, and the next one is found in constant time. A task that costs more than a batch may is sent
+    for that much, and the rest is owed: with a quantum as large no tenant would come to the end of its own.
 
     Unlike there, the tenants of a round send one task each, again and again, until their credit is used up. Otherwise
     all would wait while one with a large weight or small tasks uses up its quantum.
@@ -127,13 +146,15 @@ class Turns(Generic[T]):
 
     Args:
         is_keyed: Whether tasks of one batch key can be asked for.
+        most_cost: What the tasks of a batch may cost together.
 
     Attributes:
         count: How many tasks wait.
     """
 
-    def __init__(self, is_keyed: bool) -> None:
+    def __init__(self, is_keyed: bool, most_cost: float = math.inf) -> None:
         self.count = 0
+        self._most_cost = most_cost
         self._is_keyed = is_keyed
         self._tenants: dict[bytes, Tenant[T]] = {}
         self._absent: OrderedDict[bytes, Tenant[T]] = OrderedDict()  # those without tasks, as they have left
@@ -145,7 +166,7 @@ class Turns(Generic[T]):
         self._weights: Counter[float] = Counter()
         self._lightest: Ranking[float, float] = Ranking()
         self._total_weight = 0.0
-        self._largest = 1
+        self._largest = 1.0
         self._latest = 0.0
 
     @property
@@ -197,12 +218,12 @@ class Turns(Generic[T]):
         """Put a task back in front of all others, if its tenant is not ahead; that one gets back what it has paid."""
         tenant = self._add(task)
         tenant.tasks.move_to_end(task, last=False)
-        tenant.credit += _cost(task)
-        self._round.add(tenant.name, in_front=True)
+        tenant.credit += self._price(task)
+        self._round.put_first(tenant.name)
         if self._is_keyed:
             key = task.marks.batch_key
             tenant.by_key[key].move_to_end(task, last=False)
-            self._rounds[key].add(tenant.name, in_front=True)
+            self._rounds[key].put_first(tenant.name)
 
     def remove(self, task: T) -> bool:
         """Remove a task; return whether it was there."""
@@ -223,7 +244,7 @@ class Turns(Generic[T]):
             name = current.first()
             tenant = self._tenants[name]
             head = tenant.head(key)
-            cost = _cost(head)
+            cost = self._cost(head)
             while tenant.credit < cost and tenant.turn < self._round.number:
                 self._take_turn(tenant)
             if key is not None and tenant.credit < cost and current.take_in_advance(name):
@@ -246,7 +267,7 @@ class Turns(Generic[T]):
             now: The time.
         """
         tenant = self._tenants[task.marks.tenant]
-        tenant.credit -= _cost(task)
+        tenant.credit -= self._price(task)
         tenant.since = self._latest = max(self._latest, now)
         self._starving.move_to_end(tenant.name)
         self._round.go_on(tenant.name)
@@ -256,7 +277,7 @@ class Turns(Generic[T]):
 
     def _add(self, task: T) -> Tenant[T]:
         name, weight = task.marks.tenant, task.marks.weight
-        self._largest = max(self._largest, _cost(task))
+        self._largest = max(self._largest, self._cost(task))
         tenant = self._tenants.get(name)
         if tenant is None:
             tenant = self._enter(task)
@@ -280,13 +301,14 @@ class Turns(Generic[T]):
         name, weight = task.marks.tenant, task.marks.weight
         self._note_weight(weight, 1)
         earliest = max(-1, self._round.number - BURST)
-        tenant = self._absent.pop(name, None) or Tenant(name, earliest)
+        known = self._absent.pop(name, None)
+        tenant: Tenant[T] = Tenant(name, earliest) if known is None else known
         tenant.turn = max(tenant.turn, earliest)
         tenant.weight = weight
         # So that tenants that have come later do not count as older.
         tenant.since = self._latest = max(self._latest, task.arrived_at)
         self._tenants[name] = self._starving[name] = tenant
-        self._round.add(name)
+        (self._round.add_new if known is None else self._round.add)(name)
         return tenant
 
     def _take(self, tenant: Tenant[T], task: T) -> None:
@@ -313,7 +335,8 @@ class Turns(Generic[T]):
         self._absent[name] = tenant
         if not self.count:
             self._absent.clear()
-            self._largest, self._round.number, self._total_weight = 1, 0, 0.0
+            self._round.restart()
+            self._largest, self._total_weight = 1.0, 0.0
         while self._absent and self._round.number - next(iter(self._absent.values())).turn >= BURST:
             self._absent.popitem(last=False)
 
@@ -326,10 +349,14 @@ class Turns(Generic[T]):
         elif weight not in self._lightest:
             self._lightest.put(weight, weight)
 
+    def _cost(self, task: T) -> float:
+        """Return the credit that a tenant needs for a task."""
+        return min(task.marks.cost or 1, self._most_cost)
+
+    def _price(self, task: T) -> float:
+        """Return what a tenant pays for a task: what it would get in `BURST` turns at most, as it may save no more."""
+        return min(task.marks.cost or 1, BURST * self._most_cost)
+
     def _take_turn(self, tenant: Tenant[T]) -> None:
         tenant.credit += self._largest * (tenant.weight / self._lightest.least)
         tenant.turn += 1
-
-
-def _cost(task: Owned) -> int:
-    return task.marks.cost or 1
