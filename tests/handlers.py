@@ -856,6 +856,10 @@ class Chosen:
         return bool(task.choice == self.name)
 
 
+def has_gate(task: Any) -> bool:
+    return getattr(task, "gate", None) is not None
+
+
 def is_wanted(task: Any) -> bool:
     return bool(getattr(task, "wanted", True))
 

@@ -35,7 +35,7 @@ class Marks(NamedTuple):
         batch_key: Only tasks with the same one share a batch.
         cost: What it adds to the cost of its batch.
         coalesce_key: Tasks with the same one share one run; empty: it shares none.
-        tenant: Who it belongs to.
+        tenant: Who it belongs to; it goes with the task to later steps.
         weight: The share of that tenant.
         branches: If a group comes next, the marks for the first step of each branch, by the index of the step.
     """
@@ -89,6 +89,15 @@ class Marks(NamedTuple):
             step: Index of that step.
         """
         return dict(self.branches).get(step, NO_MARKS) if self.branches else NO_MARKS
+
+
+    def inherit(self, earlier: Marks) -> Marks:
+        """Return the same marks with the tenant of earlier ones of the task: its worker does not know it.
+
+        Args:
+            earlier: What was known of the task at the step before.
+        """
+        return self._replace(tenant=earlier.tenant, weight=earlier.weight) if earlier.tenant else self
 
 
 NO_MARKS = Marks()

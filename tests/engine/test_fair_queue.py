@@ -146,6 +146,14 @@ class TestTurns:
         assert 20 <= order[:200].count("b") <= 140  # it owes eight turns
         assert 180 <= order[200:1200].count("b") <= 220
 
+    def test_others_go_while_some_are_held_and_pay_nothing(self) -> None:
+        waiting = queue(*[Item(tenant) for tenant in "aaabbbccc"], Item("b", priority=1), priorities=2)
+        found = [item for _ in range(9) for item in waiting.pop_batch(0.0, {b"a"})]
+        assert tenants(found) == "bbcbcbc"
+        assert found[0].priority == 1
+        filled(waiting, [Item("b") for _ in range(3)])
+        assert tenants(drain(waiting)) == "ababab"
+
     def test_a_returned_task_is_next_and_is_paid_once(self) -> None:
         waiting = queue(*[Item(tenant) for tenant in "aabb"])
         (first,) = waiting.pop_batch(0.0)
@@ -267,7 +275,9 @@ def test_a_share_of_the_queue_is_rounded_down_and_not_by_what_floats_lose(thousa
 @given(
     course=st.lists(
         st.tuples(
-            st.sampled_from(["push", "push", "settle", "take", "return", "alone"]), st.integers(0, 2), st.integers(0, 9)
+            st.sampled_from(["push", "push", "settle", "take", "return", "alone", "pass"]),
+            st.integers(0, 2),
+            st.integers(0, 9),
         ),
         max_size=60,
     ),
@@ -289,12 +299,15 @@ def test_nothing_is_lost_doubled_or_reordered(
             settle(waiting, item)
             (there if item in there else alone).remove(item)
         elif waiting.count:
-            batch = waiting.pop_batch(now / 100)
-            if alone:
+            held = {"abc"[choice % 3]} if action == "pass" else set()
+            batch = waiting.pop_batch(now / 100, {tenant.encode() for tenant in held})
+            if alone and alone[0].tenant not in held:
                 assert batch == [alone.pop(0)]
                 continue
-            assert len(batch) == min(batch_size, len(there)) or (is_keyed and batch)
-            assert not is_keyed or len({item.key for item in batch}) == 1
+            most = sum(item.tenant not in held for item in there)
+            assert len(batch) == min(batch_size, most) or (is_keyed and batch)
+            assert not held & {item.tenant for item in batch}
+            assert not is_keyed or len({item.key for item in batch}) == min(1, most)
             for item in batch:
                 before = there[: there.index(item)]
                 same = [o for o in before if (o.priority, o.tenant) == (item.priority, item.tenant)]

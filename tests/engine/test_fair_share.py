@@ -19,6 +19,7 @@ from fastapi_aqueduct import (
     TaskTimeout,
     TenantOverShare,
 )
+from fastapi_aqueduct.engine.marks import canonical
 from fastapi_aqueduct.engine.scheduling.fair_queue import FairQueue
 
 from .. import handlers
@@ -173,6 +174,45 @@ async def test_a_step_after_the_gate_holds_no_more_than_keeps_it_busy(tmp_path: 
             await eventually(lambda: stages[1].queue.count)
             await eventually(lambda: stages[0].queue.count and not any(w.in_flight.calls for w in stages[0].workers))
             assert stages[1].queue.count <= 4
+        await asyncio.gather(*jobs)
+
+
+async def test_a_crowded_step_with_a_condition_holds_up_only_tenants_that_have_tasks_there(tmp_path: Path) -> None:
+    """Nothing tells before the first step which tasks will visit it."""
+    crowded = FlowStep(Each(handlers.enter_gate_if_any), handle_condition=handlers.has_gate)
+    side = FlowStep(Each(), handle_condition=handlers.has_gate)
+    flow = forked(Each(), [crowded, side], Each(), fair=FairShare("tenant"), queue_priorities=2)
+    async with running(flow):
+        stages = engine_of(flow).dispatcher.stages
+        gate = Gate(tmp_path)
+        jobs = [asyncio.create_task(flow.process(Job(tenant="a", gate=gate), 60)) for _ in range(50)]
+        await eventually(lambda: stages[1].queue.count >= stages[1].supply)
+        await eventually(lambda: queue_of(flow).count and not any(w.in_flight.calls for w in stages[0].workers))
+        waiting = queue_of(flow).count
+        for _ in range(3):
+            await flow.process(Job(tenant="b"), 60)
+        await asyncio.gather(*(flow.process(Job(tenant=name), 60) for name in "bcdefgh"))
+        assert queue_of(flow).count == waiting
+        others = [asyncio.create_task(flow.process(Job(tenant="b", gate=gate), 60)) for _ in range(2)]
+        await eventually(lambda: any(ticket.marks.tenant == canonical("b") for ticket in stages[1].queue.tasks()))
+        gate.open()
+        await asyncio.gather(*jobs, *others)
+
+
+async def test_a_step_without_a_condition_holds_up_all(tmp_path: Path) -> None:
+    """All tasks visit it, so their turns are taken at the gate."""
+    optional = FlowStep(Each(), handle_condition=handlers.has_gate)
+    flow = forked(Each(), optional, Each(handlers.enter_gate_if_any), fair=FairShare("tenant"))
+    async with running(flow):
+        stages = engine_of(flow).dispatcher.stages
+        gate = Gate(tmp_path)
+        jobs = [asyncio.create_task(flow.process(Job(tenant="a", gate=gate), 60)) for _ in range(50)]
+        await eventually(lambda: stages[2].queue.count >= stages[2].supply)
+        await eventually(lambda: queue_of(flow).count and not any(w.in_flight.calls for w in stages[0].workers))
+        jobs.append(await submit(flow, tenant="b"))
+        await asyncio.sleep(0)
+        assert queue_of(flow).waiting_of(0, canonical("b")) == 1
+        gate.open()
         await asyncio.gather(*jobs)
 
 

@@ -19,6 +19,7 @@ from fastapi_aqueduct import (
     Autoscale,
     ConfigurationError,
     DeadlineUnreachable,
+    FairShare,
     Flow,
     FlowStep,
     NotRunningError,
@@ -314,6 +315,25 @@ def test_a_step_sleeps_and_wakes_in_whichever_event_loop_drives_the_flow() -> No
         assert flow.process_blocking(Job(number=1), DEADLINE).number == 2
     finally:
         asyncio.run(flow.stop())
+
+
+async def test_a_step_that_wakes_holds_up_only_tenants_that_wait_for_it(tmp_path: Path) -> None:
+    """It has no worker yet, and two tasks that wait for it are as many as the gate lets on."""
+    hold = tmp_path / "hold"
+    flow = make_flow(
+        FlowStep(Each()), elastic(Loading(hold), 0, 1, handle_condition=wants_second), fair=FairShare("tenant")
+    )
+    async with running(flow):
+        await eventually(lambda: is_asleep(flow, 1))
+        with held(hold):
+            jobs = [
+                asyncio.create_task(flow.process(Job(tenant="a", number=2), DEADLINE)) for _ in range(9)
+            ]
+            await eventually(lambda: flow.statistics().steps[1].queued >= 2)
+            for _ in range(5):
+                await flow.process(Job(tenant="b", number=1), DEADLINE)
+            assert flow.statistics().steps[1].is_waking
+        assert all(job.pid for job in await asyncio.gather(*jobs))
 
 
 async def test_functions_in_workers_are_elastic_and_tests_without_processes_have_one_worker() -> None:

@@ -125,7 +125,8 @@ class Answers:
                 elif step == FINISHED:
                     self._owner.finish(ticket, now)
                 elif self._route.leads(worker.step, step):
-                    ticket.marks = _read_marks(worker, ticket, before, marks) if marks else NO_MARKS
+                    found = _read_marks(worker, ticket, before, marks) if marks else NO_MARKS
+                    ticket.marks = found.inherit(ticket.marks)
                     self._owner.enqueue(ticket, step, now)
                 elif self._route.may_go(worker.step, step):
                     self._groups.move(ticket, worker.step, step, _read_marks(worker, ticket, before, marks), now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator, Set
 from heapq import nlargest
 from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
@@ -142,6 +143,12 @@ class FairQueue(MarkedQueue[T]):
         entries = [(level, *entry) for level, turns in enumerate(self._turns) for entry in turns.entries()]
         return nlargest(most, entries, key=itemgetter(3))
 
+    def tasks(self) -> Iterator[T]:
+        """Yield the tasks that wait, in no order."""
+        yield from super().tasks()
+        for line in self._lines.values():
+            yield from line.tasks
+
     def push(self, item: T) -> None:
         """Add a task behind those of its tenant at its priority, which must be a level."""
         self._turns[item.priority].push(item)
@@ -186,19 +193,25 @@ class FairQueue(MarkedQueue[T]):
             batch += self.pop_batch(now)
         return batch
 
-    def pop_batch(self, now: float) -> list[T]:
-        """Remove and return the next batch: by priority, which waiting raises, then by the turns of the tenants."""
-        if self.has_alone:
+    def pop_batch(self, now: float, held: Set[bytes] = frozenset()) -> list[T]:
+        """Remove and return the next batch: by priority, which waiting raises, then by the turns of the tenants.
+
+        Args:
+            now: The time.
+            held: Tenants whose tasks stay. The others go at once, by when each was served last, and that costs them no
+                turn: those that stay could not have gone.
+        """
+        if self.has_alone and self._alone[0].marks.tenant not in held:
             item = self._alone.popleft()
             self._count(item, -1)
             return [item]
         batch: list[T] = []
-        key, cost = self._due_key(now), 0
-        while len(batch) < self.batch_size and (found := self._next(now, key)) is not None:
+        key, cost = None if held else self._due_key(now), 0
+        while len(batch) < self.batch_size and (found := self._next(now, key, held)) is not None:
             cost += found.marks.cost
             if batch and cost > self._most_cost:
                 break
-            self._turns[found.priority].take(found, now)
+            self._turns[found.priority].take(found, now, pays=not held)
             self._note_gone(found)
             self._count(found, -1)
             batch.append(found)
@@ -206,11 +219,13 @@ class FairQueue(MarkedQueue[T]):
                 key = found.marks.batch_key
         return batch
 
-    def _next(self, now: float, key: bytes | None) -> T | None:
+    def _next(self, now: float, key: bytes | None, held: Set[bytes] = frozenset()) -> T | None:
         """Return the next task; with a key, the next one that has it.
 
         A lower level goes before a higher one only for the tenant that was not served for so long.
         """
+        if held:
+            return self._next_of_others(now, key, held)
         levels = [level for level, turns in enumerate(self._turns) if turns.has(key)]
         if not levels:
             return None
@@ -220,6 +235,14 @@ class FairQueue(MarkedQueue[T]):
         urgent = max(levels, key=lambda level: (level + (now - self._turns[level].since) / AGING, level))
         turns = self._turns[urgent]
         return turns.peek() if urgent == highest else turns.peek_starving()
+
+    def _next_of_others(self, now: float, key: bytes | None, held: Set[bytes]) -> T | None:
+        found: list[tuple[float, int, T]] = []
+        for level, turns in enumerate(self._turns):
+            tenant = turns.first_of_others(key, held)
+            if tenant is not None:
+                found.append((level + (now - tenant.since) / AGING, level, tenant.head(key)))
+        return max(found, key=itemgetter(0, 1))[2] if found else None
 
     def _due_key(self, now: float) -> bytes | None:
         """Return the key of the next batch; None if the next task may choose it."""

@@ -57,7 +57,7 @@ class Groups:
             now: The time on the clock of ``time.monotonic``.
         """
         if following >= 0:
-            ticket.marks = marks
+            ticket.marks = marks.inherit(ticket.root.marks)
             self._owner.enqueue(ticket, following, now)
         elif following != FINISHED:
             self._begin(ticket, self._route.after(step), following, marks, now)
@@ -146,7 +146,7 @@ class Groups:
             if branch.is_settled:
                 continue
             if start >= 0:
-                branch.marks = marks.of_branch(start)
+                branch.marks = marks.of_branch(start).inherit(ticket.root.marks)
                 self._owner.enqueue(branch, start, now)
             else:
                 self._begin(branch, branch.branch.sequence, start, marks, now)

@@ -10,6 +10,7 @@ import heapq
 import itertools
 import math
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from .batch_delay import BatchDelay
@@ -65,6 +66,10 @@ class Lane(Generic[T]):
         """Note that a task is settled."""
         self.count -= 1
         self.cost -= item.marks.cost
+
+    def tasks(self) -> Iterator[T]:
+        """Yield the tasks that wait, in no order."""
+        return (item for level in self._levels for item in level if not item.is_settled)
 
     def clear(self) -> None:
         """Drop settled tasks, of which it may still have some."""
@@ -141,6 +146,12 @@ class LaneQueue(MarkedQueue[T]):
         self.popped: Lane[T] | None = None
         self._due: Ranking[tuple[float, int], Lane[T]] = Ranking()  # by their most urgent task
         self._held: Ranking[float, Lane[T]] = Ranking()  # by the end of their wait
+
+    def tasks(self) -> Iterator[T]:
+        """Yield the tasks that wait, in no order."""
+        yield from super().tasks()
+        for lane in self.lanes.values():
+            yield from lane.tasks()
 
     def push(self, item: T) -> None:
         """Add a task behind those of its key and priority."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 from ...task import checked_priority
@@ -81,6 +83,10 @@ class BatchQueue(Generic[T]):
     def has_alone(self) -> bool:
         """Whether the next batch is a task that goes alone."""
         return self._skip_settled(self._alone)
+
+    def tasks(self) -> Iterator[T]:
+        """Yield the tasks that wait, in no order."""
+        return (item for item in chain(self._alone, *self._levels) if not item.is_settled)
 
     def push(self, item: T) -> None:
         """Add a task behind those of its priority, which must be a level."""

@@ -14,6 +14,8 @@ from ..workers.handle import WorkerHandle
 from ..workers.in_flight import PREFETCH, Outgoing
 from .batch_delay import BatchDelay
 from .echoes import ECHO, SHARE, Echoes
+from .fair_queue import FairQueue
+from .gate import Gate
 from .split import Split
 from .stage import Stage
 from .ticket import Ticket
@@ -43,6 +45,7 @@ class Scheduler:
         self._last = len(stages) - 1
         self._before = [[stages[step] for step in steps] for steps in route.before]
         self._behind = [[stages[step] for step in steps] for steps in route.behind]
+        self._gate = Gate(stages[1:]) if stages[0].fair is not None else None
 
     def assign(self, now: float) -> Assignments:
         """Form batches for the workers of all steps, as far as they should get more now.
@@ -111,6 +114,8 @@ class Scheduler:
         if self._behind[index]:
             # When all that they have in hand has come.
             places -= sum(len(worker.in_flight) for worker in stage.tasked_workers())
+            if free <= 0 and stage.fair is not None:
+                self._assign_others(stage, stage.fair, now, assignments)
         while queue.count and free > 0:
             if split is None:
                 worker, calls = self._choose(stage, places > 0, now)
@@ -143,6 +148,22 @@ class Scheduler:
             if queue.batch_timeout or stage.batch_delay is not None or stage.held_since:
                 _note_delay(stage, tickets[0], now)
             places -= len(tickets)
+
+    def _assign_others(
+        self, stage: Stage, queue: FairQueue[Ticket], now: float, assignments: Assignments
+    ) -> None:
+        """Form batches for idle workers of tasks whose tenants do not wait for a crowded step; see `Gate`."""
+        held = self._gate.held() if self._gate is not None else None
+        while held and queue.count:
+            worker, _ = self._choose(stage, stage.places > 0, now)
+            tickets = queue.pop_batch(now, held) if worker is not None else []
+            if worker is None or not tickets:
+                return
+            assignments.setdefault(worker, []).append(worker.in_flight.put(tickets, worker.pid, now))
+            if stage.split is not None:
+                stage.split.note(worker, len(tickets))
+            if stage.held_since:
+                _note_delay(stage, tickets[0], now)
 
     def _choose(self, stage: Stage, may_wait: bool, now: float) -> tuple[WorkerHandle | None, int]:
         """Choose the worker that gets the next batch, and for how many calls of its handler."""
@@ -202,8 +223,8 @@ class Scheduler:
         behind = self._behind[index]
         if not behind:
             return sys.maxsize
-        if index == 0 and self._stages[0].fair is not None:
-            return min([stage.supply - stage.queue.count for stage in self._stages[1:]])
+        if index == 0 and self._gate is not None:
+            return self._gate.free()
         # A step pauses while one after it has all it may hold; the first queue then fills up and callers wait.
         return self._queue_size - max(stage.queue.count for stage in behind)
 

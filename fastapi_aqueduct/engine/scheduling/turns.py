@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
+from collections.abc import Container, Iterable, Iterator
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 from ..marks import Marks
@@ -84,6 +86,10 @@ class Round:
     def __bool__(self) -> bool:
         """Tell whether there is a tenant."""
         return bool(self._now or self._later)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the tenants, those of the present round first."""
+        return chain(self._now, self._later)
 
     def first(self) -> bytes:
         """Return the tenant that is next; a new round begins when all wait for it. There must be one."""
@@ -255,19 +261,31 @@ class Turns(Generic[T]):
                 return head
             current.postpone(name)
 
+    def first_of_others(self, key: bytes | None, held: Container[bytes]) -> Tenant[T] | None:
+        """Return the tenant that was not served for longest, or the next one with a batch key; None if there is none.
+
+        Args:
+            key: The batch key; None: that of any task.
+            held: Tenants that do not count.
+        """
+        names: Iterable[bytes] = self._starving if key is None else self._rounds.get(key, ())
+        return next((self._tenants[name] for name in names if name not in held), None)
+
     def peek_starving(self) -> T:
         """Return the next task of the tenant that was not served for longest. There must be a task."""
         return next(iter(self._starving.values())).head(None)
 
-    def take(self, task: T, now: float) -> None:
-        """Remove a task that is sent: its tenant pays for it.
+    def take(self, task: T, now: float, pays: bool = True) -> None:
+        """Remove a task that is sent.
 
         Args:
             task: The first of its tenant, or the first of its batch key.
             now: The time.
+            pays: Whether its tenant pays for it.
         """
         tenant = self._tenants[task.marks.tenant]
-        tenant.credit -= self._price(task)
+        if pays:
+            tenant.credit -= self._price(task)
         tenant.since = self._latest = max(self._latest, now)
         self._starving.move_to_end(tenant.name)
         self._round.go_on(tenant.name)
