@@ -89,12 +89,21 @@ class Route:
             task: The task.
 
         Raises:
+            Exception: As for `marks_at`.
+        """
+        return self.marks_at(step, task).pack() if self.has_marks and step != FINISHED else b""
+
+    def marks_at(self, step: int, task: BaseTask) -> Marks:
+        """Return what is to be known of a task while it waits for a step, in the process that sends it there.
+
+        Args:
+            step: Where it goes next, from `next`, and not `FINISHED`.
+            task: The task.
+
+        Raises:
             ConfigurationError: A value of the task is none that can be a key, a cost or a tenant.
             Exception: Raised by a function of the user.
         """
-        return self._marks_at(step, task).pack() if self.has_marks and step != FINISHED else b""
-
-    def _marks_at(self, step: int, task: BaseTask) -> Marks:
         marker = self._markers[step] if self._markers else None
         marks = NO_MARKS if marker is None else marker.read(task)
         return self.tenants.mark(marks, task) if self.tenants is not None and step == 0 else marks
@@ -280,10 +289,11 @@ class BranchedRoute(Route):
         """Return the time for the whole route: of each group, that of its longest branch."""
         return _expected_time(self.whole, times)
 
-    def _marks_at(self, step: int, task: BaseTask) -> Marks:
+    def marks_at(self, step: int, task: BaseTask) -> Marks:
+        """Return what is to be known of a task while it waits for a step or a group; see `Route.marks_at`."""
         if step >= 0:
-            return super()._marks_at(step, task)
-        found = [(first, super(BranchedRoute, self)._marks_at(first, task)) for first in indices(~step)]
+            return super().marks_at(step, task)
+        found = [(first, super(BranchedRoute, self).marks_at(first, task)) for first in indices(~step)]
         return Marks(branches=tuple([(first, marks) for first, marks in found if marks != NO_MARKS]))
 
     def _choose(self, sequence: Sequence[int | Group], task: BaseTask) -> int:

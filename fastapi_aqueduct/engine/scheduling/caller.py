@@ -137,7 +137,7 @@ class Caller:
         step = self._route.next(START, task)
         if step == FINISHED:
             return
-        marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
+        marks = self._route.marks_at(step, task) if self._has_marks else NO_MARKS
         content = self._encode_now(task, step, timeout, marks, marks.coalesce_key)
         if content is None:
             content = await awaited(self._encode_later(task, step, started_at + timeout, marks))
@@ -176,7 +176,7 @@ class Caller:
         step = self._route.next(START, task)
         if step == FINISHED:
             return 0
-        marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
+        marks = self._route.marks_at(step, task) if self._has_marks else NO_MARKS
         content = self._encode_now(task, step, timeout, marks, marks.coalesce_key)
         if content is None:
             content = yield from self._encode_later(task, step, started_at + timeout, marks)
@@ -210,7 +210,7 @@ class Caller:
         if step == FINISHED:
             outlet.set_result(None)
             return 0
-        marks = self._read_marks(step, task) if self._has_marks else NO_MARKS
+        marks = self._route.marks_at(step, task) if self._has_marks else NO_MARKS
         content = self._encode_now(task, step, timeout, marks, b"")
         if content is None:
             content = await awaited(self._encode_later(task, step, started_at + timeout, marks))
@@ -226,9 +226,6 @@ class Caller:
     def withdraw(self, number: int) -> None:
         """End a task whose caller does not wait any more."""
         self._owner.withdraw(number)
-
-    def _read_marks(self, step: int, task: BaseTask) -> Marks:
-        return Marks.unpack(self._route.marks(step, task))
 
     def _encode_now(self, task: BaseTask, step: int, timeout: float, marks: Marks, key: bytes) -> Encoded | None:
         """Encode a task, unless there is no place in the queue or no memory for it now."""

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ...reports import RawStep
+from ..marks import Marks
 from ..memory.ledger import Ledger
 from .runs import Run
 from .spans import Spans
@@ -136,7 +137,8 @@ class Coalescing:
         shared = RunTicket(leader.id, None, None, leader.content, leader.priority, math.inf, leader.started_at)
         shared.run, shared.leader = run, leader
         shared.step, shared.arrived_at = leader.step, leader.arrived_at
-        shared.marks = leader.marks._replace(coalesce_key=b"")
+        batch_key, cost, _, tenant, weight, _ = leader.marks
+        shared.marks = Marks(batch_key, cost, b"", tenant, weight)
         self._ledger.hold(shared.content.blocks)
         self._tickets[run] = shared
         return shared
