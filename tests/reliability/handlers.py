@@ -160,17 +160,21 @@ class Leaking(BaseTaskHandler):
 
 
 class SlowToLoad(BaseTaskHandler):
-    """Cannot start as long as a file is there; notes each start in another one, if it is given."""
+    """Cannot start as long as a file is there; notes in another one, if there is one, when a start begins and ends."""
 
     def __init__(self, path: Path, starts: Path | None = None) -> None:
         self.path = path
         self.starts = starts
 
     def on_start(self) -> None:
+        self._note("begins")
         while self.path.exists():
             time.sleep(0.002)
+        self._note("ends")
+
+    def _note(self, what: str) -> None:
         if self.starts is not None:
-            note(self.starts, os.getpid())
+            note(self.starts, what)
 
     def handle(self, *tasks: Any) -> None:
         for task in tasks:

@@ -112,10 +112,10 @@ def test_a_replacement_that_was_ready_during_a_pause_is_not_killed(tmp_path: Pat
         async with running(forked(SlowToLoad(slow, path), start_timeout=1.0), DEADLINE) as flow:
             slow.touch()
             os.kill(pids(flow)[0], signal.SIGKILL)
-            await eventually(lambda: [worker.state for worker in flow.statistics().steps[0].workers] == ["starting"])
+            await eventually(lambda: notes(path) == ["begins", "ends", "begins"])
             slow.unlink()
             time.sleep(2.0)  # a blocked event loop
-            assert wait_until(lambda: len(notes(path)) == 2, DEADLINE)  # and longer, if the worker needs that
+            assert wait_until(lambda: len(notes(path)) == 4, DEADLINE)  # and longer, if the worker needs that
             await complete(flow, 1)
             assert flow.statistics().steps[0].restarts == 1
 
