@@ -201,10 +201,12 @@ class FairQueue(MarkedQueue[T]):
             held: Tenants whose tasks stay. The others go at once, by when each was served last, and that costs them no
                 turn: those that stay could not have gone.
         """
-        if self.has_alone and self._alone[0].marks.tenant not in held:
-            item = self._alone.popleft()
-            self._count(item, -1)
-            return [item]
+        if self.has_alone:
+            alone = next((item for item in self._alone if not item.is_settled and item.marks.tenant not in held), None)
+            if alone is not None:
+                self._alone.remove(alone)
+                self._count(alone, -1)
+                return [alone]
         batch: list[T] = []
         key, cost = None if held else self._due_key(now), 0
         while len(batch) < self.batch_size and (found := self._next(now, key, held)) is not None:

@@ -154,8 +154,10 @@ class Scheduler:
     ) -> None:
         """Form batches for idle workers of tasks whose tenants do not wait for a crowded step; see `Gate`."""
         held = self._gate.held() if self._gate is not None else None
+        # Of tasks that have costs, only the next one of the queue was asked whether a worker has room for it.
+        may_join = stage.places > 0 and stage.pool.step.batch_cost is None
         while held and queue.count:
-            worker, _ = self._choose(stage, stage.places > 0, now)
+            worker, _ = self._choose(stage, may_join, now)
             tickets = queue.pop_batch(now, held) if worker is not None else []
             if worker is None or not tickets:
                 return
