@@ -795,6 +795,12 @@ def raise_error(task: Any) -> None:
     raise errors[task.error]()
 
 
+def raise_error_if_any(task: Any) -> bool:
+    if hasattr(task, "error"):
+        raise_error(task)
+    return True
+
+
 def _chained() -> Exception:
     try:
         raise KeyError("inner")

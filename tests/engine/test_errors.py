@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_aqueduct import BaseTask, FlowStep, HandlerError, TaskNotPicklable
+from fastapi_aqueduct import BaseTask, Cost, FlowStep, HandlerError, TaskNotPicklable
 from fastapi_aqueduct.exceptions import WorkerTraceback
 
 from .. import handlers
@@ -97,6 +97,27 @@ async def test_what_cannot_travel_is_stood_in_for(error: str, name: str, message
         assert str(stand_in) == f"{name} in step step1_Each of flow ocr (pid {pid}): {message}"
         assert "in raise_error" in str(stand_in.__cause__)
         assert isinstance(await outcome(flow.process(Job(error="value"))), ValueError)
+        assert pids(flow) == [pid]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"handle_condition": handlers.raise_error_if_any},
+        {"batch_key": handlers.raise_error_if_any},
+        {"batch_cost": Cost(handlers.raise_error_if_any, limit=10)},
+    ],
+    ids=["handle_condition", "batch_key", "batch_cost"],
+)
+@pytest.mark.parametrize("error", ["value", "exit"])
+async def test_what_a_function_of_a_later_step_raises_fails_the_task_and_ends_no_worker(
+    options: dict[str, Any], error: str
+) -> None:
+    async with running(forked(Each(), FlowStep(Each(), batch_size=2, **options))) as flow:
+        (pid,) = pids(flow)
+        raised = await outcome(flow.process(Job(error=error)))
+        assert type(raised) is (ValueError if error == "value" else HandlerError)
+        await flow.process(Job())
         assert pids(flow) == [pid]
 
 

@@ -249,7 +249,9 @@ class Worker:
             return expired(envelope)
         try:
             task = self._codec.decode(envelope.content)
-        except Exception as exc:
+        except BaseException as exc:  # also SystemExit: a request must not end its worker
+            if self.channel.is_closed:
+                raise  # a child that code of the user has forked, which would be a second worker
             return _end(envelope, Status.ERROR, encode_error(exc))
         # The deadline of a stream moves with its items, and the API process cancels a task that is late.
         task.expiration_time = None if is_stream else deadline
@@ -274,7 +276,9 @@ class Worker:
                 step, marks = self._ask_route(envelope, task)
             encode = self._codec.encode_fields if self.changes is None else self.changes.encode
             body, blocks = self.fit(encode, task)
-        except Exception as exc:
+        except BaseException as exc:  # also SystemExit: a request must not end its worker
+            if self.channel.is_closed:
+                raise  # a child that code of the user has forked, which would be a second worker
             return _end(envelope, Status.ERROR, encode_error(exc))
         if blocks:
             self._tenant.publish(blocks)
@@ -293,7 +297,9 @@ class Worker:
                     return passed
             if self.changes is not None:
                 self.changes.begin(task)
-        except Exception as exc:
+        except BaseException as exc:  # also SystemExit: a request must not end its worker
+            if self.channel.is_closed:
+                raise  # a child that code of the user has forked, which would be a second worker
             return _end(envelope, Status.ERROR, encode_error(exc))
         return task
 
