@@ -8,7 +8,7 @@ from fastapi_aqueduct.cli.tune.goal import Goal, Load
 from fastapi_aqueduct.cli.tune.load_run import Outcome
 from fastapi_aqueduct.cli.tune.recommendation import recommend
 from fastapi_aqueduct.cli.tune.result import Comparison, Findings, Run
-from fastapi_aqueduct.cli.tune.wording import verdict
+from fastapi_aqueduct.cli.tune.wording import percent_text, verdict
 
 from .synthetic import make_curve, one_step
 
@@ -42,3 +42,7 @@ def test_the_runs_say_whether_the_flow_keeps_its_own_settings(
     assert findings.keeps_own == (comparison is Comparison.SLOWER)
     text = " ".join(verdict(findings))
     assert words in text and ("own settings" in text) == bool(words)
+
+
+def test_no_difference_has_no_sign() -> None:
+    assert [percent_text(part) for part in (0.121, 0.001, 0.0, -0.001, -0.25)] == ["+12 %", "0 %", "0 %", "0 %", "-25 %"]

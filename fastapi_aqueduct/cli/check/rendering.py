@@ -14,10 +14,13 @@ from ...engine.shape import describe as describe_shape
 from ...engine.shape import is_flat
 from ...settings import Setting, describe
 from ..sizes import bytes_as_text, seconds_as_text
+from ..tables import fitted
 from .finding import Finding, Severity
 from .report import Field, Report, Run, Step, Travel
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+_INDENT = 2
 
 _TRAVELS = {
     Travel.REFERENCE: "by reference",
@@ -137,4 +140,5 @@ def _title(name: str, rest: str) -> Text:
 
 
 def _indent(what: Text | Table, console: Console) -> None:
-    console.print(Padding(what, (0, 0, 0, 2), expand=False))
+    shown = fitted(what, console, _INDENT) if isinstance(what, Table) else what
+    console.print(Padding(shown, (0, 0, 0, _INDENT), expand=False))

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, Task, TextColumn
 from rich.progress_bar import ProgressBar
+from rich.table import Column
 from rich.text import Text
 
 
@@ -35,6 +36,11 @@ class _Span:
         return max(0, round(self.end - time.monotonic()))
 
 
+def _whole() -> Column:
+    """Return a column whose text stays in one line: on a narrow terminal the bar becomes shorter."""
+    return Column(no_wrap=True)
+
+
 class _ClockBar(ProgressColumn):
     """A bar that follows the clock."""
 
@@ -51,7 +57,7 @@ class _TimeLeft(ProgressColumn):
     """The time that remains."""
 
     def __init__(self, span: _Span) -> None:
-        super().__init__()
+        super().__init__(_whole())
         self._span = span
 
     def render(self, task: Task) -> Text:
@@ -70,7 +76,7 @@ class Bar:
         self._console = console
         self._span = _Span(budget)
         self._progress = Progress(
-            *(_ClockBar(self._span), _TimeLeft(self._span), TextColumn("{task.description}")),
+            *(_ClockBar(self._span), _TimeLeft(self._span), TextColumn("{task.description}", table_column=_whole())),
             console=console,
             transient=True,
             disable=not console.is_terminal,

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..sizes import bytes_as_text, seconds_as_text
+from ..tables import fitted
 from .result import Findings, Run
 from .wording import percent_text, rate_text, verdict
 
@@ -23,9 +24,9 @@ def show(findings: Findings, console: Console) -> None:
     for note in findings.notes:
         console.print(f"note: {note}", markup=False)
     if findings.recommendation is not None:
-        console.print(_settings(findings))
+        console.print(fitted(_settings(findings), console))
     if findings.before or findings.after:
-        console.print(_runs(findings))
+        console.print(fitted(_runs(findings), console))
     for sentence in verdict(findings):
         console.print(sentence, markup=False)
 

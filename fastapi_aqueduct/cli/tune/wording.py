@@ -17,7 +17,8 @@ def rate_text(rate: float) -> str:
 
 def percent_text(part: float) -> str:
     """Return a difference in percent, with its sign."""
-    return f"{100 * part:+.0f} %"
+    percent = round(100 * part)
+    return f"{percent:+} %" if percent else "0 %"
 
 
 def verdict(findings: Findings) -> Iterator[str]:
