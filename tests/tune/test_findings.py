@@ -45,4 +45,4 @@ def test_the_runs_say_whether_the_flow_keeps_its_own_settings(
 
 
 def test_no_difference_has_no_sign() -> None:
-    assert [percent_text(part) for part in (0.121, 0.001, 0.0, -0.001, -0.25)] == ["+12 %", "0 %", "0 %", "0 %", "-25 %"]
+    assert [percent_text(part) for part in (0.121, 0.001, -0.001, -0.25)] == ["+12 %", "0 %", "0 %", "-25 %"]

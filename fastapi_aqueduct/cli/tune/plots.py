@@ -102,7 +102,7 @@ def _over_size(curves: Mapping[int, Curve], label: str, unit: str, value: Value,
         if shows_knee:
             knee = next(iter(curves.values())).knee
             axes.plot([knee.size], [value(knee)], "o", color=MARK, markersize=9, fillstyle="none", label="knee")
-            axes.legend(loc="lower right")
+            axes.legend()
         _label(axes, [point.size for curve in curves.values() for point in curve.points], label, unit)
         return _svg(figure)
 
