@@ -87,11 +87,11 @@ async def test_no_request_notices_that_workers_are_replaced(kind: WearKind, limi
         before = set(pids(flow))
         ends = await load_until(flow, lambda: flow.statistics().steps[0].recycled >= RECYCLED)
         assert [end for end in ends if end is not None] == []
-        await complete(flow, 2)
+        # Where a start takes longer than `max_age`, a worker is being replaced all the time.
+        await eventually(lambda: not before & set(pids(flow)))
         assert watch.most == 3
         assert watch.fewest_ready == 2
         assert len(watch.seen) >= RECYCLED + 2
-        assert not before & set(pids(flow))
         statistics = flow.statistics().steps[0]
         assert statistics.restarts == 0
         assert statistics.recycled_by_kind == dict.fromkeys(WearKind, 0) | {kind: statistics.recycled}
