@@ -90,7 +90,6 @@ class Marks(NamedTuple):
         """
         return dict(self.branches).get(step, NO_MARKS) if self.branches else NO_MARKS
 
-
     def inherit(self, earlier: Marks) -> Marks:
         """Return the same marks with the tenant of earlier ones of the task: its worker does not know it.
 
