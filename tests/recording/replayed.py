@@ -55,12 +55,18 @@ class Stream(BaseTaskHandler):
             yield word
         if task.fault == "late" and not FIXED:
             await sleep("in the frame")
+        if task.fault == "blocked" and not FIXED:
+            block("in the frame")
         if task.fault == "last" and not FIXED:
             raise LookupError("at the end")
 
 
 async def sleep(waits: str) -> None:
     await asyncio.Event().wait()
+
+
+def block(holds: str) -> None:
+    time.sleep(3600)
 
 
 def fail(task: Scan) -> None:

@@ -20,7 +20,7 @@ from .test_files import write
 
 COMMAND = (sys.executable, "-W", "error", "-c", "from fastapi_aqueduct.cli.main import main; main()", "replay")
 
-FAULTS = ("raise", "fail", "write", "unpicklable", "crash", "hang", "last", "late", "call")
+FAULTS = ("raise", "fail", "write", "unpicklable", "crash", "hang", "last", "late", "blocked", "call")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_crash_shows_where_it_was(directory: Path) -> None:
     assert "Segmentation fault" in done.stderr and "in fail" in done.stderr
 
 
-@pytest.mark.parametrize(("fault", "keys"), [("hang", "p secret"), ("late", "up\np waits")])
+@pytest.mark.parametrize(("fault", "keys"), [("hang", "p secret"), ("late", "up\np waits"), ("blocked", "p holds")])
 def test_the_debugger_is_opened_where_it_hangs(directory: Path, fault: str, keys: str) -> None:
     """After the time that it had when it was recorded."""
     done = replay(directory, fault, "--pdb", keys=f"{keys}\nq\n")

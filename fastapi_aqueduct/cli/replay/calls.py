@@ -15,6 +15,10 @@ from ...handler import BaseTaskHandler, form_of
 from ...task import BaseTask
 
 
+GRACE = 1.0
+"""Seconds that the event loop has to end a coroutine that takes too long."""
+
+
 def call_hook(function: Callable[[], Any], loop: Runner, is_in_loop: bool = False) -> None:
     """Call a function that may be ``async def``.
 
@@ -56,7 +60,9 @@ def call_handler(handler: BaseTaskHandler, task: BaseTask, loop: Runner, limit: 
     """
     form = form_of(handler)
     if form.is_async:
-        return loop.run(_handle_async(handler.handle(task), form.yields, limit))
+        # The event loop ends a coroutine that waits; the alarm is for one that holds it up.
+        with _interrupted(limit, GRACE):
+            return loop.run(_handle_async(handler.handle(task), form.yields, limit))
     with _interrupted(limit):
         value = handler.handle(task)
         if form.yields:
@@ -83,8 +89,8 @@ async def _handle_async(value: Any, yields: bool, limit: float | None) -> int:
 
 
 @contextmanager
-def _interrupted(limit: float | None) -> Iterator[None]:
-    """Raise `HandlerTimeout` in the running code after ``limit`` seconds."""
+def _interrupted(limit: float | None, grace: float = 0.0) -> Iterator[None]:
+    """Raise `HandlerTimeout` in the running code after ``limit`` seconds and the grace."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise _timeout(limit)
@@ -93,7 +99,7 @@ def _interrupted(limit: float | None) -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    signal.setitimer(signal.ITIMER_REAL, limit + grace)
     try:
         yield
     except HandlerTimeout as exc:
