@@ -83,6 +83,8 @@ def fail(task: Scan) -> None:
         task.pixels[0] = 1
     if task.fault == "unpicklable":
         task.seen = lambda: None
+    if task.fault == "exit":
+        os._exit(0)
     if task.fault == "crash":
         ctypes.string_at(0)
 

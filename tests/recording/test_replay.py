@@ -20,7 +20,7 @@ from .test_files import write
 
 COMMAND = (sys.executable, "-W", "error", "-c", "from fastapi_aqueduct.cli.main import main; main()", "replay")
 
-FAULTS = ("raise", "fail", "write", "unpicklable", "crash", "hang", "last", "late", "blocked", "call")
+FAULTS = ("raise", "fail", "write", "unpicklable", "crash", "exit", "hang", "last", "late", "blocked", "call")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_task_still_fails(directory: Path, fault: str, words: list[str]) -> No
     assert "here," not in done.stdout  # the same Python and packages
 
 
-@pytest.mark.parametrize("fault", ["raise", "hang", "late", "call"])
+@pytest.mark.parametrize("fault", ["raise", "exit", "hang", "late", "call"])
 def test_a_task_does_not_fail_any_more(directory: Path, fixed: None, fault: str) -> None:
     done = replay(directory, fault)
     assert done.returncode == 0, done
@@ -101,8 +101,13 @@ def test_the_debugger_is_opened_where_it_fails(directory: Path) -> None:
 
 def test_a_crash_shows_where_it_was(directory: Path) -> None:
     done = replay(directory, "crash")
-    assert done.returncode == -signal.SIGSEGV
+    assert done.returncode == 1 and "the process was killed by SIGSEGV\nit still fails" in done.stdout, done
     assert "Segmentation fault" in done.stderr and "in fail" in done.stderr
+
+
+def test_an_exit_of_the_handler_is_a_failure_also_with_the_status_of_success(directory: Path) -> None:
+    done = replay(directory, "exit")
+    assert done.returncode == 1 and "the process exited with code 0\nit still fails" in done.stdout, done
 
 
 @pytest.mark.parametrize(("fault", "keys"), [("hang", "p secret"), ("late", "up\np waits"), ("blocked", "p holds")])
@@ -126,6 +131,24 @@ def test_ctrl_c_shows_where_it_is(directory: Path) -> None:
         output, _ = process.communicate("p secret\nq\n", DEADLINE)
     assert process.returncode == 130
     assert "in fail\n" in output and "'in the frame'" in output
+
+
+def test_a_replay_in_a_child_is_ended_by_ctrl_c_and_with_its_parent(directory: Path) -> None:
+    hanging = directory / "hanging"
+    command = [*COMMAND, str(path_of(directory, "exit"))]
+    environment = {**script_environment(), "HANG": "1"}
+    for number, status, words in [
+        (signal.SIGINT, 130, "in fail\n"),
+        (signal.SIGTERM, 1, "the process was killed by SIGTERM"),
+    ]:
+        hanging.unlink(missing_ok=True)
+        with subprocess.Popen(
+            command, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            assert wait_until(hanging.exists, DEADLINE)
+            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+            output, _ = process.communicate(timeout=DEADLINE)  # the child has the other end, too
+        assert (process.returncode, words in output) == (status, True), output
 
 
 def test_what_happened_is_shown_and_nothing_is_opened(directory: Path, tmp_path: Path) -> None:

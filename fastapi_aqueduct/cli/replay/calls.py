@@ -14,7 +14,6 @@ from ...exceptions import HandlerTimeout
 from ...handler import BaseTaskHandler, form_of
 from ...task import BaseTask
 
-
 GRACE = 1.0
 """Seconds that the event loop has to end a coroutine that takes too long."""
 

@@ -11,6 +11,7 @@ import typer
 from ...recording.task_file import TaskFile
 from ..arguments import FlowName, Target
 from ..terminal import make_console
+from .child import go_on_in_child
 from .replay import Replay
 from .report import Report
 from .test_module import write_test
@@ -46,9 +47,13 @@ def replay(
     fails. A file is a pickle: one of another user, or that others may write, is refused.
     """
     report = Report(make_console())
+    metadata = TaskFile.read_metadata(file)
     if show:
-        report.show(TaskFile.read_metadata(file))
+        report.show(metadata)
         return
+    if as_test is None and metadata.get("worker", {}).get("died") and (end := go_on_in_child()) is not None:
+        report.note_end(end)
+        raise typer.Exit(FAILS)
     found = Replay.prepare(TaskFile.read(file), target, flow)
     if as_test is not None:
         report.note_test(write_test(found, as_test, step_only))

@@ -78,6 +78,15 @@ class Report:
         self._print("interrupted")
         self._debug(interrupt, has_debugger)
 
+    def note_end(self, end: str) -> None:
+        """Say that the task has ended the process that ran it.
+
+        Args:
+            end: How, in words.
+        """
+        self._print(f"the process {end}")
+        self._console.print("[red]it still fails[/]")
+
     def end(self, metadata: Mapping[str, Any], error: BaseException | None, has_debugger: bool) -> None:
         """Say whether it still fails.
 
