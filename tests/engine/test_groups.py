@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastapi_aqueduct import (
@@ -23,8 +24,8 @@ from fastapi_aqueduct import (
 )
 from fastapi_aqueduct.engine.timing import Timing
 
-from ..handlers import Gate, notes
-from ..support import DEADLINE, blocks, eventually, fresh, outcome, running
+from ..handlers import Each, Gate, Job, enter_gate, notes, pass_on, replace_image, sum_up
+from ..support import DEADLINE, blocks, eventually, forked, fresh, outcome, running
 from .branched import NAMES, Plan, branched, step
 
 SIZES = (10, 40_000)
@@ -292,6 +293,22 @@ async def test_a_group_may_come_first_and_last(tmp_path: Path) -> None:
         error = await failing(service, service.plan(size, up="set_same", down="set_same"))
         assert isinstance(error, FieldConflict)
         del tasks, task, plan, error
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+async def test_what_a_later_step_of_a_branch_replaces_is_released(is_nested: bool, tmp_path: Path) -> None:
+    """While the branch goes on; the others see the task as it came."""
+    gate = Gate(tmp_path)
+    second: Any = [Each(replace_image), Each(pass_on)] if is_nested else Each(replace_image)
+    async with running(forked([(Each(replace_image), second, Each(enter_gate), Each(sum_up)), Each(pass_on)])) as flow:
+        task = Job(image=np.zeros(40_000, np.uint8), gate=gate)
+        calling = asyncio.create_task(flow.process(task, DEADLINE))
+        await eventually(gate.is_entered)
+        await eventually(lambda: blocks(flow) == 2)  # as it came, and as the second step has left it
+        gate.open()
+        await calling
+        assert (task.total, task.image.sum()) == (80_000, 80_000)
+        del task, calling
 
 
 def test_the_shape_of_a_flow() -> None:

@@ -11,6 +11,9 @@ from ..wire.codec import Encoded
 from ..wire.frames import Status
 from .ticket import Ticket
 
+NamedPatch = tuple[frozenset[str], Encoded]
+"""A patch, and the names of the fields that it sets or deletes."""
+
 
 class BranchTicket(Ticket):
     """A task in one branch of a group.
@@ -25,7 +28,7 @@ class BranchTicket(Ticket):
     Attributes:
         parent: As given.
         branch: As given.
-        patches: What the steps of the branch have changed, in their order; their blocks are held.
+        patches: What the steps of the branch have changed, in their order, without what was replaced; blocks are held.
         fields: The names of the fields that they have set or deleted.
         has_ended: Whether its last step has answered.
         unconsumed: Weight of the items that its present step has sent, and that have not been granted again.
@@ -40,10 +43,28 @@ class BranchTicket(Ticket):
         )
         self.parent = parent
         self.branch = branch
-        self.patches: list[Encoded] = []
-        self.fields: set[str] = set()
+        self.patches: list[NamedPatch] = []
+        self.fields: frozenset[str] = frozenset()
         self.has_ended = False
         self.unconsumed = 0
+
+    def add(self, patches: list[NamedPatch]) -> list[Encoded]:
+        """Add patches; remove and return those before them of which each field is set or deleted anew.
+
+        Args:
+            patches: What the next step of the branch has changed, or the branches of a group in it.
+        """
+        if not self.patches:  # as in nearly all branches
+            self.patches = patches
+            self.fields = patches[0][0] if len(patches) == 1 else _fields_of(patches)
+            return []
+        fields = _fields_of(patches)
+        replaced = [patch for names, patch in self.patches if names <= fields]
+        if replaced:
+            self.patches = [before for before in self.patches if not before[0] <= fields]
+        self.patches += patches
+        self.fields |= fields
+        return replaced
 
     @property
     def root(self) -> Ticket:
@@ -148,6 +169,10 @@ class OpenBranches:
                 if both:
                     return min(both), other
         return None
+
+
+def _fields_of(patches: list[NamedPatch]) -> frozenset[str]:
+    return frozenset().union(*[names for names, _ in patches])
 
 
 def _answered_at(record: RawStep) -> float:

@@ -20,7 +20,7 @@ from ..statistics import IncidentKind
 from ..wire.codec import Encoded
 from ..wire.frames import Status
 from ..wire.patch import join
-from .branches import BranchTicket, OpenBranches, StreamBranchTicket
+from .branches import BranchTicket, NamedPatch, OpenBranches, StreamBranchTicket
 from .stage import Stage
 from .task_owner import TaskOwner
 from .ticket import Ticket
@@ -78,10 +78,7 @@ class Groups:
         ticket.unconsumed = 0  # the next worker begins with a whole window
         if fields:
             self._ledger.hold(patch.blocks)
-            ticket.fields.update(fields)
-            ticket.patches.append(patch)
-            if following != FINISHED:
-                self.join(ticket, [patch])
+            self._extend(ticket, [(frozenset(fields), patch)], following)
 
     def join(self, ticket: Ticket, patches: list[Encoded]) -> None:
         """Put patches behind the content of a ticket.
@@ -90,8 +87,22 @@ class Groups:
             ticket: The ticket.
             patches: The patches, in their order.
         """
-        content = join(ticket.content, patches)
-        if content.blocks:
+        self._set_content(ticket, join(ticket.content, patches))
+
+    def _extend(self, ticket: BranchTicket, patches: list[NamedPatch], following: int) -> None:
+        """Put what a part of a branch has changed behind the content of the branch, which the next step gets."""
+        replaced = ticket.add(patches)
+        if replaced:
+            # Without what has been replaced since, whose memory may be needed while the branch goes on or waits.
+            content = join(ticket.parent.content, [patch for _, patch in ticket.patches])
+            self._set_content(ticket, content._replace(extras=ticket.content.extras))
+            for patch in replaced:
+                self._ledger.drop(patch.blocks)
+        elif following != FINISHED:
+            self.join(ticket, [patch for _, patch in patches])
+
+    def _set_content(self, ticket: Ticket, content: Encoded) -> None:
+        if content.blocks or ticket.content.blocks:
             # In this order: a block that is in both must not become free between the two.
             self._ledger.hold(content.blocks)
             self._ledger.drop(ticket.content.blocks)
@@ -121,7 +132,7 @@ class Groups:
             branch.is_settled = True
             if branch.group is not None:
                 self.abandon(branch)
-            for patch in branch.patches:
+            for _, patch in branch.patches:
                 self._ledger.drop(patch.blocks)
             branch.patches.clear()
             self._owner.retract(branch)
@@ -158,16 +169,13 @@ class Groups:
         ticket.group = None
         ticket.metrics += branches.records()
         if isinstance(ticket, BranchTicket):
-            ticket.patches += patches
-            for branch in branches.tickets:
-                ticket.fields |= branch.fields
-        if following != FINISHED or not ticket.is_branch:
-            self.join(ticket, patches)
+            self._extend(ticket, patches, following)
+        else:
+            self.join(ticket, [patch for _, patch in patches])
+            for _, patch in patches:
+                self._ledger.drop(patch.blocks)
         for branch in branches.tickets:
             self._ledger.drop(branch.content.blocks)
-        if not ticket.is_branch:
-            for patch in patches:
-                self._ledger.drop(patch.blocks)
         self.move(ticket, branches.group, following, NO_MARKS, now)
 
     def _conflict_error(self, ticket: BranchTicket, field: str, other: BranchTicket) -> FieldConflict:
