@@ -17,6 +17,7 @@ from fastapi_aqueduct import (
     Autoscale,
     BaseTask,
     BaseTaskHandler,
+    Cost,
     FlowStep,
     ModelPool,
     WorkerOptions,
@@ -97,6 +98,13 @@ class OneByOne(BaseTaskHandler):
         time.sleep(CALL * len(tasks))
         for task in tasks:
             task.words = [f"word {number} " * 20 for number in range(1000)]
+
+
+def cost_of(task: Scan) -> int:
+    return 3
+
+
+costly = forked(FlowStep(OneByOne(), batch_size=4, batch_cost=Cost(cost_of, limit=7), name="costly"))
 
 
 class Cold(BaseTaskHandler):

@@ -92,6 +92,11 @@ def test_it_measures_calls_and_batches(good: Report) -> None:
     assert last.batched_time < last.single_time
 
 
+def test_a_batch_is_measured_that_the_costs_of_its_tasks_allow() -> None:
+    (step,) = check("costly").steps
+    assert step.times is not None and step.times.batch_size == 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
 def test_it_tells_what_workers_use(good: Report) -> None:
     for step in good.steps:
@@ -366,6 +371,7 @@ def test_what_is_no_flow_is_an_error_of_the_arguments(capsys: pytest.CaptureFixt
         ([f"{MODULE}:good", "--sample", "nothing"], "has no nothing"),
         ([f"{MODULE}:good", "--from-aqueduct", "."], "not both"),
         ([], "one of the two is needed"),
+        ([f"{MODULE}:good", "--timeout", "inf"], "a number of seconds is needed"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["check", *arguments])

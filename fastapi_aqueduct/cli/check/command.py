@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,8 @@ def check(
         raise typer.BadParameter("one of the two is needed, and not both", param_hint="MODULE:NAME or --from-aqueduct")
     if from_aqueduct is not None:
         raise typer.Exit(report_project(from_aqueduct))
+    if not isfinite(timeout):
+        raise typer.BadParameter("a number of seconds is needed", param_hint="--timeout")
     assert target is not None
     console = make_console(to_stderr=True)
     with stdout_to_stderr(), console.status("") as status:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from ...engine.marks import Marker
 from ...step import FlowStep
 from ...task import BaseTask
 from .report import Times
@@ -40,7 +41,7 @@ class Measurement:
         Raises:
             Exception: A call has failed.
         """
-        size = self._step.batch_size
+        size = self._batch_size(task)
         singles = await self._rounds(task, 1)
         warm = min((call.duration for part in singles for call in part.calls), default=None)
         if size == 1:
@@ -53,6 +54,12 @@ class Measurement:
         if not batched or not single:
             return Times(self._first_call, warm)  # no full batch has formed
         return Times(self._first_call, warm, size, min(batched) / size, min(single), is_staggered=True)
+
+    def _batch_size(self, task: BaseTask) -> int:
+        """Return how many copies of a task share a batch: fewer than ``batch_size`` if they cost too much together."""
+        most, limited = self._step.batch_size, self._step.batch_cost
+        cost = 0 if limited is None else Marker(self._step.name or "", cost=limited.of).read(task).cost
+        return most if limited is None or not cost else max(1, min(most, limited.limit // cost))
 
     async def _rounds(self, task: BaseTask, count: int) -> Sequence[Round]:
         begun_at = time.monotonic()
