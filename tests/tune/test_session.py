@@ -247,6 +247,17 @@ async def test_a_sample_function_that_fails_later_is_noted() -> None:
     assert findings.recommendation is not None and findings.before is None
 
 
+async def test_a_sample_may_have_views_of_memory_as_uploads_do() -> None:
+    flow = forked(
+        FlowStep(Wait(name="before"), name="before"),
+        [FlowStep(Wait(name="left"), name="left"), FlowStep(Wait(name="right"), name="right")],
+        name="grouped",
+    )
+    findings = await tune(flow, Item(value=memoryview(bytes(100_000))))
+    assert calls_of(findings).keys() == {"before", "left", "right"}
+    assert findings.after is not None and not findings.after.outcome.failed, notes_of(findings)
+
+
 def never(task: BaseTask) -> bool:
     return False
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import pickle
 from collections.abc import Iterator
+from typing import Any
 
+from ...engine.wire.arrays import make_reducers
 from ...runtime import RUNTIME
 from ...task import BaseTask
 
@@ -28,7 +31,7 @@ class PreparedTasks:
 
     def add(self, task: BaseTask) -> None:
         """Keep a copy of a task, with its large fields outside of the shared memory of the flow that it came from."""
-        content = pickle.dumps(task, 5)
+        content = pickled(task)
         self.largest = max(self.largest, len(content))
         self.originals.append(pickle.loads(content))
         self._next = itertools.cycle(self.originals)
@@ -41,6 +44,15 @@ class PreparedTasks:
         """Return new tasks, all of them copies of one original, and of another one in the next call."""
         original = next(self._next)
         return [renewed(original) for _ in range(count)]
+
+
+def pickled(value: Any) -> bytes:
+    """Return the pickle of what can travel to a worker, which may have views of memory."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, 5)
+    pickler.dispatch_table = make_reducers()
+    pickler.dump(value)
+    return stream.getvalue()
 
 
 def renewed(task: BaseTask) -> BaseTask:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any
 
 from ...engine.shape import Shape
 from ...task import BaseTask
-from .prepared import renewed
+from .prepared import pickled, renewed
 from .way import Way, names_on, part_of
 
 Visits = Callable[[str, BaseTask], bool]
@@ -107,7 +106,7 @@ def _merge(task: BaseTask, before: BaseTask, branch: BaseTask) -> None:
     for name in old.keys() - new.keys():
         task.__dict__.pop(name, None)
     for name, value in new.items():
-        if name not in old or pickle.dumps(old[name], 5) != pickle.dumps(value, 5):
+        if name not in old or pickled(old[name]) != pickled(value):
             task.__dict__[name] = value
 
 
