@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +20,7 @@ from fastapi_aqueduct.engine.shared.handshake import ClientEnd
 from .. import handlers
 from ..handlers import Each, Job
 from ..support import DEADLINE, eventually, outcome
-from .pipeline import LoopPipeline, pipeline_of
+from .pipeline import LoopPipeline, in_a_pipeline, pipeline_of
 from .test_guest import beside
 
 
@@ -64,6 +69,40 @@ async def test_memory_that_cannot_be_mapped_is_mapped_when_that_is_possible(capl
                 assert isinstance(done, Job), repr(done)
     heard = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert ["lost its pipeline" in line for line in heard if "lost" in line or "runs again" in line] == [True, False]
+
+
+@contextlib.contextmanager
+def few_addresses(more: int) -> Iterator[None]:
+    """Let this process map some bytes more than it has mapped, and collect no garbage by itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    gc.disable()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        gc.enable()
+
+
+async def test_the_addresses_that_former_connections_keep_are_freed_for_the_next_one() -> None:
+    flow = Flow(Each(handlers.add_one))
+    with in_a_pipeline(flow):
+        async with flow, beside(flow):
+            engine = flow._lifecycle.engine
+            assert isinstance(engine, RemoteEngine)
+            gateway = pipeline_of(engine).gateway
+            second = max(gateway.guests, key=lambda guest: guest.number)  # the pipeline goes on for it
+            connection = engine._connection
+            assert connection is not None
+            with few_addresses(5 * connection.memory.arena.mapping.size):
+                del connection
+                for _ in range(6):  # each maps the memory twice
+                    (guest,) = gateway.guests - {second}
+                    guest._end()
+                    await eventually(lambda: gateway.guests - {second})  # it has looked for the pipeline again
+                    await eventually(lambda: engine._connection is not None)
+                    assert isinstance(await outcome(flow.process(Job(number=1), DEADLINE)), Job)
 
 
 async def test_memory_that_cannot_be_mapped_is_an_error_of_the_start() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 import traceback
 from collections.abc import Callable
@@ -75,6 +77,20 @@ class BoardEntry:
             raise NotRunningError(f"the pipeline process of flow {self._name} stops")
 
 
+def _map(fd: int, size: int) -> Mapping:
+    """Map the memory of a pipeline process.
+
+    Former connections refer to themselves, and keep a terabyte of addresses each until garbage is collected.
+
+    Raises:
+        OSError: The system has no addresses for it.
+    """
+    with contextlib.suppress(OSError):
+        return Mapping(fd, size)
+    gc.collect()
+    return Mapping(fd, size)
+
+
 class Connection:
     """One connection to a pipeline process, with the tasks that go over it.
 
@@ -121,7 +137,7 @@ class Connection:
         self._logs = logs
         self._on_end = on_end
         try:
-            mapping = Mapping(end.memory_fd, welcome.layout.size)
+            mapping = _map(end.memory_fd, welcome.layout.size)
             limit = None if options.fair is None else options.fair.limit(options.queue_size)
             self.board = BoardReader(
                 *(end.board_fd, options.name, options.steps, options.priorities, options.queue_size),
