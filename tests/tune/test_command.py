@@ -174,7 +174,7 @@ def described_names() -> set[str]:
 
 @pytest.mark.long
 def test_the_json_is_that_of_the_page(tuned: tuple[Path, dict[str, Any]]) -> None:
-    assert names_in(tuned[1]) == described_names()
+    assert names_in(tuned[1]) | {"percent"} == described_names()  # of an objective, which this run has not
 
 
 @pytest.mark.usefixtures("drawn")
