@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from ..support import DEADLINE, ROOT, members_of_session, script_environment
-
-COMMAND = [sys.executable, "-c", "from fastapi_aqueduct.cli.main import main; main()"]
+from .interrupted import interrupted
 
 MODULE = """
 import sys
@@ -44,23 +40,6 @@ def make_task():
 @pytest.mark.parametrize("place", ["module", "sample", "on_start", "handle"])
 def test_an_interrupt_ends_the_command_and_its_workers(command: str, place: str, tmp_path: Path) -> None:
     (tmp_path / "users_module.py").write_text(MODULE.format(place=place))
-    with subprocess.Popen(
-        [*COMMAND, command, "users_module:flow", "--sample", "make_task"],
-        cwd=tmp_path,
-        env={**script_environment(), "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if line == "stays\n":
-                    break
-            process.send_signal(signal.SIGINT)
-            _, error = process.communicate(timeout=DEADLINE)
-        finally:
-            process.kill()
-    assert (process.returncode, "Traceback" in error) == (130, False), error
-    assert members_of_session(process.pid) == []
+    arguments = [command, "users_module:flow", "--sample", "make_task"]
+    _, error = interrupted(tmp_path, arguments, "stays\n", [signal.SIGINT])
+    assert "Traceback" not in error, error

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,18 +18,18 @@ from fastapi_aqueduct.cli.developer import make_app
 from fastapi_aqueduct.cli.main import main
 from fastapi_aqueduct.engine.configuration import configure
 
-from ..support import DEADLINE, ROOT, members_of_session, script_environment
+from ..cli.interrupted import COMMAND, interrupted
+from ..support import DEADLINE, ROOT, script_environment
 from . import flows
 from .flows import EACH, FIXED
 
 MODULE = flows.__name__
-COMMAND = [sys.executable, "-W", "error", "-c", "from fastapi_aqueduct.cli.main import main; main()", "tune"]
 
 
 def run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     return subprocess.run(
-        [*COMMAND, *arguments],
+        [*COMMAND, "tune", *arguments],
         cwd=directory,
         env=environment(**variables),
         capture_output=True,
@@ -200,41 +199,21 @@ def test_every_option_from_the_environment_and_what_workers_print_is_not_in_the_
         assert f"\n{name}={value}\n" in Path("other.env").read_text()
 
 
-def interrupted(directory: Path, line: str, *numbers: int, options: Sequence[str] = ()) -> str:
-    """Send signals to the command when it has printed a line; it must leave no process.
+def interrupted_session(directory: Path, line: str, *numbers: int, options: Sequence[str] = ()) -> str:
+    """Send signals to the command when it has printed a line; see `interrupted`.
 
     Returns:
         What it has printed to stdout.
     """
-    arguments = [f"{MODULE}:flow", "--sample", "make_words", "--budget", "300", *options]
-    with subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=directory,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            assert process.stderr is not None
-            for each in process.stderr:
-                if each.startswith(line):
-                    break
-            for number in numbers:
-                process.send_signal(number)
-            shown, error = process.communicate(timeout=DEADLINE)
-        finally:
-            process.kill()
-    assert process.returncode == 130, error
-    assert members_of_session(process.pid) == []
+    arguments = ["tune", f"{MODULE}:flow", "--sample", "make_words", "--budget", "300", *options]
+    shown, _ = interrupted(directory, arguments, line, numbers)
     return shown
 
 
 def test_a_signal_ends_the_measurements_and_what_was_measured_is_reported(tmp_path: Path) -> None:
     # When the next step begins, the first one has been measured.
     options = ("--write", "tune.env", "--json")
-    found = json.loads(interrupted(tmp_path, "spell: start", signal.SIGINT, options=options))
+    found = json.loads(interrupted_session(tmp_path, "spell: start", signal.SIGINT, options=options))
     assert found["is_interrupted"]
     assert found["steps"]["device"]["curves"]
     assert found["recommendation"]["settings"].keys() == {"device"}
@@ -244,7 +223,7 @@ def test_a_signal_ends_the_measurements_and_what_was_measured_is_reported(tmp_pa
 
 
 def test_further_signals_leave_no_worker(tmp_path: Path) -> None:
-    interrupted(tmp_path, "device: 1 thread", signal.SIGTERM, signal.SIGINT)
+    interrupted_session(tmp_path, "device: 1 thread", signal.SIGTERM, signal.SIGINT)
 
 
 def status_of(*arguments: str) -> object:
