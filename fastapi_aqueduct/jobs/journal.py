@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from ..engine.wire.packing import pack_item
+from ..engine.wire.packing import pack_value
 from ..exceptions import StoreError
 from ..logger import log
 from ..reports import Progress
@@ -48,7 +48,7 @@ class Journal:
         if isinstance(item, Progress):
             self._progress = item
         else:
-            self._keep(pack_item(item))
+            self._keep(pack_value(item))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
         elif len(self._items) >= MAX_AHEAD:

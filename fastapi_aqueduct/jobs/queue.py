@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..engine.wire.packing import Packed, pack, unpack_item
+from ..engine.wire.packing import Packed, pack, unpack_value
 from ..exceptions import (
     ConfigurationError,
     InvalidArgument,
@@ -336,7 +336,7 @@ class JobQueue:
                     last = status
                 while items := await self._store.items(record.number, after, PAGE):
                     for after, content in items:
-                        yield JobItem(after, unpack_item(content))
+                        yield JobItem(after, unpack_value(content))
                 if status.is_finished:
                     yield status
                     return

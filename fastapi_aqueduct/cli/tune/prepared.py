@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-import io
 import itertools
-import pickle
 from collections.abc import Iterator
-from typing import Any
 
-from ...engine.wire.arrays import make_reducers
+from ...engine.wire.packing import pack_value, unpack_value
 from ...runtime import RUNTIME
 from ...task import BaseTask
 
@@ -31,9 +28,9 @@ class PreparedTasks:
 
     def add(self, task: BaseTask) -> None:
         """Keep a copy of a task, with its large fields outside of the shared memory of the flow that it came from."""
-        content = pickled(task)
+        content = pack_value(task)
         self.largest = max(self.largest, len(content))
-        self.originals.append(pickle.loads(content))
+        self.originals.append(unpack_value(content))
         self._next = itertools.cycle(self.originals)
 
     def take(self, count: int) -> list[BaseTask]:
@@ -44,15 +41,6 @@ class PreparedTasks:
         """Return new tasks, all of them copies of one original, and of another one in the next call."""
         original = next(self._next)
         return [renewed(original) for _ in range(count)]
-
-
-def pickled(value: Any) -> bytes:
-    """Return the pickle of what can travel to a worker, which may have views of memory."""
-    stream = io.BytesIO()
-    pickler = pickle.Pickler(stream, 5)
-    pickler.dispatch_table = make_reducers()
-    pickler.dump(value)
-    return stream.getvalue()
 
 
 def renewed(task: BaseTask) -> BaseTask:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any
 
 from ...engine.shape import Shape
+from ...engine.wire.packing import pack_value
 from ...task import BaseTask
-from .prepared import pickled, renewed
+from .prepared import renewed
 from .way import Way, names_on, part_of
 
 Visits = Callable[[str, BaseTask], bool]
@@ -106,7 +107,7 @@ def _merge(task: BaseTask, before: BaseTask, branch: BaseTask) -> None:
     for name in old.keys() - new.keys():
         task.__dict__.pop(name, None)
     for name, value in new.items():
-        if name not in old or pickled(old[name]) != pickled(value):
+        if name not in old or pack_value(old[name]) != pack_value(value):
             task.__dict__[name] = value
 
 

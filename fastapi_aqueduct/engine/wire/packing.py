@@ -95,17 +95,17 @@ def copy_of(packed: Packed) -> BaseTask:
     return unpack(packed.head, memoryview(content))
 
 
-def pack_item(item: Any) -> bytes:
-    """Pack an item of a job."""
+def pack_value(value: Any) -> bytes:
+    """Pack a value that is kept outside of shared memory; it may contain views of memory."""
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, 5)
     pickler.dispatch_table = make_reducers()
-    pickler.dump(item)
+    pickler.dump(value)
     return stream.getvalue()
 
 
-def unpack_item(content: bytes) -> Any:
-    """Return an item that was packed."""
+def unpack_value(content: bytes) -> Any:
+    """Return a value that was packed."""
     return pickle.loads(content)
 
 
