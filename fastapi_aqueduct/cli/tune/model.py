@@ -118,7 +118,9 @@ class FlowModel:
 
     def processor_time(self, settings: Settings) -> float:
         """Return the processor time of a task in all processes, in seconds."""
-        slowdowns = self.slowdowns(settings)
+        return self._processor_time(settings, self.slowdowns(settings))
+
+    def _processor_time(self, settings: Settings, slowdowns: Mapping[str, float]) -> float:
         return self.dispatch + sum(
             self.visits(step.name) * step.cpu(own.threads, own.size, slowdowns[step.name]) / own.size
             for step, own in self._pairs(settings)
@@ -131,8 +133,8 @@ class FlowModel:
     def capacity(self, settings: Settings) -> Capacity:
         """Return the most tasks per second, and what limits them."""
         limits = {API_PROCESS: 1 / self.dispatch} if self.dispatch else {}
-        limits[CORES] = self.cores / (self.processor_time(settings) or 1e-9)
         slowdowns = self.slowdowns(settings)
+        limits[CORES] = self.cores / (self._processor_time(settings, slowdowns) or 1e-9)
         for step, own in self._pairs(settings):
             seconds = step.curves[own.threads].seconds(own.size) * slowdowns[step.name]
             limits[step.name] = own.nprocs * own.size / seconds / (self.visits(step.name) or 1.0)
