@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Protocol, TypeVar
 
 from ..marks import Marks
@@ -20,7 +21,7 @@ class Marked(Waiting, Protocol):
 T = TypeVar("T", bound=Marked)
 
 
-class MarkedQueue(BatchQueue[T]):
+class MarkedQueue(BatchQueue[T], ABC):
     """The tasks that wait for one step, of which not all may share a batch.
 
     Args:
@@ -35,9 +36,9 @@ class MarkedQueue(BatchQueue[T]):
         self._most_cost = most_cost
         self._calls = 0  # that the tasks of all keys take
 
+    @abstractmethod
     def head(self, now: float) -> T:
         """Return the first task of the next batch. The queue must not be empty."""
-        raise NotImplementedError
 
     def calls(self, more: int = 0) -> int:
         """Count the calls of the handler that the tasks take, if further ones have keys of their own."""
