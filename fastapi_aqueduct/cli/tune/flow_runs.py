@@ -17,7 +17,7 @@ from .prepared import renewed
 from .result import Run
 
 SHARE, LONGEST_SHARE = 0.12, 0.25
-"""Share of the budget for a run, and the largest share that it may take."""
+"""Planned and largest share of the budget for one run."""
 
 MOST_TAKING = 0.2
 """Share of a run that may be spent on making tasks. A flow that waits for tasks is slower than predicted."""

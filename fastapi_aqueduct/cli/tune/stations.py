@@ -31,9 +31,9 @@ class Work(NamedTuple):
     """The work of a process for a batch, or for one request.
 
     Attributes:
-        seconds: Seconds of computation with all the cores that it can use.
+        seconds: Duration of the computation on that number of cores, in seconds.
         wait: Seconds of waiting before that, such as for a device. The process is not free meanwhile.
-        cores: Number of cores that it can use while it computes.
+        cores: Number of cores used by the computation.
     """
 
     seconds: float

@@ -12,7 +12,7 @@ from ..wire.frames import Status
 from .ticket import Ticket
 
 NamedPatch = tuple[frozenset[str], Encoded]
-"""A patch, and the names of the fields that it sets or deletes."""
+"""The names of the fields that a patch sets or deletes, and the patch."""
 
 
 class BranchTicket(Ticket):
